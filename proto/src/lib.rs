@@ -1,0 +1,10 @@
+//! The gRPC package `weightvault.v1`: generated messages and services, and their conversions to domain types.
+//!
+//! A handler that touches a generated message after its first line is a bug: [`convert`] is the only place where wire
+//! messages become domain types, and there every length is checked.
+
+/// Generated code. Field documentation is that of the `.proto` files.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
+pub mod v1 {
+    tonic::include_proto!("weightvault.v1");
+}
