@@ -1,0 +1,119 @@
+//! Challenges and bindings (FORMAT.md §3): what evidence must have been made for.
+//!
+//! A challenge is moved into its binding, a binding into its verification. Neither can be cloned or serialised, so one
+//! challenge checks one piece of evidence. Agent and keeper build the same challenge type: the transcript exists once.
+
+mod keeper;
+mod load;
+mod renew;
+
+use ring::digest::{SHA512, digest};
+use zeroize::Zeroizing;
+
+pub use keeper::{Genesis, GenesisChallenge, Keeper, KeeperChallenge};
+pub use load::{Load, LoadChallenge};
+pub use renew::{Renew, RenewChallenge};
+
+use crate::encoding::{Sha256Digest, lv};
+use crate::keys::LeaseKey;
+use crate::tpm::AkName;
+
+const BIND_TAG: &[u8] = b"weightvault/v1 bind\0";
+const GENESIS_TAG: &[u8] = b"weightvault/v1 genesis\0";
+const KEEPER_TAG: &[u8] = b"weightvault/v1 keeper\0";
+const LEASE_TAG: &[u8] = b"weightvault/v1 lease";
+
+/// Empty in this version (FORMAT.md §3); the field is in the transcript so that a later one cannot be taken for it.
+const RUNTIME_CLAIMS: &[u8] = b"";
+
+/// What a requester states, with the exact bytes that stand for it. Sealed: [`Load`], [`Renew`], [`Genesis`],
+/// [`Keeper`] are all there are.
+pub trait Transcript: sealed::Sealed {
+    /// The preimage of the binding (FORMAT.md §3). It contains the activation secret.
+    fn preimage(&self) -> Vec<u8>;
+
+    /// The attestation key that the credential was made for.
+    fn ak_name(&self) -> &AkName;
+}
+
+/// SHA-512 of a transcript, and the statement that it stands for.
+///
+/// One use: not `Clone`, not serialisable, moved into [`verify_tpm`](crate::verify_tpm).
+///
+/// ```compile_fail,E0382
+/// # fn f(binding: attestation::Binding<attestation::Load>) {
+/// let first = binding;
+/// let second = binding;
+/// # }
+/// ```
+/// ```
+/// # fn f(binding: attestation::Binding<attestation::Load>) {
+/// let first = binding;
+/// let second = first;
+/// # }
+/// ```
+pub struct Binding<S> {
+    digest: [u8; 64],
+    preimage: Zeroizing<Vec<u8>>,
+    statement: S,
+}
+
+impl<S: Transcript> Binding<S> {
+    fn new(statement: S) -> Self {
+        let preimage = Zeroizing::new(statement.preimage());
+        let mut sha512 = [0; 64];
+        sha512.copy_from_slice(digest(&SHA512, &preimage).as_ref());
+        Self { digest: sha512, preimage, statement }
+    }
+}
+
+impl<S> Binding<S> {
+    /// SHA-512 of the preimage.
+    #[must_use]
+    pub fn digest(&self) -> &[u8; 64] {
+        &self.digest
+    }
+
+    /// What a TPM quote carries as `extraData`: the first 32 bytes of the digest.
+    #[must_use]
+    pub fn tpm_extra_data(&self) -> [u8; 32] {
+        *self.digest.first_chunk().expect("64 bytes start with 32")
+    }
+
+    /// The bytes that were hashed. They contain the activation secret, which is worthless once the challenge is used.
+    #[must_use]
+    pub fn preimage(&self) -> &[u8] {
+        &self.preimage
+    }
+
+    /// What is stated.
+    #[must_use]
+    pub fn statement(&self) -> &S {
+        &self.statement
+    }
+
+    pub(crate) fn into_parts(self) -> ([u8; 64], Zeroizing<Vec<u8>>, S) {
+        (self.digest, self.preimage, self.statement)
+    }
+}
+
+/// SHA-256(lv("weightvault/v1 lease", vault id, session, lease key)) (FORMAT.md §2): known to an agent that never saw
+/// its grant, so that it can still end the lease.
+#[must_use]
+pub fn lease_id(vault: &Sha256Digest, session: &[u8; 16], lease_key: &LeaseKey) -> Sha256Digest {
+    Sha256Digest::of(&lv(&[LEASE_TAG, vault.as_bytes(), session, lease_key.as_bytes()]))
+}
+
+/// `tag` ‖ lv(`fields`).
+fn tagged(tag: &[u8], fields: &[&[u8]]) -> Vec<u8> {
+    [tag, &lv(fields)].concat()
+}
+
+mod sealed {
+    /// Keeps `Transcript` to this crate.
+    pub trait Sealed {}
+    impl Sealed for super::Load {}
+    impl Sealed for super::Renew {}
+    impl Sealed for super::Genesis {}
+    impl Sealed for super::Keeper {}
+}

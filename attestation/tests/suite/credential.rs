@@ -1,0 +1,53 @@
+//! Credential protection.
+
+use attestation::{ActivationSecret, LoadChallenge};
+use ring::rand::SystemRandom;
+
+use crate::common::tpm::SoftTpm;
+use crate::scene::{Scene, bind_challenge, challenge};
+
+#[test]
+fn a_tpm_with_that_ek_and_that_ak_opens_the_credential() {
+    for tpm in [SoftTpm::ecc(), SoftTpm::rsa()] {
+        let scene = Scene::new(tpm);
+        let endorsed = scene.endorsed();
+        let secret = ActivationSecret::from_bytes([9; 32]);
+        let credential = endorsed.make_credential(&secret, &SystemRandom::new()).unwrap();
+        assert_eq!((credential.id_object.len(), credential.encrypted_secret.len()), (70, 258));
+        assert_eq!(scene.tpm.activate(&credential).unwrap(), [9; 32]);
+    }
+}
+
+#[test]
+fn a_tpm_with_another_ak_does_not_open_it() {
+    let scene = Scene::new(SoftTpm::ecc());
+    let secret = ActivationSecret::from_bytes([9; 32]);
+    let credential = scene.endorsed().make_credential(&secret, &SystemRandom::new()).unwrap();
+    assert_eq!(SoftTpm::ecc().activate(&credential), None);
+}
+
+#[test]
+fn two_credentials_for_one_secret_have_nothing_in_common() {
+    let scene = Scene::new(SoftTpm::ecc());
+    let secret = ActivationSecret::from_bytes([9; 32]);
+    let [one, two] = [(); 2].map(|()| scene.endorsed().make_credential(&secret, &SystemRandom::new()).unwrap());
+    assert_ne!(one.encrypted_secret, two.encrypted_secret);
+    assert_ne!(one.id_object[4..], two.id_object[4..]);
+}
+
+#[test]
+fn what_the_tpm_opened_is_what_was_generated() {
+    let scene = Scene::new(SoftTpm::ecc());
+    let endorsed = scene.endorsed();
+    let secret = ActivationSecret::generate(&SystemRandom::new()).unwrap();
+    let credential = endorsed.make_credential(&secret, &SystemRandom::new()).unwrap();
+    let opened = scene.tpm.activate(&credential).unwrap().try_into().unwrap();
+
+    // Keeper and agent reach the same binding, each with its own copy of the secret.
+    let bound = |secret| {
+        let binding = bind_challenge(LoadChallenge { secret, ..challenge(endorsed.ak().name()) });
+        *binding.digest()
+    };
+    assert_eq!(bound(secret), bound(ActivationSecret::from_bytes(opened)));
+    assert_ne!(bound(ActivationSecret::from_bytes(opened)), bound(ActivationSecret::from_bytes([9; 32])));
+}
