@@ -1,1 +1,51 @@
-//! Placeholder.
+//! Everything a keeper decides by: the log, the fold over it, policy, approvals and the decision.
+//!
+//! **Promises.** Each value can be made only from the one before it, so that a step cannot be left out:
+//!
+//! ```text
+//! text ─Policy::parse▶ Policy      bytes ─Entry::parse▶ Entry ─State::apply▶ State
+//! Verified<Load> ─decide(&State, &LoggedManifest, now)▶ ReleaseGrant ─with_evidence▶ EvidencedGrant
+//!                ─Batch::stage, Log::commit▶ Logged<EvidencedGrant>
+//! ```
+//! - [`state`]: the fold refuses whatever no keeper should have written. An auditor who folds the log checks the keeper.
+//! - [`policy`]: nothing that weakens security has a default; a refusal names the key and says what to write.
+//! - [`approvals`]: thresholds of SSH signatures over exact bytes, by distinct approvers in force.
+//! - [`decide`](mod@decide): one rule, all of it, or a denial that says claim, expected, seen and the policy's key.
+//! - [`release_log`]: no log entry, no key. It is the only code that makes a [`release_log::Logged`].
+//!
+//! **Never.** This crate does no IO, reads no clock and no random numbers, holds no secret key, and has no `unsafe`.
+//! `now` and everything durable are passed in.
+//!
+//! ```
+//! use ledger::entry::Entry;
+//! use ledger::state::{FoldError, State};
+//!
+//! let end = br#"{"v":1,"type":"end","time":7,"lease":"sha256:0000000000000000000000000000000000000000000000000000000000000000","cause":"agent"}"#;
+//! // It is an entry ...
+//! assert!(Entry::parse(end).is_ok());
+//! // ... and still may not stand everywhere: a log begins with its genesis.
+//! assert_eq!(State::new().apply(0, end), Err(FoldError::GenesisMissing));
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod approvals;
+pub mod checkpoint;
+pub mod decide;
+pub mod entry;
+pub mod genesis;
+pub mod json;
+pub mod keeper_evidence;
+pub mod lease;
+pub mod manifest;
+pub mod merkle;
+pub mod model_signature;
+pub mod names;
+pub mod note;
+pub mod policy;
+pub mod proof;
+pub mod release_log;
+pub mod safetensors;
+pub mod state;
+mod text;
+pub mod tiles;
+pub mod vault_file;

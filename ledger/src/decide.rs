@@ -1,0 +1,248 @@
+//! The decision: from verified evidence to a grant, by the state alone. Pure and total; every path that is not a grant is
+//! a denial which says what was claimed, what was expected, what was seen, and by which key of the policy.
+//!
+//! A grant can be made only here, is moved into the log, and knows whom it is for: there is no way to name another
+//! recipient later.
+//!
+//! ```compile_fail,E0277
+//! fn copied<T: Clone>() {}
+//! copied::<ledger::decide::ReleaseGrant>();
+//! ```
+//! ```
+//! fn copied<T: Clone>() {}
+//! copied::<ledger::lease::LeaseStatement>();
+//! ```
+
+mod denial;
+mod grant;
+
+use std::sync::Arc;
+
+use attestation::{Claims, Load, Renew, Sha256Digest, UnixTime, Verified};
+
+pub use denial::{Denial, DenialReason, DeniedRequest, Explanation};
+pub use grant::{EvidencedGrant, ReleaseGrant, RenewGrant};
+
+use crate::entry::{Action, ReleasedUnits};
+use crate::names::{Group, Name, Version};
+use crate::policy::{Proof, ReleaseRule};
+use crate::state::{Lease, LoggedManifest, State, Vault};
+
+/// Decides on a load. `manifest` is the one that the log names for the model; `now` is not before the last entry.
+pub fn decide(
+    state: &State,
+    verified: Verified<Load>,
+    manifest: &LoggedManifest,
+    now: UnixTime,
+) -> Result<ReleaseGrant, Denial> {
+    match granted_load(state, &verified, manifest, now) {
+        Ok(grant) => Ok(ReleaseGrant::new(grant, verified)),
+        Err(reason) => {
+            let load = verified.statement();
+            let request = DeniedRequest {
+                action: Action::Load,
+                rule: load.rule().to_owned(),
+                model: load.model().to_owned(),
+                version: load.version().to_owned(),
+                platform: verified.claims().platform(),
+                tier: verified.claims().trust(),
+            };
+            Err(Denial::new(request, reason))
+        }
+    }
+}
+
+/// Decides on a renewal; `now` is not before the last entry. That the agent has shown a signed lease which still runs, and
+/// that the lease key signed the request, is for the keeper to check.
+pub fn decide_renew(state: &State, verified: Verified<Renew>, now: UnixTime) -> Result<RenewGrant, Denial> {
+    match granted_renewal(state, &verified, now) {
+        Ok(grant) => Ok(RenewGrant::new(grant, verified)),
+        Err(reason) => {
+            let lease = state.vault().and_then(|vault| vault.lease(verified.statement().lease()));
+            let request = DeniedRequest {
+                action: Action::Renew,
+                rule: verified.statement().rule().to_owned(),
+                model: lease.map(|lease| lease.model.to_string()).unwrap_or_default(),
+                version: lease.map(|lease| lease.version.to_string()).unwrap_or_default(),
+                platform: verified.claims().platform(),
+                tier: verified.claims().trust(),
+            };
+            Err(Denial::new(request, reason))
+        }
+    }
+}
+
+/// What a granted load comes to, besides the evidence itself.
+struct GrantedLoad {
+    rule_name: Name,
+    rule: Arc<ReleaseRule>,
+    model: Name,
+    version: Version,
+    units: ReleasedUnits,
+    issued: UnixTime,
+}
+
+fn granted_load(
+    state: &State,
+    verified: &Verified<Load>,
+    manifest: &LoggedManifest,
+    now: UnixTime,
+) -> Result<GrantedLoad, DenialReason> {
+    let load = verified.statement();
+    let vault = open_vault(state, load.vault(), load.policy(), now)?;
+    let (rule_name, rule) = named_rule(vault, load.rule())?;
+    let (model, version) = logged_model(vault, load, manifest)?;
+    check_model(&rule_name, rule, &model)?;
+    let units = granted_units(&rule_name, rule, load, manifest)?;
+    check_evidence(vault, &rule_name, rule, verified.claims())?;
+    if vault.lease(load.lease_id()).is_some() {
+        return Err(DenialReason::LeaseRepeated { lease: load.lease_id() });
+    }
+    let leases = vault.lease_count(&rule_name, now);
+    if leases >= rule.max_leases {
+        return Err(DenialReason::TooManyLeases { rule: rule_name, max: rule.max_leases, leases });
+    }
+    Ok(GrantedLoad { rule_name, rule: Arc::clone(rule), model, version, units, issued: now })
+}
+
+/// What a granted renewal comes to.
+struct GrantedRenewal {
+    rule_name: Name,
+    rule: Arc<ReleaseRule>,
+    issued: UnixTime,
+}
+
+fn granted_renewal(state: &State, verified: &Verified<Renew>, now: UnixTime) -> Result<GrantedRenewal, DenialReason> {
+    let (renew, claims) = (verified.statement(), verified.claims());
+    let vault = open_vault(state, renew.vault(), renew.policy(), now)?;
+    let lease = vault.lease(renew.lease()).ok_or(DenialReason::LeaseUnknown { lease: renew.lease() })?;
+    if now > lease.renew_by {
+        return Err(DenialReason::LeaseLapsed { renew_by: lease.renew_by, now });
+    }
+    if lease.rule.as_str() != renew.rule() {
+        return Err(DenialReason::RuleOfAnotherLease { granted: lease.rule.clone(), named: renew.rule().to_owned() });
+    }
+    if lease.lease_key != *renew.lease_key() {
+        return Err(DenialReason::LeaseKeyMismatch);
+    }
+    check_same_machine(lease, claims)?;
+    let (rule_name, rule) = named_rule(vault, renew.rule())?;
+    check_model(&rule_name, rule, &lease.model)?;
+    if !lease.granted_under.groups.is_within(&rule.groups) {
+        return Err(DenialReason::GroupsNarrowed { rule: rule_name });
+    }
+    check_evidence(vault, &rule_name, rule, claims)?;
+    Ok(GrantedRenewal { rule_name, rule: Arc::clone(rule), issued: now })
+}
+
+/// The vault is open, the request is for it, and its policy runs and is the one that the challenge was made under.
+fn open_vault(state: &State, named: Sha256Digest, policy: Sha256Digest, now: UnixTime) -> Result<&Vault, DenialReason> {
+    let vault = state.vault().ok_or(DenialReason::VaultNotOpen)?;
+    if now < state.time() {
+        return Err(DenialReason::TimeBehindLog { last: state.time(), now });
+    }
+    if named != vault.id() {
+        return Err(DenialReason::VaultMismatch { expected: vault.id(), seen: named });
+    }
+    if policy != vault.policy().digest() {
+        return Err(DenialReason::PolicyChanged { in_force: vault.policy().digest(), seen: policy });
+    }
+    if vault.policy().is_expired(now) {
+        return Err(DenialReason::PolicyExpired { not_after: vault.policy().not_after(), now });
+    }
+    Ok(vault)
+}
+
+fn named_rule<'a>(vault: &'a Vault, name: &str) -> Result<(Name, &'a Arc<ReleaseRule>), DenialReason> {
+    let unknown = || DenialReason::RuleUnknown { rule: name.to_owned() };
+    let name = Name::try_from(name).map_err(|_| unknown())?;
+    let rule = vault.policy().release_rule(&name).ok_or_else(unknown)?;
+    Ok((name, rule))
+}
+
+/// The request, the log and the manifest agree on the model.
+fn logged_model(vault: &Vault, load: &Load, manifest: &LoggedManifest) -> Result<(Name, Version), DenialReason> {
+    let unknown =
+        || DenialReason::ModelNotPublished { model: load.model().to_owned(), version: load.version().to_owned() };
+    let model = Name::try_from(load.model()).map_err(|_| unknown())?;
+    let version = Version::try_from(load.version()).map_err(|_| unknown())?;
+    let published = vault.model(&model, &version).ok_or_else(unknown)?;
+    let logged = published.proposed.manifest;
+    for seen in [load.manifest(), manifest.digest()] {
+        if seen != logged {
+            return Err(DenialReason::ManifestMismatch { logged, seen });
+        }
+    }
+    Ok((model, version))
+}
+
+fn check_model(rule_name: &Name, rule: &ReleaseRule, model: &Name) -> Result<(), DenialReason> {
+    match rule.models.permits(model) {
+        true => Ok(()),
+        false => Err(DenialReason::ModelNotInRule { rule: rule_name.clone(), model: model.clone() }),
+    }
+}
+
+/// Every unit exists, and the one rule covers them all.
+fn granted_units(
+    rule_name: &Name,
+    rule: &ReleaseRule,
+    load: &Load,
+    manifest: &LoggedManifest,
+) -> Result<ReleasedUnits, DenialReason> {
+    let mut bytes = 0u64;
+    for index in load.units().iter() {
+        let unit = manifest.manifest().unit(index).ok_or(DenialReason::UnitUnknown { index })?;
+        if !rule.grants(&unit.group) {
+            let group: Group = unit.group.clone();
+            return Err(DenialReason::GroupNotGranted { rule: rule_name.clone(), index, group });
+        }
+        // A unit is counted once, and the sum over all units of a manifest fits.
+        bytes = bytes.saturating_add(unit.length);
+    }
+    let count = u32::try_from(load.units().len()).expect("a unit set has at most 16,384 units");
+    Ok(ReleasedUnits { count, bytes, digest: load.units().digest() })
+}
+
+/// The proofs, the anchor that they rest on, the platform and what it booted.
+fn check_evidence(vault: &Vault, rule_name: &Name, rule: &ReleaseRule, claims: &Claims) -> Result<(), DenialReason> {
+    for proof in &rule.require {
+        match proof {
+            // `Verified` comes from a TPM quote: it is this proof.
+            Proof::Tpm => {}
+        }
+    }
+    let (anchor, tier) = (claims.anchor(), claims.trust());
+    // The evidence may have been verified under the anchors of an earlier policy.
+    let mut anchors = vault.policy().trust_anchors().iter().map(|(anchor, _)| anchor);
+    if !anchors.any(|known| known.name == anchor && known.trust == tier) {
+        return Err(DenialReason::AnchorNotInPolicy { anchor: anchor.to_owned(), tier });
+    }
+    if !rule.platforms.permits(&claims.platform()) {
+        return Err(DenialReason::PlatformNotListed { rule: rule_name.clone(), platform: claims.platform() });
+    }
+    rule.pcrs.check(claims.pcrs()).map_err(|mismatch| DenialReason::PcrNotAllowed {
+        rule: rule_name.clone(),
+        allowed: rule.pcrs.allowed().get(&mismatch.index).cloned().unwrap_or_default(),
+        mismatch,
+    })
+}
+
+/// A lease belongs to one boot of one machine: its keys were never anywhere else.
+fn check_same_machine(lease: &Lease, claims: &Claims) -> Result<(), DenialReason> {
+    if lease.platform != claims.platform() {
+        return Err(DenialReason::PlatformChanged { granted: lease.platform, seen: claims.platform() });
+    }
+    if lease.ak_name != *claims.ak_name() {
+        return Err(DenialReason::AkChanged);
+    }
+    let granted = (lease.reset_count, lease.restart_count);
+    let seen = (claims.reset_count(), claims.restart_count());
+    if granted != seen {
+        return Err(DenialReason::Rebooted { granted, seen });
+    }
+    if lease.tier != claims.trust() {
+        return Err(DenialReason::TierChanged { granted: lease.tier, seen: claims.trust() });
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Log entries (FORMAT.md §8): what each says, and its one form in bytes.
+//!
+//! An entry has exactly one encoding: JSON without white space, `v` and `type` first, the other fields in the order of
+//! the structs here. [`Entry::parse`] refuses every other spelling, so two different byte strings never mean the same.
+//! An entry carries no authority of its own: whether it may stand where it stands is for
+//! [`State::apply`](crate::state::State::apply) to say.
+//!
+//! ```
+//! use ledger::entry::{Cause, End, Entry};
+//! # fn main() -> Result<(), ledger::entry::EntryError> {
+//! let bytes = br#"{"v":1,"type":"end","time":7,"lease":"sha256:0000000000000000000000000000000000000000000000000000000000000000","cause":"agent"}"#;
+//! let Entry::End(end) = Entry::parse(bytes)? else { panic!("not an end") };
+//! assert_eq!(end.cause, Cause::Agent);
+//! assert_eq!(Entry::End(end).encode()?, bytes);
+//! # Ok(()) }
+//! ```
+
+mod body;
+mod error;
+pub(crate) mod field;
+mod read;
+
+use attestation::UnixTime;
+use serde::Serialize;
+
+pub use body::{
+    Action, Approve, Cause, Deny, DenySummary, End, GenesisEntry, GenesisWitness, ModelPublished, PolicyInForce,
+    Proposal, Propose, ProposedModel, ProposedPolicy, Release, ReleasedUnits, Renew, Renewal, Start, TimeSource,
+};
+pub use error::EntryError;
+
+pub use crate::release_log::ENTRY_BYTES_MAX;
+
+/// The version that every entry of this format carries.
+pub(crate) const ENTRY_VERSION: u64 = 1;
+
+/// One entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Entry {
+    /// The vault: what it is and which keys it has. Entry 0, once.
+    Genesis(Box<GenesisEntry>),
+    /// A keeper started a run.
+    Start(Start),
+    /// Something waits for approvals.
+    Propose(Propose),
+    /// An approver signed.
+    Approve(Approve),
+    /// A policy came into force.
+    Policy(PolicyInForce),
+    /// A model was published.
+    Model(ModelPublished),
+    /// Unit keys were granted under a lease.
+    Release(Box<Release>),
+    /// Leases were renewed.
+    Renew(Renew),
+    /// A lease ended before its time.
+    End(End),
+    /// Somebody whose evidence verified on hardware was refused.
+    Deny(Deny),
+    /// How many others were refused.
+    DenySummary(DenySummary),
+}
+
+impl Entry {
+    /// Reads exact bytes. Refuses what is too long, any version but 1, an unknown type, an unknown, repeated or missing
+    /// field, and any spelling but the one that [`Entry::encode`] writes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, EntryError> {
+        if bytes.len() > ENTRY_BYTES_MAX {
+            return Err(EntryError::TooLong { bytes: bytes.len() });
+        }
+        let entry = read::entry(bytes)?;
+        if entry.encode()? != bytes {
+            return Err(EntryError::NotCanonical);
+        }
+        Ok(entry)
+    }
+
+    /// The exact bytes, which are hashed and stored. Refuses an entry that would be too long.
+    pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
+        #[derive(Serialize)]
+        struct Versioned<'a> {
+            v: u64,
+            #[serde(flatten)]
+            entry: &'a Entry,
+        }
+        let bytes = serde_json::to_vec(&Versioned { v: ENTRY_VERSION, entry: self })
+            .expect("every field is text, an integer, or a list or map of these with text keys");
+        if bytes.len() > ENTRY_BYTES_MAX {
+            return Err(EntryError::TooLong { bytes: bytes.len() });
+        }
+        Ok(bytes)
+    }
+
+    /// When the entry was written. It never goes back along a log.
+    pub fn time(&self) -> UnixTime {
+        match self {
+            Self::Genesis(entry) => entry.time,
+            Self::Start(entry) => entry.time,
+            Self::Propose(entry) => entry.time,
+            Self::Approve(entry) => entry.time,
+            Self::Policy(entry) => entry.time,
+            Self::Model(entry) => entry.time,
+            Self::Release(entry) => entry.time,
+            Self::Renew(entry) => entry.time,
+            Self::End(entry) => entry.time,
+            Self::Deny(entry) => entry.time,
+            Self::DenySummary(entry) => entry.time,
+        }
+    }
+
+    /// Its type as the bytes name it.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Genesis(_) => "genesis",
+            Self::Start(_) => "start",
+            Self::Propose(_) => "propose",
+            Self::Approve(_) => "approve",
+            Self::Policy(_) => "policy",
+            Self::Model(_) => "model",
+            Self::Release(_) => "release",
+            Self::Renew(_) => "renew",
+            Self::End(_) => "end",
+            Self::Deny(_) => "deny",
+            Self::DenySummary(_) => "deny-summary",
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What each type of entry says. The order of the fields is the order of the bytes.
+
+use std::collections::BTreeMap;
+
+use attestation::{AkName, HpkePublicKey, IdentityKey, LeaseKey, LogKey, Sha256Digest, Trust, UnixTime};
+use serde::{Deserialize, Serialize};
+
+use super::field;
+use crate::genesis::{AntiRollback, SealTo};
+use crate::names::{Name, Version};
+
+/// The genesis as it stands in the log. [`Genesis`](crate::genesis::Genesis) is the same with every rule checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenesisEntry {
+    /// When it was made.
+    pub time: UnixTime,
+    /// How the keeper notices an older copy of its state.
+    pub anti_rollback: AntiRollback,
+    /// What the root key is sealed to.
+    pub seal_to: SealTo,
+    /// Text of the first policy.
+    pub policy: String,
+    /// 32 random bytes that the keeper made with its root key.
+    #[serde(with = "field::base64")]
+    pub instance: [u8; 32],
+    /// DEKs are wrapped to it.
+    #[serde(with = "field::base64")]
+    pub wrap_key: HpkePublicKey,
+    /// Signs grants and leases.
+    #[serde(with = "field::base64")]
+    pub identity_key: IdentityKey,
+    /// Signs checkpoints.
+    #[serde(with = "field::base64")]
+    pub log_key: LogKey,
+    /// Platform id of the keeper.
+    pub platform: Sha256Digest,
+    /// Name of the keeper's attestation key.
+    #[serde(with = "field::base64")]
+    pub ak_name: AkName,
+}
+
+/// A keeper started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// When.
+    pub time: UnixTime,
+    /// Names the run: 16 random bytes.
+    #[serde(with = "field::hex")]
+    pub run: [u8; 16],
+    /// Version of the program.
+    pub version: Version,
+    /// What the keeper's own proof rests on.
+    pub tier: Trust,
+    /// Where its time comes from.
+    pub time_source: TimeSource,
+}
+
+/// Where a keeper's time comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TimeSource {
+    /// The clock of the keeper's guest, which its host can set.
+    #[serde(rename = "host clock")]
+    HostClock,
+}
+
+/// A proposal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Propose {
+    /// When.
+    pub time: UnixTime,
+    /// Of what.
+    #[serde(flatten)]
+    pub proposal: Proposal,
+}
+
+/// What can be proposed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Proposal {
+    /// Another policy, signed by an approver of the policy in force.
+    Policy(ProposedPolicy),
+    /// A model, signed by its publisher.
+    Model(ProposedModel),
+}
+
+/// A policy that waits for approvals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProposedPolicy {
+    /// SHA-256 of the text.
+    pub object: Sha256Digest,
+    /// The text.
+    pub policy: String,
+    /// The proposer's statement, exact bytes.
+    pub statement: String,
+    /// Armored SSHSIG over the statement.
+    pub signature: String,
+}
+
+/// A model that waits for approvals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProposedModel {
+    /// What approvals name: [`model_object`](crate::approvals::model_object).
+    pub object: Sha256Digest,
+    /// Name.
+    pub model: Name,
+    /// Version.
+    pub version: Version,
+    /// SHA-256 of the manifest.
+    pub manifest: Sha256Digest,
+    /// SHA-256 of the publisher's signature bundle.
+    pub model_sig: Sha256Digest,
+    /// SHA-256 of the keeper's record of the DEK.
+    pub dek_record: Sha256Digest,
+    /// SHA-256 of the publisher's DER SubjectPublicKeyInfo.
+    pub publisher: Sha256Digest,
+    /// Plaintext bytes of all units.
+    pub bytes: u64,
+    /// Number of units.
+    pub units: u32,
+    /// Last moment at which the proposal can take effect.
+    pub not_after: UnixTime,
+}
+
+/// One approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "field::ApproveFields", try_from = "field::ApproveFields")]
+pub struct Approve {
+    /// When.
+    pub time: UnixTime,
+    /// The approver's statement, exact bytes.
+    pub statement: String,
+    /// Armored SSHSIG over the statement.
+    pub signature: String,
+    /// With an approval of the genesis, and with no other.
+    pub witness: Option<GenesisWitness>,
+}
+
+/// The blobs that show what an approver of the genesis saw in his own run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GenesisWitness {
+    /// SHA-256 of the evidence.
+    pub evidence: Sha256Digest,
+    /// SHA-256 of the binding's preimage.
+    pub binding: Sha256Digest,
+}
+
+/// A policy has its approvals and is in force from here on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyInForce {
+    /// When.
+    pub time: UnixTime,
+    /// Index of its `propose` entry.
+    pub proposal: u64,
+    /// SHA-256 of its text.
+    pub object: Sha256Digest,
+    /// Its serial.
+    pub serial: u64,
+}
+
+/// A model has its approvals and can be released from here on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelPublished {
+    /// When.
+    pub time: UnixTime,
+    /// Index of its `propose` entry.
+    pub proposal: u64,
+    /// What the approvals named.
+    pub object: Sha256Digest,
+    /// Name.
+    pub model: Name,
+    /// Version.
+    pub version: Version,
+}
+
+/// Unit keys were granted to an attested guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// When.
+    pub time: UnixTime,
+    /// The one rule that allowed it.
+    pub rule: Name,
+    /// Model.
+    pub model: Name,
+    /// Its version.
+    pub version: Version,
+    /// SHA-256 of the policy in force.
+    pub policy: Sha256Digest,
+    /// SHA-256 of the manifest.
+    pub manifest: Sha256Digest,
+    /// Which units.
+    pub units: ReleasedUnits,
+    /// Names the challenge.
+    #[serde(with = "field::base64")]
+    pub session: [u8; 16],
+    /// SHA-256 of the key that the unit keys are wrapped to.
+    pub hpke_key: Sha256Digest,
+    /// Lease id.
+    pub lease: Sha256Digest,
+    /// Signs renewals and the end of the lease.
+    #[serde(with = "field::base64")]
+    pub lease_key: LeaseKey,
+    /// When the lease began: the time of the entry.
+    pub issued: UnixTime,
+    /// Its last moment without a renewal.
+    pub renew_by: UnixTime,
+    /// Platform id of the guest.
+    pub platform: Sha256Digest,
+    /// Name of the attestation key that quoted.
+    #[serde(with = "field::base64")]
+    pub ak_name: AkName,
+    /// TPMS_CLOCK_INFO.resetCount of the quote.
+    pub reset_count: u32,
+    /// TPMS_CLOCK_INFO.restartCount of the quote.
+    pub restart_count: u32,
+    /// What the proof rests on.
+    pub tier: Trust,
+    /// SHA-256 of the evidence.
+    pub evidence: Sha256Digest,
+    /// SHA-256 of the binding's preimage.
+    pub binding: Sha256Digest,
+}
+
+/// A set of units, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleasedUnits {
+    /// How many.
+    pub count: u32,
+    /// Plaintext bytes of them all.
+    pub bytes: u64,
+    /// Digest of the unit set (FORMAT.md §2).
+    pub digest: Sha256Digest,
+}
+
+/// Leases were renewed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renew {
+    /// When.
+    pub time: UnixTime,
+    /// Each lease once; at least one.
+    pub renewals: Vec<Renewal>,
+}
+
+/// The renewal of one lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewal {
+    /// Lease id.
+    pub lease: Sha256Digest,
+    /// When it was decided.
+    pub issued: UnixTime,
+    /// The new last moment.
+    pub renew_by: UnixTime,
+    /// SHA-256 of the evidence.
+    pub evidence: Sha256Digest,
+    /// SHA-256 of the binding's preimage.
+    pub binding: Sha256Digest,
+}
+
+/// A lease ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct End {
+    /// When.
+    pub time: UnixTime,
+    /// Lease id.
+    pub lease: Sha256Digest,
+    /// Who ended it.
+    pub cause: Cause,
+}
+
+/// Who ended a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// Its holder, by a statement that the lease key signed.
+    Agent,
+}
+
+/// What a requester wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Unit keys.
+    Load,
+    /// A longer lease.
+    Renew,
+}
+
+/// A requester was refused, although hardware vouched for his evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deny {
+    /// When.
+    pub time: UnixTime,
+    /// Code of the refusal.
+    pub code: Name,
+    /// What he wanted.
+    pub action: Action,
+    /// Under which rule.
+    pub rule: Name,
+    /// Model.
+    pub model: Name,
+    /// Its version.
+    pub version: Version,
+    /// Platform id.
+    pub platform: Sha256Digest,
+    /// SHA-256 of the evidence.
+    pub evidence: Sha256Digest,
+}
+
+/// Refusals that have no entry of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenySummary {
+    /// When it was written: the end of the span.
+    pub time: UnixTime,
+    /// Beginning of the span.
+    pub since: UnixTime,
+    /// How many, by code.
+    pub counts: BTreeMap<Name, u64>,
+}

@@ -1,0 +1,89 @@
+use std::fmt;
+
+use attestation::UnixTime;
+
+use crate::entry::EntryError;
+use crate::policy::PolicyError;
+
+/// Why bytes are not a core or a genesis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GenesisError {
+    /// Not the tag and three fields, or longer than 14 KiB.
+    CoreMalformed,
+    /// `anti_rollback` is neither `counter` nor `none`.
+    AntiRollbackUnknown,
+    /// `seal_to` is not `tpm`.
+    SealToUnknown,
+    /// The first policy is longer than 10 KiB.
+    PolicyTooLong {
+        /// How long.
+        bytes: usize,
+    },
+    /// The text is not a policy.
+    Policy(PolicyError),
+    /// A later policy.
+    PolicyNotFirst {
+        /// Its serial.
+        serial: u64,
+    },
+    /// The first policy is over before the vault begins.
+    PolicyExpired {
+        /// Its last moment.
+        not_after: UnixTime,
+    },
+    /// Not an entry.
+    Entry(EntryError),
+    /// An entry of another type.
+    NotAGenesis {
+        /// Which.
+        found: &'static str,
+    },
+}
+
+impl GenesisError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::CoreMalformed => "core-malformed",
+            Self::AntiRollbackUnknown => "core-anti-rollback-unknown",
+            Self::SealToUnknown => "core-seal-to-unknown",
+            Self::PolicyTooLong { .. } => "genesis-policy-too-long",
+            Self::Policy(error) => error.code(),
+            Self::PolicyNotFirst { .. } => "genesis-policy-not-first",
+            Self::PolicyExpired { .. } => "genesis-policy-expired",
+            Self::Entry(error) => error.code(),
+            Self::NotAGenesis { .. } => "not-a-genesis",
+        }
+    }
+}
+
+impl fmt::Display for GenesisError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CoreMalformed => f.write_str("not the core of a genesis"),
+            Self::AntiRollbackUnknown => f.write_str("anti_rollback is `counter` or `none`"),
+            Self::SealToUnknown => f.write_str("seal_to is `tpm` in this version"),
+            Self::PolicyTooLong { bytes } => {
+                write!(f, "{bytes} bytes are more than the 10 KiB that a first policy may have")
+            }
+            Self::Policy(error) => error.fmt(f),
+            Self::PolicyNotFirst { serial } => write!(
+                f,
+                "the policy has serial {serial}; a first one has vault \"genesis\", serial 1 and prev \"none\""
+            ),
+            Self::PolicyExpired { not_after } => {
+                write!(f, "the first policy ended at {not_after}, before the vault begins")
+            }
+            Self::Entry(error) => error.fmt(f),
+            Self::NotAGenesis { found } => write!(f, "an entry of type {found}, not a genesis"),
+        }
+    }
+}
+
+impl std::error::Error for GenesisError {}
+
+impl From<EntryError> for GenesisError {
+    fn from(error: EntryError) -> Self {
+        Self::Entry(error)
+    }
+}

@@ -1,0 +1,306 @@
+//! How a keeper shows itself (FORMAT.md §3, "genesis evidence" and "keeper evidence"): the two steps without the wire.
+//!
+//! Who asks makes a nonce and a secret of his own, so nobody's word is taken: the secret reaches the quote only through
+//! the TPM whose EK the policy's anchors endorse, and only while it holds the AK that quotes.
+//!
+//! ```no_run
+//! use ledger::keeper_evidence::{KeeperEvidenceError, KeeperRun, KeeperStanding};
+//! # use attestation::{Credential, TpmIdentity, TpmQuote, UnixTime};
+//! # fn run(vault: &ledger::vault_file::VaultFile, identity: &TpmIdentity, now: UnixTime,
+//! # ask: impl Fn(&[u8; 32], &Credential) -> (TpmQuote, KeeperStanding)) -> Result<(), KeeperEvidenceError> {
+//! let rng = ring::rand::SystemRandom::new();
+//! let run = KeeperRun::start(vault.policy(), identity, now, &rng)?;
+//! let (quote, standing) = ask(run.nonce(), run.credential());
+//! let keeper = run.verify_vault(vault.genesis(), standing, quote)?;
+//! println!("policy {}, {}", keeper.statement().policy(), keeper.claims().trust());
+//! # Ok(()) }
+//! ```
+
+use std::fmt;
+
+use attestation::{
+    ActivationSecret, Binding, Credential, CredentialError, EndorsedTpm, GenesisChallenge, HpkePublicKey, IdentityKey,
+    Keeper, KeeperChallenge, LogKey, Sha256Digest, TpmIdentity, TpmQuote, Transcript, UnixTime, Verified, VerifyError,
+    verify_tpm,
+};
+use ring::rand::SecureRandom;
+
+use crate::genesis::{Genesis, KeeperIdentity};
+use crate::policy::{KeeperRule, PcrMismatch, Policy, Proof};
+
+/// The first step: the keeper's TPM is endorsed and permitted, and a question for it is made. One use: not `Clone`.
+pub struct KeeperRun<'a> {
+    rule: &'a KeeperRule,
+    tpm: EndorsedTpm,
+    question: Question,
+    credential: Credential,
+}
+
+/// What a caller asks. The secret is one until the keeper has answered; it is part of the binding's preimage, which is
+/// kept beside the log.
+struct Question {
+    nonce: [u8; 32],
+    secret: [u8; 32],
+}
+
+/// What a keeper says of itself before there is a vault. Worth nothing without evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeeperClaims {
+    /// 32 random bytes, made with the root key.
+    pub instance: [u8; 32],
+    /// SHA-256 of the core that it was given.
+    pub core: Sha256Digest,
+    /// DEKs are wrapped to it.
+    pub wrap_key: HpkePublicKey,
+    /// Signs grants and leases.
+    pub identity_key: IdentityKey,
+    /// Signs checkpoints.
+    pub log_key: LogKey,
+}
+
+/// Where the keeper of an open vault says that it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeeperStanding {
+    /// SHA-256 of the policy in force.
+    pub policy: Sha256Digest,
+    /// The newest checkpoint, a signed note.
+    pub checkpoint: String,
+}
+
+/// A keeper whose evidence over the genesis binding verified, in the run of one caller.
+pub struct GenesisKeeper {
+    identity: KeeperIdentity,
+    core: Sha256Digest,
+    verified: Verified<attestation::Genesis>,
+    question: Question,
+}
+
+impl GenesisKeeper {
+    /// The keeper and its keys, as a genesis names them.
+    pub fn identity(&self) -> &KeeperIdentity {
+        &self.identity
+    }
+
+    /// SHA-256 of the core that it was given.
+    pub fn core(&self) -> Sha256Digest {
+        self.core
+    }
+
+    /// What its TPM proved.
+    pub fn verified(&self) -> &Verified<attestation::Genesis> {
+        &self.verified
+    }
+
+    /// The caller's nonce, for the witness of an approval.
+    pub fn nonce(&self) -> &[u8; 32] {
+        &self.question.nonce
+    }
+
+    /// The caller's secret, for the witness of an approval: the keeper has answered, so it is no secret any more.
+    pub fn activation_secret(&self) -> &[u8; 32] {
+        &self.question.secret
+    }
+
+    /// Refuses a genesis that was made with another keeper, or for another core, than this run has seen.
+    pub fn check(&self, genesis: &Genesis) -> Result<(), KeeperEvidenceError> {
+        check_same("the core", self.core == genesis.core().digest())?;
+        check_identity(&self.identity, genesis.keeper())
+    }
+}
+
+impl<'a> KeeperRun<'a> {
+    /// Verifies the EK chain under the anchors of `policy`, the AK, and that `[keeper]` permits the TPM; then asks with
+    /// fresh random values.
+    ///
+    /// `policy` is the one that the caller got from where he trusts: of the core, or of the vault file.
+    pub fn start(
+        policy: &'a Policy,
+        identity: &TpmIdentity,
+        now: UnixTime,
+        rng: &dyn SecureRandom,
+    ) -> Result<Self, KeeperEvidenceError> {
+        let mut question = Question { nonce: [0; 32], secret: [0; 32] };
+        for value in [&mut question.nonce, &mut question.secret] {
+            rng.fill(value).map_err(|_| KeeperEvidenceError::Credential(CredentialError::Randomness))?;
+        }
+        Self::ask(policy, identity, now, question, rng)
+    }
+
+    /// The same with a nonce and a secret that somebody else says he used: for checking his run once more. It shows that
+    /// a quote answers them, not that they were fresh.
+    pub fn replay(
+        policy: &'a Policy,
+        identity: &TpmIdentity,
+        now: UnixTime,
+        nonce: [u8; 32],
+        secret: [u8; 32],
+        rng: &dyn SecureRandom,
+    ) -> Result<Self, KeeperEvidenceError> {
+        Self::ask(policy, identity, now, Question { nonce, secret }, rng)
+    }
+
+    fn ask(
+        policy: &'a Policy,
+        identity: &TpmIdentity,
+        now: UnixTime,
+        question: Question,
+        rng: &dyn SecureRandom,
+    ) -> Result<Self, KeeperEvidenceError> {
+        let tpm = EndorsedTpm::verify(identity, policy.trust_anchors(), now)?;
+        let rule = policy.keeper();
+        let platform = tpm.ek().platform();
+        if !rule.platforms.permits(&platform) {
+            return Err(KeeperEvidenceError::PlatformNotListed { platform });
+        }
+        let credential = tpm.make_credential(&ActivationSecret::from_bytes(question.secret), rng)?;
+        Ok(Self { rule, tpm, question, credential })
+    }
+
+    /// Goes to the keeper.
+    pub fn nonce(&self) -> &[u8; 32] {
+        &self.question.nonce
+    }
+
+    /// Goes to the keeper. Only its TPM can open it.
+    pub fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// The second step, before the vault is open: the quote must be over the genesis binding with these claims.
+    pub fn verify_genesis(self, claims: KeeperClaims, quote: TpmQuote) -> Result<GenesisKeeper, KeeperEvidenceError> {
+        let identity = KeeperIdentity {
+            instance: claims.instance,
+            wrap_key: claims.wrap_key.clone(),
+            identity_key: claims.identity_key.clone(),
+            log_key: claims.log_key.clone(),
+            platform: self.tpm.ek().platform(),
+            ak_name: *self.tpm.ak().name(),
+        };
+        let binding = GenesisChallenge {
+            nonce: self.question.nonce,
+            instance: claims.instance,
+            core: claims.core,
+            wrap_key: claims.wrap_key,
+            identity_key: claims.identity_key,
+            log_key: claims.log_key,
+            ak_name: *self.tpm.ak().name(),
+            secret: ActivationSecret::from_bytes(self.question.secret),
+        }
+        .bind();
+        let verified = self.verify(quote, binding)?;
+        Ok(GenesisKeeper { identity, core: claims.core, verified, question: self.question })
+    }
+
+    /// The second step with the keeper of an open vault: the quote must be over the keeper binding with the vault's own
+    /// keys, by the very TPM and AK that the genesis names. Whether the checkpoint is signed is for the caller to check.
+    pub fn verify_vault(
+        self,
+        genesis: &Genesis,
+        standing: KeeperStanding,
+        quote: TpmQuote,
+    ) -> Result<Verified<Keeper>, KeeperEvidenceError> {
+        let keeper = genesis.keeper();
+        check_same("the platform", self.tpm.ek().platform() == keeper.platform)?;
+        check_same("the attestation key", *self.tpm.ak().name() == keeper.ak_name)?;
+        let binding = KeeperChallenge {
+            nonce: self.question.nonce,
+            vault: genesis.vault_id(),
+            wrap_key: keeper.wrap_key.clone(),
+            identity_key: keeper.identity_key.clone(),
+            log_key: keeper.log_key.clone(),
+            policy: standing.policy,
+            checkpoint: standing.checkpoint,
+            ak_name: keeper.ak_name,
+            secret: ActivationSecret::from_bytes(self.question.secret),
+        }
+        .bind();
+        self.verify(quote, binding)
+    }
+
+    fn verify<S: Transcript>(&self, quote: TpmQuote, binding: Binding<S>) -> Result<Verified<S>, KeeperEvidenceError> {
+        for proof in &self.rule.require {
+            match proof {
+                // The quote below.
+                Proof::Tpm => (),
+            }
+        }
+        let verified = verify_tpm(quote, &self.tpm, binding, &self.rule.pcrs.selection())?;
+        self.rule.pcrs.check(verified.claims().pcrs()).map_err(KeeperEvidenceError::Pcr)?;
+        Ok(verified)
+    }
+}
+
+fn check_identity(seen: &KeeperIdentity, named: &KeeperIdentity) -> Result<(), KeeperEvidenceError> {
+    check_same("the instance", seen.instance == named.instance)?;
+    check_same("the wrap key", seen.wrap_key == named.wrap_key)?;
+    check_same("the identity key", seen.identity_key == named.identity_key)?;
+    check_same("the log key", seen.log_key == named.log_key)?;
+    check_same("the platform", seen.platform == named.platform)?;
+    check_same("the attestation key", seen.ak_name == named.ak_name)
+}
+
+fn check_same(field: &'static str, same: bool) -> Result<(), KeeperEvidenceError> {
+    if same { Ok(()) } else { Err(KeeperEvidenceError::OtherKeeper { field }) }
+}
+
+/// Why a keeper did not show what it must.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeeperEvidenceError {
+    /// The EK chain, the AK or the quote does not verify.
+    Evidence(VerifyError),
+    /// No credential could be made.
+    Credential(CredentialError),
+    /// `[keeper]` lists EKs, and not this one.
+    PlatformNotListed {
+        /// Of the TPM that answered.
+        platform: Sha256Digest,
+    },
+    /// The keeper did not boot what `[keeper]` asks for.
+    Pcr(PcrMismatch),
+    /// The genesis names another keeper than the one that answered.
+    OtherKeeper {
+        /// What differs first.
+        field: &'static str,
+    },
+}
+
+impl KeeperEvidenceError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Evidence(error) => error.code(),
+            Self::Credential(error) => error.code(),
+            Self::PlatformNotListed { .. } => "keeper-platform-not-listed",
+            Self::Pcr(_) => "keeper-pcr-mismatch",
+            Self::OtherKeeper { .. } => "keeper-other",
+        }
+    }
+}
+
+impl fmt::Display for KeeperEvidenceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Evidence(error) => error.fmt(f),
+            Self::Credential(error) => error.fmt(f),
+            Self::PlatformNotListed { platform } => write!(f, "`keeper.eks` does not list platform {platform}"),
+            Self::Pcr(mismatch) => write!(f, "{mismatch}, which `keeper.pcrs` does not allow"),
+            Self::OtherKeeper { field } => {
+                write!(f, "another keeper answered than the genesis names: {field} differs")
+            }
+        }
+    }
+}
+
+impl std::error::Error for KeeperEvidenceError {}
+
+impl From<VerifyError> for KeeperEvidenceError {
+    fn from(error: VerifyError) -> Self {
+        Self::Evidence(error)
+    }
+}
+
+impl From<CredentialError> for KeeperEvidenceError {
+    fn from(error: CredentialError) -> Self {
+        Self::Credential(error)
+    }
+}

@@ -1,0 +1,157 @@
+//! The policy: typed TOML, read totally. Nothing that weakens security has a default, `any` is spelled out, and what a
+//! rule means does not depend on anything outside the text.
+//!
+//! ```no_run
+//! use ledger::policy::Policy;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let policy = Policy::parse(&std::fs::read_to_string("policy.toml")?)?;
+//! for (name, rule) in policy.release_rules() {
+//!     println!("{name}: a lease of {} s, at most {}", rule.lease.seconds(), rule.max_leases);
+//! }
+//! # Ok(()) }
+//! ```
+
+mod change;
+mod error;
+mod fields;
+mod parse;
+mod pcrs;
+mod rules;
+mod value;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use attestation::{Sha256Digest, Trust, TrustAnchors, UnixTime};
+
+pub use change::describe_change;
+pub use error::{PolicyError, PolicyProblem};
+pub use pcrs::{PcrMismatch, PcrRule};
+pub use rules::{
+    Approval, Approver, KeeperRule, LeaseEnd, LeaseTime, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule,
+    UnitCheck,
+};
+
+use crate::names::Name;
+
+/// Longest policy, in bytes.
+pub const POLICY_BYTES_MAX: usize = 12 << 10;
+
+/// A policy whose every rule was checked.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    digest: Sha256Digest,
+    lineage: Lineage,
+    not_after: UnixTime,
+    approval: Approval,
+    trust_anchors: TrustAnchors,
+    keeper: KeeperRule,
+    publish: BTreeMap<Name, PublishRule>,
+    release: BTreeMap<Name, Arc<ReleaseRule>>,
+    readers: Permitted<Approver>,
+}
+
+/// Where a policy stands in the life of a vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lineage {
+    /// The first: `vault = "genesis"`, `serial = 1`, `prev = "none"`. The vault's id follows from its text.
+    Genesis,
+    /// A later one.
+    Successor {
+        /// The vault's id.
+        vault: Sha256Digest,
+        /// From 2 up; one more than that of the policy before.
+        serial: u64,
+        /// Digest of the policy before.
+        prev: Sha256Digest,
+    },
+}
+
+impl Lineage {
+    /// The serial: 1 for the first policy.
+    pub fn serial(&self) -> u64 {
+        match self {
+            Self::Genesis => 1,
+            Self::Successor { serial, .. } => *serial,
+        }
+    }
+}
+
+impl Policy {
+    /// Reads a policy of at most 12 KiB. An error names the key and says what to write.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        parse::policy(text)
+    }
+
+    /// SHA-256 of the text.
+    pub fn digest(&self) -> Sha256Digest {
+        self.digest
+    }
+
+    /// Vault, serial and the policy before.
+    pub fn lineage(&self) -> Lineage {
+        self.lineage
+    }
+
+    /// Serial of this policy.
+    pub fn serial(&self) -> u64 {
+        self.lineage.serial()
+    }
+
+    /// Its last moment. After that nothing is released or renewed; another policy can still be proposed.
+    pub fn not_after(&self) -> UnixTime {
+        self.not_after
+    }
+
+    /// Whether it is past its last moment.
+    pub fn is_expired(&self, now: UnixTime) -> bool {
+        now > self.not_after
+    }
+
+    /// Who approves changes, and how many of them it takes.
+    pub fn approval(&self) -> &Approval {
+        &self.approval
+    }
+
+    /// The built-in anchors and those of this policy: what evidence is verified under.
+    pub fn trust_anchors(&self) -> &TrustAnchors {
+        &self.trust_anchors
+    }
+
+    /// What a keeper of the vault must prove.
+    pub fn keeper(&self) -> &KeeperRule {
+        &self.keeper
+    }
+
+    /// The publish rules, by name.
+    pub fn publish_rules(&self) -> &BTreeMap<Name, PublishRule> {
+        &self.publish
+    }
+
+    /// The release rules, by name.
+    pub fn release_rules(&self) -> &BTreeMap<Name, Arc<ReleaseRule>> {
+        &self.release
+    }
+
+    /// One release rule.
+    pub fn release_rule(&self, name: &Name) -> Option<&Arc<ReleaseRule>> {
+        self.release.get(name)
+    }
+
+    /// Who may read the log.
+    pub fn readers(&self) -> &Permitted<Approver> {
+        &self.readers
+    }
+
+    /// How many approvals a model of this publisher needs: the most that any rule asks for that names the model and has
+    /// the key. `None`: no rule lets this key publish this model.
+    pub fn approvals_to_publish(&self, model: &Name, publisher: Sha256Digest) -> Option<u32> {
+        let rules = self.publish.values().filter(|rule| rule.covers(model, publisher));
+        rules.map(|rule| rule.approvals).max()
+    }
+
+    /// Whether evidence that verifies under this policy can have this trust at all.
+    pub fn can_yield(&self, trust: Trust) -> bool {
+        self.trust_anchors.iter().map(|(anchor, _)| anchor).any(|anchor| anchor.trust == trust)
+    }
+}

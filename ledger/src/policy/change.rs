@@ -1,0 +1,286 @@
+//! The difference between two policies in words, for those who have to approve it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+
+use attestation::UnixTime;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::pcrs::PcrRule;
+use super::rules::{
+    Approval, KeeperRule, LeaseEnd, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule, UnitCheck,
+};
+use super::{Lineage, Policy};
+use crate::names::Name;
+
+/// What `new` permits and forbids that `old` does not, a sentence each. What gives something away comes first and begins
+/// with `LOOSER`, the most dangerous at the top; then what is merely other (`changed`), then what takes something back
+/// (`stricter`).
+pub fn describe_change(old: &Policy, new: &Policy) -> Vec<String> {
+    let mut changes = Changes::default();
+    changes.lineage(old, new);
+    changes.approval(old.approval(), new.approval());
+    changes.anchors(old, new);
+    changes.keeper(old.keeper(), new.keeper());
+    changes.publish(old.publish_rules(), new.publish_rules());
+    for (name, rule) in new.release_rules() {
+        match old.release_rules().get(name) {
+            Some(before) => changes.release(&format!("release.{name}"), before, rule),
+            None => changes.looser(format!("release.{name} is new: {}", in_words(rule))),
+        }
+    }
+    for name in old.release_rules().keys().filter(|name| !new.release_rules().contains_key(name)) {
+        changes.stricter(format!("release.{name} is gone"));
+    }
+    changes.permitted("audit.readers", old.readers(), new.readers());
+    changes.in_order()
+}
+
+/// The derived order is the order in which people should read.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Effect {
+    Looser,
+    Changed,
+    Stricter,
+}
+
+/// Found section by section, from who decides to who reads: within one effect that is also the order of danger.
+#[derive(Default)]
+struct Changes(Vec<(Effect, String)>);
+
+impl Changes {
+    fn in_order(mut self) -> Vec<String> {
+        self.0.sort_by_key(|(effect, _)| *effect);
+        let line = |(effect, text): (Effect, String)| match effect {
+            Effect::Looser => format!("LOOSER: {text}"),
+            Effect::Changed => format!("changed: {text}"),
+            Effect::Stricter => format!("stricter: {text}"),
+        };
+        self.0.into_iter().map(line).collect()
+    }
+
+    fn looser(&mut self, text: String) {
+        self.0.push((Effect::Looser, text));
+    }
+
+    fn changed(&mut self, text: String) {
+        self.0.push((Effect::Changed, text));
+    }
+
+    fn stricter(&mut self, text: String) {
+        self.0.push((Effect::Stricter, text));
+    }
+
+    /// Looser or stricter, whichever `is_looser` says.
+    fn either(&mut self, is_looser: bool, text: String) {
+        if is_looser { self.looser(text) } else { self.stricter(text) }
+    }
+
+    fn lineage(&mut self, old: &Policy, new: &Policy) {
+        if let (Lineage::Successor { vault: a, .. }, Lineage::Successor { vault: b, .. }) =
+            (old.lineage(), new.lineage())
+            && a != b
+        {
+            self.changed(format!("the vault is {b}, before {a}"));
+        }
+        if old.serial() != new.serial() {
+            self.changed(format!("serial {} becomes {}", old.serial(), new.serial()));
+        }
+        let (a, b) = (old.not_after(), new.not_after());
+        if a != b {
+            self.either(b > a, format!("the policy ends at {}, before at {}", utc(b), utc(a)));
+        }
+    }
+
+    fn approval(&mut self, old: &Approval, new: &Approval) {
+        let (a, b) = (old.threshold, new.threshold);
+        if a != b {
+            self.either(b < a, format!("policies need {b} approvals, before {a}"));
+        }
+        match (old.proposer, new.proposer) {
+            (ProposerRule::MayNotApprove, ProposerRule::MayApprove) => {
+                self.looser("whoever proposes a policy may approve it himself".to_owned());
+            }
+            (ProposerRule::MayApprove, ProposerRule::MayNotApprove) => {
+                self.stricter("whoever proposes a policy may no longer approve it himself".to_owned());
+            }
+            (ProposerRule::MayApprove, ProposerRule::MayApprove)
+            | (ProposerRule::MayNotApprove, ProposerRule::MayNotApprove) => {}
+        }
+        for approver in &new.approvers {
+            match old.approvers.iter().find(|before| before.id == approver.id) {
+                None => self.looser(format!("{approver} becomes an approver")),
+                Some(before) if before.key != approver.key => {
+                    self.looser(format!(
+                        "approver {} has another key: {}, before {}",
+                        approver.id, approver.key, before.key
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        for approver in old.approvers.iter().filter(|before| new.approvers.iter().all(|after| after.id != before.id)) {
+            // Neither: one who could say no is gone.
+            self.changed(format!("{approver} is no longer an approver"));
+        }
+    }
+
+    fn anchors(&mut self, old: &Policy, new: &Policy) {
+        let find = |policy: &Policy, name: &str| {
+            policy.trust_anchors().iter().map(|(anchor, _)| anchor).find(|anchor| anchor.name == name).cloned()
+        };
+        for anchor in new.trust_anchors().iter().map(|(anchor, _)| anchor) {
+            let (name, trust) = (&anchor.name, anchor.trust);
+            match find(old, name) {
+                None => self.looser(format!("anchor {name} is new and counts as {trust}")),
+                Some(before) if before.certificate != anchor.certificate => {
+                    self.looser(format!("anchor {name} has another certificate and counts as {trust}"));
+                }
+                Some(before) if before.trust != trust => {
+                    self.either(
+                        trust > before.trust,
+                        format!("anchor {name} counts as {trust}, before as {}", before.trust),
+                    );
+                }
+                Some(_) => {}
+            }
+        }
+        for anchor in
+            old.trust_anchors().iter().map(|(anchor, _)| anchor).filter(|before| find(new, &before.name).is_none())
+        {
+            self.stricter(format!("anchor {} is gone", anchor.name));
+        }
+    }
+
+    fn keeper(&mut self, old: &KeeperRule, new: &KeeperRule) {
+        self.proofs("keeper.require", &old.require, &new.require);
+        self.pcrs("keeper.pcrs", &old.pcrs, &new.pcrs);
+        self.permitted("keeper.eks", &old.platforms, &new.platforms);
+    }
+
+    fn publish(&mut self, old: &BTreeMap<Name, PublishRule>, new: &BTreeMap<Name, PublishRule>) {
+        for (name, rule) in new {
+            let Some(before) = old.get(name) else {
+                let keys = keys_of(rule);
+                let (models, approvals) = (&rule.models, rule.approvals);
+                self.looser(format!("publish.{name} is new: models {models}, keys {keys}, {approvals} approvals"));
+                continue;
+            };
+            self.permitted(&format!("publish.{name}.models"), &before.models, &rule.models);
+            for key in rule.keys.iter().filter(|key| !before.keys.contains(key)) {
+                self.looser(format!("publish.{name} also takes the key {}", key.digest()));
+            }
+            for key in before.keys.iter().filter(|key| !rule.keys.contains(key)) {
+                self.stricter(format!("publish.{name} no longer takes the key {}", key.digest()));
+            }
+            let (a, b) = (before.approvals, rule.approvals);
+            if a != b {
+                self.either(b < a, format!("publish.{name} needs {b} approvals, before {a}"));
+            }
+        }
+        for name in old.keys().filter(|name| !new.contains_key(name)) {
+            self.stricter(format!("publish.{name} is gone"));
+        }
+    }
+
+    fn release(&mut self, key: &str, old: &ReleaseRule, new: &ReleaseRule) {
+        self.proofs(&format!("{key}.require"), &old.require, &new.require);
+        self.pcrs(&format!("{key}.pcrs"), &old.pcrs, &new.pcrs);
+        self.permitted(&format!("{key}.eks"), &old.platforms, &new.platforms);
+        self.permitted(&format!("{key}.models"), &old.models, &new.models);
+        self.permitted(&format!("{key}.groups"), &old.groups, &new.groups);
+        let (a, b) = (old.max_leases, new.max_leases);
+        if a != b {
+            self.either(b > a, format!("{key} runs at most {b} leases, before {a}"));
+        }
+        let (a, b) = (old.lease.seconds(), new.lease.seconds());
+        if a != b {
+            self.either(b > a, format!("a lease of {key} lasts {b} s, before {a} s"));
+        }
+        let (a, b) = (old.lease_end, new.lease_end);
+        if a != b {
+            let drain = |end| match end {
+                LeaseEnd::End => 0,
+                LeaseEnd::Drain { seconds } => seconds,
+            };
+            self.either(
+                drain(b) > drain(a),
+                format!("at its end a lease of {key} does {b:?}, before {a:?}", b = b.to_string(), a = a.to_string()),
+            );
+        }
+        match (old.unit_check, new.unit_check) {
+            (UnitCheck::Hashed, UnitCheck::SealOnly) => {
+                self.looser(format!("{key} no longer verifies the hash of each unit"))
+            }
+            (UnitCheck::SealOnly, UnitCheck::Hashed) => self.stricter(format!("{key} verifies the hash of each unit")),
+            (UnitCheck::Hashed, UnitCheck::Hashed) | (UnitCheck::SealOnly, UnitCheck::SealOnly) => {}
+        }
+    }
+
+    fn proofs(&mut self, key: &str, old: &BTreeSet<Proof>, new: &BTreeSet<Proof>) {
+        for proof in old.difference(new) {
+            self.looser(format!("{key} no longer has {proof}"));
+        }
+        for proof in new.difference(old) {
+            self.stricter(format!("{key} also has {proof}"));
+        }
+    }
+
+    fn pcrs(&mut self, key: &str, old: &PcrRule, new: &PcrRule) {
+        for index in old.allowed().keys().filter(|index| !new.allowed().contains_key(index)) {
+            self.looser(format!("{key} no longer checks PCR {index}"));
+        }
+        for (index, values) in new.allowed() {
+            let Some(before) = old.allowed().get(index) else {
+                self.stricter(format!("{key} also checks PCR {index}"));
+                continue;
+            };
+            for value in values.iter().filter(|value| !before.contains(value)) {
+                self.looser(format!("{key}.{index} also allows {}", hex::encode(value)));
+            }
+            for value in before.iter().filter(|value| !values.contains(value)) {
+                self.stricter(format!("{key}.{index} no longer allows {}", hex::encode(value)));
+            }
+        }
+    }
+
+    fn permitted<T: PartialEq + Display>(&mut self, key: &str, old: &Permitted<T>, new: &Permitted<T>) {
+        match (old, new) {
+            (Permitted::Any, Permitted::Any) => {}
+            (Permitted::Only(_), Permitted::Any) => self.looser(format!("{key} is any, before {old}")),
+            (Permitted::Any, Permitted::Only(_)) => self.stricter(format!("{key} is {new}, before any")),
+            (Permitted::Only(before), Permitted::Only(after)) => {
+                for item in after.iter().filter(|item| !before.contains(item)) {
+                    self.looser(format!("{key} also has {item}"));
+                }
+                for item in before.iter().filter(|item| !after.contains(item)) {
+                    self.stricter(format!("{key} no longer has {item}"));
+                }
+            }
+        }
+    }
+}
+
+fn in_words(rule: &ReleaseRule) -> String {
+    let pcrs: Vec<String> = rule.pcrs.allowed().keys().map(u32::to_string).collect();
+    format!(
+        "models {}, groups {}, EKs {}, PCRs {}, {} leases of {} s",
+        rule.models,
+        rule.groups,
+        rule.platforms,
+        pcrs.join(", "),
+        rule.max_leases,
+        rule.lease.seconds()
+    )
+}
+
+fn keys_of(rule: &PublishRule) -> String {
+    let keys: Vec<String> = rule.keys.iter().map(|key| key.digest().to_string()).collect();
+    keys.join(", ")
+}
+
+fn utc(time: UnixTime) -> String {
+    let date = i64::try_from(time.seconds()).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    date.and_then(|date| date.format(&Rfc3339).ok()).unwrap_or_else(|| time.to_string())
+}

@@ -1,0 +1,238 @@
+use std::fmt;
+
+use attestation::AnchorError;
+
+use super::rules::{LeaseEnd, LeaseTime};
+use crate::approvals::KeyError;
+use crate::model_signature::PublisherKeyError;
+
+/// Why a text is not a policy: which key, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyError {
+    /// Full name of the key, such as `release.llama.pcrs.11[0]`; empty where it is the text as a whole.
+    pub key: String,
+    /// What is wrong.
+    pub problem: PolicyProblem,
+}
+
+/// What is wrong with a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyProblem {
+    /// Longer than 12 KiB.
+    TooLong {
+        /// How long.
+        bytes: usize,
+    },
+    /// Not TOML.
+    NotToml {
+        /// Line, from 1; 0 where it is not known.
+        line: usize,
+        /// What the reader of TOML says.
+        message: String,
+    },
+    /// The key has to be there.
+    KeyMissing,
+    /// There is no such key.
+    KeyUnknown,
+    /// The value is of another type.
+    WrongType {
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// `format` is not 1.
+    FormatUnknown {
+        /// What it is.
+        found: u64,
+    },
+    /// A list is empty.
+    ListEmpty,
+    /// A list has an item twice.
+    ItemRepeated,
+    /// Not a name.
+    NameMalformed,
+    /// Not a group label.
+    GroupMalformed,
+    /// Not `sha256:` and 64 lower-case hex digits.
+    DigestMalformed,
+    /// `vault`, `serial` and `prev` are partly of a first and partly of a later policy.
+    LineageMixed,
+    /// Not a time.
+    NotAfterMalformed,
+    /// A threshold is zero.
+    ThresholdZero,
+    /// More approvals than can ever be given.
+    ThresholdUnreachable {
+        /// How many are asked for.
+        threshold: u64,
+        /// How many approvers can sign.
+        approvers: usize,
+    },
+    /// Not a usable OpenSSH public key.
+    SshKeyRefused(KeyError),
+    /// Two ids have the same key.
+    KeyRepeated,
+    /// Two keys have the same id.
+    IdRepeated,
+    /// Not the PEM of a P-256 or P-384 public key.
+    PublisherKeyRefused(PublisherKeyError),
+    /// Not a usable anchor.
+    AnchorRefused(AnchorError),
+    /// `trust` is neither `emulated` nor `hardware`.
+    TrustUnknown,
+    /// This version knows no such proof.
+    ProofUnknown {
+        /// What was written.
+        found: String,
+    },
+    /// A release rule requires a proof that the keeper need not give.
+    ProofNotOfKeeper {
+        /// Which.
+        proof: String,
+    },
+    /// No PCR is named.
+    PcrSetEmpty,
+    /// There is no such PCR.
+    PcrIndexUnknown,
+    /// A PCR value is not 64 lower-case hex digits.
+    PcrValueMalformed,
+    /// Every PCR may be all zero: a machine that measured nothing would do.
+    PcrsAllZero,
+    /// Every PCR may be all ones: a machine that never launched would do.
+    PcrsAllOnes,
+    /// Every PCR may be all zero or all ones.
+    PcrsBlank,
+    /// Only PCRs that any program can reset.
+    PcrsOnlyResettable,
+    /// A machine could fulfil both `[keeper]` and this rule.
+    KeeperNotDisjoint,
+    /// A time span is not a number and a unit.
+    DurationMalformed,
+    /// A lease is too short or too long.
+    LeaseOutOfBounds {
+        /// How long it is, in seconds.
+        seconds: u64,
+    },
+    /// Neither `end` nor `drain` and a time.
+    LeaseEndMalformed,
+    /// `max_leases` is zero or too large.
+    MaxLeasesOutOfBounds,
+}
+
+impl PolicyError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        self.problem.code()
+    }
+}
+
+impl PolicyProblem {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooLong { .. } => "policy-too-long",
+            Self::NotToml { .. } => "policy-not-toml",
+            Self::KeyMissing => "policy-key-missing",
+            Self::KeyUnknown => "policy-key-unknown",
+            Self::WrongType { .. } => "policy-wrong-type",
+            Self::FormatUnknown { .. } => "policy-format-unknown",
+            Self::ListEmpty => "policy-list-empty",
+            Self::ItemRepeated => "policy-item-repeated",
+            Self::NameMalformed => "policy-name-malformed",
+            Self::GroupMalformed => "policy-group-malformed",
+            Self::DigestMalformed => "policy-digest-malformed",
+            Self::LineageMixed => "policy-lineage-mixed",
+            Self::NotAfterMalformed => "policy-not-after-malformed",
+            Self::ThresholdZero => "policy-threshold-zero",
+            Self::ThresholdUnreachable { .. } => "policy-threshold-unreachable",
+            Self::SshKeyRefused(KeyError::Malformed) => "policy-ssh-key-malformed",
+            Self::SshKeyRefused(KeyError::Unsupported) => "policy-ssh-key-unsupported",
+            Self::KeyRepeated => "policy-key-repeated",
+            Self::IdRepeated => "policy-id-repeated",
+            Self::PublisherKeyRefused(_) => "policy-publisher-key-refused",
+            Self::AnchorRefused(_) => "policy-anchor-refused",
+            Self::TrustUnknown => "policy-trust-unknown",
+            Self::ProofUnknown { .. } => "policy-proof-unknown",
+            Self::ProofNotOfKeeper { .. } => "policy-proof-not-of-keeper",
+            Self::PcrSetEmpty => "policy-pcr-set-empty",
+            Self::PcrIndexUnknown => "policy-pcr-index-unknown",
+            Self::PcrValueMalformed => "policy-pcr-value-malformed",
+            Self::PcrsAllZero => "policy-pcrs-all-zero",
+            Self::PcrsAllOnes => "policy-pcrs-all-ones",
+            Self::PcrsBlank => "policy-pcrs-blank",
+            Self::PcrsOnlyResettable => "policy-pcrs-only-resettable",
+            Self::KeeperNotDisjoint => "policy-keeper-not-disjoint",
+            Self::DurationMalformed => "policy-duration-malformed",
+            Self::LeaseOutOfBounds { .. } => "policy-lease-out-of-bounds",
+            Self::LeaseEndMalformed => "policy-lease-end-malformed",
+            Self::MaxLeasesOutOfBounds => "policy-max-leases-out-of-bounds",
+        }
+    }
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.key.is_empty() {
+            write!(f, "`{}`: ", self.key)?;
+        }
+        self.problem.fmt(f)
+    }
+}
+
+impl fmt::Display for PolicyProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::TooLong { bytes } => return write!(f, "{bytes} bytes are more than 12 KiB; shorten the policy"),
+            Self::NotToml { line, message } => return write!(f, "not TOML (line {line}): {message}"),
+            Self::SshKeyRefused(error) => return error.fmt(f),
+            Self::WrongType { expected } => return write!(f, "write {expected}"),
+            Self::FormatUnknown { found } => return write!(f, "format {found} is unknown; write 1"),
+            Self::ThresholdUnreachable { threshold, approvers } => {
+                return write!(f, "{threshold} approvals can never be given: {approvers} can sign; write at most that");
+            }
+            Self::PublisherKeyRefused(error) => return write!(f, "{error}; write the PEM of one public key"),
+            Self::AnchorRefused(error) => return write!(f, "{error}; write the PEM of one CA certificate"),
+            Self::ProofUnknown { found } => return write!(f, "proof {found:?} is unknown; write \"tpm\""),
+            Self::ProofNotOfKeeper { proof } => {
+                return write!(f, "requires {proof:?}, which `keeper.require` does not; add it there or drop it here");
+            }
+            Self::LeaseOutOfBounds { seconds } => {
+                let (min, max) = (LeaseTime::SECS_MIN, LeaseTime::SECS_MAX);
+                return write!(f, "{seconds} s is not between {min} s and {max} s; write for example \"15m\"");
+            }
+            Self::LeaseEndMalformed => {
+                return write!(f, "write \"end\" or \"drain 30s\", at most {} s", LeaseEnd::DRAIN_SECS_MAX);
+            }
+            Self::KeyMissing => "is missing; nothing has a default, write it out",
+            Self::KeyUnknown => "there is no such key; remove it or correct its name",
+            Self::ListEmpty => "an empty list; write at least one item, or remove the section",
+            Self::ItemRepeated => "stands in the list twice; remove one",
+            Self::NameMalformed => "not a name; write 1 to 64 of a-z, 0-9, '.', '_', '-', a letter or digit first",
+            Self::GroupMalformed => "not a group; write 1 to 128 characters of printable ASCII without space",
+            Self::DigestMalformed => "write \"sha256:\" and 64 lower-case hex digits",
+            Self::LineageMixed => {
+                "a first policy has vault \"genesis\", serial 1 and prev \"none\"; a later one has the vault's id, the \
+                 next serial and the digest of the policy before"
+            }
+            Self::NotAfterMalformed => "write a time in UTC and quotes, such as \"2027-03-01T00:00:00Z\"",
+            Self::ThresholdZero => "0 approvals means that nobody decides; write at least 1",
+            Self::KeyRepeated => "this key already stands under another id; each person has his own",
+            Self::IdRepeated => "this name is already taken; each needs its own",
+            Self::TrustUnknown => "write \"emulated\" or \"hardware\"",
+            Self::PcrSetEmpty => "names no PCR; name those that hold the measured boot, such as 0, 4, 7 and 11",
+            Self::PcrIndexUnknown => "there is no such PCR; write 0 to 23",
+            Self::PcrValueMalformed => "write 64 lower-case hex digits (the SHA-256 bank)",
+            Self::PcrsAllZero => "all zero is what a machine shows that measured nothing; write measured values",
+            Self::PcrsAllOnes => "all ones is what PCRs 17 to 22 show before a launch; write measured values",
+            Self::PcrsBlank => "all zero and all ones are what a machine shows that measured nothing",
+            Self::PcrsOnlyResettable => "any program can reset PCRs 16 and 23; add a PCR that holds the measured boot",
+            Self::KeeperNotDisjoint => {
+                "a machine could fulfil both this rule and `keeper.pcrs`, and pose as a keeper; let them differ in a PCR"
+            }
+            Self::DurationMalformed => "write a whole number and s, m, h or d, such as \"15m\"",
+            Self::MaxLeasesOutOfBounds => "write a number from 1 to 4294967295",
+        };
+        f.write_str(text)
+    }
+}
+
+impl std::error::Error for PolicyError {}

@@ -1,0 +1,259 @@
+//! From text to [`Policy`], section by section.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use attestation::{Anchor, AnchorError, Sha256Digest, TrustAnchors};
+
+use super::error::{PolicyError, PolicyProblem};
+use super::fields::{Field, Fields};
+use super::pcrs::PcrRule;
+use super::rules::{
+    Approval, Approver, KeeperRule, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule, UnitCheck,
+};
+use super::{Lineage, POLICY_BYTES_MAX, Policy, value};
+use crate::model_signature::PublisherKey;
+use crate::names::Name;
+
+const FORMAT: u64 = 1;
+
+pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
+    if text.len() > POLICY_BYTES_MAX {
+        let problem = PolicyProblem::TooLong { bytes: text.len() };
+        return Err(PolicyError { key: String::new(), problem });
+    }
+    let mut root = Fields::root(text)?;
+    let format = root.count("format")?;
+    if format.value != FORMAT {
+        return Err(format.refuse(PolicyProblem::FormatUnknown { found: format.value }));
+    }
+    let lineage = lineage(&mut root)?;
+    let not_after = value::time(&root.text("not_after")?)?;
+    let approval = approval(root.table("approval")?)?;
+    let trust_anchors = anchors(root.tables_if_any("anchors")?)?;
+    let keeper = keeper(root.table("keeper")?)?;
+    let publish = by_name(root.named_tables_if_any("publish")?, |fields| publish_rule(fields, &approval))?;
+    let release = by_name(root.named_tables_if_any("release")?, |fields| release_rule(fields, &keeper).map(Arc::new))?;
+    let mut audit = root.table("audit")?;
+    let readers = match audit.any_or_tables("readers")? {
+        Some(readers) => Permitted::Only(people(readers)?),
+        None => Permitted::Any,
+    };
+    audit.finish()?;
+    root.finish()?;
+    let digest = Sha256Digest::of(text.as_bytes());
+    Ok(Policy { digest, lineage, not_after, approval, trust_anchors, keeper, publish, release, readers })
+}
+
+fn lineage(root: &mut Fields) -> Result<Lineage, PolicyError> {
+    let (vault, serial, prev) = (root.text("vault")?, root.count("serial")?, root.text("prev")?);
+    match (vault.value.as_str(), serial.value, prev.value.as_str()) {
+        ("genesis", 1, "none") => Ok(Lineage::Genesis),
+        ("genesis", _, _) | (_, 0 | 1, _) | (_, _, "none") => Err(serial.refuse(PolicyProblem::LineageMixed)),
+        _ => {
+            Ok(Lineage::Successor { vault: value::digest(&vault)?, serial: serial.value, prev: value::digest(&prev)? })
+        }
+    }
+}
+
+fn approval(mut fields: Fields) -> Result<Approval, PolicyError> {
+    let threshold = fields.count("threshold")?;
+    let proposer = match fields.yes_or_no("proposer_may_approve")?.value {
+        true => ProposerRule::MayApprove,
+        false => ProposerRule::MayNotApprove,
+    };
+    let approvers = people(fields.tables("approvers")?)?;
+    fields.finish()?;
+    // Where the proposer does not count, a threshold of all could never be reached, and no policy would ever follow.
+    let able = match proposer {
+        ProposerRule::MayApprove => approvers.len(),
+        ProposerRule::MayNotApprove => approvers.len() - 1,
+    };
+    Ok(Approval { threshold: reachable(&threshold, able)?, proposer, approvers })
+}
+
+/// A number of approvals that is neither none nor more than can ever be given.
+fn reachable(threshold: &Field<u64>, approvers: usize) -> Result<u32, PolicyError> {
+    if threshold.value == 0 {
+        return Err(threshold.refuse(PolicyProblem::ThresholdZero));
+    }
+    match (u32::try_from(threshold.value), usize::try_from(threshold.value)) {
+        (Ok(count), Ok(needed)) if needed <= approvers => Ok(count),
+        _ => Err(threshold.refuse(PolicyProblem::ThresholdUnreachable { threshold: threshold.value, approvers })),
+    }
+}
+
+/// `{ id, key }`, ids and keys distinct: a person with two ids would count twice.
+fn people(list: Vec<Fields>) -> Result<Vec<Approver>, PolicyError> {
+    let mut people: Vec<Approver> = Vec::new();
+    for mut fields in list {
+        let (id, key) = (fields.text("id")?, fields.text("key")?);
+        fields.finish()?;
+        let person = Approver { id: value::name(&id)?, key: value::approver_key(&key)? };
+        if people.iter().any(|other| other.id == person.id) {
+            return Err(id.refuse(PolicyProblem::IdRepeated));
+        }
+        if people.iter().any(|other| other.key.point() == person.key.point()) {
+            return Err(key.refuse(PolicyProblem::KeyRepeated));
+        }
+        people.push(person);
+    }
+    Ok(people)
+}
+
+fn anchors(list: Vec<Fields>) -> Result<TrustAnchors, PolicyError> {
+    let mut anchors = TrustAnchors::built_in();
+    for mut fields in list {
+        let (name, trust) = (fields.text("name")?, fields.text("trust")?);
+        let certificate = fields.text("certificate")?;
+        fields.finish()?;
+        let trust = trust.value.parse().map_err(|_| trust.refuse(PolicyProblem::TrustUnknown))?;
+        anchors = Anchor::from_pem(&name.value, trust, &certificate.value)
+            .and_then(|anchor| anchors.with(anchor))
+            .map_err(|error| match error {
+                AnchorError::Name => name.refuse(PolicyProblem::NameMalformed),
+                AnchorError::NameRepeated => name.refuse(PolicyProblem::IdRepeated),
+                other => certificate.refuse(PolicyProblem::AnchorRefused(other)),
+            })?;
+    }
+    Ok(anchors)
+}
+
+fn keeper(mut fields: Fields) -> Result<KeeperRule, PolicyError> {
+    let rule =
+        KeeperRule { require: proofs(&mut fields)?, pcrs: pcrs(&mut fields)?, platforms: platforms(&mut fields)? };
+    fields.finish()?;
+    Ok(rule)
+}
+
+fn by_name<T>(
+    sections: Vec<(Field<String>, Fields)>,
+    mut read: impl FnMut(Fields) -> Result<T, PolicyError>,
+) -> Result<BTreeMap<Name, T>, PolicyError> {
+    sections.into_iter().map(|(name, fields)| Ok((value::name(&name)?, read(fields)?))).collect()
+}
+
+fn publish_rule(mut fields: Fields, approval: &Approval) -> Result<PublishRule, PolicyError> {
+    let models = models(&mut fields)?;
+    let mut keys: Vec<PublisherKey> = Vec::new();
+    for field in fields.texts("keys")? {
+        let key = PublisherKey::from_pem(&field.value)
+            .map_err(|error| field.refuse(PolicyProblem::PublisherKeyRefused(error)))?;
+        if keys.iter().any(|other| other.digest() == key.digest()) {
+            return Err(field.refuse(PolicyProblem::KeyRepeated));
+        }
+        keys.push(key);
+    }
+    let approvals = reachable(&fields.count("approvals")?, approval.approvers.len())?;
+    fields.finish()?;
+    Ok(PublishRule { models, keys, approvals })
+}
+
+fn release_rule(mut fields: Fields, keeper: &KeeperRule) -> Result<ReleaseRule, PolicyError> {
+    let (require_key, pcrs_key) = (fields.key("require"), fields.key("pcrs"));
+    let rule = ReleaseRule {
+        models: models(&mut fields)?,
+        groups: permitted(fields.any_or_texts("groups")?, value::group)?,
+        require: proofs(&mut fields)?,
+        pcrs: pcrs(&mut fields)?,
+        platforms: platforms(&mut fields)?,
+        lease: value::lease(&fields.text("lease")?)?,
+        lease_end: value::lease_end(&fields.text("on_lease_end")?)?,
+        max_leases: max_leases(&fields.count("max_leases")?)?,
+        unit_check: match fields.yes_or_no("verify_units")?.value {
+            true => UnitCheck::Hashed,
+            false => UnitCheck::SealOnly,
+        },
+    };
+    fields.finish()?;
+    check_against_keeper(&rule, keeper).map_err(|problem| {
+        let key = if problem == PolicyProblem::KeeperNotDisjoint { pcrs_key } else { require_key };
+        PolicyError { key, problem }
+    })?;
+    Ok(rule)
+}
+
+/// A keeper must not prove less than it asks of others, and no machine that is granted keys may pose as a keeper.
+fn check_against_keeper(rule: &ReleaseRule, keeper: &KeeperRule) -> Result<(), PolicyProblem> {
+    if let Some(proof) = rule.require.difference(&keeper.require).next() {
+        return Err(PolicyProblem::ProofNotOfKeeper { proof: proof.to_string() });
+    }
+    if !rule.pcrs.is_disjoint(&keeper.pcrs) {
+        return Err(PolicyProblem::KeeperNotDisjoint);
+    }
+    Ok(())
+}
+
+fn models(fields: &mut Fields) -> Result<Permitted<Name>, PolicyError> {
+    permitted(fields.any_or_texts("models")?, value::name)
+}
+
+fn platforms(fields: &mut Fields) -> Result<Permitted<Sha256Digest>, PolicyError> {
+    permitted(fields.any_or_texts("eks")?, value::digest)
+}
+
+fn permitted<T>(
+    list: Option<Vec<Field<String>>>,
+    read: impl FnMut(&Field<String>) -> Result<T, PolicyError>,
+) -> Result<Permitted<T>, PolicyError> {
+    match list {
+        None => Ok(Permitted::Any),
+        Some(texts) => Ok(Permitted::Only(texts.iter().map(read).collect::<Result<_, _>>()?)),
+    }
+}
+
+fn proofs(fields: &mut Fields) -> Result<BTreeSet<Proof>, PolicyError> {
+    let texts = fields.texts("require")?;
+    let proofs = texts.iter().map(|field| match field.value.as_str() {
+        "tpm" => Ok(Proof::Tpm),
+        other => Err(field.refuse(PolicyProblem::ProofUnknown { found: other.to_owned() })),
+    });
+    proofs.collect()
+}
+
+fn pcrs(fields: &mut Fields) -> Result<PcrRule, PolicyError> {
+    let (key, lists) = fields.named_texts("pcrs")?;
+    let mut allowed = BTreeMap::new();
+    for (index, values) in lists {
+        let values = values.iter().map(value::pcr_value).collect::<Result<Vec<_>, _>>()?;
+        allowed.insert(value::pcr_index(&index)?, values);
+    }
+    PcrRule::new(allowed).map_err(|problem| PolicyError { key, problem })
+}
+
+fn max_leases(field: &Field<u64>) -> Result<u32, PolicyError> {
+    match u32::try_from(field.value) {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(field.refuse(PolicyProblem::MaxLeasesOutOfBounds)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rules::{LeaseEnd, LeaseTime};
+    use super::*;
+
+    fn pcrs(value: u8) -> PcrRule {
+        PcrRule::new(BTreeMap::from([(11, vec![[value; 32]])])).unwrap()
+    }
+
+    /// With one kind of proof no text can say this yet: `[keeper]` has it or is refused.
+    #[test]
+    fn a_proof_that_the_keeper_does_not_give_is_refused() {
+        let keeper = |require| KeeperRule { require, pcrs: pcrs(1), platforms: Permitted::Any };
+        let rule = ReleaseRule {
+            models: Permitted::Any,
+            groups: Permitted::Any,
+            require: BTreeSet::from([Proof::Tpm]),
+            pcrs: pcrs(2),
+            platforms: Permitted::Any,
+            lease: LeaseTime::from_seconds(60).unwrap(),
+            lease_end: LeaseEnd::End,
+            max_leases: 1,
+            unit_check: UnitCheck::Hashed,
+        };
+        assert_eq!(check_against_keeper(&rule, &keeper(BTreeSet::from([Proof::Tpm]))), Ok(()));
+        let refused = check_against_keeper(&rule, &keeper(BTreeSet::new()));
+        assert_eq!(refused, Err(PolicyProblem::ProofNotOfKeeper { proof: "tpm".to_owned() }));
+    }
+}

@@ -1,0 +1,163 @@
+//! The state of a vault: a pure fold over its log. The keeper decides by it, appends, then acts; an auditor who runs the
+//! same fold over the same entries has the same state.
+//!
+//! ```no_run
+//! use ledger::state::State;
+//! # fn entries() -> Vec<Vec<u8>> { Vec::new() }
+//! # fn main() -> Result<(), ledger::state::FoldError> {
+//! let mut state = State::new();
+//! for entry in entries() {
+//!     state.apply(state.size(), &entry)?;
+//! }
+//! # Ok(()) }
+//! ```
+
+mod ceremony;
+mod error;
+mod leases;
+mod manifest;
+mod proposals;
+mod release;
+mod statement;
+mod vault;
+
+use attestation::{Sha256Digest, UnixTime, lv};
+
+pub use ceremony::Ceremony;
+pub use error::FoldError;
+pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
+pub use manifest::{LoggedManifest, OpenManifestError};
+pub use proposals::{PROPOSALS_PER_PROPOSER_MAX, PendingProposal, Subject};
+pub use vault::{PublishedModel, Vault};
+
+use crate::entry::{Entry, Start};
+use crate::genesis::Genesis;
+
+const STATE_TAG: &[u8] = b"weightvault/v1 state\0";
+
+/// What the entries so far amount to.
+#[derive(Debug, Clone)]
+pub struct State {
+    size: u64,
+    time: UnixTime,
+    digest: Sha256Digest,
+    run: Option<[u8; 16]>,
+    stage: Stage,
+}
+
+/// How far a vault is.
+#[derive(Debug, Clone)]
+enum Stage {
+    Empty,
+    Ceremony(Ceremony),
+    Open(Box<Vault>),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl State {
+    /// Before the first entry.
+    pub fn new() -> Self {
+        let digest = Sha256Digest::of(STATE_TAG);
+        Self { size: 0, time: UnixTime(0), digest, run: None, stage: Stage::Empty }
+    }
+
+    /// Takes the next entry, exact bytes. Refuses what is out of order or not permitted by the state: an entry that no
+    /// keeper should have written. After a refusal the state is as it was.
+    pub fn apply(&mut self, index: u64, bytes: &[u8]) -> Result<(), FoldError> {
+        if index != self.size {
+            return Err(FoldError::IndexMismatch { expected: self.size, found: index });
+        }
+        let entry = Entry::parse(bytes).map_err(FoldError::Entry)?;
+        let time = entry.time();
+        if time < self.time {
+            return Err(FoldError::TimeWentBack { last: self.time, found: time });
+        }
+        self.take(entry, bytes)?;
+        self.size += 1;
+        self.time = time;
+        self.digest = Sha256Digest::of(&lv(&[STATE_TAG, self.digest.as_bytes(), bytes]));
+        if let Stage::Open(vault) = &mut self.stage {
+            vault.leases.advance(time);
+        }
+        Ok(())
+    }
+
+    /// Entries taken; the index of the next.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Time of the last entry; 0 before the first.
+    pub fn time(&self) -> UnixTime {
+        self.time
+    }
+
+    /// Stands for the entries taken: equal digests, equal entries in equal order.
+    pub fn digest(&self) -> Sha256Digest {
+        self.digest
+    }
+
+    /// The genesis, once there is one.
+    pub fn genesis(&self) -> Option<&Genesis> {
+        match &self.stage {
+            Stage::Empty => None,
+            Stage::Ceremony(ceremony) => Some(ceremony.genesis()),
+            Stage::Open(vault) => Some(vault.genesis()),
+        }
+    }
+
+    /// The ceremony, while approvals of the genesis are missing.
+    pub fn ceremony(&self) -> Option<&Ceremony> {
+        match &self.stage {
+            Stage::Ceremony(ceremony) => Some(ceremony),
+            Stage::Empty | Stage::Open(_) => None,
+        }
+    }
+
+    /// The vault, once every approver has signed its genesis.
+    pub fn vault(&self) -> Option<&Vault> {
+        match &self.stage {
+            Stage::Open(vault) => Some(vault),
+            Stage::Empty | Stage::Ceremony(_) => None,
+        }
+    }
+
+    fn take(&mut self, entry: Entry, bytes: &[u8]) -> Result<(), FoldError> {
+        match (&mut self.stage, entry) {
+            (Stage::Empty, Entry::Genesis(entry)) => {
+                let genesis = Genesis::from_entry(*entry, bytes).map_err(FoldError::Genesis)?;
+                self.stage = Stage::Ceremony(Ceremony::new(genesis));
+                Ok(())
+            }
+            (Stage::Empty, _) => Err(FoldError::GenesisMissing),
+            (Stage::Ceremony(_) | Stage::Open(_), Entry::Genesis(_)) => Err(FoldError::GenesisRepeated),
+            (Stage::Ceremony(_) | Stage::Open(_), Entry::Start(start)) => self.start(&start),
+            (Stage::Ceremony(ceremony), Entry::Approve(approve)) => {
+                if let Some(vault) = ceremony.approve(&approve)? {
+                    self.stage = Stage::Open(Box::new(vault));
+                }
+                Ok(())
+            }
+            (Stage::Ceremony(_), entry) => Err(FoldError::VaultNotOpen { found: entry.type_name() }),
+            (Stage::Open(vault), entry) => vault.take(self.size, entry),
+        }
+    }
+
+    /// A new run. It may have forgotten renewals of the run before that were signed but not yet in the log, so every lease
+    /// which could have had one is counted for as long as it could then run.
+    fn start(&mut self, start: &Start) -> Result<(), FoldError> {
+        if self.run == Some(start.run) {
+            return Err(FoldError::RunRepeated);
+        }
+        self.run = Some(start.run);
+        if let Stage::Open(vault) = &mut self.stage {
+            vault.restart(self.time, start.time);
+        }
+        Ok(())
+    }
+}

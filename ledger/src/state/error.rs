@@ -1,0 +1,285 @@
+use std::fmt;
+
+use attestation::UnixTime;
+
+use crate::approvals::ApprovalError;
+use crate::entry::EntryError;
+use crate::genesis::GenesisError;
+use crate::names::Name;
+use crate::policy::PolicyError;
+
+/// Why an entry may not stand where it stands. A keeper writes none of these: whoever meets one has found a keeper, or a
+/// log, that is not what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoldError {
+    /// An entry is missing, or stands there twice.
+    IndexMismatch {
+        /// Index of the next entry.
+        expected: u64,
+        /// Index given.
+        found: u64,
+    },
+    /// Not an entry.
+    Entry(EntryError),
+    /// An entry is older than the one before.
+    TimeWentBack {
+        /// Time of the entry before.
+        last: UnixTime,
+        /// Time of this one.
+        found: UnixTime,
+    },
+    /// The first entry is not a genesis.
+    GenesisMissing,
+    /// A second genesis.
+    GenesisRepeated,
+    /// The genesis breaks a rule.
+    Genesis(GenesisError),
+    /// Something other than approvals of the genesis, before the vault is open.
+    VaultNotOpen {
+        /// Type of the entry.
+        found: &'static str,
+    },
+    /// A run starts twice.
+    RunRepeated,
+    /// A statement or its signature.
+    Approval(ApprovalError),
+    /// A statement or an effect is of another action than what it is used for.
+    ActionMismatch,
+    /// The object is not the digest of what it names.
+    ObjectMismatch,
+    /// A statement follows something other than the policy in force (for the genesis, the core).
+    PreviousMismatch,
+    /// A statement is about another vault.
+    VaultMismatch,
+    /// A serial is another than it must be.
+    SerialMismatch {
+        /// What it must be.
+        expected: u64,
+        /// What it is.
+        found: u64,
+    },
+    /// A statement is past its last moment.
+    StatementExpired {
+        /// Its last moment.
+        not_after: UnixTime,
+    },
+    /// An approval of the genesis names no evidence.
+    WitnessMissing,
+    /// An approval of something else names evidence.
+    WitnessUnexpected,
+    /// Two approvals of the genesis name the same evidence.
+    WitnessRepeated,
+    /// An approver signs the same twice.
+    AlreadyApproved {
+        /// Who.
+        approver: Name,
+    },
+    /// The proposer approves his own policy, and the policy in force forbids it.
+    ProposerMayNotApprove {
+        /// Who.
+        approver: Name,
+    },
+    /// Nothing is proposed there, or under that digest.
+    ProposalUnknown,
+    /// The same waits already.
+    ProposalRepeated,
+    /// A proposal is past its last moment.
+    ProposalExpired {
+        /// Its last moment.
+        not_after: UnixTime,
+    },
+    /// One proposer has too much waiting.
+    TooManyProposals,
+    /// An effect without its approvals.
+    ThresholdNotReached {
+        /// Approvals that count.
+        given: u32,
+        /// How many it takes.
+        threshold: u32,
+    },
+    /// A proposed text is not a policy.
+    Policy(PolicyError),
+    /// A proposed policy is a first one.
+    PolicyIsFirst,
+    /// A proposed policy is for another vault.
+    PolicyOfAnotherVault,
+    /// A proposed policy's serial is not the next.
+    PolicySerial {
+        /// Serial of the policy in force.
+        in_force: u64,
+        /// Serial of the proposed one.
+        found: u64,
+    },
+    /// A proposed policy does not follow the policy in force.
+    PolicyPrev,
+    /// A policy is past its last moment.
+    PolicyExpired {
+        /// Its last moment.
+        not_after: UnixTime,
+    },
+    /// No publish rule names the model and has the publisher's key.
+    PublisherNotAllowed,
+    /// This version of the model is published.
+    ModelAlreadyPublished,
+    /// A release names another policy than the one in force.
+    PolicyNotInForce,
+    /// The policy in force has no such release rule.
+    RuleUnknown,
+    /// The rule does not name the model.
+    ModelNotInRule,
+    /// The model is not published.
+    ModelUnknown,
+    /// The manifest is another than the published one.
+    ManifestMismatch,
+    /// More units or bytes than the model has, or none.
+    UnitsImpossible,
+    /// No anchor in force can give evidence this tier.
+    TierImpossible,
+    /// The rule does not list the platform.
+    PlatformNotListed,
+    /// The lease id is not that of session and lease key.
+    LeaseIdMismatch,
+    /// A lease begins at another time than it can have.
+    IssuedMismatch,
+    /// A lease runs longer or shorter than its rule says.
+    RenewByMismatch,
+    /// A lease is granted, or renewed in one entry, twice.
+    LeaseRepeated,
+    /// The rule's leases are all taken.
+    TooManyLeases {
+        /// The rule's `max_leases`.
+        max: u32,
+    },
+    /// A renew entry renews nothing.
+    RenewalsEmpty,
+    /// There is no such lease, or it ran out long ago.
+    LeaseUnknown,
+    /// A lease was over before its renewal.
+    LeaseLapsed {
+        /// Its last moment.
+        renew_by: UnixTime,
+    },
+    /// The rule no longer gives every group that the lease was granted under.
+    GroupsNarrowed,
+    /// A summary begins after its end.
+    SinceAfterTime,
+}
+
+impl FoldError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::IndexMismatch { .. } => "index-mismatch",
+            Self::Entry(error) => error.code(),
+            Self::TimeWentBack { .. } => "time-went-back",
+            Self::GenesisMissing => "genesis-missing",
+            Self::GenesisRepeated => "genesis-repeated",
+            Self::Genesis(error) => error.code(),
+            Self::VaultNotOpen { .. } => "vault-not-open",
+            Self::RunRepeated => "run-repeated",
+            Self::Approval(error) => error.code(),
+            Self::ActionMismatch => "action-mismatch",
+            Self::ObjectMismatch => "object-mismatch",
+            Self::PreviousMismatch => "previous-mismatch",
+            Self::VaultMismatch => "vault-mismatch",
+            Self::SerialMismatch { .. } => "serial-mismatch",
+            Self::StatementExpired { .. } => "statement-expired",
+            Self::WitnessMissing => "witness-missing",
+            Self::WitnessUnexpected => "witness-unexpected",
+            Self::WitnessRepeated => "witness-repeated",
+            Self::AlreadyApproved { .. } => "already-approved",
+            Self::ProposerMayNotApprove { .. } => "proposer-may-not-approve",
+            Self::ProposalUnknown => "proposal-unknown",
+            Self::ProposalRepeated => "proposal-repeated",
+            Self::ProposalExpired { .. } => "proposal-expired",
+            Self::TooManyProposals => "too-many-proposals",
+            Self::ThresholdNotReached { .. } => "threshold-not-reached",
+            Self::Policy(error) => error.code(),
+            Self::PolicyIsFirst => "policy-is-first",
+            Self::PolicyOfAnotherVault => "policy-of-another-vault",
+            Self::PolicySerial { .. } => "policy-serial",
+            Self::PolicyPrev => "policy-prev",
+            Self::PolicyExpired { .. } => "policy-expired",
+            Self::PublisherNotAllowed => "publisher-not-allowed",
+            Self::ModelAlreadyPublished => "model-already-published",
+            Self::PolicyNotInForce => "policy-not-in-force",
+            Self::RuleUnknown => "rule-unknown",
+            Self::ModelNotInRule => "model-not-in-rule",
+            Self::ModelUnknown => "model-not-published",
+            Self::ManifestMismatch => "manifest-mismatch",
+            Self::UnitsImpossible => "units-impossible",
+            Self::TierImpossible => "tier-impossible",
+            Self::PlatformNotListed => "platform-not-listed",
+            Self::LeaseIdMismatch => "lease-id-mismatch",
+            Self::IssuedMismatch => "issued-mismatch",
+            Self::RenewByMismatch => "renew-by-mismatch",
+            Self::LeaseRepeated => "lease-repeated",
+            Self::TooManyLeases { .. } => "too-many-leases",
+            Self::RenewalsEmpty => "renewals-empty",
+            Self::LeaseUnknown => "lease-unknown",
+            Self::LeaseLapsed { .. } => "lease-lapsed",
+            Self::GroupsNarrowed => "groups-narrowed",
+            Self::SinceAfterTime => "since-after-time",
+        }
+    }
+}
+
+impl fmt::Display for FoldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IndexMismatch { expected, found } => write!(f, "entry {found} comes where entry {expected} must"),
+            Self::Entry(error) => error.fmt(f),
+            Self::TimeWentBack { last, found } => write!(f, "the entry is of {found}, the one before of {last}"),
+            Self::GenesisMissing => f.write_str("the first entry is not a genesis"),
+            Self::GenesisRepeated => f.write_str("a log has one genesis"),
+            Self::Genesis(error) => error.fmt(f),
+            Self::VaultNotOpen { found } => write!(f, "{found} before every approver has signed the genesis"),
+            Self::RunRepeated => f.write_str("this run has started already"),
+            Self::Approval(error) => error.fmt(f),
+            Self::ActionMismatch => f.write_str("signed or proposed for another action"),
+            Self::ObjectMismatch => f.write_str("the object is another than the one named"),
+            Self::PreviousMismatch => f.write_str("the statement does not follow what is in force"),
+            Self::VaultMismatch => f.write_str("the statement is about another vault"),
+            Self::SerialMismatch { expected, found } => write!(f, "serial {found} where it must be {expected}"),
+            Self::StatementExpired { not_after } => write!(f, "the statement ended at {not_after}"),
+            Self::WitnessMissing => f.write_str("an approval of the genesis names the evidence that its approver saw"),
+            Self::WitnessUnexpected => f.write_str("only an approval of the genesis names evidence"),
+            Self::WitnessRepeated => f.write_str("another approver already named this evidence; each sees his own"),
+            Self::AlreadyApproved { approver } => write!(f, "{approver} has already approved this"),
+            Self::ProposerMayNotApprove { approver } => write!(f, "{approver} proposed this and may not approve it"),
+            Self::ProposalUnknown => f.write_str("there is no such proposal"),
+            Self::ProposalRepeated => f.write_str("this is proposed already"),
+            Self::ProposalExpired { not_after } => write!(f, "the proposal ended at {not_after}"),
+            Self::TooManyProposals => f.write_str("this proposer has too many proposals waiting"),
+            Self::ThresholdNotReached { given, threshold } => write!(f, "{given} of {threshold} approvals"),
+            Self::Policy(error) => error.fmt(f),
+            Self::PolicyIsFirst => f.write_str("a vault has one first policy; write the vault's id, the next serial and the digest of the policy in force"),
+            Self::PolicyOfAnotherVault => f.write_str("the policy is for another vault"),
+            Self::PolicySerial { in_force, found } => write!(f, "the policy in force has serial {in_force}, the proposed one {found}; it must be one more"),
+            Self::PolicyPrev => f.write_str("`prev` is not the digest of the policy in force"),
+            Self::PolicyExpired { not_after } => write!(f, "the policy ended at {not_after}"),
+            Self::PublisherNotAllowed => f.write_str("no publish rule lets this key publish this model"),
+            Self::ModelAlreadyPublished => f.write_str("this version is published already; give it another name"),
+            Self::PolicyNotInForce => f.write_str("the release names another policy than the one in force"),
+            Self::RuleUnknown => f.write_str("the policy in force has no such release rule"),
+            Self::ModelNotInRule => f.write_str("the rule does not name this model"),
+            Self::ModelUnknown => f.write_str("the log has no such model"),
+            Self::ManifestMismatch => f.write_str("the manifest is another than the published one"),
+            Self::UnitsImpossible => f.write_str("the model has not so many units or bytes, or none was released"),
+            Self::TierImpossible => f.write_str("no anchor of the policy in force gives this tier"),
+            Self::PlatformNotListed => f.write_str("the rule does not list this platform"),
+            Self::LeaseIdMismatch => f.write_str("the lease id does not follow from session and lease key"),
+            Self::IssuedMismatch => f.write_str("the lease begins at another time than the log allows"),
+            Self::RenewByMismatch => f.write_str("the lease does not end one lease time of its rule after it began"),
+            Self::LeaseRepeated => f.write_str("this lease is there already"),
+            Self::TooManyLeases { max } => write!(f, "all {max} leases of the rule are taken"),
+            Self::RenewalsEmpty => f.write_str("no lease is renewed"),
+            Self::LeaseUnknown => f.write_str("there is no such lease"),
+            Self::LeaseLapsed { renew_by } => write!(f, "the lease ended at {renew_by}"),
+            Self::GroupsNarrowed => f.write_str("the rule no longer gives every group that it gave when the lease was granted"),
+            Self::SinceAfterTime => f.write_str("the summary begins after its end"),
+        }
+    }
+}
+
+impl std::error::Error for FoldError {}

@@ -1,0 +1,178 @@
+//! The leases that count, kept so that neither a release nor the passing of time walks over all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use attestation::{AkName, LeaseKey, Sha256Digest, Trust, UnixTime};
+
+use super::error::FoldError;
+use crate::entry::Release;
+use crate::names::{Name, Version};
+use crate::policy::{Policy, ReleaseRule};
+
+/// How much later than its decision a renewal may stand in the log, in seconds (DESIGN: renewals join the next commit).
+pub const RENEWAL_COMMIT_SECS_MAX: u64 = 300;
+
+/// A lease, as the log knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Index of its `release` entry.
+    pub entry: u64,
+    /// The rule it was granted under, by name: a renewal needs the rule of that name in force.
+    pub rule: Name,
+    /// That rule as it was then.
+    pub granted_under: Arc<ReleaseRule>,
+    /// Model.
+    pub model: Name,
+    /// Its version.
+    pub version: Version,
+    /// Signs renewals and the end.
+    pub lease_key: LeaseKey,
+    /// Platform id of the guest.
+    pub platform: Sha256Digest,
+    /// The attestation key of the guest.
+    pub ak_name: AkName,
+    /// TPMS_CLOCK_INFO.resetCount at the release.
+    pub reset_count: u32,
+    /// TPMS_CLOCK_INFO.restartCount at the release.
+    pub restart_count: u32,
+    /// What its proof rests on.
+    pub tier: Trust,
+    /// When it was granted or last renewed.
+    pub issued: UnixTime,
+    /// Its last moment without a renewal.
+    pub renew_by: UnixTime,
+    /// How long it runs each time, in seconds, should its rule be gone.
+    seconds: u64,
+}
+
+impl Lease {
+    pub(super) fn of(entry: u64, release: Release, rule: Arc<ReleaseRule>) -> Self {
+        Self {
+            entry,
+            rule: release.rule,
+            seconds: rule.lease.seconds(),
+            granted_under: rule,
+            model: release.model,
+            version: release.version,
+            lease_key: release.lease_key,
+            platform: release.platform,
+            ak_name: release.ak_name,
+            reset_count: release.reset_count,
+            restart_count: release.restart_count,
+            tier: release.tier,
+            issued: release.issued,
+            renew_by: release.renew_by,
+        }
+    }
+}
+
+/// Leases by id, and by the time at which they run out.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Leases {
+    by_id: BTreeMap<Sha256Digest, Lease>,
+    /// Those that run at the time of the last entry.
+    running: Running,
+    /// Those that ran out less than [`RENEWAL_COMMIT_SECS_MAX`] ago, by `renew_by`: a renewal decided in time may still
+    /// come.
+    lapsed: BTreeSet<(UnixTime, Sha256Digest)>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Running {
+    by_end: BTreeSet<(UnixTime, Sha256Digest)>,
+    count_by_rule: BTreeMap<Name, u32>,
+}
+
+impl Leases {
+    pub(super) fn get(&self, id: Sha256Digest) -> Option<&Lease> {
+        self.by_id.get(&id)
+    }
+
+    pub(super) fn in_force(&self, now: UnixTime) -> impl Iterator<Item = (Sha256Digest, &Lease)> {
+        self.by_id.iter().filter(move |(_, lease)| now <= lease.renew_by).map(|(id, lease)| (*id, lease))
+    }
+
+    /// How many leases of the rule run at `now`, which is not before the last entry.
+    pub(super) fn count(&self, rule: &Name, now: UnixTime) -> u32 {
+        let running = self.running.count_by_rule.get(rule).copied().unwrap_or(0);
+        let ended = self.running.by_end.iter().take_while(|(renew_by, _)| *renew_by < now);
+        let ended = ended.filter(|(_, id)| self.get(*id).is_some_and(|lease| lease.rule == *rule)).count();
+        running.saturating_sub(u32::try_from(ended).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn add(&mut self, id: Sha256Digest, lease: Lease) {
+        self.running.insert(id, &lease);
+        self.by_id.insert(id, lease);
+    }
+
+    pub(super) fn end(&mut self, id: Sha256Digest) -> Result<(), FoldError> {
+        self.remove(id).map(drop).ok_or(FoldError::LeaseUnknown)
+    }
+
+    /// Does nothing where there is no such lease; the caller has checked that.
+    pub(super) fn renew(&mut self, id: Sha256Digest, issued: UnixTime, renew_by: UnixTime) {
+        if let Some(mut lease) = self.remove(id) {
+            lease.issued = issued;
+            lease.renew_by = renew_by;
+            lease.seconds = renew_by.seconds().saturating_sub(issued.seconds());
+            self.add(id, lease);
+        }
+    }
+
+    /// Every lease that was not over at `last` runs one full lease from `start` on.
+    pub(super) fn restart(&mut self, last: UnixTime, start: UnixTime, policy: &Policy) {
+        let alive: Vec<Sha256Digest> = self.in_force(last).map(|(id, _)| id).collect();
+        for id in alive {
+            if let Some(mut lease) = self.remove(id) {
+                let rule = policy.release_rule(&lease.rule);
+                lease.renew_by = start.plus(rule.map_or(lease.seconds, |rule| rule.lease.seconds()));
+                self.add(id, lease);
+            }
+        }
+    }
+
+    /// The time of the last entry is now `time`.
+    pub(super) fn advance(&mut self, time: UnixTime) {
+        while let Some(&(renew_by, id)) = self.running.by_end.first().filter(|(renew_by, _)| *renew_by < time) {
+            if let Some(lease) = self.by_id.get(&id) {
+                self.running.remove(id, lease);
+            }
+            self.lapsed.insert((renew_by, id));
+        }
+        let forgotten = |renew_by: UnixTime| renew_by.plus(RENEWAL_COMMIT_SECS_MAX) < time;
+        while let Some(&(_, id)) = self.lapsed.first().filter(|(renew_by, _)| forgotten(*renew_by)) {
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: Sha256Digest) -> Option<Lease> {
+        let lease = self.by_id.remove(&id)?;
+        self.running.remove(id, &lease);
+        self.lapsed.remove(&(lease.renew_by, id));
+        Some(lease)
+    }
+}
+
+impl Running {
+    fn insert(&mut self, id: Sha256Digest, lease: &Lease) {
+        self.by_end.insert((lease.renew_by, id));
+        match self.count_by_rule.get_mut(&lease.rule) {
+            Some(count) => *count += 1,
+            None => drop(self.count_by_rule.insert(lease.rule.clone(), 1)),
+        }
+    }
+
+    /// Does nothing where the lease no longer runs.
+    fn remove(&mut self, id: Sha256Digest, lease: &Lease) {
+        if !self.by_end.remove(&(lease.renew_by, id)) {
+            return;
+        }
+        if let Some(count) = self.count_by_rule.get_mut(&lease.rule) {
+            *count -= 1;
+            if *count == 0 {
+                self.count_by_rule.remove(&lease.rule);
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What waits for approvals.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use attestation::{Sha256Digest, UnixTime};
+
+use super::error::FoldError;
+use crate::entry::ProposedModel;
+use crate::names::Name;
+use crate::policy::{Policy, ProposerRule};
+
+/// The most proposals of one approver, or of one publisher key, that wait at once: nobody can crowd out the others.
+pub const PROPOSALS_PER_PROPOSER_MAX: usize = 16;
+
+/// A proposal that has not taken effect.
+#[derive(Debug, Clone)]
+pub struct PendingProposal {
+    entry: u64,
+    object: Sha256Digest,
+    subject: Subject,
+    not_after: UnixTime,
+    threshold: u32,
+    /// Until when each approval counts.
+    approvals: BTreeMap<Name, UnixTime>,
+}
+
+/// What is proposed, and by whom.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// Another policy.
+    Policy {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// The policy.
+        policy: Arc<Policy>,
+    },
+    /// A model, by its publisher.
+    Model(ProposedModel),
+}
+
+impl Subject {
+    fn has_same_proposer(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Policy { proposer, .. }, Self::Policy { proposer: another, .. }) => proposer == another,
+            (Self::Model(model), Self::Model(another)) => model.publisher == another.publisher,
+            (Self::Policy { .. }, Self::Model(_)) | (Self::Model(_), Self::Policy { .. }) => false,
+        }
+    }
+}
+
+impl PendingProposal {
+    pub(super) fn new(entry: u64, object: Sha256Digest, subject: Subject, not_after: UnixTime, threshold: u32) -> Self {
+        Self { entry, object, subject, not_after, threshold, approvals: BTreeMap::new() }
+    }
+
+    /// Index of its `propose` entry.
+    pub fn entry(&self) -> u64 {
+        self.entry
+    }
+
+    /// What approvals name.
+    pub fn object(&self) -> Sha256Digest {
+        self.object
+    }
+
+    /// What is proposed.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// Its last moment.
+    pub fn not_after(&self) -> UnixTime {
+        self.not_after
+    }
+
+    /// How many approvals it takes.
+    pub fn threshold(&self) -> u32 {
+        self.threshold
+    }
+
+    /// Whose approval counts at `now`.
+    pub fn approved_by(&self, now: UnixTime) -> impl Iterator<Item = &Name> {
+        self.approvals.iter().filter(move |(_, not_after)| now <= **not_after).map(|(approver, _)| approver)
+    }
+
+    /// Whether it can take effect at `now`.
+    pub fn is_approved(&self, now: UnixTime) -> bool {
+        self.check_effective(now).is_ok()
+    }
+
+    pub(super) fn is_expired(&self, now: UnixTime) -> bool {
+        now > self.not_after
+    }
+
+    pub(super) fn check_effective(&self, now: UnixTime) -> Result<(), FoldError> {
+        if self.is_expired(now) {
+            return Err(FoldError::ProposalExpired { not_after: self.not_after });
+        }
+        let given = self.approved_by(now).count();
+        match u32::try_from(given) {
+            Ok(given) if given < self.threshold => {
+                Err(FoldError::ThresholdNotReached { given, threshold: self.threshold })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that this approver may sign now. An approval that no longer counts may be given anew.
+    pub(super) fn check_approver(&self, approver: &Name, rule: ProposerRule, now: UnixTime) -> Result<(), FoldError> {
+        if self.is_expired(now) {
+            return Err(FoldError::ProposalExpired { not_after: self.not_after });
+        }
+        if let Subject::Policy { proposer, .. } = &self.subject
+            && proposer == approver
+            && rule == ProposerRule::MayNotApprove
+        {
+            return Err(FoldError::ProposerMayNotApprove { approver: approver.clone() });
+        }
+        if self.approved_by(now).any(|id| id == approver) {
+            return Err(FoldError::AlreadyApproved { approver: approver.clone() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_approval(&mut self, approver: Name, not_after: UnixTime) {
+        self.approvals.insert(approver, not_after);
+    }
+}
+
+/// All of them, by the index of their entry.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Proposals(BTreeMap<u64, PendingProposal>);
+
+impl Proposals {
+    pub(super) fn pending(&self, now: UnixTime) -> impl Iterator<Item = &PendingProposal> {
+        self.0.values().filter(move |proposal| !proposal.is_expired(now))
+    }
+
+    /// The proposal at this log index.
+    pub(super) fn at(&self, entry: u64) -> Result<&PendingProposal, FoldError> {
+        self.0.get(&entry).ok_or(FoldError::ProposalUnknown)
+    }
+
+    /// The newest proposal of this object: an older one of the same object is past its end.
+    pub(super) fn of_object(&mut self, object: Sha256Digest) -> Result<&mut PendingProposal, FoldError> {
+        self.0.values_mut().rev().find(|proposal| proposal.object == object).ok_or(FoldError::ProposalUnknown)
+    }
+
+    pub(super) fn add(&mut self, proposal: PendingProposal, now: UnixTime) -> Result<(), FoldError> {
+        if proposal.is_expired(now) {
+            return Err(FoldError::ProposalExpired { not_after: proposal.not_after });
+        }
+        let subject = &proposal.subject;
+        if self.pending(now).any(|other| other.object == proposal.object) {
+            return Err(FoldError::ProposalRepeated);
+        }
+        let of_proposer = self.pending(now).filter(|other| other.subject.has_same_proposer(subject)).count();
+        if of_proposer >= PROPOSALS_PER_PROPOSER_MAX {
+            return Err(FoldError::TooManyProposals);
+        }
+        self.0.retain(|_, other| !other.is_expired(now));
+        self.0.insert(proposal.entry, proposal);
+        Ok(())
+    }
+
+    pub(super) fn void_all(&mut self) {
+        self.0.clear();
+    }
+
+    /// Voids the proposals that would publish what now is published.
+    pub(super) fn void_model(&mut self, published: &ProposedModel) {
+        self.0.retain(|_, proposal| match &proposal.subject {
+            Subject::Policy { .. } => true,
+            Subject::Model(model) => model.model != published.model || model.version != published.version,
+        });
+    }
+}

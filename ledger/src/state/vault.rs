@@ -1,0 +1,255 @@
+//! An open vault: the policy in force, what is proposed, the models, the leases.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use attestation::{Sha256Digest, UnixTime};
+
+use super::error::FoldError;
+use super::leases::{Lease, Leases};
+use super::proposals::{PendingProposal, Proposals, Subject};
+use super::statement::Expected;
+use crate::approvals::{self, ApprovalAction, SignedStatement, model_object};
+use crate::entry::{Approve, Entry, ModelPublished, PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy};
+use crate::genesis::Genesis;
+use crate::names::{Name, Version};
+use crate::policy::{Lineage, Policy};
+
+/// A vault whose genesis every approver has signed.
+#[derive(Debug, Clone)]
+pub struct Vault {
+    genesis: Arc<Genesis>,
+    policy: Arc<Policy>,
+    proposals: Proposals,
+    models: BTreeMap<Name, BTreeMap<Version, Arc<PublishedModel>>>,
+    pub(super) leases: Leases,
+}
+
+/// A model that may be released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedModel {
+    /// Index of its `model` entry.
+    pub entry: u64,
+    /// As it was proposed and approved.
+    pub proposed: ProposedModel,
+}
+
+impl Vault {
+    pub(super) fn open(genesis: Arc<Genesis>) -> Self {
+        let policy = Arc::new(genesis.policy().clone());
+        Self { genesis, policy, proposals: Proposals::default(), models: BTreeMap::new(), leases: Leases::default() }
+    }
+
+    /// The vault's id.
+    pub fn id(&self) -> Sha256Digest {
+        self.genesis.vault_id()
+    }
+
+    /// Its genesis.
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// What waits for approvals at `now`, oldest first.
+    pub fn pending(&self, now: UnixTime) -> impl Iterator<Item = &PendingProposal> {
+        self.proposals.pending(now)
+    }
+
+    /// The published models, by name and version.
+    pub fn models(&self) -> impl Iterator<Item = &PublishedModel> {
+        self.models.values().flat_map(|versions| versions.values().map(Arc::as_ref))
+    }
+
+    /// One published model.
+    pub fn model(&self, model: &Name, version: &Version) -> Option<&Arc<PublishedModel>> {
+        self.models.get(model)?.get(version)
+    }
+
+    /// The leases in force at `now`.
+    pub fn leases(&self, now: UnixTime) -> impl Iterator<Item = (Sha256Digest, &Lease)> {
+        self.leases.in_force(now)
+    }
+
+    /// A lease, also one that has just run out.
+    pub fn lease(&self, id: Sha256Digest) -> Option<&Lease> {
+        self.leases.get(id)
+    }
+
+    /// How many leases of a rule are in force at `now`.
+    pub fn lease_count(&self, rule: &Name, now: UnixTime) -> u32 {
+        self.leases.count(rule, now)
+    }
+
+    pub(super) fn take(&mut self, index: u64, entry: Entry) -> Result<(), FoldError> {
+        match entry {
+            Entry::Propose(Propose { time, proposal }) => self.propose(index, time, proposal),
+            Entry::Approve(approve) => self.approve(&approve),
+            Entry::Policy(effect) => self.policy_in_force(&effect),
+            Entry::Model(effect) => self.model_published(index, &effect),
+            Entry::Release(release) => self.release(index, *release),
+            Entry::Renew(renew) => self.renew(&renew),
+            Entry::End(end) => self.leases.end(end.lease),
+            Entry::Deny(_) => Ok(()),
+            Entry::DenySummary(summary) if summary.since > summary.time => Err(FoldError::SinceAfterTime),
+            Entry::DenySummary(_) => Ok(()),
+            Entry::Genesis(_) | Entry::Start(_) => Err(FoldError::GenesisRepeated),
+        }
+    }
+
+    pub(super) fn restart(&mut self, last: UnixTime, start: UnixTime) {
+        self.leases.restart(last, start, &self.policy);
+    }
+
+    /// Refuses what a policy past its end no longer permits.
+    pub(super) fn check_policy_runs(&self, now: UnixTime) -> Result<(), FoldError> {
+        match self.policy.is_expired(now) {
+            true => Err(FoldError::PolicyExpired { not_after: self.policy.not_after() }),
+            false => Ok(()),
+        }
+    }
+
+    fn propose(&mut self, index: u64, time: UnixTime, proposal: Proposal) -> Result<(), FoldError> {
+        let proposal = match proposal {
+            Proposal::Policy(proposed) => self.proposed_policy(index, time, &proposed)?,
+            Proposal::Model(proposed) => self.proposed_model(index, time, proposed)?,
+        };
+        self.proposals.add(proposal, time)
+    }
+
+    fn proposed_policy(
+        &self,
+        index: u64,
+        time: UnixTime,
+        proposed: &ProposedPolicy,
+    ) -> Result<PendingProposal, FoldError> {
+        if proposed.object != Sha256Digest::of(proposed.policy.as_bytes()) {
+            return Err(FoldError::ObjectMismatch);
+        }
+        let signed = self.verify(&proposed.statement, &proposed.signature)?;
+        self.expected(ApprovalAction::ProposePolicy, proposed.object).check(signed.statement(), time)?;
+        let policy = Policy::parse(&proposed.policy).map_err(FoldError::Policy)?;
+        self.check_successor(&policy, time)?;
+        let subject = Subject::Policy { proposer: signed.approver().clone(), policy: Arc::new(policy) };
+        let threshold = self.policy.approval().threshold;
+        Ok(PendingProposal::new(index, proposed.object, subject, signed.statement().not_after, threshold))
+    }
+
+    fn check_successor(&self, policy: &Policy, now: UnixTime) -> Result<(), FoldError> {
+        let Lineage::Successor { vault, serial, prev } = policy.lineage() else {
+            return Err(FoldError::PolicyIsFirst);
+        };
+        if vault != self.id() {
+            return Err(FoldError::PolicyOfAnotherVault);
+        }
+        if Some(serial) != self.policy.serial().checked_add(1) {
+            return Err(FoldError::PolicySerial { in_force: self.policy.serial(), found: serial });
+        }
+        if prev != self.policy.digest() {
+            return Err(FoldError::PolicyPrev);
+        }
+        if policy.is_expired(now) {
+            return Err(FoldError::PolicyExpired { not_after: policy.not_after() });
+        }
+        Ok(())
+    }
+
+    fn proposed_model(
+        &self,
+        index: u64,
+        time: UnixTime,
+        proposed: ProposedModel,
+    ) -> Result<PendingProposal, FoldError> {
+        self.check_policy_runs(time)?;
+        let object = model_object(&proposed.model, &proposed.version, proposed.manifest, proposed.model_sig);
+        if proposed.object != object {
+            return Err(FoldError::ObjectMismatch);
+        }
+        self.check_unpublished(&proposed)?;
+        let threshold = self
+            .policy
+            .approvals_to_publish(&proposed.model, proposed.publisher)
+            .ok_or(FoldError::PublisherNotAllowed)?;
+        let not_after = proposed.not_after;
+        Ok(PendingProposal::new(index, object, Subject::Model(proposed), not_after, threshold))
+    }
+
+    /// A version is published once: what was reviewed under its name stays what its name means.
+    fn check_unpublished(&self, model: &ProposedModel) -> Result<(), FoldError> {
+        match self.model(&model.model, &model.version) {
+            Some(_) => Err(FoldError::ModelAlreadyPublished),
+            None => Ok(()),
+        }
+    }
+
+    fn approve(&mut self, approve: &Approve) -> Result<(), FoldError> {
+        let signed = self.verify(&approve.statement, &approve.signature)?;
+        let (statement, approver) = (signed.statement(), signed.approver());
+        if approve.witness.is_some() {
+            return Err(FoldError::WitnessUnexpected);
+        }
+        let proposer_rule = self.policy.approval().proposer;
+        let policy_runs = self.check_policy_runs(approve.time);
+        let [policy, model] =
+            [ApprovalAction::Policy, ApprovalAction::Model].map(|action| self.expected(action, statement.object));
+        let proposal = self.proposals.of_object(statement.object)?;
+        let expected = match proposal.subject() {
+            Subject::Policy { .. } => policy,
+            Subject::Model(_) => policy_runs.map(|()| model)?,
+        };
+        expected.check(statement, approve.time)?;
+        proposal.check_approver(approver, proposer_rule, approve.time)?;
+        proposal.add_approval(approver.clone(), statement.not_after);
+        Ok(())
+    }
+
+    fn policy_in_force(&mut self, effect: &PolicyInForce) -> Result<(), FoldError> {
+        let proposal = self.proposals.at(effect.proposal)?;
+        let Subject::Policy { policy, .. } = proposal.subject() else {
+            return Err(FoldError::ActionMismatch);
+        };
+        if effect.object != proposal.object() {
+            return Err(FoldError::ObjectMismatch);
+        }
+        if effect.serial != policy.serial() {
+            return Err(FoldError::SerialMismatch { expected: policy.serial(), found: effect.serial });
+        }
+        proposal.check_effective(effect.time)?;
+        self.check_successor(policy, effect.time)?;
+        self.policy = Arc::clone(policy);
+        // Everything that waits was approved under the policy before, perhaps by people who no longer decide.
+        self.proposals.void_all();
+        Ok(())
+    }
+
+    fn model_published(&mut self, index: u64, effect: &ModelPublished) -> Result<(), FoldError> {
+        let proposal = self.proposals.at(effect.proposal)?;
+        let Subject::Model(proposed) = proposal.subject() else {
+            return Err(FoldError::ActionMismatch);
+        };
+        let named = (effect.object, &effect.model, &effect.version);
+        if named != (proposal.object(), &proposed.model, &proposed.version) {
+            return Err(FoldError::ObjectMismatch);
+        }
+        self.check_policy_runs(effect.time)?;
+        proposal.check_effective(effect.time)?;
+        self.check_unpublished(proposed)?;
+        let published = Arc::new(PublishedModel { entry: index, proposed: proposed.clone() });
+        self.proposals.void_model(&published.proposed);
+        self.models.entry(effect.model.clone()).or_default().insert(effect.version.clone(), published);
+        Ok(())
+    }
+
+    fn verify(&self, statement: &str, signature: &str) -> Result<SignedStatement, FoldError> {
+        approvals::verify(statement.as_bytes(), signature, &self.policy.approval().approvers)
+            .map_err(FoldError::Approval)
+    }
+
+    fn expected(&self, action: ApprovalAction, object: Sha256Digest) -> Expected {
+        Expected { action, object, previous: self.policy.digest(), vault: self.id(), serial: self.policy.serial() }
+    }
+}

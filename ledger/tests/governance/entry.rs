@@ -1,0 +1,196 @@
+//! An entry has one spelling, and nothing else is one.
+
+use ledger::entry::{ENTRY_BYTES_MAX, Entry, EntryError};
+
+const D: &str = "sha256:4444444444444444444444444444444444444444444444444444444444444444";
+const D2: &str = "sha256:5555555555555555555555555555555555555555555555555555555555555555";
+
+/// One good entry of each type, as FORMAT.md §8 spells them.
+pub fn samples() -> Vec<String> {
+    let key = base64_of(32);
+    let (session, ak_name) = (base64_of(16), "AAtERERERERERERERERERERERERERERERERERERERERERA==");
+    let (wrap_key, identity_key) = (base64_of(1665), identity_key());
+    vec![
+        format!(
+            r#"{{"v":1,"type":"genesis","time":5,"anti_rollback":"counter","seal_to":"tpm","policy":"text","instance":"{key}","wrap_key":"{wrap_key}","identity_key":"{identity_key}","log_key":"{key}","platform":"{D}","ak_name":"{ak_name}"}}"#
+        ),
+        r#"{"v":1,"type":"start","time":5,"run":"000102030405060708090a0b0c0d0e0f","version":"0.1.0","tier":"emulated","time_source":"host clock"}"#.to_owned(),
+        format!(
+            r#"{{"v":1,"type":"propose","time":5,"action":"policy","object":"{D}","policy":"a\nb","statement":"{{}}\n","signature":"sig"}}"#
+        ),
+        format!(
+            r#"{{"v":1,"type":"propose","time":5,"action":"model","object":"{D}","model":"minilm","version":"1.0","manifest":"{D}","model_sig":"{D}","dek_record":"{D}","publisher":"{D}","bytes":90,"units":8,"not_after":9}}"#
+        ),
+        r#"{"v":1,"type":"approve","time":5,"statement":"{}","signature":"sig"}"#.to_owned(),
+        format!(r#"{{"v":1,"type":"approve","time":5,"statement":"{{}}","signature":"sig","evidence":"{D}","binding":"{D2}"}}"#),
+        format!(r#"{{"v":1,"type":"policy","time":5,"proposal":3,"object":"{D}","serial":2}}"#),
+        format!(r#"{{"v":1,"type":"model","time":5,"proposal":3,"object":"{D}","model":"minilm","version":"1.0"}}"#),
+        format!(
+            r#"{{"v":1,"type":"release","time":5,"rule":"minilm","model":"minilm","version":"1.0","policy":"{D}","manifest":"{D}","units":{{"count":2,"bytes":90,"digest":"{D}"}},"session":"{session}","hpke_key":"{D}","lease":"{D}","lease_key":"{key}","issued":5,"renew_by":905,"platform":"{D}","ak_name":"{ak_name}","reset_count":1,"restart_count":2,"tier":"hardware","evidence":"{D}","binding":"{D2}"}}"#
+        ),
+        format!(
+            r#"{{"v":1,"type":"renew","time":5,"renewals":[{{"lease":"{D}","issued":4,"renew_by":904,"evidence":"{D}","binding":"{D2}"}}]}}"#
+        ),
+        format!(r#"{{"v":1,"type":"end","time":5,"lease":"{D}","cause":"agent"}}"#),
+        format!(
+            r#"{{"v":1,"type":"deny","time":5,"code":"pcr-mismatch","action":"load","rule":"minilm","model":"minilm","version":"1.0","platform":"{D}","evidence":"{D}"}}"#
+        ),
+        r#"{"v":1,"type":"deny-summary","time":5,"since":4,"counts":{"a":1,"b":2}}"#.to_owned(),
+    ]
+}
+
+fn base64_of(bytes: usize) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(vec![7; bytes])
+}
+
+fn identity_key() -> String {
+    use base64::Engine;
+    let mut point = vec![7; 97];
+    point[0] = 4;
+    base64::engine::general_purpose::STANDARD.encode(point)
+}
+
+#[track_caller]
+fn refusal(text: &str) -> EntryError {
+    Entry::parse(text.as_bytes()).expect_err(text)
+}
+
+#[test]
+fn every_type_comes_back_as_its_exact_bytes() {
+    for text in samples() {
+        let entry = Entry::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(String::from_utf8(entry.encode().unwrap()).unwrap(), text);
+        assert_eq!(entry.time().seconds(), 5);
+        assert!(text.contains(&format!(r#""type":"{}""#, entry.type_name())));
+    }
+}
+
+#[test]
+fn unknown_fields_are_refused_in_every_type() {
+    for text in samples() {
+        let more = text.replacen(r#""time":5"#, r#""time":5,"x":1"#, 1);
+        assert_eq!(refusal(&more).code(), "entry-malformed", "{more}");
+    }
+}
+
+#[test]
+fn repeated_fields_are_refused_in_every_type() {
+    for text in samples() {
+        let twice = text.replacen(r#""time":5"#, r#""time":5,"time":5"#, 1);
+        assert!(matches!(refusal(&twice), EntryError::Malformed(_)), "{twice}");
+    }
+    let counts = r#"{"v":1,"type":"deny-summary","time":5,"since":4,"counts":{"a":1,"a":2}}"#;
+    assert_eq!(refusal(counts), EntryError::NotCanonical);
+}
+
+#[test]
+fn missing_fields_are_refused_in_every_type() {
+    for text in samples() {
+        let fewer = text.replacen(r#""time":5,"#, "", 1);
+        assert!(matches!(refusal(&fewer), EntryError::Malformed(_)), "{fewer}");
+    }
+    let half = samples()[5].replace(&format!(r#","binding":"{D2}""#), "");
+    assert!(refusal(&half).to_string().contains("together"));
+}
+
+#[test]
+fn another_version_is_refused_whatever_it_holds() {
+    for text in samples() {
+        let later = text.replacen(r#""v":1"#, r#""v":2,"new":[1]"#, 1);
+        assert_eq!(refusal(&later), EntryError::UnknownVersion { found: 2 });
+    }
+    assert_eq!(refusal(r#"{"v":0}"#), EntryError::UnknownVersion { found: 0 });
+}
+
+#[test]
+fn an_unknown_type_is_refused() {
+    let refused = refusal(r#"{"v":1,"type":"revoke","time":5,"lease":{"a":[1]}}"#);
+    assert_eq!(refused, EntryError::UnknownType { found: "revoke".to_owned() });
+    let long = format!(r#"{{"v":1,"type":"{}"}}"#, "x".repeat(1000));
+    assert_eq!(refusal(&long), EntryError::UnknownType { found: "x".repeat(32) });
+}
+
+#[test]
+fn any_other_spelling_is_refused() {
+    let end = &samples()[10];
+    for (from, to) in [
+        (r#""time":5"#, r#""time": 5"#),
+        (r#""cause""#, r#" "cause""#),
+        (r#""agent""#, r#""\u0061gent""#),
+        (r#""cause""#, r#""\u0063ause""#),
+    ] {
+        assert_eq!(refusal(&end.replacen(from, to, 1)), EntryError::NotCanonical, "{to}");
+    }
+    for around in [format!("{end}\n"), format!(" {end}")] {
+        assert_eq!(refusal(&around), EntryError::NotCanonical);
+    }
+    let moved = format!(r#"{{"v":1,"type":"end","lease":"{D}","time":5,"cause":"agent"}}"#);
+    assert_eq!(refusal(&moved), EntryError::NotCanonical);
+    let nothing = samples()[4].replacen("\"sig\"", "\"sig\",\"evidence\":null", 1);
+    assert_eq!(refusal(&nothing), EntryError::NotCanonical);
+    let array =
+        samples()[8].replace(&format!(r#"{{"count":2,"bytes":90,"digest":"{D}"}}"#), &format!(r#"[2,90,"{D}"]"#));
+    assert_eq!(refusal(&array), EntryError::NotCanonical);
+}
+
+#[test]
+fn version_and_type_come_first() {
+    for text in [
+        format!(r#"{{"type":"end","v":1,"time":5,"lease":"{D}","cause":"agent"}}"#),
+        format!(r#"{{"v":1,"time":5,"type":"end","lease":"{D}","cause":"agent"}}"#),
+        "{}".to_owned(),
+        "[]".to_owned(),
+        String::new(),
+        "null".to_owned(),
+        r#"{"v":1}"#.to_owned(),
+        r#"{"v":"1","type":"end"}"#.to_owned(),
+    ] {
+        assert_eq!(refusal(&text).code(), "entry-malformed", "{text}");
+    }
+    assert_eq!(Entry::parse(b"{\"v\":1,\xff").unwrap_err().code(), "entry-malformed");
+}
+
+#[test]
+fn fields_of_another_form_are_refused() {
+    let release = &samples()[8];
+    for (from, to) in [
+        (r#""time":5"#, r#""time":-5"#),
+        (r#""time":5"#, r#""time":5.0"#),
+        (r#""rule":"minilm""#, r#""rule":"Mini LM""#),
+        (r#""version":"1.0""#, r#""version":"""#),
+        (r#""policy":"sha256:44"#, r#""policy":"sha256:AB"#),
+        (r#""tier":"hardware""#, r#""tier":"Hardware""#),
+        (r#""session":"Bw"#, r#""session":"B!"#),
+        (r#""session":"Bw"#, r#""session":"BwcH"#),
+        (r#""ak_name":"AAt"#, r#""ak_name":"AAx"#),
+        (r#""reset_count":1"#, r#""reset_count":4294967296"#),
+    ] {
+        assert_eq!(release.matches(from).count(), 1, "{from}");
+        assert_eq!(refusal(&release.replacen(from, to, 1)).code(), "entry-malformed", "{to}");
+    }
+    // Padding bits that are not zero would be a second spelling of the same bytes.
+    let padded = release.replacen("Bw==\",\"hpke_key", "Bx==\",\"hpke_key", 1);
+    assert_ne!(&padded, release);
+    assert_eq!(refusal(&padded).code(), "entry-malformed");
+    let start = &samples()[1];
+    assert_eq!(refusal(&start.replace("0e0f", "0E0F")), EntryError::NotCanonical);
+    assert_eq!(refusal(&start.replace("0e0f", "0e")).code(), "entry-malformed");
+}
+
+#[test]
+fn an_entry_has_a_limit_in_both_directions() {
+    let policy = |len: usize| {
+        format!(
+            r#"{{"v":1,"type":"propose","time":5,"action":"policy","object":"{D}","policy":"{}","statement":"","signature":""}}"#,
+            "x".repeat(len)
+        )
+    };
+    let fits = ENTRY_BYTES_MAX - policy(0).len();
+    let Entry::Propose(mut propose) = Entry::parse(policy(fits).as_bytes()).unwrap() else { panic!("not a proposal") };
+    assert_eq!(refusal(&policy(fits + 1)), EntryError::TooLong { bytes: ENTRY_BYTES_MAX + 1 });
+    if let ledger::entry::Proposal::Policy(proposed) = &mut propose.proposal {
+        proposed.signature.push('x');
+    }
+    assert_eq!(Entry::Propose(propose).encode(), Err(EntryError::TooLong { bytes: ENTRY_BYTES_MAX + 1 }));
+}

@@ -1,0 +1,21 @@
+//! Entries, policy, approvals, the fold and the decision, from outside.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(unreachable_pub, reason = "a test has no outside")]
+
+// The TPMs and vendors that attestation's own tests are made of.
+#[allow(dead_code, reason = "these tests need a part of it")]
+#[path = "../../../attestation/tests/common/mod.rs"]
+mod common;
+
+mod approvals;
+mod change;
+mod decide;
+mod entry;
+mod fold;
+mod fold_leases;
+mod fold_proposals;
+mod genesis;
+mod policy;
+mod properties;
+mod speed;
+mod support;

@@ -1,0 +1,113 @@
+//! Real evidence from the forge: a guest whose TPM quotes for a challenge, verified as a keeper does.
+
+use attestation::{
+    ActivationSecret, EndorsedTpm, HpkePublicKey, LeaseKey, Load, LoadChallenge, PcrSelection, Renew, RenewChallenge,
+    Sha256Digest, TpmIdentity, TpmQuote, Transcript, TrustAnchors, UnitSet, Verified, verify_tpm,
+};
+
+use super::policy_text::{PCR_0, PCR_11_GUEST, pcr};
+use super::world::{World, lease_key, rule, session};
+use crate::common::attest::Attest;
+use crate::common::authority::{Authority, NOW};
+use crate::common::tpm::{EkPublic, SoftTpm};
+
+/// A guest with a TPM.
+pub struct Guest {
+    pub tpm: SoftTpm,
+    pub identity: TpmIdentity,
+    pub anchors: TrustAnchors,
+    pub reset_count: u32,
+    pub restart_count: u32,
+    pub pcrs: Vec<u32>,
+}
+
+impl Guest {
+    /// A guest that the good policy lets in.
+    pub fn of(world: &World) -> Self {
+        let mut tpm = SoftTpm::ecc();
+        tpm.pcrs[0] = pcr(PCR_0);
+        tpm.pcrs[11] = pcr(PCR_11_GUEST);
+        let identity = tpm.identity(&world.authority, &[]);
+        let anchors = world.policy().trust_anchors().clone();
+        Self { tpm, identity, anchors, reset_count: 7, restart_count: 1, pcrs: vec![0, 11] }
+    }
+
+    /// The same TPM with another EK.
+    pub fn on_other_platform(mut self, authority: &Authority) -> Self {
+        let other = EkPublic::changed(|key| key[100] ^= 2);
+        self.identity.ek_certificates = vec![authority.endorse(&other, |_| ())];
+        self
+    }
+
+    pub fn endorsed(&self) -> EndorsedTpm {
+        EndorsedTpm::verify(&self.identity, &self.anchors, NOW).unwrap()
+    }
+
+    /// What a keeper would put into the challenge for a load of header and layer.0.
+    pub fn load_challenge(&self, world: &World, n: u32) -> LoadChallenge {
+        LoadChallenge {
+            rule: rule().to_string(),
+            model: "minilm".to_owned(),
+            version: "1.0".to_owned(),
+            session: session(n),
+            nonce: [2; 32],
+            vault: world.genesis.vault_id(),
+            policy: world.policy().digest(),
+            manifest: world.manifest().digest(),
+            units: UnitSet::try_from(vec![0, 1]).unwrap(),
+            ak_name: *self.endorsed().ak().name(),
+            secret: ActivationSecret::from_bytes([5; 32]),
+        }
+    }
+
+    pub fn load(&self, challenge: LoadChallenge) -> Verified<Load> {
+        self.prove(challenge.bind(hpke_key(), lease_key()))
+    }
+
+    /// A good load of session `n`.
+    pub fn good_load(&self, world: &World, n: u32) -> Verified<Load> {
+        self.load(self.load_challenge(world, n))
+    }
+
+    pub fn renew_challenge(&self, world: &World, lease: Sha256Digest) -> RenewChallenge {
+        RenewChallenge {
+            rule: rule().to_string(),
+            session: session(1000),
+            nonce: [2; 32],
+            vault: world.genesis.vault_id(),
+            policy: world.policy().digest(),
+            lease,
+            lease_key: lease_key(),
+            ak_name: *self.endorsed().ak().name(),
+            secret: ActivationSecret::from_bytes([5; 32]),
+        }
+    }
+
+    pub fn renew(&self, challenge: RenewChallenge) -> Verified<Renew> {
+        self.prove(challenge.bind())
+    }
+
+    pub fn good_renew(&self, world: &World, lease: Sha256Digest) -> Verified<Renew> {
+        self.renew(self.renew_challenge(world, lease))
+    }
+
+    fn prove<S: Transcript>(&self, binding: attestation::Binding<S>) -> Verified<S> {
+        let pcrs = self.tpm.pcr_values(&self.pcrs);
+        let mut attest = Attest::quote(&binding.tpm_extra_data(), &pcrs);
+        attest.reset_count = self.reset_count;
+        attest.restart_count = self.restart_count;
+        let attest = attest.bytes();
+        let signature = self.tpm.sign(&attest);
+        let quote = TpmQuote { identity: self.identity.clone(), attest, signature, pcrs };
+        let selection = PcrSelection::try_from(self.pcrs.as_slice()).unwrap();
+        verify_tpm(quote, &self.endorsed(), binding, &selection).unwrap()
+    }
+}
+
+pub fn hpke_key() -> HpkePublicKey {
+    HpkePublicKey::try_from([6; 1665].as_slice()).unwrap()
+}
+
+pub fn other_lease_key() -> LeaseKey {
+    LeaseKey::try_from([0x18; 32].as_slice()).unwrap()
+}

@@ -1,0 +1,6 @@
+//! What the tests build a vault from.
+
+pub mod evidence;
+pub mod keys;
+pub mod policy_text;
+pub mod world;
