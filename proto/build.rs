@@ -1,10 +1,17 @@
 //! Compiles the `.proto` files with protox, so that no `protoc` is needed.
 
+/// Bulk ciphertext: `Bytes`, so that a message is a slice of the frame it came in.
+const BULK: [&str; 2] = [".weightvault.v1.FetchUnitsResponse.data", ".weightvault.v1.UploadUnitRequest.data"];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["types", "vault", "provision", "audit", "keeper_link"]
-        .map(|name| format!("weightvault/v1/{name}.proto"));
+    let files =
+        ["types", "vault", "provision", "audit", "keeper_link"].map(|name| format!("weightvault/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=weightvault");
     let descriptors = protox::compile(files, ["."])?;
-    tonic_prost_build::configure().bytes(".weightvault.v1.FetchUnitsResponse.data").compile_fds(descriptors)?;
+    let mut config = tonic_prost_build::configure();
+    for field in BULK {
+        config = config.bytes(field);
+    }
+    config.compile_fds(descriptors)?;
     Ok(())
 }

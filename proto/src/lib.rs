@@ -2,6 +2,11 @@
 //!
 //! A handler that touches a generated message after its first line is a bug: [`convert`] is the only place where wire
 //! messages become domain types, and there every length is checked.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod convert;
+pub mod limits;
 
 /// Generated code. Field documentation is that of the `.proto` files.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]

@@ -1,0 +1,413 @@
+//! Every conversion comes back as it went, and every field is held to its bound.
+#![allow(clippy::unwrap_used, reason = "a test program: helpers fail the test")]
+
+use attestation::{Credential, HpkePublicKey, IdentityKey, LeaseKey, LogKey, PcrSelection, Sha256Digest};
+use attestation::{TpmIdentity, TpmQuote, UnitSet, UnixTime};
+use ledger::manifest::Selection;
+use prost::Message;
+use vault_proto::convert::*;
+use vault_proto::{limits, v1};
+
+fn digest(byte: u8) -> Sha256Digest {
+    Sha256Digest::from_bytes([byte; 32])
+}
+
+fn identity() -> TpmIdentity {
+    TpmIdentity { ek_certificates: vec![vec![1; 900], vec![2; 4096]], ak_public: vec![3; 1024] }
+}
+
+fn quote() -> TpmQuote {
+    TpmQuote {
+        identity: identity(),
+        attest: vec![4; 1024],
+        signature: vec![5; 600],
+        pcrs: (0..24).map(|index| (index, [6; 32])).collect(),
+    }
+}
+
+fn evidence() -> EvidenceSet {
+    EvidenceSet { tpm: quote() }
+}
+
+fn credential() -> Credential {
+    Credential { id_object: vec![7; 256], encrypted_secret: vec![8; 514] }
+}
+
+fn hpke_key() -> HpkePublicKey {
+    HpkePublicKey::try_from([9; 1665].as_slice()).unwrap()
+}
+
+fn lease() -> SignedLease {
+    SignedLease { statement: vec![10; 2048], signature: [11; 96] }
+}
+
+fn challenge() -> Challenge {
+    Challenge {
+        session: [1; 16],
+        nonce: [2; 32],
+        credential: credential(),
+        vault_id: digest(3),
+        policy: digest(4),
+        manifest: digest(5),
+        units: UnitSet::try_from(vec![0, 7, 16_383]).unwrap(),
+        pcrs: PcrSelection::try_from([0, 7, 23].as_slice()).unwrap(),
+        expires: UnixTime(60),
+    }
+}
+
+fn challenge_request(action: ChallengeFor) -> ChallengeRequest {
+    ChallengeRequest {
+        rule: "minilm".parse().unwrap(),
+        model: "minilm".parse().unwrap(),
+        version: "1.0+a".parse().unwrap(),
+        action,
+        tpm: identity(),
+    }
+}
+
+fn grant() -> Grant {
+    Grant {
+        entry: vec![1; 16 << 10],
+        enc: Box::new([2; 1665]),
+        wrapped_keys: vec![3; 32 * 16_384 + 16],
+        log_proof: "c2sp.org/tlog-proof@v1".to_owned(),
+        signature: [4; 96],
+        lease: lease(),
+    }
+}
+
+fn keeper_identity(vault_id: Option<Sha256Digest>) -> KeeperIdentity {
+    KeeperIdentity {
+        tpm: identity(),
+        instance: [1; 32],
+        core_digest: digest(2),
+        wrap_key: hpke_key(),
+        identity_key: IdentityKey::try_from([4; 97].as_slice()).unwrap(),
+        log_key: LogKey::try_from([5; 32].as_slice()).unwrap(),
+        vault_id,
+        pcrs: PcrSelection::try_from([0, 11].as_slice()).unwrap(),
+    }
+}
+
+fn proposal(action: ProposalAction) -> Proposal {
+    Proposal {
+        action,
+        object: digest(1),
+        previous: digest(2),
+        serial: 3,
+        approved_by: vec!["alice".parse().unwrap(), "bob".parse().unwrap()],
+        threshold: 2,
+        effective: true,
+        entry: 9,
+        summary: "minilm@1, 90 MB".to_owned(),
+    }
+}
+
+fn approval() -> Approval {
+    let witness = GenesisWitness { evidence: evidence(), nonce: [1; 32], activation_secret: [2; 32] };
+    Approval { statement: vec![3; 1024], signature: "s".repeat(4096), witness: Some(witness) }
+}
+
+/// To the wire, through bytes, and back.
+fn comes_back<D, W>(value: D)
+where
+    D: Clone + PartialEq + std::fmt::Debug + TryFrom<W, Error = WireError>,
+    W: Message + Default + From<D>,
+{
+    let wire = W::from(value.clone());
+    let decoded = W::decode(wire.encode_to_vec().as_slice()).unwrap();
+    assert_eq!(D::try_from(decoded), Ok(value));
+}
+
+#[test]
+fn everything_comes_back_as_it_went_at_its_largest() {
+    let groups = (0..256).map(|n| format!("layer.{n}").parse().unwrap()).collect();
+    for selection in [Selection::All, Selection::Groups(groups), Selection::Units((0..16_384).collect())] {
+        comes_back::<_, v1::GetChallengeRequest>(challenge_request(ChallengeFor::Load(selection)));
+    }
+    comes_back::<_, v1::GetChallengeRequest>(challenge_request(ChallengeFor::Renew { lease_id: digest(1) }));
+    comes_back::<_, v1::GetChallengeResponse>(challenge());
+    comes_back::<_, v1::ReleaseKeysRequest>(ReleaseRequest {
+        session: [1; 16],
+        hpke_key: hpke_key(),
+        lease_key: LeaseKey::try_from([2; 32].as_slice()).unwrap(),
+        evidence: evidence(),
+    });
+    comes_back::<_, v1::ReleaseKeysResponse>(grant());
+    comes_back::<_, v1::RenewLeaseRequest>(RenewRequest {
+        session: [1; 16],
+        lease_id: digest(2),
+        evidence: evidence(),
+        lease: lease(),
+        lease_signature: [3; 64],
+    });
+    comes_back::<_, v1::RenewLeaseResponse>(lease());
+    comes_back::<_, v1::EndLeaseRequest>(EndLease { lease_id: digest(1), lease_signature: [2; 64] });
+    let model = ModelName { model: "minilm".parse().unwrap(), version: "1".parse().unwrap() };
+    comes_back::<_, v1::GetManifestRequest>(model.clone());
+    let ranges = vec![Range { unit: 16_383, offset: u64::MAX, length: u64::MAX }; 16_384];
+    comes_back::<_, v1::FetchUnitsRequest>(FetchRequest { model, ranges });
+    comes_back::<_, v1::InitKeeperResponse>(keeper_identity(None));
+    comes_back::<_, v1::GetKeeperIdentityResponse>(keeper_identity(Some(digest(1))));
+    comes_back::<_, v1::GetKeeperEvidenceRequest>(KeeperEvidenceRequest { nonce: [1; 32], credential: credential() });
+    let standing = KeeperStanding { policy: digest(1), checkpoint: "weightvault.v1/00\n".to_owned() };
+    for standing in [None, Some(standing)] {
+        comes_back::<_, v1::GetKeeperEvidenceResponse>(KeeperEvidence { evidence: evidence(), standing });
+    }
+    comes_back::<_, v1::GetUploadRequest>(UnitUpload { manifest: digest(1), sealed: digest(2), bytes: 72 });
+    comes_back::<_, v1::PublishModelRequest>(Publication {
+        manifest: vec![1; 8 << 20],
+        dek: vec![2; limits::DEK_BYTES],
+        model_signature: vec![3; 8 << 20],
+    });
+    comes_back::<_, v1::SubmitPolicyRequest>(PolicySubmission {
+        policy: vec![1; 12 << 10],
+        statement: vec![2; 1024],
+        signature: "s".repeat(4096),
+    });
+    comes_back::<_, v1::SubmitApprovalRequest>(approval());
+    comes_back::<_, v1::SubmitApprovalRequest>(Approval { witness: None, ..approval() });
+    for action in [ProposalAction::Genesis, ProposalAction::Model, ProposalAction::Policy] {
+        comes_back::<_, v1::Proposal>(proposal(action));
+    }
+}
+
+#[test]
+fn the_largest_messages_fit_their_limits() {
+    let units = Selection::Units((0..16_384).collect());
+    let challenge = v1::GetChallengeRequest::from(challenge_request(ChallengeFor::Load(units)));
+    assert!(challenge.encoded_len() <= limits::VAULT_MESSAGE_BYTES_MAX);
+    let range = Range { unit: 16_383, offset: u64::MAX, length: u64::MAX };
+    let fetch = FetchRequest {
+        model: ModelName { model: "m".repeat(64).parse().unwrap(), version: "1".repeat(64).parse().unwrap() },
+        ranges: vec![range; limits::RANGES_MAX],
+    };
+    assert!(v1::FetchUnitsRequest::from(fetch).encoded_len() <= limits::VAULT_MESSAGE_BYTES_MAX);
+    let publication = v1::PublishModelRequest {
+        manifest: vec![1; 8 << 20],
+        dek: vec![2; limits::DEK_BYTES],
+        model_signature: vec![3; limits::MODEL_SIGNATURE_BYTES_MAX],
+    };
+    assert!(publication.encoded_len() <= limits::PROVISION_MESSAGE_BYTES_MAX);
+    let call = v1::keeper_call::Request::PublishModel(publication.clone());
+    let kind = Some(v1::attach_request::Kind::Call(v1::KeeperCall { request: Some(call) }));
+    assert!(v1::AttachRequest { id: u64::MAX, kind }.encoded_len() <= limits::LINK_MESSAGE_BYTES_MAX);
+    let manifest =
+        v1::GetManifestResponse { manifest: publication.manifest, model_signature: publication.model_signature };
+    assert!(manifest.encoded_len() <= limits::VAULT_REPLY_BYTES_MAX);
+    let entries = v1::store_call::Call::AppendLog(v1::AppendLog { first: u64::MAX, entries: vec![vec![7]; 8 << 20] });
+    let kind = Some(v1::attach_response::Kind::StoreCall(v1::StoreCall { call: Some(entries) }));
+    let one_byte_entries = v1::AttachResponse { id: u64::MAX, kind }.encoded_len();
+    assert!(one_byte_entries > limits::LINK_MESSAGE_BYTES_MAX, "why entries of a call are counted too");
+}
+
+/// Each change of a good message is refused with this code.
+macro_rules! refuses {
+    ($domain:ty, $wire:ty, $good:expr; $($code:literal: $change:expr),+ $(,)?) => {$({
+        let mut wire = <$wire>::from($good);
+        let change: fn(&mut $wire) = $change;
+        change(&mut wire);
+        let error = <$domain>::try_from(wire).map(|_| ()).unwrap_err();
+        assert_eq!(error.code(), $code, "{error}");
+    })+};
+}
+
+fn first_tpm(set: &mut v1::EvidenceSet) -> &mut v1::TpmEvidence {
+    match set.evidence.first_mut().and_then(|evidence| evidence.kind.as_mut()) {
+        Some(v1::evidence::Kind::Tpm(tpm)) => tpm,
+        None => panic!("a good set has a quote"),
+    }
+}
+
+#[test]
+fn evidence_of_another_form_is_refused() {
+    refuses!(EvidenceSet, v1::EvidenceSet, evidence();
+        "malformed-evidence": |set| set.evidence.clear(),
+        "malformed-evidence": |set| set.evidence[0].kind = None,
+        "malformed-evidence": |set| set.evidence.push(set.evidence[0].clone()),
+        "malformed-evidence": |set| set.evidence = vec![v1::Evidence::default(); 5],
+        "malformed-tpm-identity": |set| first_tpm(set).identity = None,
+        "malformed-ek-certificates": |set| first_tpm(set).identity.as_mut().unwrap().ek_certificates.clear(),
+        "malformed-ek-certificates": |set| {
+            first_tpm(set).identity.as_mut().unwrap().ek_certificates = vec![vec![1]; 7];
+        },
+        "malformed-ek-certificates": |set| {
+            first_tpm(set).identity.as_mut().unwrap().ek_certificates[1].push(0);
+        },
+        "malformed-ek-certificates": |set| first_tpm(set).identity.as_mut().unwrap().ek_certificates[1].clear(),
+        "malformed-ak-public": |set| first_tpm(set).identity.as_mut().unwrap().ak_public.push(0),
+        "malformed-ak-public": |set| first_tpm(set).identity.as_mut().unwrap().ak_public.clear(),
+        "malformed-attest": |set| first_tpm(set).attest.push(0),
+        "malformed-attest": |set| first_tpm(set).attest.clear(),
+        "malformed-tpm-signature": |set| first_tpm(set).signature.push(0),
+        "malformed-tpm-signature": |set| first_tpm(set).signature.clear(),
+        "malformed-pcrs": |set| first_tpm(set).pcrs.clear(),
+        "malformed-pcrs": |set| first_tpm(set).pcrs.reverse(),
+        "malformed-pcrs": |set| first_tpm(set).pcrs[3].index = 2,
+        "malformed-pcrs": |set| first_tpm(set).pcrs[23].index = 24,
+        "malformed-pcrs": |set| {
+            let extra = v1::PcrValue { index: 24, sha256: vec![0; 32] };
+            first_tpm(set).pcrs.push(extra);
+        },
+        "malformed-pcrs": |set| { first_tpm(set).pcrs[5].sha256.pop(); },
+    );
+}
+
+#[test]
+fn there_is_one_blob_of_a_set_of_evidence() {
+    let blob = evidence().blob();
+    assert_eq!(EvidenceSet::from_blob(&blob), Ok(evidence()));
+    let unknown_field = [blob.as_slice(), &[0x78, 0x01]].concat();
+    let twice = [blob.as_slice(), blob.as_slice()].concat();
+    for bytes in [&blob[..blob.len() - 1], &unknown_field, &twice, &[], &[0xff; 9]] {
+        EvidenceSet::from_blob(bytes).unwrap_err();
+    }
+    // The same fields, the inner ones in another order.
+    let v1::EvidenceSet { evidence: list } = evidence().into();
+    let Some(v1::evidence::Kind::Tpm(tpm)) = list.into_iter().next().unwrap().kind else { panic!() };
+    let (mut late, mut early) = (tpm.clone(), tpm);
+    (late.attest, early.identity, early.signature, early.pcrs) = (Vec::new(), None, Vec::new(), Vec::new());
+    let swapped = [early.encode_to_vec(), late.encode_to_vec()].concat();
+    let field = |bytes: Vec<u8>| {
+        let mut out = vec![0x0a];
+        prost::encode_length_delimiter(bytes.len(), &mut out).unwrap();
+        out.extend(bytes);
+        out
+    };
+    let reordered = field(field(swapped));
+    let decoded = v1::EvidenceSet::decode(reordered.as_slice()).unwrap();
+    assert_eq!(EvidenceSet::try_from(decoded), Ok(evidence()));
+    assert_eq!(EvidenceSet::from_blob(&reordered).unwrap_err().code(), "malformed-evidence-blob");
+}
+
+#[test]
+fn a_challenge_of_another_form_is_refused() {
+    refuses!(Challenge, v1::GetChallengeResponse, challenge();
+        "malformed-session": |m| m.session.push(0),
+        "malformed-nonce": |m| { m.nonce.pop(); },
+        "malformed-credential": |m| m.credential = None,
+        "malformed-id-object": |m| m.credential.as_mut().unwrap().id_object.push(0),
+        "malformed-id-object": |m| m.credential.as_mut().unwrap().id_object.clear(),
+        "malformed-encrypted-secret": |m| m.credential.as_mut().unwrap().encrypted_secret.push(0),
+        "malformed-encrypted-secret": |m| m.credential.as_mut().unwrap().encrypted_secret.clear(),
+        "malformed-vault-id": |m| m.vault_id.clear(),
+        "malformed-policy-digest": |m| m.policy_digest.clear(),
+        "malformed-manifest-digest": |m| m.manifest_digest.clear(),
+        "malformed-units": |m| m.units.clear(),
+        "malformed-units": |m| m.units.reverse(),
+        "malformed-units": |m| m.units = vec![1; 2],
+        "malformed-units": |m| m.units = (0..16_385).collect(),
+        "malformed-pcrs": |m| m.pcrs.clear(),
+        "malformed-pcrs": |m| m.pcrs.reverse(),
+        "malformed-pcrs": |m| m.pcrs = vec![7, 7],
+        "malformed-pcrs": |m| m.pcrs = vec![24],
+    );
+}
+
+#[test]
+fn a_grant_of_another_form_is_refused() {
+    refuses!(Grant, v1::ReleaseKeysResponse, grant();
+        "malformed-entry": |m| m.entry.push(0),
+        "malformed-entry": |m| m.entry.clear(),
+        "malformed-enc": |m| m.enc.push(0),
+        "malformed-wrapped-keys": |m| m.wrapped_keys.clear(),
+        "malformed-wrapped-keys": |m| m.wrapped_keys.truncate(16),
+        "malformed-wrapped-keys": |m| m.wrapped_keys.truncate(63),
+        "malformed-wrapped-keys": |m| m.wrapped_keys.extend([0; 32]),
+        "malformed-log-proof": |m| m.log_proof.clear(),
+        "malformed-log-proof": |m| m.log_proof = "p".repeat((64 << 10) + 1),
+        "malformed-grant-signature": |m| { m.signature.pop(); },
+        "malformed-lease": |m| m.lease = None,
+        "malformed-lease-statement": |m| m.lease.as_mut().unwrap().statement.push(0),
+        "malformed-lease-statement": |m| m.lease.as_mut().unwrap().statement.clear(),
+        "malformed-lease-statement-signature": |m| m.lease.as_mut().unwrap().signature.push(0),
+    );
+}
+
+#[test]
+fn a_keeper_that_describes_itself_wrongly_is_refused() {
+    refuses!(KeeperIdentity, v1::GetKeeperIdentityResponse, keeper_identity(Some(digest(1)));
+        "malformed-tpm-identity": |m| m.tpm = None,
+        "malformed-instance": |m| m.instance.push(0),
+        "malformed-core-digest": |m| m.core_digest.clear(),
+        "malformed-wrap-key": |m| m.wrap_key.push(0),
+        "malformed-identity-key": |m| m.identity_key[0] = 2,
+        "malformed-log-key": |m| m.log_key.clear(),
+        "malformed-vault-id": |m| m.vault_id.push(0),
+        "malformed-pcrs": |m| m.pcrs.clear(),
+    );
+    assert_eq!(KeeperIdentity::try_from(v1::InitKeeperResponse::default()).unwrap_err().code(), "malformed-identity");
+    let request = KeeperEvidenceRequest { nonce: [1; 32], credential: credential() };
+    refuses!(KeeperEvidenceRequest, v1::GetKeeperEvidenceRequest, request.clone();
+        "malformed-nonce": |m| m.nonce.clear(),
+        "malformed-credential": |m| m.credential = None,
+    );
+    let standing = KeeperStanding { policy: digest(1), checkpoint: "c".to_owned() };
+    let good = KeeperEvidence { evidence: evidence(), standing: Some(standing) };
+    refuses!(KeeperEvidence, v1::GetKeeperEvidenceResponse, good.clone();
+        "malformed-evidence": |m| m.evidence = None,
+        "malformed-policy-digest": |m| m.policy_digest.push(0),
+        "malformed-checkpoint": |m| m.policy_digest.clear(),
+        "malformed-checkpoint": |m| m.checkpoint.clear(),
+        "malformed-checkpoint": |m| m.checkpoint = "c".repeat((32 << 10) + 1),
+    );
+}
+
+#[test]
+fn submissions_of_another_form_are_refused() {
+    for (bytes, good) in [(0, false), (1, true), (14 << 10, true), ((14 << 10) + 1, false)] {
+        assert_eq!(core(v1::InitKeeperRequest { core: vec![1; bytes] }).is_ok(), good);
+    }
+    for (bytes, good) in [(0, false), (1, true), (16 << 10, true), ((16 << 10) + 1, false)] {
+        assert_eq!(genesis(v1::SubmitGenesisRequest { genesis: vec![1; bytes] }).is_ok(), good);
+    }
+    let policy = PolicySubmission { policy: vec![1; 12 << 10], statement: vec![2], signature: "s".to_owned() };
+    refuses!(PolicySubmission, v1::SubmitPolicyRequest, policy.clone();
+        "malformed-policy": |m| m.policy.push(0),
+        "malformed-policy": |m| m.policy.clear(),
+        "malformed-statement": |m| m.statement = vec![1; 1025],
+        "malformed-signature": |m| m.signature = "s".repeat(4097),
+        "malformed-signature": |m| m.signature.clear(),
+    );
+    refuses!(Approval, v1::SubmitApprovalRequest, approval();
+        "malformed-statement": |m| m.statement.push(0),
+        "malformed-signature": |m| m.signature.push('s'),
+        "malformed-evidence": |m| m.witness.as_mut().unwrap().evidence = None,
+        "malformed-nonce": |m| m.witness.as_mut().unwrap().nonce.clear(),
+        "malformed-activation-secret": |m| m.witness.as_mut().unwrap().activation_secret.push(0),
+    );
+    refuses!(Proposal, v1::Proposal, proposal(ProposalAction::Model);
+        "malformed-action": |m| m.action = "Model".to_owned(),
+        "malformed-object": |m| m.object.clear(),
+        "malformed-previous": |m| m.previous.clear(),
+        "malformed-approved-by": |m| m.approved_by = vec!["alice".to_owned(); 257],
+        "malformed-approved-by": |m| m.approved_by.push("a b".to_owned()),
+        "malformed-summary": |m| m.summary = "s".repeat(1025),
+    );
+}
+
+#[test]
+fn pieces_of_an_upload_are_checked() {
+    let unit = UnitUpload { manifest: digest(1), sealed: digest(2), bytes: 100 };
+    let first = v1::UploadUnitRequest { unit: Some(unit.into()), offset: 5, data: vec![7; 4 << 20].into() };
+    assert_eq!(first_piece(first.clone()).unwrap(), (unit, 5, vec![7; 4 << 20].into()));
+    let long = v1::UploadUnitRequest { data: vec![7; (4 << 20) + 1].into(), ..first.clone() };
+    assert_eq!(first_piece(long.clone()).unwrap_err().code(), "malformed-data");
+    assert_eq!(first_piece(Default::default()).unwrap_err().code(), "malformed-unit");
+    assert_eq!(next_piece(first).unwrap_err().code(), "malformed-unit");
+    assert_eq!(
+        next_piece(v1::UploadUnitRequest { unit: None, offset: 0, ..long }).unwrap_err().code(),
+        "malformed-data"
+    );
+    let offset = v1::UploadUnitRequest { offset: 1, ..Default::default() };
+    assert_eq!(next_piece(offset).unwrap_err().code(), "malformed-offset");
+}
+
+#[test]
+fn a_refusal_names_the_field_and_what_is_wrong_with_it() {
+    let mut wire = v1::ReleaseKeysResponse::from(grant());
+    wire.signature.pop();
+    let error = Grant::try_from(wire).unwrap_err();
+    assert_eq!(error.to_string(), "grant-signature: 95 bytes, not 96");
+    assert_eq!(error.fault(), Fault::Length { expected: 96, found: 95 });
+}
