@@ -1,1 +1,52 @@
-//! Placeholder.
+//! Keeper and agent of Weight Vault: all that may see a key.
+//!
+//! **Promises.** Keys live in locked pages, have no `Clone`, `Debug`, `Deref` or serde, and are wiped. A key leaves the
+//! keeper only as [`keeper`] releases it: wrapped to a key inside verified evidence, after its log entry is durable.
+//! What opens units runs in a process that ends with the load.
+//!
+//! **Never.** Nothing here trusts the host: what it stores or relays is checked against the head, a digest or a signature.
+
+pub mod agent;
+pub mod container;
+pub mod derive;
+pub mod doctor;
+pub mod evidence_cmd;
+pub mod failure;
+pub mod head;
+pub mod keeper;
+pub mod keeper_dir;
+pub mod keeper_main;
+pub mod open;
+pub mod place;
+pub mod publish;
+pub mod publisher;
+pub mod record;
+pub mod region;
+pub mod root;
+pub mod seal;
+pub mod secret;
+pub mod tpm;
+pub mod unit_keys;
+pub mod vault_keys;
+pub mod wrap;
+
+mod aead;
+mod stack;
+
+// The tests below `src` use what the tests beside it use.
+#[cfg(test)]
+extern crate self as vault_enclave;
+
+#[cfg(test)]
+mod format_vectors;
+#[cfg(test)]
+mod memory_scan;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod throughput;
+#[cfg(test)]
+#[path = "../tests/tpm_support/mod.rs"]
+mod tpm_support;

@@ -1,2 +1,56 @@
-//! Placeholder.
-fn main() {}
+//! `vault-enclave`: keeper and agent.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use vault_enclave::agent::{command, load, loader, run};
+use vault_enclave::{doctor, evidence_cmd, keeper_main, publish};
+
+/// Holds the keys of a weight vault (`keeper`), or uses them on an attested machine.
+#[derive(Parser)]
+#[command(version, about)]
+enum Cli {
+    /// Hold the keys of a vault: verify evidence, decide by policy, log, and wrap keys to attested guests.
+    Keeper(keeper_main::KeeperArgs),
+    /// Open a model into a directory of this attested machine, and keep it there as long as its lease lasts.
+    Load(load::LoadArgs),
+    /// Run a command with a model that it alone sees, as long as the lease lasts.
+    Run(run::RunArgs),
+    /// The child of `load` and `run` that touches unit keys; takes a job on stdin.
+    #[command(hide = true)]
+    Loader,
+    /// Becomes the command of `run`.
+    #[command(hide = true)]
+    Enter(command::EnterArgs),
+    /// Seal a model for a vault, upload it, and propose it to the vault's approvers.
+    Seal(publish::SealArgs),
+    /// Upload and propose what `seal --out` made; goes on with an upload that was interrupted.
+    Publish(publish::PublishArgs),
+    /// Print what this machine would send, ready to paste into a policy.
+    Evidence(evidence_cmd::EvidenceArgs),
+    /// Look at this machine and its vault: what is missing, with the fix.
+    Doctor(doctor::DoctorArgs),
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("WEIGHTVAULT_LOG").unwrap_or_else(|_| EnvFilter::new("info,tss_esapi=off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    match Cli::parse() {
+        Cli::Keeper(args) => keeper_main::run(&args),
+        Cli::Load(args) => load::run(&args),
+        Cli::Run(args) => run::run(&args),
+        Cli::Loader => loader::run(),
+        Cli::Enter(args) => command::enter(&args),
+        Cli::Seal(args) => publish::seal(&args),
+        Cli::Publish(args) => publish::publish(&args),
+        Cli::Evidence(args) => evidence_cmd::run(&args),
+        Cli::Doctor(args) => doctor::run(&args),
+    }
+}

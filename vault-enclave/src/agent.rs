@@ -1,0 +1,36 @@
+//! The side of the vault that uses a model: `load` and `run`.
+//!
+//! ```text
+//! load, run ──Job──▶ loader (a child): challenge ▶ evidence ▶ Session::accept ▶ units opened in place ──▶ ends
+//!     ▲                  │ signed lease, release entry                    │ files
+//!     └──────────────────┴───────────────adopts──────────────────────────┘
+//!  then: renews from a third of the lease on, wipes at its end
+//! ```
+//! The loader alone touches unit keys; the parent holds the lease key, nothing else. What a host or keeper says is checked
+//! in [`session`]; how long a lease lasts by this machine's clock is in [`term`].
+
+pub mod attester;
+pub mod command;
+pub mod error;
+pub mod failure;
+pub mod lease_signer;
+pub mod load;
+pub mod loader;
+pub mod options;
+pub mod remote;
+pub mod run;
+pub mod session;
+pub mod term;
+pub mod user;
+
+mod child;
+mod fetch;
+mod holder;
+mod job;
+mod mount;
+mod progress;
+mod report;
+mod state;
+
+#[cfg(test)]
+mod session_tests;

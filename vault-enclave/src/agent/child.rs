@@ -1,0 +1,206 @@
+//! The parent's side of a load: starts the loader, takes the files over, and leaves nothing where that fails.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use attestation::lease_id;
+use ledger::entry::{Entry, Release};
+use ledger::lease::LeaseStatement;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use vault_proto::convert::SignedLease;
+
+use super::attester::AgentIdentity;
+use super::failure::Failure;
+use super::holder::{END_TIME_MAX, end_lease};
+use super::job::{ADOPTED, Base64, Job, Loaded, Owner, Said};
+use super::lease_signer::LeaseSigner;
+use super::options::Request;
+use super::session::verify_lease;
+use super::term::Term;
+use crate::open::{Destination, OpenedModel};
+
+/// How long a loader that was told to give up may take to wipe.
+const WIPE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What a load is for.
+pub(super) struct Load<'a> {
+    pub(super) request: &'a Request,
+    pub(super) identity: &'a AgentIdentity,
+    pub(super) signer: &'a LeaseSigner,
+    pub(super) into: &'a Path,
+    pub(super) owner: Option<Owner>,
+    pub(super) insecure_plaintext_on_disk: bool,
+}
+
+/// A model in its place, and the lease on it.
+pub(super) struct Held {
+    pub(super) model: OpenedModel,
+    pub(super) loaded: Loaded,
+    pub(super) release: Release,
+    pub(super) lease: SignedLease,
+    pub(super) statement: LeaseStatement,
+    pub(super) term: Term,
+}
+
+impl Load<'_> {
+    /// Loads into `destination`, unless `stop` comes first: `None`.
+    ///
+    /// # Errors
+    /// What the loader says. Whatever it wrote has been wiped, and the lease that it may have is ended.
+    pub(super) async fn run(
+        &self,
+        destination: Destination,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<Held>, Failure> {
+        let mut loader = Loader::start(&self.job()?).await?;
+        let mut asked = None;
+        let told = tokio::select! {
+            told = loader.told(&mut asked) => Some(told),
+            () = stop => None,
+        };
+        let failed = match told {
+            Some(Ok(loaded)) => match self.take(&mut loader, destination, *loaded).await {
+                Ok(held) => return Ok(Some(held)),
+                Err(failure) => Some(failure),
+            },
+            Some(Err(failure)) => {
+                loader.kill().await;
+                wipe(destination)?;
+                Some(failure)
+            }
+            None => {
+                loader.kill().await;
+                wipe(destination)?;
+                None
+            }
+        };
+        if let Some(session) = asked {
+            let lease = lease_id(&self.request.vault.id(), &session, self.signer.public());
+            let end = end_lease(&self.request.hosts, &self.request.vault, lease, self.signer);
+            // As likely as not there is no such lease, and the rule's own end of it comes anyway.
+            let _ = tokio::time::timeout(END_TIME_MAX, end).await;
+        }
+        failed.map_or(Ok(None), Err)
+    }
+
+    /// The files become this process's own before the loader ends.
+    async fn take(&self, loader: &mut Loader, destination: Destination, loaded: Loaded) -> Result<Held, Failure> {
+        let taken = self.check(&loaded).and_then(|checked| Ok((checked, OpenedModel::adopt(destination)?)));
+        match taken {
+            Ok(((release, lease, statement), model)) => {
+                loader.finish(ADOPTED).await?;
+                let term = Term::first(loaded.asked, &statement);
+                Ok(Held { model, loaded, release, lease, statement, term })
+            }
+            Err(failure) => {
+                loader.finish("").await?;
+                Err(failure)
+            }
+        }
+    }
+
+    fn check(&self, loaded: &Loaded) -> Result<(Release, SignedLease, LeaseStatement), Failure> {
+        let malformed = |why: &str| Failure::new("loader-malformed", why);
+        let lease = loaded.lease()?;
+        let statement = verify_lease(&self.request.vault, &lease)?;
+        let Ok(Entry::Release(release)) = Entry::parse(&loaded.entry.0) else {
+            return Err(malformed("what the loader gave is no release"));
+        };
+        if statement.lease_key != *self.signer.public() {
+            return Err(malformed("the loader's lease is of another key"));
+        }
+        Ok((*release, lease, statement))
+    }
+
+    fn job(&self) -> Result<Job, Failure> {
+        let Request { vault, hosts, rule, model, selection, .. } = self.request;
+        let AgentIdentity { tcti, ak, tpm, .. } = self.identity;
+        Ok(Job {
+            vault: Base64(vault.encode()),
+            hosts: hosts.addresses.clone(),
+            ca: hosts.ca.clone(),
+            rule: rule.clone(),
+            model: model.model.clone(),
+            version: model.version.clone(),
+            units: selection.into(),
+            tcti: tcti.to_string(),
+            ak_public: Base64(ak.public.clone()),
+            ak_private: Base64(ak.private.clone()),
+            ek_certificates: tpm.ek_certificates.iter().cloned().map(Base64).collect(),
+            lease_key: Base64(self.signer.public().as_bytes().to_vec()),
+            into: self.into.to_owned(),
+            owner: self.owner,
+            insecure_plaintext_on_disk: self.insecure_plaintext_on_disk,
+        })
+    }
+}
+
+/// A running loader. It is killed when this is dropped.
+struct Loader {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Loader {
+    async fn start(job: &Job) -> Result<Self, Failure> {
+        let failed = |error| Failure::io("the loader can't be started", &error);
+        let job = serde_json::to_string(job).map_err(|error| Failure::new("job-malformed", error))?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("loader").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(failed)?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
+            return Err(Failure::new("io", "the loader has no pipes"));
+        };
+        stdin.write_all(format!("{job}\n").as_bytes()).await.map_err(failed)?;
+        Ok(Self { child, stdin: Some(stdin), lines: BufReader::new(stdout).lines() })
+    }
+
+    /// Waits for the outcome, and keeps the last session that keys were asked under.
+    async fn told(&mut self, asked: &mut Option<[u8; 16]>) -> Result<Box<Loaded>, Failure> {
+        loop {
+            let line = self.lines.next_line().await.map_err(|error| Failure::io("the loader", &error))?;
+            let Some(line) = line else {
+                let status = self.child.wait().await.map_err(|error| Failure::io("the loader", &error))?;
+                return Err(Failure::new("loader-died", format!("the loader ended without a word: {status}")));
+            };
+            let malformed = |error: serde_json::Error| Failure::new("loader-malformed", error);
+            match serde_json::from_str(&line).map_err(malformed)? {
+                Said::Asking { session } => {
+                    let mut bytes = [0; 16];
+                    *asked = hex::decode_to_slice(&session, &mut bytes).is_ok().then_some(bytes);
+                }
+                Said::Loaded(loaded) => return Ok(loaded),
+                Said::Failed(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Says a last word, and waits until it is gone.
+    async fn finish(&mut self, word: &str) -> Result<(), Failure> {
+        if let Some(mut stdin) = self.stdin.take() {
+            // A loader that does not listen is one that is gone.
+            let _ = stdin.write_all(format!("{word}\n").as_bytes()).await;
+        }
+        match tokio::time::timeout(WIPE_TIME_MAX, self.child.wait()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Failure::io("the loader", &error)),
+            Err(_) => {
+                self.kill().await;
+                Err(Failure::new("loader-stuck", "the loader did not end"))
+            }
+        }
+    }
+
+    async fn kill(&mut self) {
+        let _ = self.child.kill().await;
+    }
+}
+
+/// Wipes what a loader left that was killed or failed.
+fn wipe(destination: Destination) -> Result<(), Failure> {
+    Ok(OpenedModel::adopt(destination)?.wipe()?)
+}

@@ -1,0 +1,211 @@
+//! The command that `run` gives the weights to: started as its user, signalled, and ended with all that it started.
+
+use std::io::{ErrorKind, IsTerminal};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::thread::Gid;
+use rustix::thread::Uid;
+
+use super::failure::Failure;
+use super::job::Owner;
+use super::user::User;
+
+/// The command can't be executed, and it is not there: as shells say it.
+const EXIT_NOT_EXECUTABLE: u8 = 126;
+const EXIT_NOT_FOUND: u8 = 127;
+/// How long killed processes may take to be gone.
+const KILL_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Options of the hidden command that becomes the command of `run`.
+#[derive(clap::Args, Debug)]
+pub struct EnterArgs {
+    /// User to become.
+    #[arg(long)]
+    uid: u32,
+    /// Group to become.
+    #[arg(long)]
+    gid: u32,
+    /// Process whose death is to end the command.
+    #[arg(long)]
+    parent: i32,
+    /// What to execute.
+    #[arg(last = true, required = true)]
+    command: Vec<std::ffi::OsString>,
+}
+
+/// Gives up what the command must not have, then becomes it.
+#[must_use]
+pub fn enter(args: &EnterArgs) -> ExitCode {
+    if let Err(failure) = drop_privileges(Owner { uid: args.uid, gid: args.gid }, args.parent) {
+        eprintln!("error: {failure}");
+        return ExitCode::from(super::run::EXIT_FAILED);
+    }
+    let Some((program, arguments)) = args.command.split_first() else {
+        return ExitCode::from(super::run::EXIT_FAILED);
+    };
+    let error = Command::new(program).args(arguments).env_remove("TSS2_LOG").exec();
+    eprintln!("error: {}: {error}", program.display());
+    ExitCode::from(if error.kind() == ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_NOT_EXECUTABLE })
+}
+
+/// Supplementary groups go, then root, then every way back. Nothing of it is undone by the execution.
+fn drop_privileges(owner: Owner, parent: i32) -> Result<(), Failure> {
+    let failed = |errno: Errno| Failure::io("privileges can't be dropped", &errno.into());
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    let now = (rustix::process::geteuid(), rustix::process::getegid());
+    if (uid, gid) != now {
+        rustix::thread::set_thread_groups(&[]).map_err(failed)?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed)?;
+    }
+    rustix::thread::set_no_new_privs(true).map_err(failed)?;
+    // After the change of user, which would clear it. Where `run` is killed, nobody would end the command or wipe.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed)?;
+    if rustix::process::getppid() != Pid::from_raw(parent) {
+        return Err(Failure::new("parent-gone", "the parent ended before the command began"));
+    }
+    Ok(())
+}
+
+/// A command that runs. What it starts and leaves behind becomes a child of this process.
+pub(super) struct Running {
+    pid: Pid,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exit(u8);
+
+impl Running {
+    /// Starts `command` as `user`.
+    ///
+    /// # Errors
+    /// `io`. A command that is not there is started all the same, and ends with 127.
+    pub(super) fn start(command: &[std::ffi::OsString], user: &User) -> Result<Self, Failure> {
+        let failed = |error| Failure::io("the command can't be started", &error);
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| failed(errno.into()))?;
+        let mut child = Command::new("/proc/self/exe");
+        let parent = rustix::process::getpid().as_raw_nonzero();
+        child.arg("enter").arg(format!("--uid={}", user.owner.uid)).arg(format!("--gid={}", user.owner.gid));
+        child.arg(format!("--parent={parent}")).arg("--").args(command);
+        if let Some((name, home)) = &user.account {
+            child.env("HOME", home).env("USER", name).env("LOGNAME", name);
+        }
+        let child = child.spawn().map_err(failed)?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        // Waited for by `reap`, together with what it leaves behind.
+        Ok(Self { pid: pid.ok_or_else(|| failed(ErrorKind::InvalidData.into()))? })
+    }
+
+    /// Sends it a signal.
+    pub(super) fn signal(&self, signal: Signal) {
+        // It may be gone already.
+        let _ = rustix::process::kill_process(self.pid, signal);
+    }
+
+    /// Passes on a signal that this process got. What a terminal sends goes to the command as well as to this process.
+    pub(super) fn forward(&self, signal: Signal) {
+        let from_terminal = matches!(signal, Signal::INT | Signal::QUIT) && std::io::stdin().is_terminal();
+        if !from_terminal {
+            self.signal(signal);
+        }
+    }
+
+    /// Collects all children that ended: how the command did, if it is among them.
+    pub(super) fn reap(&self) -> Option<Exit> {
+        let mut exit = None;
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if pid == self.pid {
+                exit = Exit::of(status);
+            }
+        }
+        exit
+    }
+
+    /// Kills every process that the command started and that still runs. It returns when none has the files open.
+    ///
+    /// # Errors
+    /// `not-ended`: one that the kernel does not let go.
+    pub(super) fn kill_all(&self) -> Result<(), Failure> {
+        let start = Instant::now();
+        loop {
+            self.reap();
+            let children = children()?;
+            if children.is_empty() {
+                return Ok(());
+            }
+            if start.elapsed() > KILL_TIME_MAX {
+                let message = format!("{} processes do not end: {children:?}", children.len());
+                return Err(Failure::new("not-ended", message));
+            }
+            // Those that they leave behind become children of this process, and are killed in the next round.
+            for pid in children {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Exit {
+    fn of(status: WaitStatus) -> Option<Self> {
+        let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))?;
+        u8::try_from(code & 0xff).ok().map(Self)
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.0)
+    }
+}
+
+/// Children of this process, by what /proc says of all processes: proc(5), stat.
+fn children() -> Result<Vec<Pid>, Failure> {
+    let failed = |error| Failure::io("/proc", &error);
+    let this = rustix::process::getpid();
+    let mut children = Vec::new();
+    for entry in std::fs::read_dir("/proc").map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else { continue };
+        // One that is gone meanwhile has no file.
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) else { continue };
+        if parent(&stat) == Some(this) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
+}
+
+/// The fourth field, after a name in parentheses that may hold anything.
+fn parent(stat: &str) -> Option<Pid> {
+    let (_, after) = stat.rsplit_once(") ")?;
+    after.split(' ').nth(1)?.parse().ok().and_then(Pid::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_is_found_behind_any_name() {
+        assert_eq!(parent("7 (sh) S 5 7 7 0"), Pid::from_raw(5));
+        assert_eq!(parent("7 (a) S 9) R 5 7 7 0"), Pid::from_raw(5));
+        assert_eq!(parent("7 (sh) S 0 7"), None);
+        assert_eq!(parent(""), None);
+    }
+
+    #[test]
+    fn a_child_is_among_the_children() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        assert!(children().unwrap().contains(&pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!children().unwrap().contains(&pid));
+    }
+}

@@ -1,0 +1,145 @@
+//! What an agent refuses of a keeper's answer, and what its own TPM refuses.
+
+use std::fmt;
+
+use attestation::{Sha256Digest, VerifyError};
+use ledger::entry::EntryError;
+use ledger::manifest::SelectError;
+use ledger::proof::ProofError;
+
+use crate::secret::SecretError;
+use crate::tpm::TpmError;
+use crate::wrap::WrapError;
+
+/// Why an exchange with the keeper was broken off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionError {
+    /// The challenge is of another vault than the one in the vault file.
+    OtherVault {
+        /// In the vault file.
+        expected: Sha256Digest,
+        /// In the challenge.
+        found: Sha256Digest,
+    },
+    /// The host delivered the manifest of another model, version or vault.
+    OtherModel,
+    /// The host delivered another manifest than the one that the challenge names.
+    OtherManifest {
+        /// In the challenge.
+        expected: Sha256Digest,
+        /// As delivered.
+        found: Sha256Digest,
+    },
+    /// The model has no such units.
+    Select(SelectError),
+    /// The challenge names other units than were asked for.
+    OtherUnits,
+    /// This machine's TPM, or its attestation key.
+    Tpm(TpmError),
+    /// The attestation key is not of the kind that evidence needs.
+    AttestationKey(VerifyError),
+    /// No memory for a key, or no randomness.
+    Secret(SecretError),
+    /// The vault's identity key did not sign the grant.
+    GrantSignature,
+    /// The log entry of the grant is not proven to be in the vault's log.
+    LogProof(ProofError),
+    /// The log entry of the grant can't be read.
+    Entry(EntryError),
+    /// The log entry of the grant is not a release.
+    NotARelease,
+    /// The log entry states another release than the one asked for.
+    OtherRelease {
+        /// Where they differ.
+        field: &'static str,
+    },
+    /// The vault's identity key did not sign the lease.
+    LeaseSignature,
+    /// What was signed is not a lease statement.
+    LeaseMalformed,
+    /// The signed lease is another one.
+    OtherLease {
+        /// Where they differ.
+        field: &'static str,
+    },
+    /// A renewal that was issued no later than the statement it replaces.
+    LeaseNotNewer,
+    /// The keys can't be unwrapped: they were wrapped for another grant, or to another key.
+    Wrap(WrapError),
+}
+
+impl SessionError {
+    /// Stable name of the refusal.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::OtherVault { .. } => "challenge-other-vault",
+            Self::OtherModel => "manifest-other-model",
+            Self::OtherManifest { .. } => "manifest-mismatch",
+            Self::Select(error) => error.code(),
+            Self::OtherUnits => "challenge-other-units",
+            Self::Tpm(error) => error.code(),
+            Self::AttestationKey(error) => error.code(),
+            Self::Secret(error) => error.code(),
+            Self::GrantSignature => "grant-signature",
+            Self::LogProof(error) => error.code(),
+            Self::Entry(error) => error.code(),
+            Self::NotARelease => "grant-not-a-release",
+            Self::OtherRelease { .. } => "grant-other-release",
+            Self::LeaseSignature => "lease-signature",
+            Self::LeaseMalformed => "lease-malformed",
+            Self::OtherLease { .. } => "lease-other",
+            Self::LeaseNotNewer => "lease-not-newer",
+            Self::Wrap(error) => error.code(),
+        }
+    }
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherVault { expected, found } => {
+                write!(f, "the host's challenge is of vault {found}; the vault file says {expected}")
+            }
+            Self::OtherModel => f.write_str("the host delivered the manifest of another model, version or vault"),
+            Self::OtherManifest { expected, found } => {
+                write!(f, "the host delivered manifest {found}; the keeper's challenge names {expected}")
+            }
+            Self::Select(error) => error.fmt(f),
+            Self::OtherUnits => f.write_str("the host's challenge is for other units than were asked for"),
+            Self::Tpm(error) => error.fmt(f),
+            Self::AttestationKey(error) => write!(f, "this machine's attestation key: {error}"),
+            Self::Secret(error) => error.fmt(f),
+            Self::GrantSignature => f.write_str("the grant is not signed by the vault's identity key"),
+            Self::LogProof(error) => write!(f, "the release is not proven to be in the vault's log: {error}"),
+            Self::Entry(error) => write!(f, "the log entry of the release: {error}"),
+            Self::NotARelease => f.write_str("the log entry of the grant is not a release"),
+            Self::OtherRelease { field } => {
+                write!(f, "the log entry states another release than the one asked for: its {field} differs")
+            }
+            Self::LeaseSignature => f.write_str("the lease is not signed by the vault's identity key"),
+            Self::LeaseMalformed => f.write_str("what the vault signed is not a lease statement of this version"),
+            Self::OtherLease { field } => write!(f, "the signed lease is another one: its {field} differs"),
+            Self::LeaseNotNewer => f.write_str("the renewal is no newer than the lease that is held"),
+            Self::Wrap(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SessionError {}
+
+/// Errors of the parts that a session is made of.
+macro_rules! from {
+    ($($variant:ident: $error:ty),+) => { $(
+        impl From<$error> for SessionError {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        }
+    )+ };
+}
+
+from! {
+    Select: SelectError, Tpm: TpmError, AttestationKey: VerifyError, Secret: SecretError, LogProof: ProofError,
+    Entry: EntryError, Wrap: WrapError
+}

@@ -1,0 +1,174 @@
+//! Sealed units over gRPC, as the readers that the opening threads pull from.
+//!
+//! Each range is one FetchUnits call, received by a task of the runtime and handed over through a queue of a few
+//! messages, so that memory is bounded by ranges × messages whatever the size of the model. A stream that breaks is begun
+//! again from where it broke.
+
+use std::io::{self, Read};
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tonic::Status;
+use vault_proto::client::CallError;
+use vault_proto::convert::{FetchRequest, ModelName, Range as WireRange};
+use vault_proto::limits::DATA_BYTES_MAX;
+use vault_proto::v1;
+
+use super::remote::Remote;
+use crate::open::{SourceError, UnitSource};
+
+/// Messages of one range that wait to be opened, each at most 4 MiB and 1 MiB as our host sends them.
+const MESSAGES_WAITING: usize = 2;
+/// How long a stream may stand still.
+const STALL_TIME_MAX: Duration = Duration::from_secs(60);
+/// How often in a row a stream is begun again without a byte of progress.
+const RETRIES_MAX: u32 = 4;
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// The sealed units of a model at a host.
+pub(super) struct RemoteUnits {
+    remote: Remote,
+    model: ModelName,
+    runtime: Handle,
+}
+
+/// The bytes of one range, in order.
+pub(super) struct RangeReader {
+    messages: Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl RemoteUnits {
+    /// The units of `model`; streams are received on `runtime`.
+    #[must_use]
+    pub(super) fn new(remote: Remote, model: ModelName, runtime: Handle) -> Self {
+        Self { remote, model, runtime }
+    }
+}
+
+impl UnitSource for RemoteUnits {
+    type Reader = RangeReader;
+
+    fn read(&self, unit: u32, range: Range<u64>) -> Result<Self::Reader, SourceError> {
+        let (sender, messages) = channel(MESSAGES_WAITING);
+        let fetch =
+            Fetch { remote: self.remote.clone(), model: self.model.clone(), unit, at: range.start, end: range.end };
+        self.runtime.spawn(fetch.run(sender));
+        Ok(RangeReader { messages, current: Bytes::new() })
+    }
+}
+
+impl Read for RangeReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            // The receiving task never waits for ever: it sends, fails or ends.
+            match self.messages.blocking_recv() {
+                Some(message) => self.current = message?,
+                None => return Ok(0),
+            }
+        }
+        let bytes = into.len().min(self.current.len());
+        self.current.copy_to_slice(&mut into[..bytes]);
+        Ok(bytes)
+    }
+
+    /// As many parts as one message fills.
+    fn read_vectored(&mut self, parts: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+        let mut total = 0;
+        for part in parts.iter_mut().filter(|part| !part.is_empty()) {
+            if total > 0 && self.current.is_empty() {
+                break;
+            }
+            let bytes = self.read(part)?;
+            total += bytes;
+            if bytes < part.len() {
+                break;
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// The receiving task of one range.
+struct Fetch {
+    remote: Remote,
+    model: ModelName,
+    unit: u32,
+    /// The next byte that is wanted.
+    at: u64,
+    end: u64,
+}
+
+impl Fetch {
+    async fn run(mut self, sender: Sender<io::Result<Bytes>>) {
+        let mut failures = 0;
+        while self.at < self.end {
+            let before = self.at;
+            let error = match self.stream(&sender).await {
+                Ok(Ended::Complete | Ended::ReaderGone) => return,
+                Err(error) => error,
+            };
+            failures = if self.at > before { 1 } else { failures + 1 };
+            if failures > RETRIES_MAX || error.kind() != io::ErrorKind::ConnectionAborted {
+                // Where nobody reads any more, nobody needs to know.
+                let _ = sender.send(Err(error)).await;
+                return;
+            }
+            tokio::time::sleep(RETRY_AFTER * failures).await;
+        }
+    }
+
+    /// One call, from where the last one broke.
+    async fn stream(&mut self, sender: &Sender<io::Result<Bytes>>) -> io::Result<Ended> {
+        let range = WireRange { unit: self.unit, offset: self.at, length: self.end - self.at };
+        let request = FetchRequest { model: self.model.clone(), ranges: vec![range] };
+        let answer = self.remote.fetch_client().fetch_units(v1::FetchUnitsRequest::from(request)).await;
+        let mut stream = answer.map_err(|status| self.failed(&status))?.into_inner();
+        while self.at < self.end {
+            let next = tokio::time::timeout(STALL_TIME_MAX, stream.message()).await;
+            let next = next.map_err(|_| broken("the host stopped sending"))?;
+            let Some(message) = next.map_err(|status| self.failed(&status))? else {
+                return Err(broken("the host ended the stream early"));
+            };
+            self.check(&message)?;
+            self.at += message.data.len() as u64;
+            if sender.send(Ok(message.data)).await.is_err() {
+                return Ok(Ended::ReaderGone);
+            }
+        }
+        Ok(Ended::Complete)
+    }
+
+    /// A host that sends anything but the next bytes is not asked again.
+    fn check(&self, message: &v1::FetchUnitsResponse) -> io::Result<()> {
+        let bytes = message.data.len();
+        let fits = (1..=DATA_BYTES_MAX).contains(&bytes) && bytes as u64 <= self.end - self.at;
+        if fits && message.unit == self.unit && message.offset == self.at {
+            return Ok(());
+        }
+        let (unit, at) = (self.unit, self.at);
+        let text = format!(
+            "the host sent {bytes} bytes of unit {} at {} where unit {unit} at {at} was next",
+            message.unit, message.offset
+        );
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
+    }
+
+    fn failed(&self, status: &Status) -> io::Error {
+        let error = CallError::new("FetchUnits", self.remote.address(), status);
+        if error.may_repeat() || error.is_busy() { broken(&error.to_string()) } else { io::Error::other(error) }
+    }
+}
+
+enum Ended {
+    Complete,
+    ReaderGone,
+}
+
+/// A stream that may be begun again.
+fn broken(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, why.to_owned())
+}

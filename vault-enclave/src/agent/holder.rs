@@ -1,0 +1,219 @@
+//! Keeps a lease alive: renews it with fresh evidence, and ends it.
+//!
+//! A thread of its own, since the TPM blocks; whoever waits for the lease looks at [`Lease::term`].
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use attestation::{RenewChallenge, Sha256Digest};
+use ledger::lease::{LeaseStatement, end_message, renew_message};
+use ledger::vault_file::VaultFile;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{oneshot, watch};
+use vault_proto::convert::{Challenge, ChallengeFor, ChallengeRequest, EndLease, ModelName, RenewRequest, SignedLease};
+
+use super::attester::AgentIdentity;
+use super::error::SessionError;
+use super::failure::Failure;
+use super::lease_signer::LeaseSigner;
+use super::remote::{Hosts, Remote};
+use super::session::verify_renewal;
+use super::term::{BootTime, Term};
+
+/// How long the end of a lease is tried: it ends by itself anyway.
+pub(super) const END_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long one try of a renewal may take on the way.
+const TRY_TIME_MAX: Duration = Duration::from_secs(60);
+/// The timers of threads stand still while the machine sleeps, leases do not.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a renewal needs.
+pub(super) struct Holder {
+    pub(super) vault: VaultFile,
+    pub(super) hosts: Hosts,
+    pub(super) model: ModelName,
+    pub(super) identity: AgentIdentity,
+    pub(super) signer: LeaseSigner,
+    pub(super) newest: SignedLease,
+    pub(super) statement: LeaseStatement,
+}
+
+/// A lease that is held.
+pub(super) struct Lease {
+    term: watch::Receiver<Term>,
+    stop: Sender<()>,
+    ended: oneshot::Receiver<Result<(), Failure>>,
+}
+
+impl Lease {
+    /// Starts to renew.
+    ///
+    /// # Errors
+    /// No thread.
+    pub(super) fn hold(holder: Holder, term: Term) -> Result<Self, Failure> {
+        let (stop, stopped) = channel();
+        let (sender, receiver) = watch::channel(term);
+        let (told, ended) = oneshot::channel();
+        let work = move || {
+            let _ = told.send(holder.run(&stopped, &sender));
+        };
+        let thread = std::thread::Builder::new().name("lease".to_owned()).spawn(work);
+        thread.map_err(|error| Failure::io("no thread for the lease", &error))?;
+        Ok(Self { term: receiver, stop, ended })
+    }
+
+    /// Its term now.
+    pub(super) fn term(&self) -> Term {
+        *self.term.borrow()
+    }
+
+    /// Resolves when the lease is lost: not renewed by its deadline.
+    pub(super) async fn lost(&self) {
+        loop {
+            let left = BootTime::now().until(self.term().deadline());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(LOOK_EVERY)).await;
+        }
+    }
+
+    /// Ends it at the keeper, within a few seconds or not at all.
+    ///
+    /// # Errors
+    /// It was not ended: it ends by itself, and counts until then.
+    pub(super) async fn end(self) -> Result<(), Failure> {
+        // A thread that is gone lost the lease.
+        let _ = self.stop.send(());
+        let late = || Failure::new("lease-not-ended", "the lease could not be ended in time: it ends by itself");
+        match tokio::time::timeout(END_TIME_MAX + LOOK_EVERY, self.ended).await {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(_)) | Err(_) => Err(late()),
+        }
+    }
+}
+
+impl Holder {
+    fn run(mut self, stop: &Receiver<()>, term: &watch::Sender<Term>) -> Result<(), Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::io("no runtime for the lease", &error))?;
+        let mut failures = 0;
+        let mut next = term.borrow().renew_at(random());
+        loop {
+            if sleep_until(next, stop) == Woken::ToStop {
+                let end = end_lease(&self.hosts, &self.vault, self.statement.lease, &self.signer);
+                let late = || Failure::new("lease-not-ended", "no answer in time: the lease ends by itself");
+                return runtime.block_on(async { tokio::time::timeout(END_TIME_MAX, end).await.map_err(|_| late())? });
+            }
+            let now = *term.borrow();
+            match self.renew(&runtime, now) {
+                Ok(renewed) => {
+                    failures = 0;
+                    next = renewed.renew_at(random());
+                    tracing::info!(seconds = BootTime::now().until(renewed.deadline()).as_secs(), "lease renewed");
+                    // Nobody looks any more: the next message says to stop.
+                    let _ = term.send(renewed);
+                }
+                Err(failure) => {
+                    failures += 1;
+                    let left = BootTime::now().until(now.deadline());
+                    eprintln!("the lease could not be renewed, {} s are left of it: {failure}", left.as_secs());
+                    match now.retry_at(BootTime::now(), failures, random()) {
+                        Some(at) => next = at,
+                        // Lost: nothing is left to end.
+                        None => return Ok(()),
+                    }
+                }
+            }
+        }
+    }
+
+    fn renew(&mut self, runtime: &tokio::runtime::Runtime, term: Term) -> Result<Term, Failure> {
+        let late = |_| Failure::new("host-timeout", "the renewal took too long");
+        let limited = |future| async { tokio::time::timeout(TRY_TIME_MAX, future).await };
+        let (remote, challenge) = runtime.block_on(limited(Box::pin(self.challenge()))).map_err(late)??;
+        let request = self.answer(challenge)?;
+        let asked = BootTime::now();
+        let answer = runtime.block_on(async { tokio::time::timeout(TRY_TIME_MAX, remote.renew(request)).await });
+        let renewed = answer.map_err(late)??;
+        self.statement = verify_renewal(&self.vault, &self.statement, &renewed)?;
+        self.newest = renewed;
+        Ok(term.renewed(asked, &self.statement))
+    }
+
+    async fn challenge(&self) -> Result<(Remote, Challenge), Failure> {
+        let remote = self.hosts.connect().await?;
+        let request = ChallengeRequest {
+            rule: self.statement.rule.clone(),
+            model: self.model.model.clone(),
+            version: self.model.version.clone(),
+            action: ChallengeFor::Renew { lease_id: self.statement.lease },
+            tpm: self.identity.tpm.clone(),
+        };
+        let challenge = remote.challenge(request).await?;
+        let (expected, found) = (self.vault.id(), challenge.vault_id);
+        if expected != found {
+            return Err(SessionError::OtherVault { expected, found }.into());
+        }
+        Ok((remote, challenge))
+    }
+
+    /// Fresh evidence for a challenge. The TPM is open for no longer than that.
+    fn answer(&self, challenge: Challenge) -> Result<RenewRequest, Failure> {
+        let tpm = self.identity.open()?;
+        let session = challenge.session;
+        let lease_id = self.statement.lease;
+        let binding = RenewChallenge {
+            rule: self.statement.rule.as_str().to_owned(),
+            session,
+            nonce: challenge.nonce,
+            vault: challenge.vault_id,
+            policy: challenge.policy,
+            lease: lease_id,
+            lease_key: self.signer.public().clone(),
+            ak_name: tpm.ak_name(),
+            secret: tpm.activate(&challenge.credential)?,
+        }
+        .bind();
+        let evidence = tpm.evidence(&binding, challenge.pcrs)?;
+        let lease_signature = self.signer.sign(&renew_message(&session, &lease_id, binding.digest()))?;
+        Ok(RenewRequest { session, lease_id, evidence, lease: self.newest.clone(), lease_signature })
+    }
+}
+
+/// Ends a lease with its own key. Good for a lease that the agent never saw, too.
+pub(super) async fn end_lease(
+    hosts: &Hosts,
+    vault: &VaultFile,
+    lease: Sha256Digest,
+    signer: &LeaseSigner,
+) -> Result<(), Failure> {
+    let lease_signature = signer.sign(&end_message(&vault.id(), &lease))?;
+    let remote = hosts.connect().await?;
+    Ok(remote.end(EndLease { lease_id: lease, lease_signature }).await?)
+}
+
+#[derive(PartialEq, Eq)]
+enum Woken {
+    InTime,
+    ToStop,
+}
+
+fn sleep_until(at: BootTime, stop: &Receiver<()>) -> Woken {
+    loop {
+        let left = BootTime::now().until(at);
+        match stop.recv_timeout(left.min(LOOK_EVERY)) {
+            // Whoever dropped the lease wants it no more.
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return Woken::ToStop,
+            Err(RecvTimeoutError::Timeout) if left <= LOOK_EVERY => return Woken::InTime,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// For jitter. Where the system gives none, a fleet renews together.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = SystemRandom::new().fill(&mut bytes);
+    u64::from_be_bytes(bytes)
+}

@@ -1,0 +1,161 @@
+//! What passes between an agent and its loader: a job as JSON on the loader's stdin, lines of JSON on its stdout, and one
+//! word back when the parent has taken over the files. No key is in any of it: the unit keys live and end in the loader.
+
+use std::path::PathBuf;
+
+use attestation::LeaseKey;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ledger::manifest::Selection;
+use ledger::names::{Group, Name, Version};
+use serde::{Deserialize, Serialize};
+use vault_proto::convert::SignedLease;
+
+use super::attester::AgentIdentity;
+use super::failure::Failure;
+use super::remote::Hosts;
+use super::term::BootTime;
+use crate::tpm::{TctiConfig, TpmObject};
+
+/// What the parent says when the files are its own.
+pub(super) const ADOPTED: &str = "adopted";
+
+/// A load.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Job {
+    pub(super) vault: Base64,
+    pub(super) hosts: Vec<String>,
+    pub(super) ca: Option<String>,
+    pub(super) rule: Name,
+    pub(super) model: Name,
+    pub(super) version: Version,
+    pub(super) units: Units,
+    pub(super) tcti: String,
+    pub(super) ak_public: Base64,
+    pub(super) ak_private: Base64,
+    pub(super) ek_certificates: Vec<Base64>,
+    pub(super) lease_key: Base64,
+    pub(super) into: PathBuf,
+    pub(super) owner: Option<Owner>,
+    pub(super) insecure_plaintext_on_disk: bool,
+}
+
+/// [`Selection`], as JSON.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Units {
+    All,
+    Groups(Vec<String>),
+    Indices(Vec<u32>),
+}
+
+/// Whose the files are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// A line of the loader.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Said {
+    /// Keys are about to be asked for under this session (hex): a lease may exist from now on.
+    Asking { session: String },
+    /// The files are there.
+    Loaded(Box<Loaded>),
+    /// They are not.
+    Failed(Failure),
+}
+
+/// A load that is done. Its grant was verified by the loader.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Loaded {
+    pub(super) statement: Base64,
+    pub(super) signature: Base64,
+    /// When the request was sent.
+    pub(super) asked: BootTime,
+    /// The `release` entry and its place in the log.
+    pub(super) entry: Base64,
+    pub(super) index: u64,
+    pub(super) host: String,
+    pub(super) files: usize,
+    pub(super) bytes: u64,
+    pub(super) seconds: f64,
+    pub(super) place: String,
+    pub(super) insecure: bool,
+    pub(super) huge: bool,
+}
+
+/// Bytes as base64.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(super) struct Base64(pub(super) Vec<u8>);
+
+impl Job {
+    pub(super) fn hosts(&self) -> Hosts {
+        Hosts { addresses: self.hosts.clone(), ca: self.ca.clone() }
+    }
+
+    pub(super) fn identity(&self) -> Result<AgentIdentity, Failure> {
+        let ak = TpmObject { public: self.ak_public.0.clone(), private: self.ak_private.0.clone() };
+        let certificates = self.ek_certificates.iter().map(|certificate| certificate.0.clone()).collect();
+        Ok(AgentIdentity::new(self.tcti.parse::<TctiConfig>()?, ak, certificates)?)
+    }
+
+    pub(super) fn lease_key(&self) -> Result<LeaseKey, Failure> {
+        LeaseKey::try_from(self.lease_key.0.as_slice()).map_err(|error| Failure::new("job-malformed", error))
+    }
+}
+
+impl Loaded {
+    pub(super) fn lease(&self) -> Result<SignedLease, Failure> {
+        let signature = self.signature.0.as_slice().try_into();
+        let signature = signature.map_err(|_| Failure::new("loader-malformed", "the lease has no signature"))?;
+        Ok(SignedLease { statement: self.statement.0.clone(), signature })
+    }
+}
+
+impl From<&Selection> for Units {
+    fn from(selection: &Selection) -> Self {
+        match selection {
+            Selection::All => Self::All,
+            Selection::Groups(groups) => Self::Groups(groups.iter().map(ToString::to_string).collect()),
+            Selection::Units(units) => Self::Indices(units.clone()),
+        }
+    }
+}
+
+impl TryFrom<&Units> for Selection {
+    type Error = Failure;
+
+    fn try_from(units: &Units) -> Result<Self, Failure> {
+        Ok(match units {
+            Units::All => Self::All,
+            Units::Groups(groups) => {
+                let group = |label: &String| Group::try_from(label.clone());
+                let groups = groups.iter().map(group).collect::<Result<_, _>>();
+                Self::Groups(groups.map_err(|error| Failure::new(error.code(), error))?)
+            }
+            Units::Indices(units) => Self::Units(units.clone()),
+        })
+    }
+}
+
+impl TryFrom<String> for Base64 {
+    type Error = base64::DecodeError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        STANDARD.decode(text).map(Self)
+    }
+}
+
+impl From<Base64> for String {
+    fn from(bytes: Base64) -> Self {
+        STANDARD.encode(bytes.0)
+    }
+}

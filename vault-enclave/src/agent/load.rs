@@ -1,0 +1,174 @@
+//! `vault-enclave load`: a model in a directory, as long as its lease lasts.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ledger::policy::LeaseEnd;
+use ring::rand::SystemRandom;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::child::{Held, Load};
+use super::failure::Failure;
+use super::holder::{Holder, Lease};
+use super::lease_signer::LeaseSigner;
+use super::options::{ModelArgs, Request};
+use super::report;
+use super::state;
+use crate::open::{Destination, OpenedModel};
+use crate::place::{Facts, judge};
+use crate::region::harden_process;
+use crate::tpm::silence_libtss2;
+
+/// The lease was lost and the plaintext wiped.
+pub const EXIT_LEASE_LOST: u8 = 75;
+
+/// Options of `vault-enclave load`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Stays in the foreground: prints `ready DIR` on stdout when the files are there, renews the \
+    lease, and wipes the files when it ends.\n\nExit status: 0 ended by a signal; 1 failed; 75 the lease was lost. The \
+    files are wiped in every case, but for SIGKILL.")]
+pub struct LoadArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Empty directory for the plaintext, made where it is missing, in memory that never reaches a disk: a tmpfs where no
+    /// swap is on, a tmpfs mounted noswap, a ramfs.
+    #[arg(long, value_name = "DIR")]
+    into: PathBuf,
+    /// Take any directory, though plaintext may then reach a disk and stay there.
+    #[arg(long)]
+    insecure_plaintext_on_disk: bool,
+}
+
+/// How a load ended.
+enum Ended {
+    Asked,
+    LeaseLost,
+}
+
+/// Runs until a signal, or until the lease is lost.
+#[must_use]
+pub fn run(args: &LoadArgs) -> ExitCode {
+    match load(args) {
+        Ok(Ended::Asked) => ExitCode::SUCCESS,
+        Ok(Ended::LeaseLost) => ExitCode::from(EXIT_LEASE_LOST),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(args: &LoadArgs) -> Result<Ended, Failure> {
+    begin()?;
+    let request = args.model.request()?;
+    let into = directory(&args.into)?;
+    // Asked once more by the loader when it knows the size: a place that is not safe is refused before anything is asked.
+    let place = judge(&Facts::gather(&into)?, 0, args.insecure_plaintext_on_disk)?;
+    let destination = Destination::open(&into, place)?;
+    runtime()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let identity = state::identity(request.tcti.clone(), request.state.as_deref())?;
+        let signer = LeaseSigner::generate(&SystemRandom::new())?;
+        let load = Load {
+            request: &request,
+            identity: &identity,
+            signer: &signer,
+            into: &into,
+            owner: None,
+            insecure_plaintext_on_disk: args.insecure_plaintext_on_disk,
+        };
+        let Some(held) = load.run(destination, signals.next()).await? else { return Ok(Ended::Asked) };
+        report::loaded(&held, &into);
+        println!("ready {}", into.display());
+        let lease_end = held.statement.lease_end;
+        let (model, lease) = hold(request, identity, signer, held)?;
+        keep(model, lease, lease_end, &mut signals).await
+    })
+}
+
+/// Waits for the end, wipes, and ends the lease where it still runs.
+async fn keep(model: OpenedModel, lease: Lease, lease_end: LeaseEnd, signals: &mut Signals) -> Result<Ended, Failure> {
+    let asked = tokio::select! { () = signals.next() => true, () = lease.lost() => false };
+    if asked {
+        model.wipe()?;
+        eprintln!("wiped");
+        if let Err(failure) = lease.end().await {
+            eprintln!("warning: {failure}");
+        }
+        return Ok(Ended::Asked);
+    }
+    eprintln!("error: the lease is lost: it was not renewed in time");
+    if let LeaseEnd::Drain { seconds } = lease_end {
+        eprintln!("the files go in {seconds} s, as the rule says");
+        let drained = tokio::time::sleep(Duration::from_secs(seconds.into()));
+        tokio::select! { () = signals.next() => {}, () = drained => {} }
+    }
+    model.wipe()?;
+    eprintln!("wiped");
+    Ok(Ended::LeaseLost)
+}
+
+/// What every command of the agent does first.
+pub(super) fn begin() -> Result<(), Failure> {
+    harden_process()?;
+    silence_libtss2().map_err(|error| Failure::io("the program can't be started again", &error))
+}
+
+/// One thread: what blocks has its own.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::io("no runtime", &error))
+}
+
+/// Renews from now on.
+pub(super) fn hold(
+    request: Request,
+    identity: super::attester::AgentIdentity,
+    signer: LeaseSigner,
+    held: Held,
+) -> Result<(OpenedModel, Lease), Failure> {
+    let Request { vault, hosts, model, .. } = request;
+    let Held { model: opened, lease, statement, term, .. } = held;
+    let holder = Holder { vault, hosts, model, identity, signer, newest: lease, statement };
+    Ok((opened, Lease::hold(holder, term)?))
+}
+
+/// Made where it is missing, for this user alone, and named from the root: the loader has the same working directory, the
+/// person who reads `ready` may not.
+fn directory(path: &Path) -> Result<PathBuf, Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    let failed = |error| Failure::io(path.display(), &error);
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    path.canonicalize().map_err(failed)
+}
+
+/// The signals that ask for an end.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> Result<Self, Failure> {
+        let on = |kind| signal(kind).map_err(|error| Failure::io("signals can't be caught", &error));
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next of them.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}

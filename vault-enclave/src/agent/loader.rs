@@ -1,0 +1,208 @@
+//! `vault-enclave loader`: the child that does all that touches unit keys, and ends. What `ring` and `hpke` leave of a
+//! key in memory is gone with the process.
+
+use std::io::{self, BufRead, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use attestation::LeaseKey;
+use ledger::manifest::{Manifest, Selection};
+use ledger::policy::UnitCheck;
+use ledger::vault_file::VaultFile;
+use ring::rand::SystemRandom;
+use rustix::fs::{AtFlags, Gid, Uid};
+use rustix::process::Signal;
+use tokio::runtime::Runtime;
+use vault_proto::convert::{ChallengeFor, ChallengeRequest, ModelName};
+
+use super::attester::AgentTpm;
+use super::failure::Failure;
+use super::fetch::RemoteUnits;
+use super::job::{ADOPTED, Base64, Job, Loaded, Owner, Said};
+use super::progress::Progress;
+use super::remote::{Remote, RemoteError};
+use super::session::{Granted, Session, Wanted};
+use super::term::BootTime;
+use crate::open::{Destination, GrantedModel, OpenedModel};
+use crate::place::{Facts, judge};
+use crate::region::harden_process;
+use crate::tpm::silence_libtss2;
+
+/// A job names a vault file and a few keys.
+const JOB_BYTES_MAX: u64 = 1 << 20;
+/// How often a new challenge is asked for, where something moved or there was too much at once.
+const TRIES_MAX: u32 = 6;
+const TRY_AFTER: Duration = Duration::from_millis(250);
+/// Threads that receive: a connection is one task.
+const RECEIVERS: usize = 2;
+
+/// Runs one job from stdin.
+#[must_use]
+pub fn run() -> ExitCode {
+    match job() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Where the parent is gone, nobody needs to know.
+            let _ = say(&Said::Failed(failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn job() -> Result<(), Failure> {
+    harden_process()?;
+    // Nobody would wipe what is opened after the parent's death.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|errno| Failure::io("the parent's death can't be watched", &errno.into()))?;
+    silence_libtss2().map_err(|error| Failure::io("the loader can't be started again", &error))?;
+    let mut line = String::new();
+    let mut stdin = io::BufReader::new(io::Read::take(io::stdin(), JOB_BYTES_MAX));
+    stdin.read_line(&mut line).map_err(|error| Failure::io("no job", &error))?;
+    let job: Job = serde_json::from_str(&line).map_err(|error| Failure::new("job-malformed", error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RECEIVERS).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::io("no threads", &error))?;
+    let (model, loaded) = load(&job, &runtime)?;
+    say(&Said::Loaded(Box::new(loaded)))?;
+    line.clear();
+    match stdin.read_line(&mut line) {
+        Ok(_) if line.trim_end() == ADOPTED => model.leave(),
+        // The parent did not take over: wiped here.
+        _ => drop(model),
+    }
+    Ok(())
+}
+
+fn load(job: &Job, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> {
+    let vault = VaultFile::parse(&job.vault.0)?;
+    let selection = Selection::try_from(&job.units)?;
+    let name = ModelName { model: job.model.clone(), version: job.version.clone() };
+    let remote = runtime.block_on(job.hosts().connect())?;
+    let manifest = runtime.block_on(remote.manifest(name.clone()))?;
+    let wanted = Wanted {
+        vault: &vault,
+        rule: &job.rule,
+        model: &job.model,
+        version: &job.version,
+        manifest: &manifest,
+        selection: &selection,
+    };
+    let bytes = manifest.bytes_of(&manifest.select(&selection)?)?;
+    // Before anything is released: a grant that can't be used would count against the limits of the rule.
+    let facts = Facts::gather(&job.into)?;
+    let place = judge(&facts, bytes, job.insecure_plaintext_on_disk)?;
+    let destination = Destination::open(&job.into, place)?;
+
+    let (asked, granted) = ask(&wanted, job, &remote, runtime)?;
+    let source = RemoteUnits::new(remote.clone(), name, runtime.handle().clone());
+    let began = Instant::now();
+    let model = open(&manifest, &granted, &source, destination, bytes)?;
+    let seconds = began.elapsed().as_secs_f64();
+    if let Some(owner) = job.owner {
+        give(&model, &job.into, owner)?;
+    }
+    let loaded = Loaded {
+        statement: Base64(granted.lease.statement),
+        signature: Base64(granted.lease.signature.to_vec()),
+        asked,
+        entry: Base64(granted.entry),
+        index: granted.index,
+        host: remote.address().to_owned(),
+        files: model.files().count(),
+        bytes,
+        seconds,
+        place: place.to_string(),
+        insecure: place.is_insecure(),
+        huge: facts.mount.huge,
+    };
+    Ok((model, loaded))
+}
+
+/// From challenge to keys, again where something moved meanwhile. The TPM is closed afterwards.
+fn ask(wanted: &Wanted<'_>, job: &Job, remote: &Remote, runtime: &Runtime) -> Result<(BootTime, Granted), Failure> {
+    let identity = job.identity()?;
+    let lease_key = job.lease_key()?;
+    let tpm = identity.open()?;
+    let request = ChallengeRequest {
+        rule: job.rule.clone(),
+        model: job.model.clone(),
+        version: job.version.clone(),
+        action: ChallengeFor::Load(wanted.selection.clone()),
+        tpm: identity.tpm.clone(),
+    };
+    let mut tries = 1;
+    loop {
+        match exchange(wanted, &request, &tpm, &lease_key, remote, runtime) {
+            Err(Refused::Remote(error)) if error.is_try_again() && tries < TRIES_MAX => {
+                std::thread::sleep(TRY_AFTER * 2_u32.pow(tries));
+                tries += 1;
+            }
+            Err(Refused::Remote(error)) => return Err(error.into()),
+            Err(Refused::Here(failure)) => return Err(failure),
+            Ok(granted) => return Ok(granted),
+        }
+    }
+}
+
+enum Refused {
+    Remote(RemoteError),
+    Here(Failure),
+}
+
+fn exchange(
+    wanted: &Wanted<'_>,
+    request: &ChallengeRequest,
+    tpm: &AgentTpm<'_>,
+    lease_key: &LeaseKey,
+    remote: &Remote,
+    runtime: &Runtime,
+) -> Result<(BootTime, Granted), Refused> {
+    let here = |error: super::error::SessionError| Refused::Here(error.into());
+    let challenge = runtime.block_on(remote.challenge(request.clone())).map_err(Refused::Remote)?;
+    let (session, request) =
+        Session::start(wanted, challenge, tpm, lease_key.clone(), &SystemRandom::new()).map_err(here)?;
+    say(&Said::Asking { session: hex::encode(request.session) }).map_err(Refused::Here)?;
+    let asked = BootTime::now();
+    let grant = runtime.block_on(remote.release(request)).map_err(Refused::Remote)?;
+    Ok((asked, session.accept(grant).map_err(here)?))
+}
+
+fn open(
+    manifest: &Manifest,
+    granted: &Granted,
+    source: &RemoteUnits,
+    destination: Destination,
+    bytes: u64,
+) -> Result<OpenedModel, Failure> {
+    let verify_units = granted.statement.unit_check == UnitCheck::Hashed;
+    let model = GrantedModel { manifest, keys: &granted.keys, verify_units };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let progress = Progress::new(bytes);
+    let opened = model.open(source, destination, threads, &|passed| progress.add(passed));
+    progress.finish();
+    Ok(opened?)
+}
+
+/// Gives files and directories to the user whose command reads them, and the mount to that user last.
+fn give(model: &OpenedModel, into: &Path, owner: Owner) -> Result<(), Failure> {
+    let failed = |errno: rustix::io::Errno| Failure::io("the files can't be given to the user", &errno.into());
+    let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
+    for (_, file) in model.files() {
+        rustix::fs::fchown(file.as_fd(), uid, gid).map_err(failed)?;
+    }
+    for directory in model.directories() {
+        rustix::fs::chownat(model.directory().as_fd(), directory, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed)?;
+    }
+    rustix::fs::fchown(model.directory().as_fd(), uid, gid).map_err(failed)?;
+    tracing::debug!(into = %into.display(), uid = owner.uid, "files given");
+    Ok(())
+}
+
+fn say(said: &Said) -> Result<(), Failure> {
+    let line = serde_json::to_string(said).map_err(|error| Failure::new("loader-malformed", error))?;
+    let mut stdout = io::stdout().lock();
+    let written = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    written.map_err(|error| Failure::io("the parent does not listen", &error))
+}

@@ -1,0 +1,196 @@
+//! What `load` and `run` are told on the command line, and what it means.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use ledger::manifest::{Selection, UNITS_MAX};
+use ledger::names::{Group, Name, NameError, Version};
+use ledger::vault_file::{VAULT_FILE_BYTES_MAX, VaultFile};
+use vault_proto::convert::ModelName;
+use vault_proto::limits::GROUPS_MAX;
+
+use super::failure::Failure;
+use super::remote::Hosts;
+use crate::tpm::TctiConfig;
+
+/// Which model, from which vault, by which rule.
+#[derive(clap::Args, Debug)]
+pub struct ModelArgs {
+    /// Model and version, as in minilm@1.0.
+    #[arg(value_name = "MODEL@VERSION")]
+    model: ModelRef,
+    /// The vault file: the vault's id, keys and hosts. Take it from whoever made the vault, never from a host.
+    #[arg(long, value_name = "FILE")]
+    vault: PathBuf,
+    /// Release rule of the vault's policy [default: the one named like the model].
+    #[arg(long, value_name = "NAME")]
+    rule: Option<Name>,
+    /// Only units of this group, and headers. Can be given more than once.
+    #[arg(long, value_name = "GROUP", conflicts_with = "units")]
+    group: Vec<Group>,
+    /// Only these units, as in 0,3-5.
+    #[arg(long, value_name = "LIST")]
+    units: Option<UnitList>,
+    /// The TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321`.
+    #[arg(long, value_name = "TCTI", default_value = "device:/dev/tpmrm0", env = "WEIGHTVAULT_TPM")]
+    tpm: String,
+    /// Ask this host instead of those in the vault file: http://…, https://… or unix:/path. Can be given more than once.
+    #[arg(long, value_name = "URL")]
+    host: Vec<String>,
+    /// PEM of the authority that https hosts are checked by. No other authority is asked.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Keep the attestation key of this machine here, to start faster the next time. Not secret.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+/// The same with every file read.
+pub(super) struct Request {
+    pub(super) vault: VaultFile,
+    pub(super) hosts: Hosts,
+    pub(super) rule: Name,
+    pub(super) model: ModelName,
+    pub(super) selection: Selection,
+    pub(super) tcti: TctiConfig,
+    pub(super) state: Option<PathBuf>,
+}
+
+/// `MODEL@VERSION`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelRef(ModelName);
+
+/// Units by index: ascending, none twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitList(Vec<u32>);
+
+/// What is wrong with an argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArgumentError {
+    /// No `@`.
+    NoVersion,
+    /// A part of the name is none.
+    Name(NameError),
+    /// Not a number, or a range whose end comes before its start.
+    Units(String),
+    /// A unit that comes twice or out of order, or more than a model can have.
+    Order,
+}
+
+impl ModelArgs {
+    /// Reads the files that are named.
+    pub(super) fn request(&self) -> Result<Request, Failure> {
+        let vault = VaultFile::parse(&read(&self.vault, VAULT_FILE_BYTES_MAX)?)?;
+        let ca = self.ca.as_deref().map(read_text).transpose()?;
+        let addresses = if self.host.is_empty() { vault.hosts().to_vec() } else { self.host.clone() };
+        if self.group.len() > GROUPS_MAX {
+            return Err(Failure::new("too-many-groups", format!("a request names at most {GROUPS_MAX} groups")));
+        }
+        let selection = match &self.units {
+            Some(units) => Selection::Units(units.0.clone()),
+            None if self.group.is_empty() => Selection::All,
+            None => Selection::Groups(self.group.clone()),
+        };
+        Ok(Request {
+            vault,
+            hosts: Hosts { addresses, ca },
+            rule: self.rule.clone().unwrap_or_else(|| self.model.0.model.clone()),
+            model: self.model.0.clone(),
+            selection,
+            tcti: self.tpm.parse()?,
+            state: self.state.clone(),
+        })
+    }
+
+    /// The model's name.
+    pub(super) fn model(&self) -> &Name {
+        &self.model.0.model
+    }
+}
+
+fn read(path: &std::path::Path, max: usize) -> Result<Vec<u8>, Failure> {
+    let failed = |error| Failure::io(path.display(), &error);
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, max as u64 + 1), &mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+fn read_text(path: &std::path::Path) -> Result<String, Failure> {
+    const PEM_BYTES_MAX: usize = 256 << 10;
+    String::from_utf8(read(path, PEM_BYTES_MAX)?).map_err(|error| Failure::new("ca-malformed", error))
+}
+
+impl FromStr for ModelRef {
+    type Err = ArgumentError;
+
+    fn from_str(text: &str) -> Result<Self, ArgumentError> {
+        let (model, version) = text.split_once('@').ok_or(ArgumentError::NoVersion)?;
+        let model = Name::try_from(model.to_owned()).map_err(ArgumentError::Name)?;
+        let version = Version::try_from(version.to_owned()).map_err(ArgumentError::Name)?;
+        Ok(Self(ModelName { model, version }))
+    }
+}
+
+impl FromStr for UnitList {
+    type Err = ArgumentError;
+
+    fn from_str(text: &str) -> Result<Self, ArgumentError> {
+        let mut units = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let number = |text: &str| text.parse::<u32>().map_err(|_| ArgumentError::Units(part.to_owned()));
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last {
+                return Err(ArgumentError::Units(part.to_owned()));
+            }
+            // Before the range is made: a number can be large.
+            if last as usize >= UNITS_MAX || units.last().is_some_and(|before| *before >= first) {
+                return Err(ArgumentError::Order);
+            }
+            units.extend(first..=last);
+        }
+        Ok(Self(units))
+    }
+}
+
+impl fmt::Display for ArgumentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoVersion => f.write_str("want MODEL@VERSION, as in minilm@1.0"),
+            Self::Name(error) => error.fmt(f),
+            Self::Units(part) => write!(f, "{part:?} is not a unit or a range of units, as in 0,3-5"),
+            Self::Order => write!(f, "units are ascending, none twice, each below {UNITS_MAX}"),
+        }
+    }
+}
+
+impl std::error::Error for ArgumentError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_has_a_name_and_a_version() {
+        let parsed: ModelRef = "minilm@1.0".parse().unwrap();
+        assert_eq!((parsed.0.model.as_str(), parsed.0.version.as_str()), ("minilm", "1.0"));
+        assert_eq!("minilm".parse::<ModelRef>(), Err(ArgumentError::NoVersion));
+        for bad in ["@1", "minilm@", "MiniLM@1", "../x@1", "a@../x", "a@1@2"] {
+            assert!(matches!(bad.parse::<ModelRef>(), Err(ArgumentError::Name(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn units_are_numbers_and_ranges_in_order() {
+        assert_eq!("0,3-5,9".parse(), Ok(UnitList(vec![0, 3, 4, 5, 9])));
+        assert_eq!("7-7".parse(), Ok(UnitList(vec![7])));
+        for bad in ["", ",", "1,", "a", "5-3", "1-2-3", "-1", "1 ,2"] {
+            assert!(matches!(bad.parse::<UnitList>(), Err(ArgumentError::Units(_))), "{bad:?}");
+        }
+        for bad in ["1,1", "2,1", "1-4,3", "0-4294967295", "16384"] {
+            assert_eq!(bad.parse::<UnitList>(), Err(ArgumentError::Order), "{bad:?}");
+        }
+    }
+}

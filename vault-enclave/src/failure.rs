@@ -1,0 +1,216 @@
+//! What a person is told when a command failed: stable code, sentence, next step, exit code.
+
+use std::fmt::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use vault_proto::client::{CallError, ConnectError};
+
+use crate::publisher::PublisherError;
+use crate::seal::{SealError, SourceError};
+
+/// What a failure means for a caller: its exit code, the same as those of `vaultctl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A file, the network, the TPM: nothing was decided. Exit code 1.
+    Failed,
+    /// The command was given something that it can't use. Exit code 2, as for unknown arguments.
+    Usage,
+    /// The vault understood and refused. Exit code 3.
+    Refused,
+    /// Something that was checked does not hold: do not go on. Exit code 4.
+    NotVerified,
+}
+
+/// A failure, for a person and for a program. Nothing secret is ever part of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    kind: Kind,
+    code: String,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl Kind {
+    /// The exit code.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::NotVerified => 4,
+        }
+    }
+}
+
+impl Failure {
+    /// With a stable code and a sentence.
+    #[must_use]
+    pub fn new(kind: Kind, code: impl Into<String>, message: impl fmt::Display) -> Self {
+        Self { kind, code: code.into(), message: message.to_string(), request_id: None, next: None }
+    }
+
+    /// With what to do next.
+    #[must_use]
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+
+    /// A file or directory that the operating system would not give.
+    #[must_use]
+    pub fn file(verb: &str, path: &Path, error: &std::io::Error) -> Self {
+        Self::new(Kind::Failed, "file", format!("could not {verb} {}: {error}", path.display()))
+    }
+
+    /// What it means for a caller.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Stable name.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The sentence alone.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn next_step(&self) -> Option<&str> {
+        self.next.as_deref()
+    }
+
+    /// Tells it on standard error, as JSON or in words, and gives the exit code.
+    #[must_use]
+    pub fn report(&self, json: bool) -> ExitCode {
+        match serde_json::to_string_pretty(self) {
+            Ok(text) if json => eprintln!("{text}"),
+            _ => eprintln!("error: {}", plain(&self.to_string())),
+        }
+        ExitCode::from(self.kind.exit_code())
+    }
+}
+
+/// Text in which nothing steers a terminal: some of what is shown was written by a host.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut plain, char| {
+        // Control characters, and Unicode's characters that reorder or hide text.
+        let steers = char.is_control() && char != '\n'
+            || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        // Writing to a String does not fail.
+        let _ = if steers { write!(plain, "{}", char.escape_unicode()) } else { plain.write_char(char) };
+        plain
+    })
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.code)?;
+        for (label, text) in [("request", &self.request_id), ("next", &self.next)] {
+            if let Some(text) = text {
+                write!(f, "\n  {label}: {}", text.replace('\n', "\n    "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        Self {
+            kind: if error.is_refusal() { Kind::Refused } else { Kind::Failed },
+            code: error.code().to_owned(),
+            message: error.to_string(),
+            request_id: error.request_id().map(str::to_owned),
+            next: Some(error.next_step()),
+        }
+    }
+}
+
+impl From<Box<CallError>> for Failure {
+    fn from(error: Box<CallError>) -> Self {
+        (*error).into()
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let kind = if matches!(error, ConnectError::Address(_)) { Kind::Usage } else { Kind::Failed };
+        Self::new(kind, error.code(), &error).next(error.next_step())
+    }
+}
+
+/// Errors whose text says what to do.
+macro_rules! from {
+    ($($error:ty => $kind:ident),+ $(,)?) => { $(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::new(Kind::$kind, error.code(), error)
+            }
+        }
+    )+ };
+}
+
+from! {
+    crate::tpm::TctiError => Usage,
+    crate::tpm::TpmError => Failed,
+    vault_proto::convert::WireError => Failed,
+}
+
+impl From<PublisherError> for Failure {
+    fn from(error: PublisherError) -> Self {
+        Self::new(Kind::Usage, error.code(), error).next(
+            "give the key that the policy lists; a new one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 \
+             -out publisher.pem",
+        )
+    }
+}
+
+impl From<SealError> for Failure {
+    fn from(error: SealError) -> Self {
+        let next = match &error {
+            SealError::Source { error: SourceError::Io { .. }, .. } => "check the path, and that this user may read it",
+            SealError::Source { .. } => "seal a directory of regular files that nobody writes to",
+            SealError::Safetensors { .. } => "get the file again: its header is not that of a safetensors file",
+            SealError::Manifest(_) => "seal fewer or larger files; a model has at most 16,384 units",
+            SealError::Target { .. } => "make room, or name another place with --out DIR",
+            SealError::Secret(_) => "raise the limit on locked memory: ulimit -l unlimited",
+            SealError::Wrap(_) | SealError::Seal(_) | SealError::Sign(_) => "try again, and report it if it stays",
+        };
+        Self::new(Kind::Failed, error.code(), &error).next(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_and_what_next() {
+        let failure =
+            Failure::new(Kind::Refused, "publisher-unknown", "PublishModel was refused").next("first\nsecond");
+        assert_eq!(failure.to_string(), "PublishModel was refused (publisher-unknown)\n  next: first\n    second");
+        assert_eq!(failure.kind().exit_code(), 3);
+    }
+
+    #[test]
+    fn text_of_a_host_cannot_steer_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Kb\r\u{202e}\nä"), "a\\u{1b}[2Kb\\u{d}\\u{202e}\nä");
+    }
+}

@@ -1,0 +1,220 @@
+//! The keeper: holds the keys of a vault, verifies evidence itself, decides, logs, and only then wraps keys.
+//!
+//! ```text
+//! link (async) ─▶ queue ─▶ one thread: Keeper ─▶ Vault::batch ─▶ decide ▸ stage ▸ commit ▸ release
+//!      ▲                                            │
+//!      └──────────── store calls ◀──────────────────┘ entries, blobs and checkpoints on the host's disk
+//! ```
+//! A keeper is empty until it is given a core, in its ceremony until its genesis is committed, and then opens its vault
+//! at every start: it folds the log under its head, makes two counted commits, and serves. A failed commit closes the
+//! vault; the keeper folds the log anew, so that what it decides by is always what is durable.
+
+mod ceremony;
+mod challenges;
+mod clock;
+mod commit;
+mod denials;
+mod identity;
+mod link;
+mod models;
+mod refusal;
+mod service;
+mod start;
+mod vault;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ledger::genesis::Genesis;
+use vault_proto::v1::{self, keeper_call::Request, keeper_reply::Response};
+
+use crate::keeper_dir::KeeperDir;
+use crate::tpm::Tpm;
+use ceremony::Step;
+pub use link::{FRAME_BYTES_MAX, Link, Store, StoreError};
+pub use refusal::Refusal;
+use service::{Answer, Job, Keep};
+pub use service::{Queue, Requests, queue};
+pub use start::StartError;
+use vault::{Run, Vault};
+
+/// How long the keeper waits before it folds the log again after that failed.
+const REOPEN_AFTER: Duration = Duration::from_secs(2);
+
+/// A keeper and the phase that it is in.
+pub struct Keeper {
+    dir: Arc<KeeperDir>,
+    tpm: Tpm,
+    store: Store,
+    phase: Phase,
+}
+
+enum Phase {
+    /// No root yet.
+    Empty,
+    /// It has a core, and no committed genesis.
+    Ceremony(Run),
+    /// It has a head with entries, and must fold the log.
+    Closed { run: Run, why: String, retry: Instant },
+    /// It serves.
+    Open(Box<Vault>),
+    /// It can't go on; a restart begins anew.
+    Stopped(String),
+}
+
+impl Keeper {
+    /// Opens a keeper's directory: unseals its root and checks head and counter. The log comes with the host.
+    ///
+    /// # Errors
+    /// [`StartError`]: another boot state, another TPM, an older copy of the state, a damaged file.
+    pub fn open(dir: KeeperDir, tpm: Tpm, store: Store) -> Result<Self, StartError> {
+        let dir = Arc::new(dir);
+        let phase = match start::resume(&dir, &tpm)? {
+            None => Phase::Empty,
+            Some(run) if run.anchor.size() == 0 => Phase::Ceremony(run),
+            Some(run) => Phase::closed(run, "waiting for a host to attach", Instant::now()),
+        };
+        Ok(Self { dir, tpm, store, phase })
+    }
+
+    /// One word for the start-up line.
+    #[must_use]
+    pub fn phase(&self) -> &'static str {
+        match self.phase {
+            Phase::Empty => "empty",
+            Phase::Ceremony(_) => "ceremony",
+            Phase::Closed { .. } => "closed",
+            Phase::Open(_) => "open",
+            Phase::Stopped(_) => "stopped",
+        }
+    }
+
+    /// Replaces the phase by what `next` makes of it.
+    fn advance(&mut self, next: impl FnOnce(&mut Self, Phase) -> Phase) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Stopped("the keeper's thread failed".to_owned()));
+        self.phase = next(self, phase);
+    }
+
+    /// Folds the log, if it is time to try.
+    fn reopen(&mut self) {
+        self.advance(|keeper, phase| match phase {
+            Phase::Closed { run, retry, .. } if retry <= Instant::now() => match run.open(&keeper.store) {
+                Ok(vault) => {
+                    tracing::info!("the vault is open");
+                    Phase::Open(Box::new(vault))
+                }
+                Err(error) => {
+                    tracing::warn!(code = error.code(), %error, "the vault can't be opened");
+                    keeper.resume(&error.to_string())
+                }
+            },
+            phase => phase,
+        });
+    }
+
+    /// The run as its durable state is: a commit that failed may have moved head and counter.
+    fn resume(&self, why: &str) -> Phase {
+        match start::resume(&self.dir, &self.tpm) {
+            Ok(Some(run)) if run.anchor.size() == 0 => Phase::Ceremony(run),
+            Ok(Some(run)) => Phase::closed(run, why, Instant::now() + REOPEN_AFTER),
+            Ok(None) => Phase::Stopped("the keeper's directory was emptied while it ran".to_owned()),
+            Err(error) => {
+                tracing::error!(code = error.code(), %error, "the keeper stops");
+                Phase::Stopped(error.to_string())
+            }
+        }
+    }
+
+    /// A request to a keeper that is not open.
+    fn answer(&mut self, request: Request) -> Answer {
+        match (&self.phase, request) {
+            (Phase::Empty, Request::InitKeeper(request)) => self.init(&request),
+            (Phase::Empty, Request::Status(_)) => Ok(status("empty", "no core was given: see `vaultctl init`")),
+            (Phase::Empty, _) => {
+                Err(Refusal::unavailable("keeper-empty", "this keeper was given no core yet: see `vaultctl init`"))
+            }
+            (Phase::Ceremony(run), request) => match run.before_genesis(request) {
+                Step::Answer(answer) => answer,
+                Step::Begin(genesis) => self.begin(*genesis),
+            },
+            (Phase::Closed { why, .. }, Request::Status(_)) => Ok(status("closed", why)),
+            (Phase::Closed { why, .. }, _) => Err(Refusal::unavailable("vault-closed", why)),
+            (Phase::Stopped(why), Request::Status(_)) => Ok(status("stopped", why)),
+            (Phase::Stopped(why), _) => Err(Refusal::unavailable("keeper-stopped", why)),
+            (Phase::Open(_), _) => Err(Refusal::stopping()),
+        }
+    }
+
+    fn init(&mut self, request: &v1::InitKeeperRequest) -> Answer {
+        let run = start::begin(&self.dir, &self.tpm, &request.core)?;
+        let identity = run.identity();
+        self.phase = Phase::Ceremony(run);
+        Ok(Response::InitKeeper(v1::InitKeeperResponse { identity: Some(identity.into()) }))
+    }
+
+    fn begin(&mut self, genesis: Genesis) -> Answer {
+        let vault_id = genesis.vault_id().as_bytes().to_vec();
+        let mut answer = Err(Refusal::stopping());
+        self.advance(|keeper, phase| {
+            let Phase::Ceremony(run) = phase else { return phase };
+            match run.open_genesis(genesis, &keeper.store) {
+                Ok(vault) => {
+                    answer = Ok(Response::SubmitGenesis(v1::SubmitGenesisResponse { vault_id }));
+                    Phase::Open(Box::new(vault))
+                }
+                Err(error) => {
+                    answer = Err(Refusal::unavailable(error.code(), &error));
+                    keeper.resume(&error.to_string())
+                }
+            }
+        });
+        answer
+    }
+
+    /// A failed commit closes the vault: the state that was decided on is not the one that is durable.
+    fn closed_by(&mut self, error: &dyn std::fmt::Display) {
+        tracing::warn!(%error, "a commit failed: the log is folded anew");
+        let why = error.to_string();
+        self.advance(|keeper, phase| match phase {
+            Phase::Open(_) => keeper.resume(&why),
+            phase => phase,
+        });
+    }
+}
+
+impl Keep for Keeper {
+    fn tick(&mut self) {
+        self.reopen();
+        if let Phase::Open(vault) = &mut self.phase
+            && let Err(error) = vault.tick()
+        {
+            self.closed_by(&error);
+        }
+    }
+
+    fn batch(&mut self, jobs: Vec<Job>) {
+        self.reopen();
+        let mut jobs = jobs.into_iter();
+        // Before the vault is open, requests are rare and each may change the phase.
+        while !matches!(self.phase, Phase::Open(_)) {
+            let Some(Job { request, reply }) = jobs.next() else { return };
+            let _ = reply.send(self.answer(request));
+        }
+        if let Phase::Open(vault) = &mut self.phase
+            && let Err(error) = vault.batch(jobs.collect())
+        {
+            self.closed_by(&error);
+        }
+    }
+}
+
+impl Phase {
+    fn closed(run: Run, why: &str, retry: Instant) -> Self {
+        Self::Closed { run, why: why.to_owned(), retry }
+    }
+}
+
+fn status(state: &str, reason: &str) -> Response {
+    let (state, reason) = (state.to_owned(), reason.to_owned());
+    Response::Status(v1::StatusResponse { state, reason, ..v1::StatusResponse::default() })
+}

@@ -1,0 +1,132 @@
+//! One commit: what must be durable, in which order, before anything leaves the keeper (DESIGN: "The log is the state").
+
+use attestation::Sha256Digest;
+use ledger::release_log::Writer;
+use vault_proto::v1::{AppendLog, GetBlob, PutBlob, PutCheckpoint, ReadLog, store_call::Call, store_result};
+
+use super::link::{Store, StoreError};
+use crate::head::{Anchor, AnchorError};
+use crate::vault_keys::{VaultKeys, VaultKeysError};
+
+/// Entries in one `ReadLog`.
+const READ_ENTRIES_MAX: u32 = 1024;
+
+/// Why a commit did not happen. Whatever it was, the keeper stops and folds the log anew.
+#[derive(Debug)]
+pub(super) enum CommitError {
+    /// The host's disk.
+    Store(StoreError),
+    /// Head or counter.
+    Anchor(AnchorError),
+    /// A key of the vault.
+    Keys(VaultKeysError),
+}
+
+impl std::fmt::Display for CommitError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Anchor(error) => error.fmt(f),
+            Self::Keys(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CommitError {}
+
+/// Writes commits: blobs and entries to the host, head and counter to the keeper's own disk and TPM.
+pub(super) struct Committer<'a> {
+    /// The host.
+    pub store: &'a Store,
+    /// Head and counter.
+    pub anchor: &'a mut Anchor,
+    /// Signs the checkpoint.
+    pub keys: &'a VaultKeys,
+    /// Durable before the entries that name them.
+    pub blobs: Vec<Vec<u8>>,
+}
+
+impl Writer for Committer<'_> {
+    type Error = CommitError;
+
+    fn append(&mut self, first: u64, entries: &[Vec<u8>]) -> Result<(), CommitError> {
+        let blobs = std::mem::take(&mut self.blobs);
+        if !blobs.is_empty() {
+            self.store.write_all(blobs.into_iter().map(put_blob).collect()).map_err(CommitError::Store)?;
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let call = Call::AppendLog(AppendLog { first, entries: entries.to_vec() });
+        self.store.write_all(vec![call]).map_err(CommitError::Store)
+    }
+
+    fn commit(&mut self, size: u64, root: [u8; 32]) -> Result<(), CommitError> {
+        self.anchor.commit(size, root).map_err(CommitError::Anchor)
+    }
+
+    fn sign(&mut self, note_body: &str) -> Result<[u8; 64], CommitError> {
+        self.keys.sign_log(note_body.as_bytes()).map_err(CommitError::Keys)
+    }
+
+    fn publish(&mut self, checkpoint: &str, size: u64) -> Result<(), CommitError> {
+        let call = Call::PutCheckpoint(PutCheckpoint { checkpoint: checkpoint.to_owned(), size });
+        self.store.write_all(vec![call]).map_err(CommitError::Store)
+    }
+}
+
+impl Store {
+    /// Stores blobs durably, outside a commit.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_blobs(&self, blobs: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        self.write_all(blobs.into_iter().map(put_blob).collect())
+    }
+
+    /// Reads a blob and compares its digest: the host may answer anything.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn blob(&self, digest: Sha256Digest) -> Result<Vec<u8>, StoreError> {
+        let call = Call::GetBlob(GetBlob { digest: digest.as_bytes().to_vec() });
+        match self.call_all(vec![call])?.pop() {
+            Some(store_result::Result::Blob(blob)) if Sha256Digest::of(&blob) == digest => Ok(blob),
+            Some(store_result::Result::Blob(_)) => Err(StoreError::WrongDigest),
+            _ => Err(StoreError::WrongAnswer),
+        }
+    }
+
+    /// Reads the first `size` entries in order; the caller compares the root that they make.
+    ///
+    /// # Errors
+    /// What `take` says, or [`StoreError`]; [`StoreError::WrongAnswer`] where the host has fewer.
+    pub fn read_log<E: From<StoreError>>(
+        &self,
+        size: u64,
+        mut take: impl FnMut(Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut next = 0;
+        while next < size {
+            let left = u32::try_from(size - next).unwrap_or(u32::MAX);
+            let call = Call::ReadLog(ReadLog { first: next, count: left.min(READ_ENTRIES_MAX) });
+            let entries = match self.call_all(vec![call])?.pop() {
+                Some(store_result::Result::Entries(list)) => list.entries,
+                _ => return Err(StoreError::WrongAnswer.into()),
+            };
+            // An empty answer would loop for ever; more than asked is not what was asked.
+            if entries.is_empty() || entries.len() as u64 > size - next {
+                return Err(StoreError::ShortLog { wanted: size, has: next }.into());
+            }
+            for entry in entries {
+                take(entry)?;
+                next += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn put_blob(blob: Vec<u8>) -> Call {
+    Call::PutBlob(PutBlob { digest: Sha256Digest::of(&blob).as_bytes().to_vec(), blob })
+}

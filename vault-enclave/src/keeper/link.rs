@@ -1,0 +1,232 @@
+//! The keeper's end of the link: the host dials, requests come down one stream, store calls go back up it.
+//!
+//! This file and `main.rs` are the keeper's only async code. Everything behind it is one thread with a bounded queue
+//! ([`super::service`]), so that decisions have one order.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+use vault_proto::v1::{
+    self, AttachRequest, AttachResponse, KeeperReply, StoreCall, StoreResult, attach_request, attach_response,
+    keeper_link_server, keeper_reply, store_result,
+};
+
+use super::refusal::Refusal;
+use super::service::{Job, Requests};
+
+/// Frames that may wait for the host to read them.
+const FRAMES_QUEUED_MAX: usize = 1024;
+/// Largest frame in either direction: an `AppendLog` of 8 MiB, or a manifest of 8 MiB with its signature, and room.
+pub const FRAME_BYTES_MAX: usize = 20 << 20;
+/// How long the keeper waits for the host's disk.
+const STORE_CALL_SECS: u64 = 30;
+
+/// The link as a tonic service.
+#[derive(Clone)]
+pub struct Link {
+    requests: Requests,
+    store: Store,
+}
+
+impl Link {
+    /// Relays to `requests`; `store` is what the keeper calls.
+    #[must_use]
+    pub fn new(requests: Requests, store: Store) -> Self {
+        Self { requests, store }
+    }
+}
+
+#[tonic::async_trait]
+impl keeper_link_server::KeeperLink for Link {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<AttachResponse, Status>> + Send>>;
+
+    async fn attach(&self, request: Request<Streaming<AttachRequest>>) -> Result<Response<Self::AttachStream>, Status> {
+        let (frames, outgoing) = mpsc::channel(FRAMES_QUEUED_MAX);
+        let attachment = self.store.attach(frames.clone());
+        self.requests.attached();
+        tracing::info!(attachment, "host attached");
+        let link = self.clone();
+        tokio::spawn(async move {
+            link.read(request.into_inner(), frames).await;
+            link.store.detach(attachment);
+            tracing::info!(attachment, "host detached");
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
+    }
+}
+
+impl Link {
+    /// Reads frames until the host goes away.
+    async fn read(&self, mut incoming: Streaming<AttachRequest>, frames: mpsc::Sender<AttachResponse>) {
+        while let Ok(Some(frame)) = incoming.message().await {
+            match frame.kind {
+                Some(attach_request::Kind::StoreResult(result)) => self.store.answer(frame.id, result),
+                Some(attach_request::Kind::Call(call)) => self.relay(frame.id, call, frames.clone()),
+                // A frame of an unknown kind asks for nothing that could be answered.
+                None => {}
+            }
+        }
+    }
+
+    /// Queues one request and sends its answer when there is one.
+    fn relay(&self, id: u64, call: v1::KeeperCall, frames: mpsc::Sender<AttachResponse>) {
+        let (reply, answer) = oneshot::channel();
+        let queued = match call.request {
+            Some(request) => self.requests.push(Job { request, reply }),
+            None => Err(Refusal::malformed("request-missing", "the call holds no request")),
+        };
+        tokio::spawn(async move {
+            let response = match queued {
+                Ok(()) => answer.await.unwrap_or_else(|_| Err(Refusal::stopping())),
+                Err(refusal) => Err(refusal),
+            };
+            let response = response.unwrap_or_else(|refusal| keeper_reply::Response::Refusal(refusal.into()));
+            let reply = KeeperReply { response: Some(response) };
+            // The host may be gone; then there is nobody to tell.
+            let _ = frames.send(AttachResponse { id, kind: Some(attach_response::Kind::Reply(reply)) }).await;
+        });
+    }
+}
+
+/// The host's disk, as the keeper's thread sees it: blocking calls with a deadline.
+///
+/// Nothing that comes back is trusted: entries are hashed against the head, blobs against their digest.
+#[derive(Clone, Default)]
+pub struct Store {
+    inner: Arc<StoreInner>,
+}
+
+#[derive(Default)]
+struct StoreInner {
+    attachment: Mutex<Option<Attachment>>,
+    next: AtomicU64,
+}
+
+struct Attachment {
+    number: u64,
+    frames: mpsc::Sender<AttachResponse>,
+    waiting: HashMap<u64, std::sync::mpsc::SyncSender<StoreResult>>,
+}
+
+/// Why the host's disk did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreError {
+    /// No host is attached.
+    Detached,
+    /// The host did not answer in time.
+    Timeout,
+    /// The host answered with something else than was asked for.
+    WrongAnswer,
+    /// The bytes do not have the digest that was asked for.
+    WrongDigest,
+    /// The host's log ends before the keeper's head: an older copy, or entries were lost.
+    ShortLog {
+        /// Entries under the head.
+        wanted: u64,
+        /// Entries that the host has.
+        has: u64,
+    },
+    /// What the host says went wrong.
+    Host(String),
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Detached => write!(f, "no host is attached: start vault-host with this keeper's address"),
+            Self::Timeout => write!(f, "the host did not answer a store call within {STORE_CALL_SECS} s"),
+            Self::WrongAnswer => write!(f, "the host answered a store call with another kind of answer"),
+            Self::WrongDigest => write!(f, "the host returned bytes with another digest"),
+            Self::ShortLog { wanted, has } => {
+                write!(f, "the host's log has {has} entries, the keeper's head covers {wanted}: restore the newest log")
+            }
+            Self::Host(why) => write!(f, "the host could not store or read: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl Store {
+    /// Makes all calls at once and waits for every answer.
+    ///
+    /// # Errors
+    /// The first call that failed; the others may have been done.
+    pub(super) fn call_all(&self, calls: Vec<v1::store_call::Call>) -> Result<Vec<store_result::Result>, StoreError> {
+        let mut receivers = Vec::with_capacity(calls.len());
+        for call in calls {
+            receivers.push(self.send(call)?);
+        }
+        let deadline = std::time::Instant::now() + Duration::from_secs(STORE_CALL_SECS);
+        let mut results = Vec::with_capacity(receivers.len());
+        for receiver in receivers {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            let result = receiver.recv_timeout(left).map_err(|error| match error {
+                std::sync::mpsc::RecvTimeoutError::Timeout => StoreError::Timeout,
+                std::sync::mpsc::RecvTimeoutError::Disconnected => StoreError::Detached,
+            })?;
+            match result.result.ok_or(StoreError::WrongAnswer)? {
+                store_result::Result::Error(why) => return Err(StoreError::Host(why)),
+                result => results.push(result),
+            }
+        }
+        Ok(results)
+    }
+
+    /// Makes calls whose only good answer is `done`.
+    ///
+    /// # Errors
+    /// As [`Self::call_all`], and [`StoreError::WrongAnswer`].
+    pub(super) fn write_all(&self, calls: Vec<v1::store_call::Call>) -> Result<(), StoreError> {
+        let all_done = self.call_all(calls)?.iter().all(|result| matches!(result, store_result::Result::Done(true)));
+        if all_done { Ok(()) } else { Err(StoreError::WrongAnswer) }
+    }
+
+    fn send(&self, call: v1::store_call::Call) -> Result<std::sync::mpsc::Receiver<StoreResult>, StoreError> {
+        let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let frames = {
+            let mut guard = self.lock();
+            let attachment = guard.as_mut().ok_or(StoreError::Detached)?;
+            attachment.waiting.insert(id, sender);
+            attachment.frames.clone()
+        };
+        let call = StoreCall { call: Some(call) };
+        let frame = AttachResponse { id, kind: Some(attach_response::Kind::StoreCall(call)) };
+        frames.blocking_send(frame).map_err(|_| StoreError::Detached)?;
+        Ok(receiver)
+    }
+
+    fn attach(&self, frames: mpsc::Sender<AttachResponse>) -> u64 {
+        let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
+        // Dropping the old attachment disconnects whoever waits on it.
+        *self.lock() = Some(Attachment { number, frames, waiting: HashMap::new() });
+        number
+    }
+
+    fn detach(&self, number: u64) {
+        let mut guard = self.lock();
+        if guard.as_ref().is_some_and(|attachment| attachment.number == number) {
+            *guard = None;
+        }
+    }
+
+    fn answer(&self, id: u64, result: StoreResult) {
+        let waiter = self.lock().as_mut().and_then(|attachment| attachment.waiting.remove(&id));
+        if let Some(waiter) = waiter {
+            // Whoever waited may have given up.
+            let _ = waiter.try_send(result);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Attachment>> {
+        // The map stays whole whatever a panicking holder did: each operation on it is one call.
+        self.inner.attachment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

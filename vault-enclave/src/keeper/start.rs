@@ -1,0 +1,122 @@
+//! From a directory and a TPM to a run: made once, in the ceremony, and resumed at every start.
+
+use std::sync::Arc;
+
+use attestation::UnixTime;
+use ledger::genesis::{Core, GenesisError};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::clock::Clock;
+use super::identity::{KeeperTpm, check_tpm};
+use super::refusal::Refusal;
+use super::vault::Run;
+use crate::derive::KeeperContext;
+use crate::head::{Anchor, AnchorError};
+use crate::keeper_dir::{KeeperDir, KeeperDirError};
+use crate::root::{self, RootError};
+use crate::tpm::Tpm;
+use crate::vault_keys::{VaultKeys, VaultKeysError};
+
+/// File of the core in the keeper's directory.
+const CORE_FILE: &str = "core";
+
+/// Why a keeper does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The root could not be had.
+    Root(RootError),
+    /// Head or counter.
+    Anchor(AnchorError),
+    /// The directory.
+    Dir(KeeperDirError),
+    /// The TPM.
+    Tpm(Refusal),
+    /// The keys could not be derived.
+    Keys(VaultKeysError),
+    /// There is a root, but no core beside it.
+    CoreMissing,
+    /// The core is not the one in the head.
+    CoreChanged,
+    /// The core can't be read.
+    Core(GenesisError),
+}
+
+impl StartError {
+    /// Stable name of the refusal.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Root(error) => error.code(),
+            Self::Anchor(error) => error.code(),
+            Self::Dir(error) => error.code(),
+            Self::Tpm(error) => error.code(),
+            Self::Keys(error) => error.code(),
+            Self::CoreMissing => "core-missing",
+            Self::CoreChanged => "core-changed",
+            Self::Core(error) => error.code(),
+        }
+    }
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Root(error) => error.fmt(f),
+            Self::Anchor(error) => error.fmt(f),
+            Self::Dir(error) => error.fmt(f),
+            Self::Tpm(error) => error.fmt(f),
+            Self::Keys(error) => error.fmt(f),
+            Self::CoreMissing => f.write_str(
+                "the keeper's directory has a root but no core: its ceremony was cut short. Clear the directory to begin again",
+            ),
+            Self::CoreChanged => f.write_str("the core in the keeper's directory is not the one that it was given"),
+            Self::Core(error) => write!(f, "the core in the keeper's directory: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Makes root, AK, counter and instance under a core, once.
+///
+/// # Errors
+/// The core's own, a TPM that the core's policy does not allow, or what TPM and disk say.
+pub(super) fn begin(dir: &Arc<KeeperDir>, tpm: &Tpm, core_bytes: &[u8]) -> Result<Run, Refusal> {
+    let core = Core::parse(core_bytes).map_err(|error| Refusal::malformed(error.code(), error))?;
+    let rng = SystemRandom::new();
+    let pcrs = core.policy().keeper().pcrs.selection();
+    // A TPM that the policy does not allow gets no root: the next core begins from nothing.
+    check_tpm(tpm, &tpm.ek_certificates().wait()?, core.policy(), Clock.now(UnixTime(0)))?;
+    let root = root::create(dir, tpm, pcrs, &rng).map_err(|error| Refusal::unavailable(error.code(), error))?;
+    let keeper_tpm = KeeperTpm::new(tpm.clone(), root.ak.clone())?;
+    let mut instance = [0; 32];
+    rng.fill(&mut instance).map_err(|_| Refusal::unavailable("random", "the system gave no random bytes"))?;
+    let context = KeeperContext { instance, core: core.digest() };
+    let keys = VaultKeys::derive(&root.root, &context)?;
+    dir.replace(CORE_FILE, core_bytes).map_err(|error| Refusal::unavailable(error.code(), error))?;
+    let anchor = Anchor::create(Arc::clone(dir), tpm.clone(), &root.root, core.anti_rollback(), Some(context))
+        .map_err(|error| Refusal::unavailable(error.code(), error))?;
+    Ok(Run { core, keys, instance, tpm: keeper_tpm, anchor })
+}
+
+/// What the directory holds; `None` where it is empty.
+///
+/// # Errors
+/// [`StartError`].
+pub(super) fn resume(dir: &Arc<KeeperDir>, tpm: &Tpm) -> Result<Option<Run>, StartError> {
+    let root = match root::open(dir, tpm) {
+        Ok(root) => root,
+        Err(RootError::Absent) => return Ok(None),
+        Err(error) => return Err(StartError::Root(error)),
+    };
+    let anchor = Anchor::open(Arc::clone(dir), tpm.clone(), &root.root).map_err(StartError::Anchor)?;
+    let context = anchor.context().ok_or(StartError::CoreMissing)?;
+    let core = dir.read(CORE_FILE).map_err(StartError::Dir)?.ok_or(StartError::CoreMissing)?;
+    let core = Core::parse(&core).map_err(StartError::Core)?;
+    if core.digest() != context.core {
+        return Err(StartError::CoreChanged);
+    }
+    let keys = VaultKeys::derive(&root.root, &context).map_err(StartError::Keys)?;
+    let tpm = KeeperTpm::new(tpm.clone(), root.ak).map_err(StartError::Tpm)?;
+    Ok(Some(Run { core, keys, instance: context.instance, tpm, anchor }))
+}

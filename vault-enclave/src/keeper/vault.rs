@@ -1,0 +1,235 @@
+//! The vault of a keeper that has a genesis: the state, the log, and what decides on them.
+//!
+//! A request is answered at once, or it stages entries and is answered after the commit that makes them durable.
+
+mod load;
+mod open;
+mod provision;
+mod renew;
+mod status;
+
+use attestation::{Sha256Digest, Trust, UnixTime};
+use ledger::entry::Entry;
+use ledger::genesis::Genesis;
+use ledger::release_log::{Batch, Log, LogError, Loggable, Ticket};
+use ledger::state::State;
+use ring::rand::SystemRandom;
+use tokio::sync::oneshot;
+use vault_proto::v1::{self, keeper_call::Request, keeper_reply::Response};
+
+use super::challenges::{Challenges, SessionId};
+use super::clock::Clock;
+use super::commit::{CommitError, Committer};
+use super::denials::Denials;
+use super::identity::KeeperTpm;
+use super::link::Store;
+use super::models::Models;
+use super::refusal::Refusal;
+use super::service::{Answer, Job};
+use crate::head::Anchor;
+use crate::vault_keys::VaultKeys;
+
+pub(super) use open::{OpenError, Run};
+use renew::Renewals;
+pub(super) use status::anti_rollback;
+
+/// Everything that one run of a keeper holds.
+pub(super) struct Vault {
+    genesis: Genesis,
+    keys: VaultKeys,
+    tpm: KeeperTpm,
+    tier: Trust,
+    store: Store,
+    anchor: Anchor,
+    log: Log,
+    /// The fold over all entries, the staged ones included: the next decision sees the one before.
+    state: State,
+    models: Models,
+    challenges: Challenges,
+    denials: Denials,
+    renewals: Renewals,
+    clock: Clock,
+    rng: SystemRandom,
+    pending: Pending,
+}
+
+/// What waits for the next commit.
+#[derive(Default)]
+struct Pending {
+    /// Durable before the entries.
+    blobs: Vec<Vec<u8>>,
+    batch: Batch,
+    waiting: Vec<Waiting>,
+}
+
+type Reply = oneshot::Sender<Answer>;
+/// Makes the answer of a request out of what was committed.
+type Finish = Box<dyn FnOnce(&mut Vault) -> Answer + Send>;
+
+struct Waiting {
+    reply: Reply,
+    session: Option<SessionId>,
+    finish: Finish,
+}
+
+/// What a handler comes to.
+#[expect(clippy::large_enum_variant, reason = "one at a time, consumed at once")]
+enum Outcome {
+    /// Nothing to write.
+    Now(Answer),
+    /// After the commit.
+    AfterCommit(Finish),
+}
+
+impl Vault {
+    /// Answers a batch; its entries share one commit.
+    ///
+    /// # Errors
+    /// The commit failed: nothing of it was answered but with a refusal, and the vault must be opened anew.
+    pub(super) fn batch(&mut self, jobs: Vec<Job>) -> Result<(), LogError<CommitError>> {
+        for job in jobs {
+            self.handle(job);
+        }
+        self.commit()
+    }
+
+    /// What is due by time alone: the deny summary, and renewals that no commit counted yet.
+    ///
+    /// # Errors
+    /// As [`Self::batch`].
+    pub(super) fn tick(&mut self) -> Result<(), LogError<CommitError>> {
+        let now = self.now();
+        if let Some(summary) = self.denials.due(now) {
+            self.stage_quietly(&Entry::DenySummary(summary));
+        }
+        self.stage_due_renewals();
+        self.commit()
+    }
+
+    fn handle(&mut self, job: Job) {
+        let Job { request, reply } = job;
+        match request {
+            Request::ReleaseKeys(request) => self.release_keys(request, reply),
+            Request::RenewLease(request) => self.renew_lease(request, reply),
+            request => {
+                let outcome = self.answer(request).unwrap_or_else(|refusal| Outcome::Now(Err(refusal)));
+                self.settle(outcome, None, reply);
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Result<Outcome, Refusal> {
+        match request {
+            Request::GetChallenge(request) => self.get_challenge(request),
+            Request::EndLease(request) => self.end_lease(request),
+            Request::GetKeeperIdentity(_) => Ok(Outcome::Now(Ok(self.identity()))),
+            Request::GetKeeperEvidence(request) => self.keeper_evidence(request),
+            Request::PublishModel(request) => self.publish_model(request),
+            Request::SubmitPolicy(request) => self.submit_policy(request),
+            Request::SubmitApproval(request) => self.submit_approval(request),
+            Request::Status(_) => Ok(Outcome::Now(Ok(self.status()))),
+            // The same again gets the same answer: a caller may not have seen the first.
+            Request::InitKeeper(request) if Sha256Digest::of(&request.core) == self.genesis.core().digest() => {
+                Ok(Outcome::Now(Ok(self.initialised())))
+            }
+            Request::SubmitGenesis(request) if Sha256Digest::of(&request.genesis) == self.vault_id() => {
+                let vault_id = self.vault_id().as_bytes().to_vec();
+                Ok(Outcome::Now(Ok(Response::SubmitGenesis(v1::SubmitGenesisResponse { vault_id }))))
+            }
+            Request::InitKeeper(_) | Request::SubmitGenesis(_) => {
+                Err(Refusal::denied("vault-exists", "this keeper has a genesis: it can't be given another"))
+            }
+            Request::ReleaseKeys(_) | Request::RenewLease(_) => unreachable!("handled by session"),
+        }
+    }
+
+    /// Sends an answer, or lets it wait for the commit.
+    fn settle(&mut self, outcome: Outcome, session: Option<SessionId>, reply: Reply) {
+        match outcome {
+            Outcome::Now(answer) => {
+                if let Err(refusal) = &answer {
+                    self.denials.count(refusal.code());
+                }
+                self.send(answer, session, reply);
+            }
+            Outcome::AfterCommit(finish) => self.pending.waiting.push(Waiting { reply, session, finish }),
+        }
+    }
+
+    fn send(&mut self, answer: Answer, session: Option<SessionId>, reply: Reply) {
+        if let Some(session) = session {
+            self.challenges.answered(session, &answer);
+        }
+        // The caller may be gone; what was decided stays.
+        let _ = reply.send(answer);
+    }
+
+    /// Applies an entry to the pending state and stages the decision behind it, which its commit turns into `Logged`.
+    fn stage<T: Loggable>(&mut self, decision: T) -> Result<Ticket<T>, Refusal> {
+        if self.pending.batch.is_full() {
+            return Err(Refusal::busy("batch-full", "too much waits for one commit: try again"));
+        }
+        let entry = decision.entry_bytes();
+        self.state.apply(self.state.size(), &entry).map_err(|error| Refusal::denied(error.code(), error))?;
+        self.pending.batch.stage(decision).map_err(|error| Refusal::unavailable(error.code(), error))
+    }
+
+    /// Stages an entry that no decision waits behind.
+    fn stage_entry(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        let bytes = entry.encode().map_err(|error| Refusal::denied(error.code(), error))?;
+        self.stage(Plain(bytes)).map(drop)
+    }
+
+    /// Stages an entry that nobody waits for. The fold refuses none that this file makes; if it did, it is not written.
+    fn stage_quietly(&mut self, entry: &Entry) {
+        if let Err(refusal) = self.stage_entry(entry) {
+            tracing::error!(%refusal, "an entry of the keeper's own was not written");
+        }
+    }
+
+    /// Makes everything staged durable, then answers who waits. Nothing staged: nothing done.
+    fn commit(&mut self) -> Result<(), LogError<CommitError>> {
+        let Pending { blobs, batch, waiting } = std::mem::take(&mut self.pending);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mut committer = Committer { store: &self.store, anchor: &mut self.anchor, keys: &self.keys, blobs };
+        let committed = self.log.commit(batch, &mut committer);
+        for Waiting { reply, session, finish } in waiting {
+            let answer = match &committed {
+                Ok(_) => finish(self),
+                Err(_) => Err(Refusal::unavailable("commit-failed", "the log could not be written: try again")),
+            };
+            self.send(answer, session, reply);
+        }
+        committed.map(drop)
+    }
+
+    /// Never before the last entry.
+    fn now(&mut self) -> UnixTime {
+        self.clock.now(self.state.time())
+    }
+
+    fn vault_id(&self) -> Sha256Digest {
+        self.genesis.vault_id()
+    }
+
+    /// The open vault of the state.
+    ///
+    /// # Errors
+    /// `vault-not-open` before the last approver of the genesis has signed.
+    fn opened(&self) -> Result<&ledger::state::Vault, Refusal> {
+        self.state.vault().ok_or_else(|| {
+            Refusal::unavailable("vault-not-open", "approvers of the genesis are missing: see `vaultctl init status`")
+        })
+    }
+}
+
+/// Exact bytes of an entry.
+struct Plain(Vec<u8>);
+
+impl Loggable for Plain {
+    fn entry_bytes(&self) -> Vec<u8> {
+        self.0.clone()
+    }
+}

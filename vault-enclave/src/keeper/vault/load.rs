@@ -1,0 +1,236 @@
+//! The load action: challenge, evidence, decision, entry, and only after the commit the keys.
+
+use std::time::Instant;
+
+use attestation::{ActivationSecret, EndorsedTpm, LoadChallenge, RenewChallenge, Sha256Digest, UnixTime, verify_tpm};
+use ledger::decide::{Denial, EvidencedGrant, ReleaseGrant, decide};
+use ledger::lease::{LeaseStatement, grant_message};
+use ledger::manifest::Selection;
+use ledger::names::{Name, Version};
+use ledger::release_log::Logged;
+use ledger::state::LoggedManifest;
+use prost::Message;
+use ring::rand::SecureRandom;
+use vault_proto::convert::{Challenge, ChallengeFor, ChallengeRequest, Grant, ReleaseRequest, SignedLease};
+use vault_proto::v1::{self, keeper_reply::Response};
+
+use super::{Outcome, Reply, Vault};
+use crate::derive::ModelContext;
+use crate::keeper::challenges::{Asked, CHALLENGE_TTL_SECS, Pending, Redemption, SessionId};
+use crate::keeper::refusal::Refusal;
+use crate::keeper::service::Answer;
+use crate::record;
+use crate::unit_keys::UnitKeys;
+use crate::wrap::{GrantInfo, wrap_unit_keys};
+
+impl Vault {
+    /// Issues a challenge to an endorsed TPM, for what a rule and the log name.
+    pub(super) fn get_challenge(&mut self, request: v1::GetChallengeRequest) -> Result<Outcome, Refusal> {
+        let request = ChallengeRequest::try_from(request)?;
+        let now = self.now();
+        let policy = self.opened()?.policy().clone();
+        let policy_digest = policy.digest();
+        let rule = policy
+            .release_rule(&request.rule)
+            .ok_or_else(|| Refusal::denied("rule-unknown", format!("the policy has no [release.{}]", request.rule)))?;
+        let pcrs = rule.pcrs.selection();
+        let tpm = EndorsedTpm::verify(&request.tpm, policy.trust_anchors(), now)?;
+        let secret = ActivationSecret::generate(&self.rng)?;
+        let credential = tpm.make_credential(&secret, &self.rng)?;
+        let (session, nonce) = (self.random()?, self.random()?);
+        let manifest = self.logged_manifest(&request.model, &request.version)?;
+        let (ak_name, vault) = (*tpm.ak().name(), self.vault_id());
+        let (asked, units) = match request.action {
+            ChallengeFor::Load(selection) => {
+                let units = manifest.manifest().select(&selection)?;
+                let challenge = LoadChallenge {
+                    rule: request.rule.as_str().to_owned(),
+                    model: request.model.as_str().to_owned(),
+                    version: request.version.as_str().to_owned(),
+                    session,
+                    nonce,
+                    vault,
+                    policy: policy_digest,
+                    manifest: manifest.manifest().digest(),
+                    units: units.clone(),
+                    ak_name,
+                    secret,
+                };
+                (Asked::Load(challenge), units)
+            }
+            ChallengeFor::Renew { lease_id } => {
+                let lease = self.opened()?.lease(lease_id).ok_or_else(|| unknown_lease(lease_id))?;
+                let challenge = RenewChallenge {
+                    rule: request.rule.as_str().to_owned(),
+                    session,
+                    nonce,
+                    vault,
+                    policy: policy_digest,
+                    lease: lease_id,
+                    lease_key: lease.lease_key.clone(),
+                    ak_name,
+                    secret,
+                };
+                (Asked::Renew(challenge), manifest.manifest().select(&Selection::All)?)
+            }
+        };
+        self.challenges.issue(session, asked, tpm, pcrs, Instant::now())?;
+        let challenge = Challenge {
+            session,
+            nonce,
+            credential,
+            vault_id: vault,
+            policy: policy_digest,
+            manifest: manifest.manifest().digest(),
+            units,
+            pcrs,
+            expires: now.plus(CHALLENGE_TTL_SECS),
+        };
+        Ok(Outcome::Now(Ok(Response::GetChallenge(challenge.into()))))
+    }
+
+    /// Redeems a load challenge.
+    pub(super) fn release_keys(&mut self, request: v1::ReleaseKeysRequest, reply: Reply) {
+        let digest = Sha256Digest::of(&request.encode_to_vec());
+        let Some((redemption, reply)) = self.redeem(&request.session, digest, reply) else { return };
+        let session = redemption.session;
+        let outcome =
+            self.decide_load(redemption.pending, request).unwrap_or_else(|refusal| Outcome::Now(Err(refusal)));
+        self.settle(outcome, Some(session), reply);
+    }
+
+    /// Consumes the challenge of a session; `None` where the reply was taken care of.
+    pub(super) fn redeem(
+        &mut self,
+        session: &[u8],
+        request: Sha256Digest,
+        reply: Reply,
+    ) -> Option<(Redemption, Reply)> {
+        let Ok(session) = SessionId::try_from(session) else {
+            self.settle(Outcome::Now(Err(Refusal::malformed("malformed-session", "session: 16 bytes"))), None, reply);
+            return None;
+        };
+        self.challenges.redeem(session, request, reply, Instant::now())
+    }
+
+    fn decide_load(&mut self, pending: Pending, request: v1::ReleaseKeysRequest) -> Result<Outcome, Refusal> {
+        let Asked::Load(challenge) = pending.asked else {
+            return Err(Refusal::denied("challenge-action", "this challenge was made for another action"));
+        };
+        let ReleaseRequest { hpke_key, lease_key, evidence, .. } = request.try_into()?;
+        let (model, version) = (name(&challenge.model)?, version(&challenge.version)?);
+        let blob = evidence.blob();
+        let binding = challenge.bind(hpke_key, lease_key);
+        let verified = verify_tpm(evidence.tpm, &pending.tpm, binding, &pending.pcrs)?;
+        let manifest = self.logged_manifest(&model, &version)?;
+        let now = self.now();
+        let evidence = Sha256Digest::of(&blob);
+        // Limits must count leases that were renewed since the last commit.
+        self.stage_renewals();
+        let grant = match decide(&self.state, verified, &manifest, now) {
+            Ok(grant) => grant,
+            Err(denial) => return self.deny(&denial, blob, now),
+        };
+        let preimage = grant.preimage().to_vec();
+        let ticket = self.stage(grant.with_evidence(evidence))?;
+        self.pending.blobs.extend([blob, preimage]);
+        Ok(Outcome::AfterCommit(Box::new(move |vault| match ticket.redeem() {
+            Ok(logged) => vault.release(&logged, &manifest),
+            Err(_) => Err(Refusal::unavailable("not-logged", "the entry is not in the log: try again")),
+        })))
+    }
+
+    /// Refuses somebody whose evidence verified: that earns an entry where hardware vouched for it, rate-limited by
+    /// platform.
+    pub(super) fn deny(&mut self, denial: &Denial, evidence: Vec<u8>, now: UnixTime) -> Result<Outcome, Refusal> {
+        let refusal = Refusal::from(denial);
+        let Some(entry) = denial.entry(now, Sha256Digest::of(&evidence)) else { return Err(refusal) };
+        if !self.denials.earns_entry(denial.request().platform) {
+            return Err(refusal);
+        }
+        self.stage_entry(&entry)?;
+        self.pending.blobs.push(evidence);
+        Ok(Outcome::AfterCommit(Box::new(move |_| Err(refusal))))
+    }
+
+    /// The act itself. Its argument exists only because its entry is durable; the recipient is inside it.
+    fn release(&mut self, logged: &Logged<EvidencedGrant>, manifest: &LoggedManifest) -> Answer {
+        let grant = logged.value().grant();
+        let keys = self.unit_keys(grant, manifest)?;
+        let leaf = *logged.leaf_hash();
+        let info = GrantInfo {
+            vault: grant.vault(),
+            session: *grant.session(),
+            nonce: *grant.nonce(),
+            evidence: logged.value().evidence(),
+            policy: grant.policy(),
+            manifest: grant.manifest(),
+            units: grant.units(),
+            lease_key: grant.lease_key(),
+            lease: grant.lease(),
+            renew_by: grant.renew_by(),
+            leaf,
+        };
+        let wrapped = wrap_unit_keys(grant.recipient(), &info, &keys, &self.rng)
+            .map_err(|error| Refusal::denied(error.code(), error))?;
+        let message = grant_message(&leaf, &wrapped.enc, &wrapped.ciphertext);
+        let response = Grant {
+            entry: logged.entry().to_vec(),
+            enc: wrapped.enc.try_into().map_err(|_| Refusal::unavailable("wrap", "HPKE gave another length"))?,
+            wrapped_keys: wrapped.ciphertext,
+            log_proof: logged.proof(),
+            signature: self.keys.sign_identity(&message)?,
+            lease: self.sign_lease(&grant.lease_statement())?,
+        };
+        Ok(Response::ReleaseKeys(response.into()))
+    }
+
+    /// The granted keys, from the DEK record that the model's entry names.
+    fn unit_keys(&mut self, grant: &ReleaseGrant, manifest: &LoggedManifest) -> Result<UnitKeys, Refusal> {
+        let record = self.models.blob(&self.store, manifest.model().proposed.dek_record)?;
+        let manifest = manifest.manifest();
+        let dek = record::open_dek(self.keys.kek(), self.vault_id(), manifest.plan_digest(), &record)
+            .map_err(|error| Refusal::unavailable(error.code(), error))?;
+        UnitKeys::derive(&dek, ModelContext::from(manifest), grant.units().clone())
+            .map_err(|error| Refusal::unavailable(error.code(), error))
+    }
+
+    pub(super) fn sign_lease(&self, statement: &LeaseStatement) -> Result<SignedLease, Refusal> {
+        let statement = statement.encode();
+        let signature = self.keys.sign_identity(&LeaseStatement::message(&statement))?;
+        Ok(SignedLease { statement, signature })
+    }
+
+    /// The manifest that the log names for a model; the host's copy has no other digest.
+    pub(super) fn logged_manifest(&mut self, model: &Name, version: &Version) -> Result<LoggedManifest, Refusal> {
+        let digest = match self.opened()?.model(model, version) {
+            Some(published) => published.proposed.manifest,
+            None => return Err(unknown_model(model, version)),
+        };
+        let bytes = self.models.blob(&self.store, digest)?;
+        self.state.open_manifest(model, version, &bytes).map_err(|error| Refusal::unavailable(error.code(), error))
+    }
+
+    pub(super) fn random<const N: usize>(&self) -> Result<[u8; N], Refusal> {
+        let mut bytes = [0; N];
+        self.rng.fill(&mut bytes).map_err(|_| Refusal::unavailable("random", "the system gave no random bytes"))?;
+        Ok(bytes)
+    }
+}
+
+pub(super) fn unknown_lease(lease: Sha256Digest) -> Refusal {
+    Refusal::unknown("lease-unknown", format!("there is no lease {lease}, or it ended"))
+}
+
+fn unknown_model(model: &Name, version: &Version) -> Refusal {
+    let message = format!("{model}@{version} is not in the log: sealed and approved models are in `vaultctl models`");
+    Refusal::unknown("model-unknown", message)
+}
+
+pub(super) fn name(text: &str) -> Result<Name, Refusal> {
+    Name::try_from(text.to_owned()).map_err(|error| Refusal::malformed(error.code(), error))
+}
+
+fn version(text: &str) -> Result<Version, Refusal> {
+    Version::try_from(text.to_owned()).map_err(|error| Refusal::malformed(error.code(), error))
+}

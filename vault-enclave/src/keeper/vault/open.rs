@@ -1,0 +1,190 @@
+//! The start of a run: fold the log under the head, then two counted commits, and only then serve.
+
+use attestation::Trust;
+use ledger::checkpoint::{Checkpoint, LogVerifier};
+use ledger::entry::{Entry, Start, TimeSource};
+use ledger::genesis::{Core, Genesis};
+use ledger::names::Version;
+use ledger::release_log::{self, Batch, ClosedLog, LogError, LogReader};
+use ledger::state::{FoldError, State};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::{Pending, Renewals, Vault};
+use crate::head::Anchor;
+use crate::keeper::challenges::Challenges;
+use crate::keeper::clock::Clock;
+use crate::keeper::commit::{CommitError, Committer};
+use crate::keeper::denials::Denials;
+use crate::keeper::identity::KeeperTpm;
+use crate::keeper::link::{Store, StoreError};
+use crate::keeper::models::Models;
+use crate::keeper::refusal::Refusal;
+use crate::vault_keys::VaultKeys;
+
+/// Why a run does not begin.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// The host has the log not, or not all of it.
+    Store(StoreError),
+    /// An entry that the fold refuses: the log is not this keeper's, or was changed.
+    Fold {
+        /// Its index.
+        index: u64,
+        /// Why.
+        error: FoldError,
+    },
+    /// The entries do not make the root in the head.
+    Log(release_log::OpenError),
+    /// The first commits of the run failed.
+    Commit(LogError<CommitError>),
+    /// The log begins with the genesis of another ceremony.
+    OtherGenesis,
+    /// The keeper's own TPM is not what the policy asks for, or another step of the start failed.
+    Refused(Refusal),
+}
+
+impl OpenError {
+    /// Stable name of the refusal.
+    #[must_use]
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Store(_) => "log-unavailable",
+            Self::Fold { .. } => "log-fold",
+            Self::Log(error) => error.code(),
+            Self::Commit(error) => error.code(),
+            Self::OtherGenesis => "genesis-other",
+            Self::Refused(refusal) => refusal.code(),
+        }
+    }
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Fold { index, error } => write!(f, "entry {index} of the host's log: {error}"),
+            Self::Log(error) => error.fmt(f),
+            Self::Commit(error) => error.fmt(f),
+            Self::OtherGenesis => f.write_str("the host's log begins with the genesis of another keeper"),
+            Self::Refused(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What a run begins with.
+pub(crate) struct Run {
+    /// The core that the keeper was given.
+    pub core: Core,
+    /// Its keys under that core.
+    pub keys: VaultKeys,
+    /// Its instance.
+    pub instance: [u8; 32],
+    /// Its TPM.
+    pub tpm: KeeperTpm,
+    /// Head and counter, already checked against each other.
+    pub anchor: Anchor,
+}
+
+/// The host's log, folded and equal to the head.
+struct Folded {
+    log: ClosedLog,
+    state: State,
+    genesis: Genesis,
+    tier: Trust,
+}
+
+impl Run {
+    /// Folds the host's log under the head and makes the two counted commits of a run.
+    ///
+    /// # Errors
+    /// [`OpenError`]. Head and counter may have moved: whoever tries again resumes from the directory.
+    pub(crate) fn open(self, store: &Store) -> Result<Vault, OpenError> {
+        let Folded { log, mut state, genesis, tier } = self.fold(store)?;
+        let mut run = [0; 16];
+        SystemRandom::new()
+            .fill(&mut run)
+            .map_err(|_| OpenError::Refused(Refusal::unavailable("random", "the system gave no random bytes")))?;
+        let version =
+            Version::try_from(env!("CARGO_PKG_VERSION").to_owned()).expect("cargo's versions have the grammar of ours");
+        let time = Clock.now(state.time());
+        let start = Entry::Start(Start { time, run, version, tier, time_source: TimeSource::HostClock });
+        let start = start.encode().map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
+        let index = state.size();
+        state.apply(index, &start).map_err(|error| OpenError::Fold { index, error })?;
+        self.begin(store, log, state, genesis, tier, start)
+    }
+
+    /// Starts the run with its first entry: committed twice before anything is signed or served, so that no head of a
+    /// killed run can come back.
+    pub(in crate::keeper) fn begin(
+        mut self,
+        store: &Store,
+        log: ClosedLog,
+        state: State,
+        genesis: Genesis,
+        tier: Trust,
+        first: Vec<u8>,
+    ) -> Result<Vault, OpenError> {
+        let mut batch = Batch::new();
+        batch.add(first).map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
+        let verifier = LogVerifier::new(genesis.vault_id(), self.keys.log_key().clone());
+        let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs: Vec::new() };
+        let log = log.start(verifier, batch, &mut committer).map_err(OpenError::Commit)?;
+        let clock = Clock;
+        let denials = Denials::new(clock.now(state.time()));
+        Ok(Vault {
+            genesis,
+            keys: self.keys,
+            tpm: self.tpm,
+            tier,
+            store: store.clone(),
+            anchor: self.anchor,
+            log,
+            state,
+            models: Models::default(),
+            challenges: Challenges::default(),
+            denials,
+            renewals: Renewals::default(),
+            clock,
+            rng: SystemRandom::new(),
+            pending: Pending::default(),
+        })
+    }
+
+    fn fold(&self, store: &Store) -> Result<Folded, OpenError> {
+        let head = Checkpoint { size: self.anchor.size(), root: *self.anchor.root().as_bytes() };
+        let mut state = State::new();
+        let mut log = LogReader::new(head);
+        store.read_log(head.size, |entry| {
+            let index = state.size();
+            state.apply(index, &entry).map_err(|error| OpenError::Fold { index, error })?;
+            log.push(&entry).map_err(OpenError::Log)
+        })?;
+        let log = log.finish().map_err(OpenError::Log)?;
+        let genesis = state.genesis().ok_or(OpenError::OtherGenesis)?.clone();
+        self.check_genesis(&genesis)?;
+        let policy = state.vault().map_or_else(|| genesis.policy(), |vault| vault.policy());
+        let (_, tier) = self.tpm.check(policy, Clock.now(state.time())).map_err(OpenError::Refused)?;
+        Ok(Folded { log, state, genesis, tier })
+    }
+
+    /// The keeper opens only a genesis with its own core and keys.
+    pub(in crate::keeper) fn check_genesis(&self, genesis: &Genesis) -> Result<(), OpenError> {
+        let keeper = genesis.keeper();
+        let own = genesis.core().digest() == self.core.digest()
+            && keeper.instance == self.instance
+            && keeper.identity_key == *self.keys.identity_key()
+            && keeper.log_key == *self.keys.log_key()
+            && keeper.wrap_key == *self.keys.wrap_key()
+            && self.tpm.ak_name == keeper.ak_name;
+        if own { Ok(()) } else { Err(OpenError::OtherGenesis) }
+    }
+}

@@ -1,0 +1,210 @@
+//! Models, policies and approvals: proposals that take effect when enough signatures are in the log.
+
+use attestation::{KeeperChallenge, Sha256Digest};
+use ledger::approvals::{ApprovalAction, ApprovalStatement, model_object};
+use ledger::entry::{self, Approve, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy};
+use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
+use ledger::manifest::Manifest;
+use ledger::model_signature;
+use ledger::state::Subject;
+use vault_proto::convert::{
+    self, Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperStanding, PolicySubmission, Publication,
+};
+use vault_proto::v1::{self, keeper_reply::Response};
+
+use super::{Outcome, Vault};
+use crate::derive::ModelContext;
+use crate::keeper::refusal::Refusal;
+use crate::record;
+
+/// How long a proposed model waits for approvals.
+const MODEL_PROPOSAL_SECS: u64 = 30 * 24 * 3600;
+
+impl Vault {
+    /// Checks the publisher's signature, takes the DEK into the keeper's keeping, and proposes the model.
+    pub(super) fn publish_model(&mut self, request: v1::PublishModelRequest) -> Result<Outcome, Refusal> {
+        let Publication { manifest: manifest_bytes, dek, model_signature } = request.try_into()?;
+        let now = self.now();
+        let policy = self.opened()?.policy().clone();
+        let manifest = Manifest::parse(&manifest_bytes)?;
+        let id = manifest.id().clone();
+        if id.vault != self.vault_id() {
+            let message = format!("the model is sealed to {}, this vault is {}", id.vault, self.vault_id());
+            return Err(Refusal::denied("model-vault", message));
+        }
+        let publisher = policy
+            .publish_rules()
+            .values()
+            .filter(|rule| rule.covers(&id.model, id.publisher))
+            .flat_map(|rule| &rule.keys)
+            .find(|key| key.digest() == id.publisher)
+            .ok_or_else(|| {
+                let message = format!("no [publish.*] lists the key {} for the model {}", id.publisher, id.model);
+                Refusal::denied("publisher-unknown", message)
+            })?;
+        let dek_digest = Sha256Digest::of(&dek);
+        model_signature::verify(&model_signature, publisher, &manifest.signed_files(dek_digest))?;
+        let context = ModelContext::from(&manifest);
+        let dek = self.keys.unwrap_dek(context, &dek).map_err(|error| Refusal::denied(error.code(), error))?;
+        let record = record::seal_dek(self.keys.kek(), self.vault_id(), manifest.plan_digest(), &dek, &self.rng)
+            .map_err(|error| Refusal::unavailable(error.code(), error))?;
+        let model_sig = Sha256Digest::of(&model_signature);
+        let proposed = ProposedModel {
+            object: model_object(&id.model, &id.version, manifest.digest(), model_sig),
+            model: id.model,
+            version: id.version,
+            manifest: manifest.digest(),
+            model_sig,
+            dek_record: Sha256Digest::of(&record),
+            publisher: id.publisher,
+            bytes: manifest.total_bytes(),
+            units: u32::try_from(manifest.units().len()).unwrap_or(u32::MAX),
+            not_after: now.plus(MODEL_PROPOSAL_SECS),
+        };
+        let object = proposed.object;
+        if self.proposal(object).is_ok() {
+            // Sent again, after a broken connection for example: the proposal stands where it stands.
+            return Ok(Outcome::Now(
+                self.proposal(object)
+                    .map(|proposal| Response::PublishModel(v1::PublishModelResponse { proposal: Some(proposal) })),
+            ));
+        }
+        let entry = Entry::Propose(Propose { time: now, proposal: entry::Proposal::Model(proposed) });
+        self.stage_entry(&entry)?;
+        self.pending.blobs.extend([manifest_bytes, model_signature, record]);
+        self.stage_effects()?;
+        Ok(Outcome::AfterCommit(Box::new(move |vault| {
+            let proposal = Some(vault.proposal(object)?);
+            Ok(Response::PublishModel(v1::PublishModelResponse { proposal }))
+        })))
+    }
+
+    /// Proposes a policy, signed by an approver of the one in force. The fold checks signature, serial and lineage.
+    pub(super) fn submit_policy(&mut self, request: v1::SubmitPolicyRequest) -> Result<Outcome, Refusal> {
+        let PolicySubmission { policy, statement, signature } = request.try_into()?;
+        self.opened()?;
+        let policy = utf8("policy", policy)?;
+        let object = Sha256Digest::of(policy.as_bytes());
+        let proposed = ProposedPolicy { object, policy, statement: utf8("statement", statement)?, signature };
+        let entry = Entry::Propose(Propose { time: self.now(), proposal: entry::Proposal::Policy(proposed) });
+        self.stage_entry(&entry)?;
+        self.stage_effects()?;
+        Ok(Outcome::AfterCommit(Box::new(move |vault| {
+            let proposal = Some(vault.proposal(object)?);
+            Ok(Response::SubmitPolicy(v1::SubmitPolicyResponse { proposal }))
+        })))
+    }
+
+    /// Adds an approval. The fold verifies its signature; what reaches its threshold takes effect in the same commit.
+    pub(super) fn submit_approval(&mut self, request: v1::SubmitApprovalRequest) -> Result<Outcome, Refusal> {
+        let Approval { statement, signature, witness } = request.try_into()?;
+        let parsed = ApprovalStatement::parse(&statement).map_err(|error| Refusal::malformed(error.code(), error))?;
+        let witness = match (parsed.action, witness) {
+            (ApprovalAction::Genesis, Some(witness)) => Some(self.check_witness(witness)?),
+            (_, _) => None,
+        };
+        let (witness, blobs) = witness.map_or((None, Vec::new()), |(names, blobs)| (Some(names), blobs));
+        let approve = Approve { time: self.now(), statement: utf8("statement", statement)?, signature, witness };
+        self.stage_entry(&Entry::Approve(approve))?;
+        self.pending.blobs.extend(blobs);
+        self.stage_effects()?;
+        let object = parsed.object;
+        Ok(Outcome::AfterCommit(Box::new(move |vault| {
+            let proposal = Some(vault.proposal(object)?);
+            Ok(Response::SubmitApproval(v1::SubmitApprovalResponse { proposal }))
+        })))
+    }
+
+    /// What has reached its threshold takes effect: an entry of its own.
+    fn stage_effects(&mut self) -> Result<(), Refusal> {
+        let time = self.now();
+        loop {
+            let Some(vault) = self.state.vault() else { return Ok(()) };
+            let Some(due) = vault.pending(time).find(|proposal| proposal.is_approved(time)) else { return Ok(()) };
+            let (proposal, object) = (due.entry(), due.object());
+            let entry = match due.subject() {
+                Subject::Policy { policy, .. } => {
+                    Entry::Policy(PolicyInForce { time, proposal, object, serial: policy.serial() })
+                }
+                Subject::Model(ProposedModel { model, version, .. }) => {
+                    let (model, version) = (model.clone(), version.clone());
+                    Entry::Model(ModelPublished { time, proposal, object, model, version })
+                }
+            };
+            // Renewals are judged by the policy in force where they stand.
+            self.stage_renewals();
+            self.stage_entry(&entry)?;
+        }
+    }
+
+    /// What an approver of the genesis saw, verified again under all that the core's policy asks of its keeper: only then
+    /// is it worth keeping beside his signature.
+    fn check_witness(
+        &self,
+        witness: convert::GenesisWitness,
+    ) -> Result<(entry::GenesisWitness, Vec<Vec<u8>>), Refusal> {
+        let convert::GenesisWitness { evidence, nonce, activation_secret } = witness;
+        let named = self.genesis.keeper();
+        let blob = evidence.blob();
+        let run = KeeperRun::replay(
+            self.genesis.policy(),
+            &evidence.tpm.identity,
+            self.genesis.time(),
+            nonce,
+            activation_secret,
+            &self.rng,
+        )?;
+        let claims = KeeperClaims {
+            instance: named.instance,
+            core: self.genesis.core().digest(),
+            wrap_key: named.wrap_key.clone(),
+            identity_key: named.identity_key.clone(),
+            log_key: named.log_key.clone(),
+        };
+        let seen = run.verify_genesis(claims, evidence.tpm)?;
+        seen.check(&self.genesis)?;
+        let preimage = seen.verified().preimage().to_vec();
+        let names = entry::GenesisWitness { evidence: Sha256Digest::of(&blob), binding: Sha256Digest::of(&preimage) };
+        Ok((names, vec![blob, preimage]))
+    }
+
+    /// Evidence over the caller's nonce: the genesis binding before the vault is open, the keeper binding after.
+    pub(super) fn keeper_evidence(&mut self, request: v1::GetKeeperEvidenceRequest) -> Result<Outcome, Refusal> {
+        let KeeperEvidenceRequest { nonce, credential } = request.try_into()?;
+        let keeper = self.genesis.keeper().clone();
+        let ak_name = keeper.ak_name;
+        let answer = if let Some(vault) = self.state.vault() {
+            let policy = vault.policy();
+            // The selection is that of the genesis, which is what a caller with a vault file knows.
+            let (policy_digest, pcrs) = (policy.digest(), self.genesis.policy().keeper().pcrs.selection());
+            let (vault, checkpoint) = (self.vault_id(), self.log.checkpoint().to_owned());
+            let evidence = self.tpm.evidence(&credential, pcrs, |secret| {
+                KeeperChallenge {
+                    nonce,
+                    vault,
+                    wrap_key: keeper.wrap_key,
+                    identity_key: keeper.identity_key,
+                    log_key: keeper.log_key,
+                    policy: policy_digest,
+                    checkpoint: checkpoint.clone(),
+                    ak_name,
+                    secret,
+                }
+                .bind()
+            })?;
+            KeeperEvidence { evidence, standing: Some(KeeperStanding { policy: policy_digest, checkpoint }) }
+        } else {
+            let core = self.genesis.core().digest();
+            let pcrs = self.genesis.policy().keeper().pcrs.selection();
+            KeeperEvidence {
+                evidence: self.tpm.genesis_evidence(&credential, pcrs, nonce, core, &keeper)?,
+                standing: None,
+            }
+        };
+        Ok(Outcome::Now(Ok(Response::GetKeeperEvidence(answer.into()))))
+    }
+}
+
+fn utf8(field: &str, bytes: Vec<u8>) -> Result<String, Refusal> {
+    String::from_utf8(bytes).map_err(|_| Refusal::malformed("malformed-text", format!("{field}: not UTF-8")))
+}

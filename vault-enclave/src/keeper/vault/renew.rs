@@ -1,0 +1,137 @@
+//! Renewal and end of leases.
+//!
+//! Under `counter` a renewal costs no NV increment of its own: the keeper signs a lease statement without proof, which
+//! joins the next counted commit. None is signed while an uncounted one is older than [`UNCOUNTED_MAX`].
+
+use std::time::{Duration, Instant};
+
+use attestation::{Sha256Digest, verify_tpm};
+use ledger::decide::decide_renew;
+use ledger::entry::{Cause, End, Entry, Renew, Renewal};
+use ledger::lease::{LeaseStatement, end_message, renew_message};
+use prost::Message;
+use vault_proto::convert::{EndLease, RenewRequest};
+use vault_proto::v1::{self, keeper_reply::Response};
+
+use super::load::unknown_lease;
+use super::{Outcome, Reply, Vault};
+use crate::keeper::challenges::{Asked, Pending};
+use crate::keeper::refusal::Refusal;
+
+/// Age in boot time at which uncounted renewals are committed by themselves.
+const COMMIT_AFTER: Duration = Duration::from_secs(120);
+/// Age at which no further renewal is signed.
+const UNCOUNTED_MAX: Duration = Duration::from_secs(300);
+/// Renewals that one entry holds: 16 KiB has room for about 40.
+const RENEWALS_PER_ENTRY: usize = 32;
+
+/// Renewals that no commit has counted yet.
+#[derive(Default)]
+pub(super) struct Renewals {
+    uncounted: Vec<Renewal>,
+    oldest: Option<Instant>,
+}
+
+impl Vault {
+    /// Redeems a renew challenge.
+    pub(super) fn renew_lease(&mut self, request: v1::RenewLeaseRequest, reply: Reply) {
+        let digest = Sha256Digest::of(&request.encode_to_vec());
+        let Some((redemption, reply)) = self.redeem(&request.session, digest, reply) else { return };
+        let session = redemption.session;
+        let outcome =
+            self.decide_renewal(redemption.pending, request).unwrap_or_else(|refusal| Outcome::Now(Err(refusal)));
+        self.settle(outcome, Some(session), reply);
+    }
+
+    fn decide_renewal(&mut self, pending: Pending, request: v1::RenewLeaseRequest) -> Result<Outcome, Refusal> {
+        let Asked::Renew(challenge) = pending.asked else {
+            return Err(Refusal::denied("challenge-action", "this challenge was made for another action"));
+        };
+        let RenewRequest { session, lease_id, evidence, lease, lease_signature } = request.try_into()?;
+        if lease_id != challenge.lease {
+            return Err(Refusal::denied("lease-mismatch", "the request names another lease than its challenge"));
+        }
+        let now = self.now();
+        self.check_shown_lease(&lease_id, &lease, now)?;
+        let blob = evidence.blob();
+        let lease_key = challenge.lease_key.clone();
+        let binding = challenge.bind();
+        lease_key
+            .verify(&renew_message(&session, &lease_id, binding.digest()), &lease_signature)
+            .map_err(|_| Refusal::denied("lease-signature", "the lease key did not sign this request"))?;
+        let verified = verify_tpm(evidence.tpm, &pending.tpm, binding, &pending.pcrs)?;
+        if self.renewals.uncounted.iter().any(|renewal| renewal.lease == lease_id) {
+            // The decision must see the renewal before.
+            self.stage_renewals();
+        }
+        let grant = match decide_renew(&self.state, verified, now) {
+            Ok(grant) => grant,
+            Err(denial) => return self.deny(&denial, blob, now),
+        };
+        if self.renewals.oldest.is_some_and(|oldest| oldest.elapsed() > UNCOUNTED_MAX) {
+            return Err(Refusal::unavailable("renewals-uncounted", "older renewals are not in the log yet: try again"));
+        }
+        let renewal = grant.renewal(Sha256Digest::of(&blob));
+        let lease = self.sign_lease(&grant.lease_statement())?;
+        self.store.put_blobs(vec![blob, grant.preimage().to_vec()])?;
+        self.renewals.uncounted.push(renewal);
+        self.renewals.oldest.get_or_insert_with(Instant::now);
+        Ok(Outcome::Now(Ok(Response::RenewLease(lease.into()))))
+    }
+
+    /// An agent renews only with a signed lease that has not run out: else a keeper whose uncounted renewals were
+    /// lost could not tell a lease that it renewed from one that lapsed.
+    fn check_shown_lease(
+        &mut self,
+        lease_id: &Sha256Digest,
+        lease: &vault_proto::convert::SignedLease,
+        now: attestation::UnixTime,
+    ) -> Result<(), Refusal> {
+        let message = LeaseStatement::message(&lease.statement);
+        self.keys
+            .identity_key()
+            .verify(&message, &lease.signature)
+            .map_err(|_| Refusal::denied("lease-statement-signature", "this vault did not sign the shown lease"))?;
+        let shown = LeaseStatement::parse(&lease.statement)
+            .map_err(|error| Refusal::malformed("malformed-lease-statement", error))?;
+        if shown.vault != self.vault_id() || shown.lease != *lease_id {
+            return Err(Refusal::denied("lease-mismatch", "the shown lease is of another lease or vault"));
+        }
+        if shown.renew_by < now {
+            return Err(Refusal::denied("lease-expired", format!("the shown lease ran out at {}", shown.renew_by)));
+        }
+        Ok(())
+    }
+
+    /// Puts the uncounted renewals into the coming commit, if there is one or it is time for one.
+    pub(super) fn stage_due_renewals(&mut self) {
+        let due = self.renewals.oldest.is_some_and(|oldest| oldest.elapsed() > COMMIT_AFTER);
+        if due {
+            self.stage_renewals();
+        }
+    }
+
+    /// Renewals join every commit that happens anyway.
+    pub(super) fn stage_renewals(&mut self) {
+        let renewals = std::mem::take(&mut self.renewals);
+        let time = self.now();
+        for chunk in renewals.uncounted.chunks(RENEWALS_PER_ENTRY) {
+            self.stage_quietly(&Entry::Renew(Renew { time, renewals: chunk.to_vec() }));
+        }
+    }
+
+    /// Ends a lease early.
+    pub(super) fn end_lease(&mut self, request: v1::EndLeaseRequest) -> Result<Outcome, Refusal> {
+        let EndLease { lease_id, lease_signature } = request.try_into()?;
+        let now = self.now();
+        let lease = self.opened()?.lease(lease_id).ok_or_else(|| unknown_lease(lease_id))?;
+        lease
+            .lease_key
+            .verify(&end_message(&self.vault_id(), &lease_id), &lease_signature)
+            .map_err(|_| Refusal::denied("lease-signature", "the lease key did not sign this request"))?;
+        // A renewal after its lease's end would be refused by the fold.
+        self.stage_renewals();
+        self.stage_entry(&Entry::End(End { time: now, lease: lease_id, cause: Cause::Agent }))?;
+        Ok(Outcome::AfterCommit(Box::new(|_| Ok(Response::EndLease(v1::EndLeaseResponse {})))))
+    }
+}

@@ -1,0 +1,158 @@
+//! Where the vault stands, for people and dashboards.
+
+use attestation::{Sha256Digest, UnixTime};
+use ledger::entry::ProposedModel;
+use ledger::genesis::AntiRollback;
+use ledger::names::Name;
+use ledger::state::{PendingProposal, Subject};
+use vault_proto::convert::{KeeperIdentity, Proposal, ProposalAction};
+use vault_proto::v1::{self, keeper_reply::Response};
+
+use super::Vault;
+use crate::keeper::refusal::Refusal;
+
+impl Vault {
+    pub(super) fn status(&mut self) -> Response {
+        let now = self.now();
+        let vault = self.state.vault();
+        let pending = match vault {
+            Some(vault) => vault.pending(now).map(|proposal| self.waiting(proposal, now)).collect(),
+            None => self.ceremony().into_iter().collect(),
+        };
+        let leases = vault.into_iter().flat_map(|vault| vault.leases(now)).map(|(id, lease)| v1::LeaseSummary {
+            lease_id: id.as_bytes().to_vec(),
+            rule: lease.rule.to_string(),
+            model: lease.model.to_string(),
+            version: lease.version.to_string(),
+            platform: lease.platform.as_bytes().to_vec(),
+            renew_by: lease.renew_by.seconds(),
+            tier: lease.tier.to_string(),
+        });
+        let leases = leases.collect();
+        let policy = vault.map(|vault| vault.policy());
+        let open = policy.is_some();
+        let head = self.log.head();
+        Response::Status(v1::StatusResponse {
+            state: if open { "open" } else { "ceremony" }.to_owned(),
+            reason: if open { String::new() } else { "approvers of the genesis have not all signed".to_owned() },
+            vault_id: self.vault_id().as_bytes().to_vec(),
+            tier: self.tier.to_string(),
+            anti_rollback: anti_rollback(self.genesis.core().anti_rollback()).to_owned(),
+            // One keeper, no escrow: the loss of its TPM is the loss of every model.
+            recoverable: false,
+            policy_serial: policy.map_or(0, |policy| policy.serial()),
+            policy_digest: policy.map_or_else(Vec::new, |policy| policy.digest().as_bytes().to_vec()),
+            policy_not_after: policy.map_or(0, |policy| policy.not_after().seconds()),
+            log_size: head.size,
+            log_root: head.root.to_vec(),
+            pending,
+            leases,
+            time_source: "host clock".to_owned(),
+            genesis: self.genesis.bytes().to_vec(),
+        })
+    }
+
+    pub(super) fn identity(&self) -> Response {
+        Response::GetKeeperIdentity(self.own_identity().into())
+    }
+
+    pub(super) fn initialised(&self) -> Response {
+        Response::InitKeeper(v1::InitKeeperResponse { identity: Some(self.own_identity().into()) })
+    }
+
+    fn own_identity(&self) -> KeeperIdentity {
+        let keeper = self.genesis.keeper();
+        let open = self.state.vault();
+        let pcrs = self.genesis.policy().keeper().pcrs.selection();
+        KeeperIdentity {
+            tpm: self.tpm.identity.clone(),
+            instance: keeper.instance,
+            core_digest: self.genesis.core().digest(),
+            wrap_key: keeper.wrap_key.clone(),
+            identity_key: keeper.identity_key.clone(),
+            log_key: keeper.log_key.clone(),
+            vault_id: open.map(|_| self.vault_id()),
+            pcrs,
+        }
+    }
+
+    /// A proposal by what its approvals name, whether it waits or took effect.
+    pub(super) fn proposal(&self, object: Sha256Digest) -> Result<v1::Proposal, Refusal> {
+        let now = self.clock.now(self.state.time());
+        let found = match self.state.vault() {
+            Some(vault) => match vault.pending(now).find(|proposal| proposal.object() == object) {
+                Some(proposal) => Some(self.waiting(proposal, now)),
+                None => self.effective(vault, object),
+            },
+            None => self.ceremony().filter(|_| object == self.vault_id()),
+        };
+        found.ok_or_else(|| {
+            Refusal::unknown("proposal-unknown", format!("nothing is proposed as {object}: see `vaultctl pending`"))
+        })
+    }
+
+    fn waiting(&self, proposal: &PendingProposal, now: UnixTime) -> v1::Proposal {
+        let (action, summary) = match proposal.subject() {
+            Subject::Policy { proposer, policy } => {
+                (ProposalAction::Policy, format!("policy {} by {proposer}", policy.serial()))
+            }
+            Subject::Model(model) => {
+                let ProposedModel { model, version, bytes, units, .. } = model;
+                (ProposalAction::Model, format!("model {model}@{version}, {bytes} bytes in {units} units"))
+            }
+        };
+        let approved_by = proposal.approved_by(now).cloned().collect();
+        self.describe(action, proposal.object(), approved_by, proposal.threshold(), proposal.entry(), summary)
+    }
+
+    /// A proposal that took effect: the state keeps what it changed, not who asked.
+    fn effective(&self, vault: &ledger::state::Vault, object: Sha256Digest) -> Option<v1::Proposal> {
+        let (action, entry, summary) = if object == self.vault_id() {
+            (ProposalAction::Genesis, 0, "genesis".to_owned())
+        } else if object == vault.policy().digest() {
+            (ProposalAction::Policy, 0, format!("policy {}", vault.policy().serial()))
+        } else {
+            let model = vault.models().find(|model| model.proposed.object == object)?;
+            let ProposedModel { model: name, version, .. } = &model.proposed;
+            (ProposalAction::Model, model.entry, format!("model {name}@{version}"))
+        };
+        Some(v1::Proposal { effective: true, ..self.describe(action, object, Vec::new(), 0, entry, summary) })
+    }
+
+    /// The genesis, while approvers are missing.
+    fn ceremony(&self) -> Option<v1::Proposal> {
+        let ceremony = self.state.ceremony()?;
+        let approvers = u32::try_from(self.genesis.policy().approval().approvers.len()).unwrap_or(u32::MAX);
+        let approved_by = ceremony.approved_by().cloned().collect();
+        let summary = "genesis: every approver signs".to_owned();
+        Some(self.describe(ProposalAction::Genesis, self.vault_id(), approved_by, approvers, 0, summary))
+    }
+
+    fn describe(
+        &self,
+        action: ProposalAction,
+        object: Sha256Digest,
+        approved_by: Vec<Name>,
+        threshold: u32,
+        entry: u64,
+        summary: String,
+    ) -> v1::Proposal {
+        let (previous, serial) = match (action, self.state.vault()) {
+            (ProposalAction::Policy | ProposalAction::Model, Some(vault)) => {
+                (vault.policy().digest(), vault.policy().serial())
+            }
+            (_, _) => (self.genesis.core().digest(), 0),
+        };
+        let proposal =
+            Proposal { action, object, previous, serial, approved_by, threshold, effective: false, entry, summary };
+        proposal.into()
+    }
+}
+
+/// As the policy language and the core spell it.
+pub(in crate::keeper) fn anti_rollback(kind: AntiRollback) -> &'static str {
+    match kind {
+        AntiRollback::Counter => "counter",
+        AntiRollback::None => "none",
+    }
+}

@@ -1,0 +1,108 @@
+//! `vault-enclave keeper`: opens the directory, then serves the link until it is told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::Server;
+use vault_proto::v1::keeper_link_server::KeeperLinkServer;
+
+use crate::keeper::{self, FRAME_BYTES_MAX, Keeper, Link, Store};
+use crate::keeper_dir::KeeperDir;
+use crate::region::harden_process;
+use crate::tpm::{TctiConfig, Tpm, silence_libtss2};
+
+/// Options of `vault-enclave keeper`.
+#[derive(clap::Args)]
+pub struct KeeperArgs {
+    /// The keeper's own directory: its sealed root, its head, its core. Made where it is missing.
+    #[arg(long)]
+    dir: PathBuf,
+    /// The TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321`.
+    #[arg(long, default_value = "device:/dev/tpmrm0", env = "WEIGHTVAULT_TPM")]
+    tpm: String,
+    /// Where the host dials: `unix:/path/to/socket` or `tcp:127.0.0.1:7701`. Whoever reaches it can relay and refuse, no more.
+    #[arg(long)]
+    listen: String,
+}
+
+/// Where a keeper listens.
+enum Listen {
+    Unix(PathBuf),
+    Tcp(String),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(args: &KeeperArgs) -> ExitCode {
+    match serve(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
+    harden_process()?;
+    silence_libtss2()?;
+    let listen = Listen::parse(&args.listen)?;
+    let tpm = Tpm::open(args.tpm.parse::<TctiConfig>()?)?;
+    let store = Store::default();
+    let mut keeper = Keeper::open(KeeperDir::open(&args.dir)?, tpm, store.clone())
+        .map_err(|error| format!("{error} ({})", error.code()))?;
+    let (requests, queue) = keeper::queue();
+    tracing::info!(phase = keeper.phase(), listen = args.listen, "keeper started");
+    // The thread ends with the process: every commit is durable before anybody hears of it.
+    std::thread::Builder::new().name("keeper".to_owned()).spawn(move || queue.run(&mut keeper))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(listen.serve(Link::new(requests, store)))
+}
+
+impl Listen {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(PathBuf::from(path))),
+            Some(("tcp", address)) => Ok(Self::Tcp(address.to_owned())),
+            _ => Err(format!("--listen {text}: want unix:/absolute/path or tcp:ADDRESS:PORT")),
+        }
+    }
+
+    async fn serve(self, link: Link) -> Result<(), Box<dyn std::error::Error>> {
+        let service = KeeperLinkServer::new(link)
+            .max_decoding_message_size(FRAME_BYTES_MAX)
+            .max_encoding_message_size(FRAME_BYTES_MAX);
+        let server = Server::builder().add_service(service);
+        match self {
+            Self::Unix(path) => {
+                // A socket that a killed run left behind; a live one is held by the directory's lock.
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                    _ => {}
+                }
+                let listener = UnixListener::bind(&path)?;
+                server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped()).await?;
+            }
+            Self::Tcp(address) => {
+                let listener = TcpListener::bind(&address).await?;
+                server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Resolves on SIGTERM or SIGINT. A host that stays attached does not keep the keeper alive for more than a moment.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    tracing::info!("keeper stops");
+    tokio::spawn(async {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        std::process::exit(0);
+    });
+}

@@ -1,0 +1,131 @@
+//! Plaintext that goes from the process that opened it to the one that keeps and wipes it.
+//!
+//! The opening process is a child that ends as soon as it can, with all that its libraries know of keys. It
+//! [leaves](OpenedModel::leave) the files; its parent [adopts](OpenedModel::adopt) them before that, so that there is no
+//! moment at which nobody would wipe them, or at which pages that must be locked are not.
+
+use std::collections::BTreeSet;
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+
+use ledger::manifest::FilePath;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::destination::{Destination, OpenedModel, PUBLISHED, raise_file_limit};
+use super::{DestinationError, OpenModelError};
+use crate::region::{FileMapping, prefault};
+
+/// Deeper than any path of a manifest.
+const DEPTH_MAX: usize = ledger::manifest::PATH_PARTS_MAX;
+const OWNERS: Mode = Mode::RUSR.union(Mode::WUSR);
+
+impl OpenedModel {
+    /// Takes over what lies in `destination`, finished or not: from now on it is wiped when this is dropped.
+    ///
+    /// # Errors
+    /// [`OpenModelError`]: a file that can't be opened, or pages that can't be locked where they must be.
+    pub fn adopt(destination: Destination) -> Result<Self, OpenModelError> {
+        raise_file_limit();
+        let mut adopted = Self { destination, directories: BTreeSet::new(), files: Vec::new(), locked: Vec::new() };
+        adopted.adopt_directory(".", 0)?;
+        if adopted.destination.place.keep_locked() {
+            adopted.lock()?;
+        }
+        Ok(adopted)
+    }
+
+    /// Keeps the files where they are: another process has adopted them.
+    pub fn leave(mut self) {
+        self.locked.clear();
+        self.files.clear();
+        self.directories.clear();
+    }
+
+    fn adopt_directory(&mut self, path: &str, depth: usize) -> Result<(), OpenModelError> {
+        let failed = |errno| DestinationError::Directory { action: "read", errno };
+        let directory = self.open_directory(path).map_err(failed)?;
+        for entry in rustix::fs::Dir::read_from(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            let inner = inner_path(path, name)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => {
+                    let failed = |errno| DestinationError::File { file: inner.clone(), action: "take over", errno };
+                    let file = open_owned(&directory, name, Mode::from_raw_mode(stat.st_mode)).map_err(failed)?;
+                    self.files.push((inner, file));
+                }
+                FileType::Directory if depth < DEPTH_MAX => {
+                    self.adopt_directory(inner.as_str(), depth + 1)?;
+                    self.directories.insert(inner.as_str().to_owned());
+                }
+                _ => return Err(DestinationError::NotEmpty.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Locks the pages that hold data, and none of the holes. Pages that are there already must be touched through the
+    /// mapping that locks them.
+    fn lock(&mut self) -> Result<(), OpenModelError> {
+        for (path, file) in &self.files {
+            let failed = |error| OpenModelError::Memory { file: path.clone(), error };
+            let unread = |errno| DestinationError::File { file: path.clone(), action: "size", errno };
+            let length = rustix::fs::fstat(file).map_err(unread)?.st_size.unsigned_abs();
+            if length == 0 {
+                continue;
+            }
+            let mut mapping = FileMapping::new(file, length, true).map_err(failed)?;
+            mapping.lock().map_err(failed)?;
+            let mut at = 0;
+            while let Some((start, end)) = next_data(file, at, length).map_err(unread)? {
+                // Within the length that was just mapped, which fits the address space.
+                prefault(&mut mapping.bytes_mut()[start as usize..end as usize]).map_err(failed)?;
+                at = end;
+            }
+            self.locked.push(mapping);
+        }
+        Ok(())
+    }
+}
+
+/// The next run of data at or after `at`, and its end.
+fn next_data(file: &OwnedFd, at: u64, length: u64) -> Result<Option<(u64, u64)>, Errno> {
+    if at >= length {
+        return Ok(None);
+    }
+    let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let end = rustix::fs::seek(file, SeekFrom::Hole(start))?.min(length);
+    Ok((start < end).then_some((start, end)))
+}
+
+/// Opens a file to be wiped later, whatever its mode: who is not root may not write to a file of mode 0400, not even the
+/// owner. The mode is as before afterwards.
+fn open_owned(directory: &OwnedFd, name: &CStr, mode: Mode) -> Result<OwnedFd, Errno> {
+    let open = || {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::openat(directory, name, flags, Mode::empty())
+    };
+    match open() {
+        Err(Errno::ACCESS) => {}
+        opened => return opened,
+    }
+    rustix::fs::chmodat(directory, name, OWNERS, AtFlags::empty())?;
+    let file = open()?;
+    rustix::fs::fchmod(&file, mode & PUBLISHED)?;
+    Ok(file)
+}
+
+fn inner_path(outer: &str, name: &CStr) -> Result<FilePath, OpenModelError> {
+    let name = name.to_str().map_err(|_| DestinationError::NotEmpty)?;
+    let path = if outer == "." { name.to_owned() } else { format!("{outer}/{name}") };
+    FilePath::try_from(path.as_str()).map_err(|_| DestinationError::NotEmpty.into())
+}

@@ -1,0 +1,226 @@
+//! The directory that plaintext is opened into, and what lies there afterwards.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use ledger::manifest::{FilePath, PlanUnit};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, SeekFrom};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit};
+
+use super::{DestinationError, OpenModelError};
+use crate::place::SafePlace;
+use crate::region::FileMapping;
+
+/// Mode of a file while it is opened: nobody can read it, since it may hold bytes that did not pass.
+const HIDDEN: Mode = Mode::empty();
+/// Mode of a file that passed. Nobody is to write to it: its bytes are the publisher's.
+pub(super) const PUBLISHED: Mode = Mode::RUSR;
+const DIRECTORY: Mode = Mode::RWXU;
+
+/// An empty directory in a place that is safe for plaintext.
+pub struct Destination {
+    pub(super) directory: OwnedFd,
+    pub(super) place: SafePlace,
+}
+
+impl Destination {
+    /// Opens `directory`, which is made where it is missing (its parent is not).
+    ///
+    /// # Errors
+    /// [`DestinationError`].
+    pub fn open(directory: &Path, place: SafePlace) -> Result<Self, DestinationError> {
+        let failed = |action| move |errno| DestinationError::Directory { action, errno };
+        match rustix::fs::mkdir(directory, DIRECTORY) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed("make")(errno)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(directory, flags, Mode::empty()).map_err(failed("open"))?;
+        for entry in rustix::fs::Dir::read_from(&directory).map_err(failed("read"))? {
+            let entry = entry.map_err(failed("read"))?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                return Err(DestinationError::NotEmpty);
+            }
+        }
+        Ok(Self { directory, place })
+    }
+}
+
+/// Plaintext files of a model. They are wiped and removed when this is dropped: `abort` and SIGKILL skip that, and then
+/// only the end of the mount or the machine clears the memory.
+pub struct OpenedModel {
+    pub(super) destination: Destination,
+    /// Sorted, and so each after the one that it lies in.
+    pub(super) directories: BTreeSet<String>,
+    pub(super) files: Vec<(FilePath, OwnedFd)>,
+    /// Kept only where the place is safe as long as its pages are locked.
+    pub(super) locked: Vec<FileMapping>,
+}
+
+impl OpenedModel {
+    /// The directory that the files lie in.
+    pub fn directory(&self) -> impl AsFd {
+        self.destination.directory.as_fd()
+    }
+
+    /// The files, each with an open descriptor.
+    pub fn files(&self) -> impl Iterator<Item = (&FilePath, impl AsFd)> {
+        self.files.iter().map(|(path, file)| (path, file.as_fd()))
+    }
+
+    /// The directories that were made for them, outermost first.
+    pub fn directories(&self) -> impl Iterator<Item = &str> {
+        self.directories.iter().map(String::as_str)
+    }
+
+    /// Overwrites and removes the files. Whoever has one mapped reads zeros from then on.
+    ///
+    /// # Errors
+    /// The first that was met; the rest has been wiped all the same.
+    pub fn wipe(mut self) -> Result<(), DestinationError> {
+        self.remove_all()
+    }
+
+    pub(super) fn begin(destination: Destination) -> Result<Self, OpenModelError> {
+        raise_file_limit();
+        Ok(Self { destination, directories: BTreeSet::new(), files: Vec::new(), locked: Vec::new() })
+    }
+
+    /// Makes the files that have a granted unit, each in its full length, and maps those that are not empty.
+    pub(super) fn create_files(
+        &mut self,
+        units: &[PlanUnit],
+        granted: &[(u32, &PlanUnit)],
+    ) -> Result<Vec<Option<FileMapping>>, OpenModelError> {
+        let mut mappings = Vec::new();
+        for file in granted.chunk_by(|(_, a), (_, b)| a.file == b.file).filter_map(|units| units.first()) {
+            let path = &file.1.file;
+            // Units are sorted by file and follow each other: the last one ends where the file does.
+            let after = units.partition_point(|unit| unit.file <= *path);
+            let length = units[..after].last().map_or(0, |last| last.offset + last.length);
+            let created = self.create_file(path, length)?;
+            let mapping = (length > 0).then(|| self.map(&created, length)).transpose();
+            self.files.push((path.clone(), created));
+            mappings.push(mapping.map_err(|error| OpenModelError::Memory { file: path.clone(), error })?);
+        }
+        Ok(mappings)
+    }
+
+    /// Lets the files be read.
+    pub(super) fn publish(&mut self, mappings: Vec<Option<FileMapping>>) -> Result<(), OpenModelError> {
+        if self.destination.place.keep_locked() {
+            self.locked = mappings.into_iter().flatten().collect();
+        }
+        for (path, file) in &self.files {
+            rustix::fs::fchmod(file, PUBLISHED).map_err(failed(path, "publish"))?;
+        }
+        Ok(())
+    }
+
+    fn map(&self, file: &OwnedFd, length: u64) -> Result<FileMapping, crate::region::RegionError> {
+        let mapping = FileMapping::new(file, length, true)?;
+        if self.destination.place.keep_locked() {
+            mapping.lock()?;
+        }
+        Ok(mapping)
+    }
+
+    fn create_file(&mut self, path: &FilePath, length: u64) -> Result<OwnedFd, DestinationError> {
+        for parent in path.parents() {
+            if !self.directories.contains(parent) {
+                let (outer, name) = split(parent);
+                let outer = self.open_directory(outer).map_err(failed(path, "open the directory of"))?;
+                rustix::fs::mkdirat(&outer, name, DIRECTORY).map_err(failed(path, "make the directory of"))?;
+                self.directories.insert(parent.to_owned());
+            }
+        }
+        let (parent, name) = split(path.as_str());
+        let parent = self.open_directory(parent).map_err(failed(path, "open the directory of"))?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&parent, name, flags, HIDDEN).map_err(failed(path, "make"))?;
+        if let Err(errno) = rustix::fs::ftruncate(&file, length) {
+            // Not yet among those that `remove_all` knows.
+            let _ = rustix::fs::unlinkat(&parent, name, AtFlags::empty());
+            return Err(failed(path, "size")(errno));
+        }
+        Ok(file)
+    }
+
+    /// A directory that was made here. Nothing outside can be reached, whatever else writes to the destination.
+    pub(super) fn open_directory(&self, path: &str) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        rustix::fs::openat2(&self.destination.directory, path, flags, Mode::empty(), resolve)
+    }
+
+    fn remove_all(&mut self) -> Result<(), DestinationError> {
+        let mut result = Ok(());
+        self.locked.clear();
+        for (path, file) in std::mem::take(&mut self.files).into_iter().rev() {
+            let wiped = wipe_file(&file).map_err(failed(&path, "wipe"));
+            let (parent, name) = split(path.as_str());
+            let removed =
+                self.open_directory(parent).and_then(|parent| rustix::fs::unlinkat(&parent, name, AtFlags::empty()));
+            result = result.and(wiped).and(removed.map_err(failed(&path, "remove")));
+        }
+        for directory in std::mem::take(&mut self.directories).iter().rev() {
+            let (parent, name) = split(directory);
+            let removed =
+                self.open_directory(parent).and_then(|parent| rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR));
+            result = result
+                .and(removed.map_err(|errno| DestinationError::Directory { action: "remove a directory of", errno }));
+        }
+        result
+    }
+}
+
+impl Drop for OpenedModel {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove_all() {
+            tracing::error!(%error, "plaintext could not be wiped");
+        }
+    }
+}
+
+/// One descriptor a file is kept: as many as the system lets this process have. Where that fails, so does a later open.
+pub(super) fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Overwrites what the file holds with zeros, without filling its holes.
+fn wipe_file(file: &OwnedFd) -> Result<(), Errno> {
+    let zeros = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // No data from here to the end.
+            Err(Errno::NXIO) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+        let end = rustix::fs::seek(file, SeekFrom::Hole(start))?;
+        at = start;
+        while at < end {
+            let wanted = (end - at).min(zeros.len() as u64) as usize;
+            match rustix::io::pwrite(file, &zeros[..wanted], at) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(written) => at += written as u64,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}
+
+/// Directory and name of a relative path.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or((".", path))
+}
+
+fn failed(file: &FilePath, action: &'static str) -> impl FnOnce(Errno) -> DestinationError {
+    let file = file.clone();
+    move |errno| DestinationError::File { file, action, errno }
+}

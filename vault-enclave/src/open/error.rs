@@ -1,0 +1,144 @@
+//! Why a model was not opened.
+
+use std::fmt;
+use std::io;
+
+use ledger::manifest::FilePath;
+use rustix::io::Errno;
+
+use super::SourceError;
+use crate::container::OpenError;
+use crate::region::RegionError;
+
+/// Why a model was not opened. Nothing of it is left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenModelError {
+    /// A unit was granted that the manifest does not have.
+    UnknownUnit(u32),
+    /// The destination.
+    Destination(DestinationError),
+    /// A file could not be made in memory.
+    Memory {
+        /// Which.
+        file: FilePath,
+        /// Why.
+        error: RegionError,
+    },
+    /// Sealed bytes could not be read.
+    Source {
+        /// Of this unit.
+        unit: u32,
+        /// What kind of failure.
+        kind: io::ErrorKind,
+        /// In words.
+        message: String,
+    },
+    /// A sealed unit has not the length that its plan gives it: cut short or lengthened.
+    Length {
+        /// Which unit.
+        unit: u32,
+        /// By the plan.
+        expected: u64,
+        /// As it is, or how far it could be read.
+        found: u64,
+    },
+    /// A sealed unit is not what was sealed for this place.
+    Unit {
+        /// Which.
+        unit: u32,
+        /// Why.
+        error: OpenError,
+    },
+    /// A sealed unit opens, but is not the one that the publisher signed.
+    Digest(u32),
+}
+
+/// What was wrong with the place for the plaintext.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DestinationError {
+    /// It is not an empty directory.
+    NotEmpty,
+    /// The directory itself failed.
+    Directory {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// A file in it failed.
+    File {
+        /// Which.
+        file: FilePath,
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        errno: Errno,
+    },
+}
+
+impl OpenModelError {
+    /// Stable name of the refusal.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownUnit(_) => "unit-unknown",
+            Self::Destination(error) => error.code(),
+            Self::Memory { error, .. } => error.code(),
+            Self::Source { .. } => "unit-unreadable",
+            Self::Length { .. } => "sealed-length",
+            Self::Unit { error, .. } => error.code(),
+            Self::Digest(_) => "unit-digest",
+        }
+    }
+
+    pub(super) fn source(unit: u32, error: SourceError) -> Self {
+        match error {
+            SourceError::Length { expected, found } => Self::Length { unit, expected, found },
+            SourceError::Io(error) => Self::Source { unit, kind: error.kind(), message: error.to_string() },
+        }
+    }
+}
+
+impl DestinationError {
+    /// Stable name of the refusal.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotEmpty => "destination-not-empty",
+            Self::Directory { .. } | Self::File { .. } => "destination-failed",
+        }
+    }
+}
+
+impl fmt::Display for OpenModelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownUnit(unit) => write!(f, "unit {unit} was granted, but the manifest has no such unit"),
+            Self::Destination(error) => error.fmt(f),
+            Self::Memory { file, error } => write!(f, "{file}: {error}"),
+            Self::Source { unit, message, .. } => write!(f, "sealed unit {unit} cannot be read: {message}"),
+            Self::Length { unit, expected, found } => {
+                write!(f, "sealed unit {unit} has {found} bytes instead of {expected}: cut short or lengthened")
+            }
+            Self::Unit { unit, error } => write!(f, "sealed unit {unit}: {error}"),
+            Self::Digest(unit) => write!(f, "sealed unit {unit} is not the one that the publisher signed"),
+        }
+    }
+}
+
+impl fmt::Display for DestinationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotEmpty => f.write_str("the destination is not an empty directory"),
+            Self::Directory { action, errno } => write!(f, "cannot {action} the destination: {errno}"),
+            Self::File { file, action, errno } => write!(f, "cannot {action} {file} in the destination: {errno}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenModelError {}
+impl std::error::Error for DestinationError {}
+
+impl From<DestinationError> for OpenModelError {
+    fn from(error: DestinationError) -> Self {
+        Self::Destination(error)
+    }
+}

@@ -1,0 +1,117 @@
+//! Small secrets that a keeper keeps on disk: the head and the DEK records (FORMAT.md §5).
+//!
+//! A record is one Cobblestone-256 message whose context says what it is, so that one record can't stand for another.
+
+use attestation::{Sha256Digest, lv};
+use ring::rand::SecureRandom;
+
+use crate::aead::Small;
+use crate::container::{Layout, OpenError, open_message, seal_message};
+use crate::secret::{Dek, HeadKey, Kek};
+
+const RECORD: &[u8] = b"weightvault/v1 record\0";
+/// Epoch of the KEK: one in this version.
+const KEK_EPOCH: u32 = 1;
+
+/// Seals a DEK under the KEK. `plan` is the plan digest of the model version, `vault` the vault's id.
+///
+/// # Errors
+/// [`OpenError::Secret`].
+pub fn seal_dek(
+    kek: &Kek,
+    vault: Sha256Digest,
+    plan: Sha256Digest,
+    dek: &Dek,
+    rng: &dyn SecureRandom,
+) -> Result<Vec<u8>, OpenError> {
+    let context = dek_context(vault, plan);
+    kek.with_bytes(|kek| dek.with_bytes(|dek| seal_message::<Small>(kek, &context, dek, rng)))
+}
+
+/// Opens a DEK record.
+///
+/// # Errors
+/// [`OpenError`]; a record of another vault or plan has another commitment.
+pub fn open_dek(kek: &Kek, vault: Sha256Digest, plan: Sha256Digest, record: &[u8]) -> Result<Dek, OpenError> {
+    let context = dek_context(vault, plan);
+    Dek::init_with(|dek| kek.with_bytes(|kek| open_message::<Small>(kek, &context, record, dek)))
+}
+
+/// Seals the head. Its content is not secret; that it is the keeper's own is what counts.
+///
+/// # Errors
+/// [`OpenError::Secret`].
+pub fn seal_head(key: &HeadKey, head: &[u8], rng: &dyn SecureRandom) -> Result<Vec<u8>, OpenError> {
+    key.with_bytes(|key| seal_message::<Small>(key, &head_context(), head, rng))
+}
+
+/// Opens the head.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_head(key: &HeadKey, record: &[u8]) -> Result<Vec<u8>, OpenError> {
+    let length = Layout::of_sealed(record.len() as u64)?.length();
+    let mut head = vec![0; usize::try_from(length).map_err(|_| OpenError::Length(length))?];
+    key.with_bytes(|key| open_message::<Small>(key, &head_context(), record, &mut head))?;
+    Ok(head)
+}
+
+fn dek_context(vault: Sha256Digest, plan: Sha256Digest) -> Vec<u8> {
+    context("dek", plan.as_bytes(), KEK_EPOCH, vault)
+}
+
+fn head_context() -> Vec<u8> {
+    context("head", &[], 0, Sha256Digest::from_bytes([0; 32]))
+}
+
+pub(crate) fn context(kind: &str, id: &[u8], epoch: u32, vault: Sha256Digest) -> Vec<u8> {
+    [RECORD, &lv(&[kind.as_bytes(), id, &epoch.to_be_bytes(), vault.as_bytes()])].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::rand::SystemRandom;
+
+    use super::*;
+
+    const VAULT: Sha256Digest = Sha256Digest::from_bytes([1; 32]);
+    const PLAN: Sha256Digest = Sha256Digest::from_bytes([2; 32]);
+
+    #[test]
+    fn a_dek_record_opens_under_its_own_kek_vault_and_plan_alone() {
+        let rng = SystemRandom::new();
+        let (kek, other_kek) = (Kek::generate(&rng).unwrap(), Kek::generate(&rng).unwrap());
+        let dek = Dek::generate(&rng).unwrap();
+        let record = seal_dek(&kek, VAULT, PLAN, &dek, &rng).unwrap();
+        let opened = open_dek(&kek, VAULT, PLAN, &record).unwrap();
+        opened.with_bytes(|opened| dek.with_bytes(|dek| assert_eq!(opened, dek)));
+        assert_eq!(open_dek(&other_kek, VAULT, PLAN, &record).err(), Some(OpenError::Commitment));
+        assert_eq!(open_dek(&kek, PLAN, PLAN, &record).err(), Some(OpenError::Commitment));
+        assert_eq!(open_dek(&kek, VAULT, VAULT, &record).err(), Some(OpenError::Commitment));
+    }
+
+    #[test]
+    fn a_changed_or_cut_record_is_refused() {
+        let rng = SystemRandom::new();
+        let key = HeadKey::generate(&rng).unwrap();
+        let record = seal_head(&key, b"{}", &rng).unwrap();
+        assert_eq!(open_head(&key, &record).unwrap(), b"{}");
+        for (position, error) in [(0, OpenError::Commitment), (24, OpenError::Commitment), (56, OpenError::Chunk(0))] {
+            let mut changed = record.clone();
+            changed[position] ^= 1;
+            assert_eq!(open_head(&key, &changed), Err(error));
+        }
+        assert_eq!(open_head(&key, &record[..record.len() - 1]), Err(OpenError::Chunk(0)));
+        assert_eq!(open_head(&key, &record[..60]), Err(OpenError::Length(60)));
+        assert_eq!(open_head(&key, &[]), Err(OpenError::Length(0)));
+    }
+
+    #[test]
+    fn a_dek_record_of_another_length_is_refused() {
+        let rng = SystemRandom::new();
+        let kek = Kek::generate(&rng).unwrap();
+        let context = dek_context(VAULT, PLAN);
+        let record = kek.with_bytes(|kek| seal_message::<Small>(kek, &context, &[7; 63], &rng)).unwrap();
+        assert_eq!(open_dek(&kek, VAULT, PLAN, &record).err(), Some(OpenError::Length(record.len() as u64)));
+    }
+}

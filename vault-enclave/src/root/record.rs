@@ -1,0 +1,82 @@
+//! `root.json` (FORMAT.md §5).
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::SEAL_TO_TPM;
+use crate::tpm::{SealedSecret, TpmName, TpmObject};
+
+/// Longest public or private area, in bytes: those of the kinds used have some 200.
+const AREA_BYTES_MAX: usize = 2048;
+
+pub(super) struct RootRecord {
+    /// Name of the storage root key that everything here lies under.
+    pub(super) srk_name: TpmName,
+    pub(super) sealed: SealedSecret,
+    pub(super) ak: TpmObject,
+}
+
+impl RootRecord {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let file = File {
+            v: 1,
+            seal_to: SEAL_TO_TPM.to_owned(),
+            srk_name: STANDARD.encode(self.srk_name.as_bytes()),
+            secret: (&self.sealed.object).into(),
+            pcrs: self.sealed.pcrs.iter().map(|(index, value)| (index, hex::encode(value))).collect(),
+            ak: (&self.ak).into(),
+        };
+        serde_json::to_vec_pretty(&file).expect("strings and numbers are JSON")
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let file: File = serde_json::from_slice(bytes).ok().filter(|file: &File| file.v == 1)?;
+        if file.seal_to != SEAL_TO_TPM {
+            return None;
+        }
+        let values = file.pcrs.iter().map(|(index, value)| {
+            let mut bytes = [0; 32];
+            hex::decode_to_slice(value, &mut bytes).ok().map(|()| (*index, bytes))
+        });
+        let pcrs = values.collect::<Option<_>>()?;
+        Some(Self {
+            srk_name: STANDARD.decode(&file.srk_name).ok()?[..].try_into().ok()?,
+            sealed: SealedSecret { object: file.secret.decode()?, pcrs },
+            ak: file.ak.decode()?,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    v: u32,
+    seal_to: String,
+    srk_name: String,
+    secret: Areas,
+    pcrs: BTreeMap<u32, String>,
+    ak: Areas,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Areas {
+    public: String,
+    private: String,
+}
+
+impl Areas {
+    fn decode(&self) -> Option<TpmObject> {
+        let area = |text: &str| STANDARD.decode(text).ok().filter(|bytes| bytes.len() <= AREA_BYTES_MAX);
+        Some(TpmObject { public: area(&self.public)?, private: area(&self.private)? })
+    }
+}
+
+impl From<&TpmObject> for Areas {
+    fn from(object: &TpmObject) -> Self {
+        Self { public: STANDARD.encode(&object.public), private: STANDARD.encode(&object.private) }
+    }
+}

@@ -1,0 +1,216 @@
+//! This machine's TPM 2.0, as one thread with a bounded queue.
+//!
+//! A TPM does one thing at a time and libtss2 blocks, so one thread owns the connection and everything that is open in
+//! the TPM. Each call queues a request and gives a [`Reply`], to wait on or to await; a request has a deadline, and one
+//! whose caller is gone is not begun. When the connection fails, or the TPM lost what was loaded, the thread connects
+//! anew, flushes whatever was left (by itself or by a process that was killed) and tries once more, except for a counter
+//! increment, which is never sent twice.
+//!
+//! Secrets cross the bus encrypted: sessions are salted to the storage root key (SRK), whose name the caller can pin.
+//! Only the files of this module name `tss_esapi`.
+
+mod counter;
+mod device;
+mod error;
+mod identity;
+mod pcrs;
+mod queue;
+mod sealing;
+mod tcti;
+mod template;
+
+pub use counter::{Counter, RunId};
+pub use device::TpmProperties;
+pub use error::TpmError;
+pub use identity::{Quote, TpmClock};
+pub use pcrs::PcrValues;
+pub use queue::Reply;
+pub use sealing::SealedSecret;
+pub use tcti::{TctiConfig, TctiError};
+
+use std::fmt;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use attestation::{ActivationSecret, Credential, PcrSelection, Sha256Digest};
+
+use crate::secret::{CounterAuth, TpmSecret};
+
+/// A handle on the thread that owns the TPM. Clones share it; the thread ends with the last of them.
+#[derive(Clone)]
+pub struct Tpm(queue::Queue);
+
+/// A key or a sealed object as it is stored outside the TPM that made it, and useless without that TPM: not secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TpmObject {
+    /// TPMT_PUBLIC.
+    pub public: Vec<u8>,
+    /// The buffer of TPM2B_PRIVATE, encrypted by the TPM.
+    pub private: Vec<u8>,
+}
+
+/// The name of a TPM entity: `000b` ‖ SHA-256 of its public area (TPM 2.0 Part 1, "Names").
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TpmName([u8; 34]);
+
+impl Tpm {
+    /// Connects, and flushes what a killed process left behind (not under the kernel's resource manager, which did so).
+    ///
+    /// # Errors
+    /// [`TpmError::Unavailable`] with what to check.
+    pub fn open(config: TctiConfig) -> Result<Self, TpmError> {
+        let tpm = Self(queue::Queue::start(config)?);
+        tpm.properties().wait()?;
+        Ok(tpm)
+    }
+
+    /// The same thread, asked with another deadline than 30 seconds.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self(self.0.with_deadline(deadline))
+    }
+
+    /// Who made it, and how its dictionary-attack protection stands.
+    pub fn properties(&self) -> Reply<TpmProperties> {
+        self.0.request(device::Device::properties)
+    }
+
+    /// The certificates of the endorsement key: the leaf alone, as DER without padding.
+    pub fn ek_certificates(&self) -> Reply<Vec<Vec<u8>>> {
+        self.0.request(device::Device::ek_certificates)
+    }
+
+    /// Makes an attestation key under the RSA-2048 endorsement key.
+    pub fn create_ak(&self) -> Reply<TpmObject> {
+        self.0.request(device::Device::create_ak)
+    }
+
+    /// Quotes these PCRs, with their values as quoted. `extra_data` is what the quote is bound to.
+    pub fn quote(&self, ak: &TpmObject, extra_data: [u8; 32], pcrs: PcrSelection) -> Reply<Quote> {
+        let ak = ak.clone();
+        self.0.request(move |device| device.quote(&ak, extra_data, pcrs))
+    }
+
+    /// Opens a credential that was made for this TPM's endorsement key and `ak`.
+    pub fn activate(&self, ak: &TpmObject, credential: &Credential) -> Reply<ActivationSecret> {
+        let (ak, credential) = (ak.clone(), credential.clone());
+        self.0.request(move |device| device.activate(&ak, &credential))
+    }
+
+    /// Seals to the present values of these PCRs, all of which must then be the same to unseal.
+    pub fn seal(&self, secret: Arc<TpmSecret>, pcrs: PcrSelection) -> Reply<SealedSecret> {
+        self.0.request(move |device| device.seal(&secret, pcrs))
+    }
+
+    /// Unseals into locked memory.
+    pub fn unseal(&self, sealed: &SealedSecret) -> Reply<TpmSecret> {
+        let sealed = sealed.clone();
+        self.0.request(move |device| device.unseal(&sealed))
+    }
+
+    /// Name of the storage root key: the same as long as this is the same TPM and its owner was not cleared.
+    pub fn srk_name(&self) -> Reply<TpmName> {
+        self.0.request(device::Device::srk_name)
+    }
+
+    /// Defines a counter that only who knows `auth` can read or increment, gives it its first value and makes `run` the
+    /// run that may count.
+    pub fn define_counter(&self, auth: Arc<CounterAuth>, run: RunId) -> Reply<(Counter, u64)> {
+        self.0.request(move |device| device.define_counter(&auth, &run))
+    }
+
+    /// Where a counter stands.
+    pub fn read_counter(&self, counter: &Counter, auth: Arc<CounterAuth>) -> Reply<u64> {
+        let counter = *counter;
+        self.0.request(move |device| device.read_counter(&counter, &auth))
+    }
+
+    /// Takes the counter for `run`, from whichever run had it, and returns where it stands then.
+    pub fn claim_counter(&self, counter: &Counter, auth: Arc<CounterAuth>, run: RunId) -> Reply<u64> {
+        let counter = *counter;
+        self.0.request(move |device| device.claim_counter(&counter, &auth, &run))
+    }
+
+    /// Increments a counter that stands at `from` and returns what it reads then: reads and increment share a session, so
+    /// that an answer of `from + 1` says that this very increment was the one, and that `run` still had the counter after
+    /// it. It is sent at most once.
+    ///
+    /// # Errors
+    /// [`TpmError::CounterUncertain`] where the answer got lost, [`TpmError::CounterClaimed`] where another run took it.
+    pub fn increment_counter(&self, counter: &Counter, auth: Arc<CounterAuth>, run: RunId, from: u64) -> Reply<u64> {
+        let counter = *counter;
+        let mut sent = false;
+        self.0.request(move |device| match sent {
+            true => Err(TpmError::CounterUncertain),
+            false => device.increment_counter(&counter, &auth, (&run, from), &mut sent),
+        })
+    }
+
+    /// Present values of these PCRs, SHA-256 bank.
+    pub fn read_pcrs(&self, pcrs: PcrSelection) -> Reply<PcrValues> {
+        self.0.request(move |device| device.read_pcrs(pcrs))
+    }
+}
+
+impl TpmObject {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> TpmName {
+        TpmName::of(&self.public)
+    }
+}
+
+impl TpmName {
+    /// The name of a public area with nameAlg SHA-256.
+    #[must_use]
+    pub fn of(public: &[u8]) -> Self {
+        let mut name = [0; 34];
+        let (algorithm, digest) = name.split_at_mut(2);
+        algorithm.copy_from_slice(&[0x00, 0x0b]);
+        digest.copy_from_slice(Sha256Digest::of(public).as_bytes());
+        Self(name)
+    }
+
+    /// The 34 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 34] {
+        &self.0
+    }
+}
+
+impl TryFrom<&[u8]> for TpmName {
+    type Error = std::array::TryFromSliceError;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, Self::Error> {
+        bytes.try_into().map(Self)
+    }
+}
+
+impl fmt::Debug for TpmName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TpmName({})", hex::encode(self.0))
+    }
+}
+
+/// Starts this program anew with libtss2's own messages turned off, unless its environment says something about them.
+///
+/// libtss2 prints to stderr what it is told by the environment at its first use, for errors that are expected too (a
+/// PCR that changed). A program cannot change its own environment safely, so this replaces it: call it first in `main`.
+///
+/// # Errors
+/// Only where the program cannot be started again; going on then costs nothing but silence.
+pub fn silence_libtss2() -> io::Result<()> {
+    const VARIABLE: &str = "TSS2_LOG";
+    if std::env::var_os(VARIABLE).is_some() {
+        return Ok(());
+    }
+    let mut arguments = std::env::args_os();
+    let mut again = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        again.arg0(name);
+    }
+    Err(again.args(arguments).env(VARIABLE, "all+none").exec())
+}

@@ -1,0 +1,316 @@
+//! Who this TPM is and what state it is in: certificates, attestation key, credential, quote.
+
+use attestation::{ActivationSecret, Credential, PcrSelection, TpmIdentity, TpmQuote};
+use tss_esapi::attributes::ObjectAttributes;
+use tss_esapi::constants::SessionType;
+use tss_esapi::handles::{AuthHandle, KeyHandle, NvIndexHandle, NvIndexTpmHandle, PersistentTpmHandle, TpmHandle};
+use tss_esapi::interface_types::resource_handles::{Hierarchy, NvAuth};
+use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
+use tss_esapi::structures::{
+    Attest, AttestInfo, ClockInfo, Data, EncryptedSecret, IdObject, Private, Public, Signature, SignatureScheme,
+};
+use tss_esapi::traits::{Marshall, UnMarshall};
+
+use super::device::Device;
+use super::error::{AUTH_FAIL, BAD_AUTH, FAILURE, HANDLE, INTEGRITY, SIZE, VALUE};
+use super::pcrs::{PcrValues, selection_list};
+use super::{TpmError, TpmObject, template};
+
+/// A quote, with the PCR values that it covers.
+#[derive(Clone, Debug)]
+pub struct Quote {
+    /// TPMS_ATTEST as signed.
+    pub attest: Vec<u8>,
+    /// TPMT_SIGNATURE.
+    pub signature: Vec<u8>,
+    /// The values whose digest was signed.
+    pub pcrs: PcrValues,
+    /// The TPM's clock when it signed.
+    pub clock: TpmClock,
+}
+
+/// The TPM's clock (TPMS_CLOCK_INFO). The same reset and restart counts mean that the machine was not booted between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TpmClock {
+    /// Milliseconds that the TPM has been powered, ever.
+    pub clock: u64,
+    /// Boots.
+    pub reset_count: u32,
+    /// Resumes since the boot.
+    pub restart_count: u32,
+    /// Whether the clock cannot have gone back.
+    pub safe: bool,
+}
+
+impl Quote {
+    /// This quote as evidence of `identity`.
+    #[must_use]
+    pub fn into_evidence(self, identity: TpmIdentity) -> TpmQuote {
+        let pcrs = self.pcrs.iter().map(|(index, value)| (index, *value)).collect();
+        TpmQuote { identity, attest: self.attest, signature: self.signature, pcrs }
+    }
+}
+
+/// The certificate of the low-range RSA-2048 endorsement key (TCG EK Credential Profile, "NV Indices").
+const RSA_2048_EK_CERTIFICATE: u32 = 0x01c0_0002;
+/// Where the same key is kept, where it is (TCG TPM v2.0 Provisioning Guidance).
+const RSA_2048_EK: u32 = 0x8101_0001;
+const CERTIFICATE_BYTES_MAX: usize = 4096;
+const NV_READ_BYTES: u16 = 512;
+const QUOTE_TRIES: usize = 8;
+
+impl Device {
+    pub(super) fn ek_certificates(&mut self) -> Result<Vec<Vec<u8>>, TpmError> {
+        const READ: &str = "TPM2_NV_Read";
+        let index = TpmHandle::NvIndex(self.command(READ, |_| NvIndexTpmHandle::new(RSA_2048_EK_CERTIFICATE))?);
+        let object = self
+            .command(READ, |tpm| tpm.tr_from_tpm_public(index))
+            .map_err(|error| error.meaning(HANDLE, TpmError::EkCertificateMissing))?;
+        let handle = NvIndexHandle::from(object);
+        let padded = self.closing(object, |device| {
+            let (public, _) = device.command("TPM2_NV_ReadPublic", |tpm| tpm.nv_read_public(handle))?;
+            let size = u16::try_from(public.data_size().min(CERTIFICATE_BYTES_MAX)).unwrap_or(u16::MAX);
+            let mut bytes = Vec::new();
+            for offset in (0..size).step_by(usize::from(NV_READ_BYTES)) {
+                let length = NV_READ_BYTES.min(size - offset);
+                let password = [Some(AuthSession::Password), None];
+                let read = |tpm: &mut tss_esapi::Context| tpm.nv_read(NvAuth::NvIndex(handle), handle, length, offset);
+                bytes.extend_from_slice(device.authorised(password, READ, read)?.value());
+            }
+            Ok(bytes)
+        })?;
+        Ok(vec![der(&padded).ok_or(TpmError::EkCertificateMalformed)?.to_vec()])
+    }
+
+    pub(super) fn create_ak(&mut self) -> Result<TpmObject, TpmError> {
+        let template = template::attestation_key()?;
+        // Makes room: the endorsement key, the new key and the SRK are three.
+        self.unload();
+        let key = self.with_ek(|device, ek, policy| {
+            let session = [Some(policy), None];
+            device.authorised(session, "TPM2_Create", |tpm| tpm.create(ek, template, None, None, None, None))
+        })?;
+        let public = self.command("TPM2_Create", |_| key.out_public.marshall())?;
+        Ok(TpmObject { public, private: key.out_private.value().to_vec() })
+    }
+
+    pub(super) fn quote(
+        &mut self,
+        ak: &TpmObject,
+        extra_data: [u8; 32],
+        pcrs: PcrSelection,
+    ) -> Result<Quote, TpmError> {
+        let ak = self.loaded_ak(ak)?;
+        let list = selection_list(pcrs.iter())?;
+        let data = self.command("TPM2_Quote", |_| Data::try_from(&extra_data[..]))?;
+        for _ in 0..QUOTE_TRIES {
+            let values = self.read_pcrs(pcrs)?;
+            let password = [Some(AuthSession::Password), None];
+            let (attest, signature) = self.authorised(password, "TPM2_Quote", |tpm| {
+                tpm.quote(ak, data.clone(), SignatureScheme::Null, list.clone())
+            })?;
+            if quoted(&attest).is_some_and(|digest| digest == values.digest().as_bytes()) {
+                return self.command("TPM2_Quote", |_| quote(&attest, &signature, values));
+            }
+        }
+        Err(TpmError::PcrsMoving)
+    }
+
+    pub(super) fn activate(&mut self, ak: &TpmObject, credential: &Credential) -> Result<ActivationSecret, TpmError> {
+        const ACTIVATE: &str = "TPM2_ActivateCredential";
+        let id_object = buffer(&credential.id_object).and_then(|bytes| IdObject::try_from(bytes).ok());
+        let secret = buffer(&credential.encrypted_secret).and_then(|bytes| EncryptedSecret::try_from(bytes).ok());
+        let (id_object, secret) = id_object.zip(secret).ok_or(TpmError::CredentialRefused)?;
+        let ak = self.loaded_ak(ak)?;
+        let activated = self.with_ek(|device, ek, policy| {
+            let sessions = [Some(AuthSession::Password), Some(policy)];
+            device.authorised(sessions, ACTIVATE, |tpm| tpm.activate_credential(ak, ek, id_object, secret))
+        });
+        let digest = activated.map_err(|error| self.refused_credential(error))?;
+        let secret = digest.value().try_into().map_err(|_| TpmError::CredentialRefused)?;
+        Ok(ActivationSecret::from_bytes(secret))
+    }
+
+    fn refused_credential(&mut self, error: TpmError) -> TpmError {
+        // libtpms answers "failure" to a secret that does not decrypt; a TPM that has really failed answers nothing else.
+        if matches!(error, TpmError::Response { code: FAILURE, .. }) && self.answers() {
+            return TpmError::CredentialRefused;
+        }
+        [INTEGRITY, VALUE, SIZE].iter().fold(error, |error, rc| error.meaning(*rc, TpmError::CredentialRefused))
+    }
+
+    /// The attestation key, loaded; it stays so for the next quote.
+    fn loaded_ak(&mut self, ak: &TpmObject) -> Result<KeyHandle, TpmError> {
+        let name = ak.name();
+        match self.ak {
+            Some((handle, loaded)) if loaded == name => return Ok(handle),
+            Some(_) => self.unload(),
+            None => {}
+        }
+        let (public, private) = parse(ak)?;
+        let handle = self.with_ek(|device, ek, policy| {
+            device.authorised([Some(policy), None], "TPM2_Load", |tpm| tpm.load(ek, private, public))
+        });
+        let handle = handle.map_err(refused_object)?;
+        self.ak = Some((handle, name));
+        Ok(handle)
+    }
+
+    /// Runs `then` with the endorsement key and a session that satisfies its policy, once.
+    fn with_ek<T>(
+        &mut self,
+        then: impl FnOnce(&mut Self, KeyHandle, AuthSession) -> Result<T, TpmError>,
+    ) -> Result<T, TpmError> {
+        let authorised = |device: &mut Self, ek: KeyHandle| {
+            device.with_session(SessionType::Policy, |device, session| {
+                device.satisfy_endorsement_policy(session)?;
+                then(device, ek, session)
+            })
+        };
+        match self.persistent_ek()? {
+            Some(ek) => self.closing(ek, |device| authorised(device, ek)),
+            None => {
+                let (ek, _) = self.create_primary(Hierarchy::Endorsement, template::endorsement_key()?)?;
+                self.flushing(ek, |device| authorised(device, ek))
+            }
+        }
+    }
+
+    /// The endorsement key where provisioning left it: it spares seconds on hardware. Another key there is not used.
+    fn persistent_ek(&mut self) -> Result<Option<KeyHandle>, TpmError> {
+        const READ: &str = "TPM2_ReadPublic";
+        let index = self.command(READ, |_| PersistentTpmHandle::new(RSA_2048_EK))?;
+        if self.handles(RSA_2048_EK)?.first() != Some(&TpmHandle::Persistent(index)) {
+            return Ok(None);
+        }
+        let object = self.command(READ, |tpm| tpm.tr_from_tpm_public(TpmHandle::Persistent(index)))?;
+        let handle = KeyHandle::from(object);
+        let template = template::endorsement_key()?;
+        match self.command(READ, |tpm| tpm.read_public(handle)) {
+            Ok((public, _, _)) if is_made_from(&public, &template) => Ok(Some(handle)),
+            other => self.closing(object, |_| other.map(|_| None)),
+        }
+    }
+
+    fn satisfy_endorsement_policy(&mut self, session: AuthSession) -> Result<(), TpmError> {
+        const SECRET: &str = "TPM2_PolicySecret";
+        let policy = self.command(SECRET, |_| PolicySession::try_from(session))?;
+        let (nonce, cp_hash, reference) = Default::default();
+        let password = [Some(AuthSession::Password), None];
+        self.authorised(password, SECRET, |tpm| {
+            tpm.policy_secret(policy, AuthHandle::Endorsement, nonce, cp_hash, reference, None)
+        })
+        .map(drop)
+        .map_err(|error| error.meaning(AUTH_FAIL, TpmError::HierarchyAuth))
+        .map_err(|error| error.meaning(BAD_AUTH, TpmError::HierarchyAuth))
+    }
+}
+
+/// A stored object as the library takes it.
+pub(super) fn parse(object: &TpmObject) -> Result<(Public, Private), TpmError> {
+    let public = Public::unmarshall(&object.public).ok().filter(|public| {
+        // The library takes trailing bytes; the name is of exactly these.
+        public.marshall().is_ok_and(|bytes| bytes == object.public)
+    });
+    let private = Private::try_from(&object.private[..]).ok();
+    public.zip(private).ok_or(TpmError::ObjectMalformed)
+}
+
+/// What TPM2_Load's refusal of a stored object means.
+pub(super) fn refused_object(error: TpmError) -> TpmError {
+    const BINDING: u32 = 0x0a5;
+    const HASH: u32 = 0x083;
+    [INTEGRITY, VALUE, SIZE, BINDING, HASH].iter().fold(error, |error, rc| error.meaning(*rc, TpmError::ObjectRefused))
+}
+
+fn is_made_from(public: &Public, template: &Public) -> bool {
+    match (public, template) {
+        (
+            Public::Rsa { object_attributes, name_hashing_algorithm, auth_policy, parameters, .. },
+            Public::Rsa {
+                object_attributes: attributes,
+                name_hashing_algorithm: hash,
+                auth_policy: policy,
+                parameters: wanted,
+                ..
+            },
+        ) => {
+            ObjectAttributes::eq(object_attributes, attributes)
+                && name_hashing_algorithm == hash
+                && auth_policy == policy
+                && parameters == wanted
+        }
+        _ => false,
+    }
+}
+
+/// The pcrDigest of a quote.
+fn quoted(attest: &Attest) -> Option<&[u8]> {
+    match attest.attested() {
+        AttestInfo::Quote { info } => Some(info.pcr_digest().value()),
+        _ => None,
+    }
+}
+
+fn quote(attest: &Attest, signature: &Signature, pcrs: PcrValues) -> tss_esapi::Result<Quote> {
+    let clock = attest.clock_info();
+    Ok(Quote { attest: attest.marshall()?, signature: signature.marshall()?, pcrs, clock: clock.into() })
+}
+
+impl From<&ClockInfo> for TpmClock {
+    fn from(info: &ClockInfo) -> Self {
+        Self {
+            clock: info.clock(),
+            reset_count: info.reset_count(),
+            restart_count: info.restart_count(),
+            safe: info.safe(),
+        }
+    }
+}
+
+/// The one DER value at the start of `padded`: some TPMs pad the certificate.
+fn der(padded: &[u8]) -> Option<&[u8]> {
+    let (header, length) = match padded {
+        [0x30, short @ 0..=0x7f, ..] => (2, usize::from(*short)),
+        [0x30, 0x81, a, ..] => (3, usize::from(*a)),
+        [0x30, 0x82, a, b, ..] => (4, usize::from(u16::from_be_bytes([*a, *b]))),
+        _ => return None,
+    };
+    padded.get(..header + length)
+}
+
+/// The content of a TPM2B: exactly as long as its prefix says.
+fn buffer(sized: &[u8]) -> Option<&[u8]> {
+    let (prefix, content) = sized.split_first_chunk::<2>()?;
+    (usize::from(u16::from_be_bytes(*prefix)) == content.len()).then_some(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_cut_to_its_der() {
+        assert_eq!(der(&[0x30, 2, 1, 2, 0xff, 0xff]), Some(&[0x30, 2, 1, 2][..]));
+        let long = [&[0x30, 0x82, 1, 0][..], &[7; 256], &[0; 100]].concat();
+        assert_eq!(der(&long), Some(&long[..260]));
+        for bad in [&[][..], &[0x30], &[0x30, 5, 1], &[0x31, 0], &[0x30, 0x82, 1], &[0x30, 0x83, 0, 0, 0]] {
+            assert_eq!(der(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_sized_buffer_is_exactly_as_long_as_it_says() {
+        assert_eq!(buffer(&[0, 2, 8, 9]), Some(&[8, 9][..]));
+        for bad in [&[][..], &[0], &[0, 2, 8], &[0, 1, 8, 9]] {
+            assert_eq!(buffer(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_an_object_is_of_its_public_area() {
+        let object = TpmObject { public: vec![1], private: vec![] };
+        assert_eq!(object.name(), super::super::TpmName::of(&[1]));
+        assert_eq!(object.name().as_bytes()[..2], [0, 0x0b]);
+    }
+}

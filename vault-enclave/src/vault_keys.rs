@@ -1,0 +1,180 @@
+//! The keys of a vault's keeper, all from ROOT, its instance and its core (FORMAT.md §5).
+//!
+//! Keys are kept as their shortest secret form in locked memory and expanded on the stack for each use, which is then
+//! wiped.
+
+use std::fmt;
+
+use attestation::{HpkePublicKey, IdentityKey, LogKey};
+use p384::ecdsa::signature::Signer;
+use ring::signature::KeyPair;
+
+use crate::derive::{KeeperContext, ModelContext};
+use crate::region::RegionError;
+use crate::secret::{Dek, Kek, Root, Secret, SecretError};
+use crate::stack::wiped_deep;
+use crate::wrap::{self, HpkeKeyPair, WrapError};
+
+/// How many labels the identity key may try: each fails with probability 2^-190.
+const IDENTITY_TRIES: u32 = 8;
+
+/// What a keeper signs, wraps and unwraps with.
+pub struct VaultKeys {
+    kek: Kek,
+    identity: Secret<48>,
+    identity_key: IdentityKey,
+    log: Secret<32>,
+    log_key: LogKey,
+    wrap: HpkeKeyPair,
+}
+
+impl VaultKeys {
+    /// Derives them all.
+    ///
+    /// # Errors
+    /// [`VaultKeysError`].
+    pub fn derive(root: &Root, context: &KeeperContext) -> Result<Self, VaultKeysError> {
+        let kek = Kek::init_with(|key| expand(context, root, "kek 1", key))?;
+        let (identity, identity_key) = derive_identity(root, context)?;
+        let log = Secret::init_with(|seed| expand(context, root, "log", seed))?;
+        let log_key = log.with_bytes(|seed| wiped_deep(|| log_key(seed)))?;
+        let ikm = Secret::<64>::init_with(|ikm| expand(context, root, "wrap", ikm))?;
+        let wrap = ikm.with_bytes(|ikm| HpkeKeyPair::derive(ikm))?;
+        Ok(Self { kek, identity, identity_key, log, log_key, wrap })
+    }
+
+    /// Verifies what [`VaultKeys::sign_identity`] signs.
+    pub fn identity_key(&self) -> &IdentityKey {
+        &self.identity_key
+    }
+
+    /// Verifies what [`VaultKeys::sign_log`] signs.
+    pub fn log_key(&self) -> &LogKey {
+        &self.log_key
+    }
+
+    /// What publishers wrap DEKs to.
+    pub fn wrap_key(&self) -> &HpkePublicKey {
+        self.wrap.public_key()
+    }
+
+    /// Seals DEK records.
+    pub fn kek(&self) -> &Kek {
+        &self.kek
+    }
+
+    /// ECDSA P-384 with SHA-384 over `message` (RFC 6979), r‖s: grants and lease statements.
+    ///
+    /// # Errors
+    /// [`VaultKeysError::Sign`].
+    pub fn sign_identity(&self, message: &[u8]) -> Result<[u8; 96], VaultKeysError> {
+        self.identity.with_bytes(|scalar| {
+            wiped_deep(|| {
+                let key = p384::ecdsa::SigningKey::from_slice(scalar).map_err(|_| VaultKeysError::Sign)?;
+                let signature: p384::ecdsa::Signature = key.try_sign(message).map_err(|_| VaultKeysError::Sign)?;
+                Ok(signature.to_bytes().into())
+            })
+        })
+    }
+
+    /// Ed25519 over `message`: checkpoints.
+    ///
+    /// # Errors
+    /// [`VaultKeysError::Sign`].
+    pub fn sign_log(&self, message: &[u8]) -> Result<[u8; 64], VaultKeysError> {
+        self.log.with_bytes(|seed| {
+            wiped_deep(|| {
+                let pair = ed25519(seed)?;
+                pair.sign(message).as_ref().try_into().map_err(|_| VaultKeysError::Sign)
+            })
+        })
+    }
+
+    /// Opens the `dek.hpke` of a model.
+    ///
+    /// # Errors
+    /// [`WrapError`].
+    pub fn unwrap_dek(&self, context: ModelContext<'_>, wrapped: &[u8]) -> Result<Dek, WrapError> {
+        wrap::unwrap_dek(&self.wrap, context, wrapped)
+    }
+}
+
+/// The first of `identity`, `identity 1`, `identity 2`, … that is a scalar of the curve.
+fn derive_identity(root: &Root, context: &KeeperContext) -> Result<(Secret<48>, IdentityKey), VaultKeysError> {
+    for attempt in 0..IDENTITY_TRIES {
+        let label = if attempt == 0 { "identity".to_owned() } else { format!("identity {attempt}") };
+        let scalar = Secret::init_with(|scalar| expand(context, root, &label, scalar))?;
+        if let Some(key) = scalar.with_bytes(|scalar| wiped_deep(|| identity_key(scalar))) {
+            return Ok((scalar, key));
+        }
+    }
+    Err(VaultKeysError::Identity)
+}
+
+/// `None` where the scalar is 0 or not below the order of the curve.
+fn identity_key(scalar: &[u8; 48]) -> Option<IdentityKey> {
+    let key = p384::ecdsa::SigningKey::from_slice(scalar).ok()?;
+    IdentityKey::try_from(key.verifying_key().to_sec1_point(false).as_bytes()).ok()
+}
+
+fn log_key(seed: &[u8; 32]) -> Result<LogKey, VaultKeysError> {
+    LogKey::try_from(ed25519(seed)?.public_key().as_ref()).map_err(|_| VaultKeysError::Sign)
+}
+
+fn ed25519(seed: &[u8; 32]) -> Result<ring::signature::Ed25519KeyPair, VaultKeysError> {
+    ring::signature::Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| VaultKeysError::Sign)
+}
+
+fn expand(context: &KeeperContext, root: &Root, label: &str, out: &mut [u8]) -> Result<(), VaultKeysError> {
+    context.expand_key(root, label, out);
+    Ok(())
+}
+
+/// Why a keeper's keys could not be had or used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VaultKeysError {
+    /// No locked memory.
+    Secret(SecretError),
+    /// No label gave a scalar: does not happen unless HKDF is broken.
+    Identity,
+    /// The library refused to sign: does not happen with keys made here.
+    Sign,
+}
+
+impl VaultKeysError {
+    /// Stable name of the refusal.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Secret(error) => error.code(),
+            Self::Identity => "identity-key",
+            Self::Sign => "sign-failed",
+        }
+    }
+}
+
+impl fmt::Display for VaultKeysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret(error) => error.fmt(f),
+            Self::Identity => f.write_str("no identity key could be derived"),
+            Self::Sign => f.write_str("signing failed"),
+        }
+    }
+}
+
+impl std::error::Error for VaultKeysError {}
+
+impl From<SecretError> for VaultKeysError {
+    fn from(error: SecretError) -> Self {
+        Self::Secret(error)
+    }
+}
+
+impl From<RegionError> for VaultKeysError {
+    fn from(error: RegionError) -> Self {
+        Self::Secret(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+"""Answers jobs with code that this project did not write: Python's standard library and PyPI `cryptography`.
+
+Reads a JSON array of jobs from stdin, writes a JSON array of answers. All bytes are hex.
+"""
+import hashlib
+import hmac
+import json
+import struct
+import sys
+
+from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
+from cryptography.hazmat.primitives import hashes, hpke
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mlkem
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+SUITE = hpke.Suite(hpke.KEM.MLKEM1024_P384, hpke.KDF.HKDF_SHA384, hpke.AEAD.AES_256_GCM)
+
+
+def lv(*fields):
+    return b"".join(struct.pack(">I", len(f)) + f for f in fields)
+
+
+def expand(key, info, length):
+    return HKDFExpand(hashes.SHA512(), length, info).derive(key)
+
+
+def hpke_key(seed):
+    """PRG of draft-irtf-cfrg-concrete-hybrid-kems: SHAKE-256 to an ML-KEM-1024 seed and a P-384 scalar."""
+    full = hashlib.shake_256(seed).digest(64 + 48)
+    scalar = int.from_bytes(full[64:], "big")
+    return hpke.MLKEM1024P384PrivateKey(
+        mlkem.MLKEM1024PrivateKey.from_seed_bytes(full[:64]), ec.derive_private_key(scalar, ec.SECP384R1())
+    )
+
+
+def cobblestone_seal(key, context, data):
+    sealer = Cobblestone256Encryptor(key, context)
+    return sealer.update(data) + sealer.finalize()
+
+
+def cobblestone_open(key, context, data):
+    opener = Cobblestone256Decryptor(key, context)
+    return opener.update(data) + opener.finalize()
+
+
+def hpke_seal(key, context, data):
+    return SUITE.encrypt(data, hpke_key(key).public_key(), info=context)
+
+
+def hpke_open(key, context, data):
+    return SUITE.decrypt(data, hpke_key(key), info=context)
+
+
+def vectors(path):
+    """Recomputes our own format vectors from their inputs (FORMAT.md)."""
+    with open(path, encoding="utf-8") as file:
+        given = json.load(file)
+    raw = lambda section, name: bytes.fromhex(given[section][name])
+    made = {}
+
+    prk = hmac.digest(b"weightvault/v1 root\0", raw("keeper", "tpm_secret"), "sha512")
+    root = expand(prk, lv(given["keeper"]["seal_to"].encode()), 64)
+    made["root"] = root
+    made["head_key"] = expand(root, b"weightvault/v1 head\0", 32)
+    instance, core = raw("keeper", "instance"), raw("keeper", "core_digest")
+    key = lambda label, n: expand(root, b"weightvault/v1 key\0" + lv(label, instance, core), n)
+    made["kek"] = key(b"kek 1", 32)
+    log = ed25519.Ed25519PrivateKey.from_private_bytes(key(b"log", 32))
+    made["log_key"] = log.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    identity = ec.derive_private_key(int.from_bytes(key(b"identity", 48), "big"), ec.SECP384R1())
+    made["identity_key"] = identity.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+    model = given["model"]
+    units = model["units"]
+    fields = [
+        (struct.pack(">I", i), u["file"].encode(), struct.pack(">Q", u["offset"]), struct.pack(">Q", u["length"]),
+         u["group"].encode())
+        for i, u in enumerate(units)
+    ]
+    plan = hashlib.sha256(b"weightvault/v1 plan\0" + b"".join(lv(*f) for f in fields)).digest()
+    made["plan_digest"] = plan
+    vault, publisher = raw("model", "vault"), raw("model", "publisher")
+    names = lv(vault, model["model"].encode(), model["version"].encode())
+    index, length = struct.pack(">I", 1), struct.pack(">Q", units[1]["length"])
+    made["unit_key_1"] = expand(raw("model", "dek"), b"weightvault/v1 unit\0" + names + index + plan, 32)
+    context = b"weightvault/v1 unit ctx\0" + names + index + plan + length
+    made["unit_context_1"] = context
+    made["dek_info"] = b"weightvault/v1 dek\0" + lv(
+        vault, model["model"].encode(), model["version"].encode(), plan, publisher
+    )
+    made["dek_record_context"] = b"weightvault/v1 record\0" + lv(b"dek", plan, struct.pack(">I", 1), vault)
+    made["head_record_context"] = b"weightvault/v1 record\0" + lv(b"head", b"", struct.pack(">I", 0), bytes(32))
+
+    opened = cobblestone_open(made["unit_key_1"], context, raw("model", "sealed_unit_1"))
+    assert opened == bytes(i % 251 for i in range(units[1]["length"])), "sealed unit 1"
+    expected = {**given["keeper"], **given["model"]}
+    for name, value in made.items():
+        assert value.hex() == expected[name], name
+    return b"agrees"
+
+
+JOBS = {f.__name__: f for f in (cobblestone_seal, cobblestone_open, hpke_seal, hpke_open)}
+
+answers = []
+for job in json.load(sys.stdin):
+    if job["job"] == "vectors":
+        answer = vectors(job["path"])
+    else:
+        answer = JOBS[job["job"]](*(bytes.fromhex(job[field]) for field in ("key", "context", "data")))
+    answers.append(answer.hex())
+json.dump(answers, sys.stdout)
