@@ -1,2 +1,85 @@
-//! Placeholder.
-fn main() {}
+//! `vault-host`: the command.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use vault_host::{BoundHost, Config, check_tls};
+
+/// The untrusted gRPC broker of a weight vault: stores ciphertext and log, relays to the keeper.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT.
+    Serve {
+        /// Configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Say whether a configuration is good, and what to change where it is not. Starts nothing.
+    CheckConfig {
+        /// Configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Serve { config } => serve(&config),
+        Command::CheckConfig { config } => check(&config),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("vault-host: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(path: &Path) -> Result<(), String> {
+    let config = read(path)?;
+    check_tls(&config).map_err(|error| format!("{}: {error}", error.code()))?;
+    println!("{} is good", path.display());
+    Ok(())
+}
+
+fn serve(path: &Path) -> Result<(), String> {
+    let config = read(path)?;
+    vault_host::init_log_lines(config.log_format);
+    // Each upload keeps a thread that writes; the rest of the disk's work needs some beside them.
+    let blocking_threads = config.limits.streams as usize + 128;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(blocking_threads).build();
+    let runtime = runtime.map_err(|error| format!("can't start threads: {error}"))?;
+    runtime.block_on(async {
+        let host = BoundHost::bind(config).await.map_err(|error| format!("{}: {error}", error.code()))?;
+        let stop = stop_signal().map_err(|error| format!("can't wait for signals: {error}"))?;
+        host.serve(stop).await.map_err(|error| format!("{}: {error}", error.code()))
+    })
+}
+
+fn read(path: &Path) -> Result<Config, String> {
+    Config::read(path).map_err(|error| format!("{}: {}: {error}", path.display(), error.code()))
+}
+
+/// Ends on SIGTERM or SIGINT.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,232 @@
+//! Limits before anything is verified: by everyone together and by connection.
+//!
+//! Never by what a stranger can mint, such as a model name, a key or a certificate: those limits would be the
+//! stranger's. What a call may use is decided before its first message is read, and given back when its answer is gone.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use vault_proto::v1::Coarse;
+
+use crate::config::Limits;
+use crate::status::Refused;
+use crate::telemetry::{Kind, Method};
+
+mod body;
+mod connection;
+mod layer;
+
+pub(crate) use connection::{Connection, Listener};
+pub(crate) use layer::{AdmissionLayer, CallContext};
+
+/// Calls under way, answers that are still being sent included.
+const CALLS_MAX: usize = 2048;
+/// Publications under way: the one kind of large request.
+const PUBLICATIONS_MAX: usize = 2;
+/// How long a stream or a publication waits for a place: a fleet that starts at once is served in turn.
+const QUEUE_TIME_MAX: Duration = Duration::from_secs(20);
+/// Bytes of answers from disk that are in memory at once.
+const REPLY_BYTES_MAX: u32 = 64 << 20;
+
+/// Shared by all listeners.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    rate: Bucket,
+    connection_rate: u32,
+    connections: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
+    publications: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    reply_bytes: Arc<Semaphore>,
+}
+
+/// What a call holds from its beginning until its answer has been sent.
+#[derive(Debug, Default)]
+struct Place(Vec<OwnedSemaphorePermit>);
+
+/// Memory for an answer; rides in the answer's extensions until it has been sent.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplyMemory(#[expect(dead_code, reason = "held, never read")] Arc<OwnedSemaphorePermit>);
+
+impl Admission {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let places = |count: u32| Arc::new(Semaphore::new(count as usize));
+        Self {
+            rate: Bucket::new(limits.requests_per_second),
+            connection_rate: limits.requests_per_second_per_connection,
+            connections: places(limits.connections),
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            publications: Arc::new(Semaphore::new(PUBLICATIONS_MAX)),
+            streams: places(limits.streams),
+            reply_bytes: places(REPLY_BYTES_MAX),
+        }
+    }
+
+    /// A new connection, or `None` while there are too many.
+    pub(crate) fn connection(&self) -> Option<Connection> {
+        let place = self.connections.clone().try_acquire_owned().ok()?;
+        Some(Connection::new(Bucket::new(self.connection_rate), place))
+    }
+
+    /// Lets a call begin, or turns it away, before anything of it is read.
+    fn admit(&self, method: Method, connection: Option<&Connection>) -> Result<Place, Refused> {
+        let now = Instant::now();
+        if connection.is_some_and(|connection| !connection.take(now)) {
+            return Err(busy("busy-connection-rate", "more requests a second than one connection may send"));
+        }
+        if method.kind == Kind::Other {
+            // A health check has to be answered above all when everything else is not.
+            return Ok(Place::default());
+        }
+        if !self.rate.take(now) {
+            return Err(busy("busy-rate", "more requests a second than this host may take"));
+        }
+        let call = self.calls.clone().try_acquire_owned();
+        let call = call.map_err(|_| busy("busy-calls", "too many calls are under way"))?;
+        Ok(Place(vec![call]))
+    }
+
+    /// Waits for what only few calls may have at a time.
+    async fn queue(&self, method: Method, mut place: Place) -> Result<Place, Refused> {
+        let places = match method.kind {
+            Kind::Call | Kind::Other => return Ok(place),
+            Kind::Publish => &self.publications,
+            Kind::Stream => &self.streams,
+        };
+        match tokio::time::timeout(QUEUE_TIME_MAX, places.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => place.0.push(permit),
+            Ok(Err(_)) | Err(_) => return Err(busy("busy-places", "too many calls of this kind are under way")),
+        }
+        Ok(place)
+    }
+
+    /// Waits for memory for an answer of `bytes`, which has a bound that is below all there is.
+    pub(crate) async fn reply_memory(&self, bytes: u64) -> Result<ReplyMemory, Refused> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(REPLY_BYTES_MAX);
+        let memory = self.reply_bytes.clone().acquire_many_owned(bytes).await;
+        memory.map(|memory| ReplyMemory(Arc::new(memory))).map_err(|_| busy("busy-memory", "no memory for the answer"))
+    }
+}
+
+fn busy(code: &str, message: &str) -> Refused {
+    Refused::new(Coarse::Busy, code, message)
+}
+
+/// A token bucket: `rate` a second, twice as many at once.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    rate: f64,
+    state: Mutex<(f64, Instant)>,
+}
+
+impl Bucket {
+    fn new(rate: u32) -> Self {
+        Self { rate: f64::from(rate), state: Mutex::new((2.0 * f64::from(rate), Instant::now())) }
+    }
+
+    /// Takes a token if there is one.
+    fn take(&self, now: Instant) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tokens, since) = *state;
+        let elapsed: Duration = now.saturating_duration_since(since);
+        let tokens = (tokens + elapsed.as_secs_f64() * self.rate).min(2.0 * self.rate);
+        let taken = tokens >= 1.0;
+        *state = (if taken { tokens - 1.0 } else { tokens }, now.max(since));
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits { connections: 2, streams: 1, requests_per_second: 1000, requests_per_second_per_connection: 2 }
+    }
+
+    fn release() -> Method {
+        Method::of("/weightvault.v1.Vault/ReleaseKeys")
+    }
+
+    fn code(result: Result<Place, Refused>) -> String {
+        result.unwrap_err().code
+    }
+
+    #[test]
+    fn a_bucket_gives_twice_its_rate_at_once_and_its_rate_after_that() {
+        let bucket = Bucket::new(10);
+        let start = Instant::now();
+        assert_eq!((0..100).filter(|_| bucket.take(start)).count(), 20);
+        let later = start + Duration::from_millis(500);
+        assert_eq!((0..100).filter(|_| bucket.take(later)).count(), 5);
+        assert!(!bucket.take(start), "a clock that goes back gives nothing");
+    }
+
+    #[test]
+    fn one_connection_cannot_use_up_the_rate_of_others() {
+        let admission = Admission::new(&limits());
+        let (greedy, other) = (admission.connection().unwrap(), admission.connection().unwrap());
+        for _ in 0..4 {
+            admission.admit(release(), Some(&greedy)).unwrap();
+        }
+        assert_eq!(code(admission.admit(release(), Some(&greedy))), "busy-connection-rate");
+        admission.admit(release(), Some(&other)).unwrap();
+    }
+
+    #[test]
+    fn the_rate_of_everyone_is_bounded() {
+        let admission = Admission::new(&Limits { requests_per_second: 1, ..limits() });
+        for _ in 0..2 {
+            admission.admit(release(), None).unwrap();
+        }
+        assert_eq!(code(admission.admit(release(), None)), "busy-rate");
+        admission.admit(Method::of("/grpc.health.v1.Health/Check"), None).unwrap();
+    }
+
+    #[tokio::test]
+    async fn streams_have_places_of_their_own_and_wait_for_them_in_turn() {
+        let admission = Admission::new(&limits());
+        let fetch = Method::of("/weightvault.v1.Vault/FetchUnits");
+        let begin = |method| {
+            let place = admission.admit(method, None).unwrap();
+            tokio::time::timeout(Duration::from_millis(100), admission.queue(method, place))
+        };
+        let first = begin(fetch).await.unwrap().unwrap();
+        assert!(begin(fetch).await.is_err(), "the second waits");
+        begin(release()).await.unwrap().unwrap();
+        drop(first);
+        begin(fetch).await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn calls_under_way_are_bounded() {
+        let limits = Limits { requests_per_second: 10_000, ..limits() };
+        let admission = Admission::new(&limits);
+        let held: Vec<_> = (0..CALLS_MAX).map(|_| admission.admit(release(), None).unwrap()).collect();
+        assert_eq!(code(admission.admit(release(), None)), "busy-calls");
+        drop(held);
+        admission.admit(release(), None).unwrap();
+    }
+
+    #[test]
+    fn connections_are_bounded() {
+        let admission = Admission::new(&limits());
+        let held = [admission.connection().unwrap(), admission.connection().unwrap()];
+        assert!(admission.connection().is_none());
+        drop(held);
+        assert!(admission.connection().is_some());
+    }
+
+    #[test]
+    fn two_hundred_releases_at_once_pass_on_one_connection() {
+        let admission = Admission::new(&Limits::default());
+        let connection = admission.connection().unwrap();
+        let challenge = Method::of("/weightvault.v1.Vault/GetChallenge");
+        for method in [challenge, release()] {
+            let places: Vec<_> = (0..200).map(|_| admission.admit(method, Some(&connection)).unwrap()).collect();
+            assert_eq!(places.len(), 200);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Dials the keeper, keeps one stream to it, dials again when it ends.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Status, Streaming};
+use vault_proto::limits::LINK_MESSAGE_BYTES_MAX;
+use vault_proto::v1::keeper_link_client::KeeperLinkClient;
+use vault_proto::v1::{AttachResponse, attach_response};
+
+use super::serve_store::StoreCalls;
+use super::{Link, State, Stream};
+use crate::server::root_cause;
+use crate::store::Store;
+
+const DIAL_TIME_MAX: Duration = Duration::from_secs(5);
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A stream that lasted so long was a good one: the next dial does not wait longer than the first.
+const GOOD_STREAM: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIME_MAX: Duration = Duration::from_secs(10);
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Messages that wait to be sent.
+const OUTGOING_MAX: usize = 64;
+
+/// Where the keeper listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeeperAddress {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A TCP address.
+    Tcp(SocketAddr),
+}
+
+impl FromStr for KeeperAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:").map(PathBuf::from) {
+            return if path.is_absolute() { Ok(Self::Unix(path)) } else { Err("write unix: and an absolute path") };
+        }
+        let address = text.strip_prefix("tcp://").ok_or("write unix:/path or tcp://IP:PORT")?;
+        address.parse().map(Self::Tcp).map_err(|_| "write tcp://IP:PORT, with a number for the address")
+    }
+}
+
+impl fmt::Display for KeeperAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
+/// Keeps a stream to the keeper until the returned future is dropped. The future never ends by itself.
+pub(crate) fn run(address: KeeperAddress, store: Arc<Store>) -> (Link, impl Future<Output = ()> + Send) {
+    let (sender, state) = watch::channel(State::Down("not dialled yet".to_owned()));
+    (Link { state }, keep_attached(address, store, sender))
+}
+
+async fn keep_attached(address: KeeperAddress, store: Arc<Store>, state: watch::Sender<State>) {
+    let mut backoff = BACKOFF_FIRST;
+    let mut said = String::new();
+    loop {
+        let begun = Instant::now();
+        let status = match attach(&address, &store, &state).await {
+            Ok(()) => "the keeper ended the stream".to_owned(),
+            Err(status) => status.message().to_owned(),
+        };
+        if begun.elapsed() > GOOD_STREAM {
+            backoff = BACKOFF_FIRST;
+        }
+        if let State::Up(stream) = state.send_replace(State::Down(format!("{address}: {status}"))) {
+            stream.end();
+            said.clear();
+        }
+        // Each reason once, not each dial.
+        if said != status {
+            tracing::warn!(keeper = %address, reason = status, "no stream to the keeper");
+            said = status;
+        }
+        tokio::time::sleep(with_jitter(backoff)).await;
+        backoff = (2 * backoff).min(BACKOFF_MAX);
+    }
+}
+
+/// One stream, from dial to end. Returns only after every store call of this stream has ended.
+async fn attach(address: &KeeperAddress, store: &Arc<Store>, state: &watch::Sender<State>) -> Result<(), Status> {
+    let dialled = tokio::time::timeout(DIAL_TIME_MAX, dial(address)).await;
+    let channel = dialled
+        .map_err(|_| Status::unavailable("no answer"))?
+        .map_err(|error| Status::unavailable(root_cause(&error)))?;
+    let mut client = KeeperLinkClient::new(channel)
+        .max_decoding_message_size(LINK_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(LINK_MESSAGE_BYTES_MAX);
+    let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
+    let attached = tokio::time::timeout(DIAL_TIME_MAX, client.attach(ReceiverStream::new(messages))).await;
+    let incoming = attached.map_err(|_| Status::unavailable("no answer to Attach"))??.into_inner();
+
+    let stream = Arc::new(Stream::new(outgoing.clone()));
+    state.send_replace(State::Up(stream.clone()));
+    tracing::info!(keeper = %address, "attached to the keeper");
+    let mut store_calls = StoreCalls::new(store.clone(), outgoing);
+    let ended = receive(incoming, &stream, &mut store_calls).await;
+    // Calls fail at once; store calls that began are seen to their end, so that none runs beside the next stream.
+    stream.end();
+    store_calls.finish().await;
+    ended
+}
+
+async fn receive(
+    mut incoming: Streaming<AttachResponse>,
+    stream: &Stream,
+    store_calls: &mut StoreCalls,
+) -> Result<(), Status> {
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        let message = tokio::select! {
+            message = incoming.message() => message?,
+            now = sweep.tick() => {
+                stream.forget_late_calls(now);
+                continue;
+            }
+        };
+        let Some(message) = message else { return Ok(()) };
+        match message.kind {
+            Some(attach_response::Kind::Reply(reply)) => {
+                if !stream.answer(message.id, reply.response) {
+                    tracing::debug!(id = message.id, "a reply that nobody waits for");
+                }
+            }
+            Some(attach_response::Kind::StoreCall(call)) => store_calls.take(message.id, call).await,
+            None => return Err(Status::invalid_argument("the keeper sent a message of an unknown kind")),
+        }
+    }
+}
+
+async fn dial(address: &KeeperAddress) -> Result<Channel, tonic::transport::Error> {
+    // The authority means nothing here: the stream goes to the one address of the configuration.
+    let endpoint = match address {
+        KeeperAddress::Unix(_) => Endpoint::from_static("http://keeper"),
+        KeeperAddress::Tcp(address) => Endpoint::from_shared(format!("http://{address}"))?,
+    };
+    let endpoint = endpoint
+        .connect_timeout(DIAL_TIME_MAX)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
+        .keep_alive_timeout(KEEP_ALIVE_TIME_MAX)
+        .keep_alive_while_idle(true);
+    match address {
+        KeeperAddress::Tcp(_) => endpoint.connect().await,
+        KeeperAddress::Unix(path) => {
+            let path = path.clone();
+            let connect = tower::service_fn(move |_: Uri| {
+                let path = path.clone();
+                async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            });
+            endpoint.connect_with_connector(connect).await
+        }
+    }
+}
+
+/// Half to all of a wait, so that hosts of one keeper do not dial in step.
+fn with_jitter(wait: Duration) -> Duration {
+    let mut byte = [0];
+    // Without randomness the whole wait is as good.
+    let share = if SystemRandom::new().fill(&mut byte).is_ok() { u32::from(byte[0]) } else { 255 };
+    wait / 2 + wait / 2 * share / 255
+}

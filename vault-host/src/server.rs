@@ -1,0 +1,303 @@
+//! Puts it together: listeners, services, health, the stream to the keeper, and the end.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::service::Routes;
+use tonic::transport::{Identity, ServerTlsConfig};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use vault_proto::limits::{VAULT_MESSAGE_BYTES_MAX, VAULT_REPLY_BYTES_MAX};
+use vault_proto::v1::audit_server::AuditServer;
+use vault_proto::v1::vault_server::VaultServer;
+
+use crate::admission::{Admission, AdmissionLayer, Listener};
+use crate::config::{Config, Tls};
+use crate::journal::Journal;
+use crate::link::{self, Link};
+use crate::service::{AuditService, Host, ProvisionBySize, ProvisionService, VaultService};
+use crate::store::{ABANDONED_AFTER, Store, StoreError};
+
+/// How long calls under way may go on after the host was told to stop.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
+/// How often abandoned uploads are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+
+/// Streams of one connection: 200 releases at once fit on one.
+const CONNECTION_STREAMS_MAX: u32 = 256;
+/// The largest frames that a client may send; small frames cost uploads half their speed.
+const FRAME_BYTES_MAX: u32 = (1 << 20) - 1;
+/// A request has no long headers: the longest is the path of a method.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIME_MAX: Duration = Duration::from_secs(20);
+/// Requests of the audit service are names and numbers.
+const AUDIT_MESSAGE_BYTES_MAX: usize = 4 << 10;
+
+/// Why the host can't start or go on.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The data directory can't be used.
+    Store(StoreError),
+    /// The journal can't be written.
+    Journal(io::Error),
+    /// An address can't be listened on.
+    Listen {
+        /// Which.
+        address: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A TLS file can't be read.
+    TlsFile {
+        /// Which.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The TLS files are not a certificate chain and its key.
+    Tls(tonic::transport::Error),
+    /// A listener failed.
+    Transport(tonic::transport::Error),
+}
+
+impl ServeError {
+    /// Stable name of the reason.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Journal(_) => "journal-error",
+            Self::Listen { .. } => "listen-error",
+            Self::TlsFile { .. } => "tls-file",
+            Self::Tls(_) => "tls-identity",
+            Self::Transport(_) => "transport-error",
+        }
+    }
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Journal(error) => write!(f, "can't write the journal in the data directory: {error}"),
+            Self::Listen { address, source } => write!(f, "can't listen on {address}: {source}"),
+            Self::TlsFile { path, source } => write!(f, "can't read {}: {source}", path.display()),
+            Self::Tls(error) => {
+                write!(f, "tls.cert and tls.key are not a PEM certificate chain and its key: {}", root_cause(error))
+            }
+            Self::Transport(error) => write!(f, "a listener failed: {}", root_cause(error)),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+/// A host that has its data directory and its addresses, and serves nothing yet.
+#[derive(Debug)]
+pub struct BoundHost {
+    store: Arc<Store>,
+    journal: Arc<Journal>,
+    config: Config,
+    listeners: Vec<(Listener, Services, Option<ServerTlsConfig>)>,
+    listen: Option<SocketAddr>,
+    provision_listen: Option<SocketAddr>,
+}
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Services {
+    All,
+    AllButProvision,
+}
+
+impl BoundHost {
+    /// Opens the data directory and binds the addresses.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub async fn bind(config: Config) -> Result<Self, ServeError> {
+        let tls = config.tls.as_ref().map(read_tls).transpose()?;
+        let store = Arc::new(Store::open(&config.data_dir, config.keep_free).map_err(ServeError::Store)?);
+        let journal = Arc::new(Journal::open(&config.data_dir).map_err(ServeError::Journal)?);
+        let mut listeners = Vec::new();
+        let mut addresses = [None, None];
+        let on_listen = if config.provision_listen.is_some() { Services::AllButProvision } else { Services::All };
+        let wanted = [(config.listen, on_listen), (config.provision_listen, Services::All)];
+        for ((address, services), bound) in wanted.into_iter().zip(&mut addresses) {
+            let Some(address) = address else { continue };
+            let failed = |source| ServeError::Listen { address: address.to_string(), source };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            *bound = Some(listener.local_addr().map_err(failed)?);
+            listeners.push((Listener::Tcp(listener), services, tls.clone()));
+        }
+        if let Some(path) = &config.unix {
+            let failed = |source| ServeError::Listen { address: path.display().to_string(), source };
+            listeners.push((Listener::unix(path).await.map_err(failed)?, Services::All, None));
+        }
+        let [listen, provision_listen] = addresses;
+        Ok(Self { store, journal, config, listeners, listen, provision_listen })
+    }
+
+    /// The TCP address that it listens on: the one of the configuration, with the port that the system chose for port
+    /// 0.
+    #[must_use]
+    pub fn listen(&self) -> Option<SocketAddr> {
+        self.listen
+    }
+
+    /// The same for `provision_listen`.
+    #[must_use]
+    pub fn provision_listen(&self) -> Option<SocketAddr> {
+        self.provision_listen
+    }
+
+    /// Serves until `stop` ends, then lets calls under way go on for a bounded time.
+    ///
+    /// # Errors
+    /// A listener failed.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+        let admission = Arc::new(Admission::new(&self.config.limits));
+        let (link, attached) = link::run(self.config.keeper.clone(), self.store.clone());
+        let host = Arc::new(Host {
+            store: self.store.clone(),
+            link: link.clone(),
+            journal: self.journal,
+            admission: admission.clone(),
+            publishing: tokio::sync::Mutex::new(()),
+        });
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let (stopping, stopped) = watch::channel(false);
+        let mut listeners = JoinSet::new();
+        for (listener, services, tls) in self.listeners {
+            let routes = routes(&host, services).add_service(health_service.clone());
+            let mut server = transport(&admission);
+            if let Some(tls) = tls {
+                server = server.tls_config(tls).map_err(ServeError::Tls)?;
+            }
+            let incoming = listener.incoming(admission.clone());
+            let mut stopped = stopped.clone();
+            listeners.spawn(async move {
+                let stop = async move {
+                    // An error means that nobody can say stop any more.
+                    let _ = stopped.wait_for(|stopped| *stopped).await;
+                };
+                server.serve_with_incoming_shutdown(routes.prepare(), incoming, stop).await
+            });
+        }
+        for address in [self.listen, self.provision_listen].into_iter().flatten() {
+            tracing::info!(%address, tls = self.config.tls.is_some(), "listening");
+        }
+        let mut background = JoinSet::new();
+        background.spawn(attached);
+        background.spawn(report_health(link, health.clone()));
+        background.spawn(remove_abandoned_uploads(self.store));
+
+        let failed = tokio::select! {
+            () = stop => None,
+            Some(ended) = listeners.join_next() => Some(ended),
+        };
+        tracing::info!("stopping");
+        report(&health, ServingStatus::NotServing).await;
+        stopping.send_replace(true);
+        let drain = async { while listeners.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_TIME_MAX, drain).await.is_err() {
+            tracing::warn!("calls were under way when the time to stop was over");
+        }
+        match failed {
+            Some(Ok(Err(error))) => Err(ServeError::Transport(error)),
+            Some(Ok(Ok(())) | Err(_)) | None => Ok(()),
+        }
+    }
+}
+
+/// Checks that the TLS files of a configuration are there and fit each other.
+///
+/// # Errors
+/// [`ServeError::TlsFile`], [`ServeError::Tls`].
+pub fn check_tls(config: &Config) -> Result<(), ServeError> {
+    let Some(tls) = config.tls.as_ref().map(read_tls).transpose()? else { return Ok(()) };
+    tonic::transport::Server::builder().tls_config(tls).map(drop).map_err(ServeError::Tls)
+}
+
+fn read_tls(tls: &Tls) -> Result<ServerTlsConfig, ServeError> {
+    let read = |path: &PathBuf| fs::read(path).map_err(|source| ServeError::TlsFile { path: path.clone(), source });
+    Ok(ServerTlsConfig::new().identity(Identity::from_pem(read(&tls.cert)?, read(&tls.key)?)))
+}
+
+fn routes(host: &Arc<Host>, services: Services) -> Routes {
+    let vault = VaultServer::new(VaultService(host.clone()))
+        .max_decoding_message_size(VAULT_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(VAULT_REPLY_BYTES_MAX);
+    let audit = AuditServer::new(AuditService(host.clone()))
+        .max_decoding_message_size(AUDIT_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(VAULT_REPLY_BYTES_MAX);
+    let routes = Routes::new(vault).add_service(audit);
+    match services {
+        Services::All => routes.add_service(ProvisionBySize::new(ProvisionService(host.clone()))),
+        Services::AllButProvision => routes,
+    }
+}
+
+type Transport = tonic::transport::Server<tower::layer::util::Stack<AdmissionLayer, tower::layer::util::Identity>>;
+
+fn transport(admission: &Arc<Admission>) -> Transport {
+    tonic::transport::Server::builder()
+        // Windows grow with what a connection really moves: fixed large ones would let every idle connection send as
+        // much.
+        .http2_adaptive_window(Some(true))
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIME_MAX))
+        .layer(AdmissionLayer(admission.clone()))
+}
+
+/// The process as a whole serves from its start to its stop; the Vault service serves while there is a keeper.
+async fn report_health(mut link: Link, health: HealthReporter) {
+    health.set_service_status("", ServingStatus::Serving).await;
+    loop {
+        let status = if link.down().is_none() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        health.set_service_status("weightvault.v1.Vault", status).await;
+        if !link.changed().await {
+            return;
+        }
+    }
+}
+
+async fn report(health: &HealthReporter, status: ServingStatus) {
+    health.set_service_status("", status).await;
+    health.set_service_status("weightvault.v1.Vault", status).await;
+}
+
+async fn remove_abandoned_uploads(store: Arc<Store>) {
+    loop {
+        let store = store.clone();
+        let before = SystemTime::now() - ABANDONED_AFTER;
+        match tokio::task::spawn_blocking(move || store.uploads().remove_abandoned(before)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(models)) => tracing::info!(models, "removed uploads that nobody went on with"),
+            Ok(Err(error)) => tracing::warn!(code = error.code(), %error, "can't remove abandoned uploads"),
+            Err(error) => tracing::error!(%error, "the sweep panicked"),
+        }
+        tokio::time::sleep(SWEEP_EVERY).await;
+    }
+}
+
+/// The system's reason at the bottom of an error that says only `transport error`.
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,118 @@
+//! The gRPC services: each method parses, calls, maps.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tonic::{Request, Response, Status};
+use tracing::Span;
+use vault_proto::v1::Coarse;
+
+use crate::admission::{Admission, CallContext, ReplyMemory};
+use crate::journal::{Journal, Record};
+use crate::link::{Call, Link, LinkError, Reply};
+use crate::status::Refused;
+use crate::store::{Store, StoreError};
+use crate::telemetry::{Method, RequestId};
+
+mod audit;
+mod fetch;
+mod provision;
+mod sizes;
+mod upload;
+mod vault;
+
+pub(crate) use audit::AuditService;
+pub(crate) use provision::ProvisionService;
+pub(crate) use sizes::ProvisionBySize;
+pub(crate) use vault::VaultService;
+
+/// What the services share.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) store: Arc<Store>,
+    pub(crate) link: Link,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) admission: Arc<Admission>,
+    /// Held by the one publication that is being made.
+    pub(crate) publishing: tokio::sync::Mutex<()>,
+}
+
+impl Host {
+    /// Relays a call to the keeper. `pick` takes the reply that belongs to it.
+    async fn relay<T>(&self, call: Call, pick: impl FnOnce(Reply) -> Option<T>) -> Result<T, Refused> {
+        let reply = self.link.call(call).await?;
+        pick(reply).ok_or_else(|| LinkError::WrongReply.into())
+    }
+
+    /// Does something with the disk.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let store = self.store.clone();
+        blocking(move || act(&store)).await?.map_err(Refused::from)
+    }
+
+    /// Answers a call: what `act` gives, or a status. The exact reason of a refusal goes to the journal.
+    async fn answer<T>(
+        &self,
+        context: CallContext,
+        act: impl Future<Output = Result<T, Refused>>,
+    ) -> Result<Response<T>, Status> {
+        match act.await {
+            Ok(answer) => {
+                Span::current().record("outcome", "ok");
+                tracing::info!("answered");
+                Ok(Response::new(answer))
+            }
+            Err(refused) => Err(self.refuse(&context, refused).await),
+        }
+    }
+
+    /// As [`Host::answer`], with memory that the answer holds until it has been sent.
+    async fn answer_holding<T>(
+        &self,
+        context: CallContext,
+        act: impl Future<Output = Result<(T, ReplyMemory), Refused>>,
+    ) -> Result<Response<T>, Status> {
+        let (answer, memory) = self.answer(context, act).await?.into_inner();
+        let mut response = Response::new(answer);
+        response.extensions_mut().insert(memory);
+        Ok(response)
+    }
+
+    async fn refuse(&self, context: &CallContext, refused: Refused) -> Status {
+        let span = Span::current();
+        span.record("outcome", "refused").record("code", refused.code.as_str());
+        tracing::info!(reason = refused.message, "refused");
+        let record = Record {
+            time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            request_id: context.id.to_string(),
+            method: context.method.name.to_owned(),
+            code: refused.code.clone(),
+            message: refused.message.clone(),
+        };
+        let journal = self.journal.clone();
+        match blocking(move || journal.record(&record)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "can't write the journal"),
+            Err(_) => tracing::error!("the journal panicked"),
+        }
+        refused.status(context.method.audience, &context.id)
+    }
+}
+
+/// Runs what blocks where it may.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+    let done = tokio::task::spawn_blocking(act).await;
+    done.map_err(|_| Refused::new(Coarse::Unavailable, "host-panicked", "the host could not finish the call"))
+}
+
+/// Takes a request apart: the message, and the call that it came with.
+fn enter<M>(mut request: Request<M>) -> (CallContext, M) {
+    let context = request.extensions_mut().remove::<CallContext>();
+    // Every request comes through the admission layer; one that did not still has a name.
+    let context =
+        context.unwrap_or_else(|| CallContext { method: Method::of(""), id: RequestId::new(), connection: None });
+    (context, request.into_inner())
+}

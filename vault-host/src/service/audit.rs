@@ -1,0 +1,107 @@
+//! What auditors read.
+
+use std::sync::Arc;
+
+use ledger::tiles::Tile;
+use tonic::{Request, Response, Status};
+use vault_proto::convert::blob_digest;
+use vault_proto::limits::{BLOB_BYTES_MAX, GET_ENTRIES_MAX};
+use vault_proto::v1;
+use vault_proto::v1::Coarse;
+use vault_proto::v1::audit_server::Audit;
+
+use super::{Host, enter};
+use crate::status::Refused;
+use crate::store::StoreError;
+
+/// Bytes of entries in one answer, unless a single bundle has more.
+const ENTRIES_BYTES: usize = 1 << 20;
+/// A bundle of entries at their longest.
+const BUNDLE_BYTES_MAX: u64 = 256 * (2 + (16 << 10));
+
+/// The Audit service.
+#[derive(Clone, Debug)]
+pub(crate) struct AuditService(pub(crate) Arc<Host>);
+
+impl AuditService {
+    fn check_reader(&self) -> Result<(), Refused> {
+        if self.0.store.anyone_may_read() {
+            return Ok(());
+        }
+        let message = "the policy in force names the readers of the log, and this protocol can't tell who you are: \
+                       read the files beside the host";
+        Err(Refused::new(Coarse::Denied, "audit-readers-named", message))
+    }
+}
+
+#[tonic::async_trait]
+impl Audit for AuditService {
+    async fn get_checkpoint(
+        &self,
+        request: Request<v1::GetCheckpointRequest>,
+    ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
+        let (context, v1::GetCheckpointRequest {}) = enter(request);
+        let read = async {
+            let checkpoint = self.0.on_disk(|store| Ok(store.checkpoint())).await?;
+            let checkpoint =
+                checkpoint.ok_or(StoreError::NotFound { what: "checkpoint: the vault is not open yet" })?;
+            Ok(v1::GetCheckpointResponse { checkpoint })
+        };
+        self.0.answer(context, read).await
+    }
+
+    async fn get_tile(&self, request: Request<v1::GetTileRequest>) -> Result<Response<v1::GetTileResponse>, Status> {
+        let (context, message) = enter(request);
+        let read = async {
+            self.check_reader()?;
+            let tile: Tile =
+                message.path.parse().map_err(|error| Refused::new(Coarse::Malformed, "malformed-path", error))?;
+            let memory = self.0.admission.reply_memory(BUNDLE_BYTES_MAX).await?;
+            let tile = self.0.on_disk(move |store| store.tile(&tile)).await?;
+            Ok((v1::GetTileResponse { tile }, memory))
+        };
+        self.0.answer_holding(context, read).await
+    }
+
+    async fn get_entries(
+        &self,
+        request: Request<v1::GetEntriesRequest>,
+    ) -> Result<Response<v1::GetEntriesResponse>, Status> {
+        let (context, v1::GetEntriesRequest { first, count }) = enter(request);
+        let read = async {
+            self.check_reader()?;
+            if count == 0 || count > GET_ENTRIES_MAX {
+                return Err(Refused::new(Coarse::Malformed, "malformed-count", "1 to 1024 entries can be asked for"));
+            }
+            let memory = self.0.admission.reply_memory(BUNDLE_BYTES_MAX + ENTRIES_BYTES as u64).await?;
+            let entries = self.0.on_disk(move |store| {
+                let mut entries: Vec<Vec<u8>> = Vec::new();
+                let mut bytes = 0;
+                while bytes < ENTRIES_BYTES && entries.len() < count as usize {
+                    let next = first.saturating_add(entries.len() as u64);
+                    let more = store.entries(next, count as usize - entries.len())?;
+                    if more.is_empty() {
+                        break;
+                    }
+                    bytes += more.iter().map(Vec::len).sum::<usize>();
+                    entries.extend(more);
+                }
+                Ok(entries)
+            });
+            Ok((v1::GetEntriesResponse { entries: entries.await? }, memory))
+        };
+        self.0.answer_holding(context, read).await
+    }
+
+    async fn get_blob(&self, request: Request<v1::GetBlobRequest>) -> Result<Response<v1::GetBlobResponse>, Status> {
+        let (context, message) = enter(request);
+        let read = async {
+            self.check_reader()?;
+            let digest = blob_digest(&message)?;
+            let memory = self.0.admission.reply_memory(BLOB_BYTES_MAX as u64).await?;
+            let blob = self.0.on_disk(move |store| store.blob(&digest)).await?;
+            Ok((v1::GetBlobResponse { blob }, memory))
+        };
+        self.0.answer_holding(context, read).await
+    }
+}

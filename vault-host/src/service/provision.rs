@@ -1,0 +1,212 @@
+//! What engineers and publishers call.
+
+use std::sync::Arc;
+
+use ledger::manifest::Manifest;
+use tonic::{Request, Response, Status, Streaming};
+use vault_proto::convert;
+use vault_proto::convert::{Approval, KeeperEvidenceRequest, PolicySubmission, Publication, UnitUpload};
+use vault_proto::v1;
+use vault_proto::v1::Coarse;
+use vault_proto::v1::provision_server::Provision;
+
+use super::{Host, blocking, enter, upload};
+use crate::link::{Call, LinkError, Reply};
+use crate::status::Refused;
+use crate::telemetry::RequestId;
+
+/// The Provision service.
+#[derive(Clone, Debug)]
+pub(crate) struct ProvisionService(pub(crate) Arc<Host>);
+
+#[tonic::async_trait]
+impl Provision for ProvisionService {
+    async fn init_keeper(
+        &self,
+        request: Request<v1::InitKeeperRequest>,
+    ) -> Result<Response<v1::InitKeeperResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::InitKeeper(v1::InitKeeperRequest { core: convert::core(message)? });
+            let pick = |reply| if let Reply::InitKeeper(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn get_keeper_identity(
+        &self,
+        request: Request<v1::GetKeeperIdentityRequest>,
+    ) -> Result<Response<v1::GetKeeperIdentityResponse>, Status> {
+        let (context, message) = enter(request);
+        let pick = |reply| if let Reply::GetKeeperIdentity(reply) = reply { Some(reply) } else { None };
+        self.0.answer(context, self.0.relay(Call::GetKeeperIdentity(message), pick)).await
+    }
+
+    async fn get_keeper_evidence(
+        &self,
+        request: Request<v1::GetKeeperEvidenceRequest>,
+    ) -> Result<Response<v1::GetKeeperEvidenceResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::GetKeeperEvidence(KeeperEvidenceRequest::try_from(message)?.into());
+            let pick = |reply| if let Reply::GetKeeperEvidence(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn submit_genesis(
+        &self,
+        request: Request<v1::SubmitGenesisRequest>,
+    ) -> Result<Response<v1::SubmitGenesisResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitGenesis(v1::SubmitGenesisRequest { genesis: convert::genesis(message)? });
+            let pick = |reply| if let Reply::SubmitGenesis(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn get_upload(
+        &self,
+        request: Request<v1::GetUploadRequest>,
+    ) -> Result<Response<v1::GetUploadResponse>, Status> {
+        let (context, message) = enter(request);
+        let read = async {
+            let unit = UnitUpload::try_from(message)?;
+            let offset = self.0.on_disk(move |store| store.uploads().stored(&unit)).await?;
+            Ok(v1::GetUploadResponse { offset })
+        };
+        self.0.answer(context, read).await
+    }
+
+    async fn upload_unit(
+        &self,
+        request: Request<Streaming<v1::UploadUnitRequest>>,
+    ) -> Result<Response<v1::UploadUnitResponse>, Status> {
+        let (context, stream) = enter(request);
+        let received = async {
+            let offset = upload::receive(&self.0, stream).await?;
+            Ok(v1::UploadUnitResponse { offset })
+        };
+        self.0.answer(context, received).await
+    }
+
+    async fn publish_model(
+        &self,
+        request: Request<v1::PublishModelRequest>,
+    ) -> Result<Response<v1::PublishModelResponse>, Status> {
+        let (context, message) = enter(request);
+        let published = async { publish(&self.0, Publication::try_from(message)?).await };
+        self.0.answer(context, published).await
+    }
+
+    async fn submit_policy(
+        &self,
+        request: Request<v1::SubmitPolicyRequest>,
+    ) -> Result<Response<v1::SubmitPolicyResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitPolicy(PolicySubmission::try_from(message)?.into());
+            let pick = |reply| if let Reply::SubmitPolicy(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn submit_approval(
+        &self,
+        request: Request<v1::SubmitApprovalRequest>,
+    ) -> Result<Response<v1::SubmitApprovalResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitApproval(Approval::try_from(message)?.into());
+            let pick = |reply| if let Reply::SubmitApproval(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let (context, message) = enter(request);
+        let status = async {
+            let pick = |reply| if let Reply::Status(reply) = reply { Some(reply) } else { None };
+            match self.0.link.call(Call::Status(message)).await {
+                Ok(reply) => pick(reply).ok_or_else(|| LinkError::WrongReply.into()),
+                Err(error @ LinkError::Refused(_)) => Err(error.into()),
+                Err(error) => Ok(v1::StatusResponse {
+                    state: "unreachable".to_owned(),
+                    reason: error.to_string(),
+                    log_size: self.0.on_disk(|store| Ok(store.committed())).await?,
+                    ..v1::StatusResponse::default()
+                }),
+            }
+        };
+        self.0.answer(context, status).await
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+        let (context, message) = enter(request);
+        let found = async {
+            let id = RequestId::parse(&message.request_id).ok_or_else(|| {
+                Refused::new(Coarse::Malformed, "malformed-request-id", "a request id is 32 hex digits")
+            })?;
+            let journal = self.0.journal.clone();
+            let record = blocking(move || journal.find(id.as_str())).await?;
+            let record = record.map_err(|error| Refused::new(Coarse::Unavailable, "journal-unreadable", error))?;
+            let unknown = "no refusal with this id is in the journal: it may be too old, or a limit turned it away";
+            let record = record.ok_or_else(|| Refused::new(Coarse::Unknown, "request-unknown", unknown))?;
+            Ok(v1::ExplainResponse {
+                code: record.code,
+                message: record.message,
+                time: record.time,
+                method: record.method,
+            })
+        };
+        self.0.answer(context, found).await
+    }
+}
+
+/// Puts the model together, asks the keeper, and keeps it if the keeper does.
+async fn publish(host: &Arc<Host>, files: Publication) -> Result<v1::PublishModelResponse, Refused> {
+    // One after another, so that the refusal of one does not take back what another was granted.
+    let _publishing = host.publishing.lock().await;
+    let files = Arc::new(files);
+    let assembled = files.clone();
+    let manifest = blocking(move || Manifest::parse(&assembled.manifest)).await?;
+    let manifest = manifest.map_err(|error| Refused::new(Coarse::Malformed, error.code(), error))?;
+    let digest = manifest.digest();
+    let assembled = files.clone();
+    let (object, new) =
+        host.on_disk(move |store| store.models().propose(store.uploads(), &manifest, &assembled)).await?;
+
+    let request = v1::PublishModelRequest::from(Arc::unwrap_or_clone(files));
+    let answer = match host.link.call(Call::PublishModel(request)).await {
+        Ok(Reply::PublishModel(answer)) => Ok(answer),
+        Ok(_) => Err(LinkError::WrongReply),
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(answer) => {
+            tidied(host.on_disk(move |store| store.uploads().forget(&digest)).await);
+            Ok(answer)
+        }
+        Err(error) => {
+            // After the other errors the keeper may have proposed it: then it is here when the approvals come.
+            let refused = matches!(error, LinkError::Refused(_) | LinkError::Unreachable { .. });
+            if new && refused {
+                tidied(host.on_disk(move |store| store.models().withdraw(&object)).await);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// The keeper's answer counts; what could not be tidied up takes room and harms nobody.
+fn tidied(done: Result<(), Refused>) {
+    if let Err(refused) = done {
+        tracing::warn!(code = refused.code, reason = refused.message, "could not tidy up after a publication");
+    }
+}

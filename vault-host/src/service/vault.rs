@@ -1,0 +1,117 @@
+//! What inference guests call.
+
+use std::sync::Arc;
+
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use vault_proto::convert::{ChallengeRequest, EndLease, FetchRequest, ModelName, ReleaseRequest, RenewRequest};
+use vault_proto::v1;
+use vault_proto::v1::vault_server::Vault;
+
+use super::{Host, enter, fetch};
+use crate::link::{Call, Reply};
+
+/// The Vault service.
+#[derive(Clone, Debug)]
+pub(crate) struct VaultService(pub(crate) Arc<Host>);
+
+#[tonic::async_trait]
+impl Vault for VaultService {
+    async fn get_challenge(
+        &self,
+        request: Request<v1::GetChallengeRequest>,
+    ) -> Result<Response<v1::GetChallengeResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::GetChallenge(ChallengeRequest::try_from(message)?.into());
+            let pick = |reply| if let Reply::GetChallenge(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn release_keys(
+        &self,
+        request: Request<v1::ReleaseKeysRequest>,
+    ) -> Result<Response<v1::ReleaseKeysResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::ReleaseKeys(ReleaseRequest::try_from(message)?.into());
+            let pick = |reply| if let Reply::ReleaseKeys(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn renew_lease(
+        &self,
+        request: Request<v1::RenewLeaseRequest>,
+    ) -> Result<Response<v1::RenewLeaseResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::RenewLease(RenewRequest::try_from(message)?.into());
+            let pick = |reply| if let Reply::RenewLease(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn end_lease(&self, request: Request<v1::EndLeaseRequest>) -> Result<Response<v1::EndLeaseResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::EndLease(EndLease::try_from(message)?.into());
+            let pick = |reply| if let Reply::EndLease(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn get_manifest(
+        &self,
+        request: Request<v1::GetManifestRequest>,
+    ) -> Result<Response<v1::GetManifestResponse>, Status> {
+        let (context, message) = enter(request);
+        let read = async {
+            let name = ModelName::try_from(message)?;
+            let model = self.0.store.models().released(&name)?;
+            let sized = model.clone();
+            let bytes = self.0.on_disk(move |_| sized.public_bytes()).await?;
+            let memory = self.0.admission.reply_memory(bytes).await?;
+            let (manifest, model_signature) = self.0.on_disk(move |_| model.public_files()).await?;
+            Ok((v1::GetManifestResponse { manifest, model_signature }, memory))
+        };
+        self.0.answer_holding(context, read).await
+    }
+
+    type FetchUnitsStream = ReceiverStream<Result<v1::FetchUnitsResponse, Status>>;
+
+    async fn fetch_units(
+        &self,
+        request: Request<v1::FetchUnitsRequest>,
+    ) -> Result<Response<Self::FetchUnitsStream>, Status> {
+        let (context, message) = enter(request);
+        let begin = async {
+            let request = FetchRequest::try_from(message)?;
+            let model = self.0.store.models().released(&request.model)?;
+            fetch::begin(model, &request.ranges, context.connection.clone())
+        };
+        self.0.answer(context.clone(), begin).await
+    }
+
+    async fn list_models(
+        &self,
+        request: Request<v1::ListModelsRequest>,
+    ) -> Result<Response<v1::ListModelsResponse>, Status> {
+        let (context, v1::ListModelsRequest {}) = enter(request);
+        let models = self.0.store.models().list().into_iter().map(|(model, released)| v1::ModelSummary {
+            model: model.name.model.to_string(),
+            version: model.name.version.to_string(),
+            manifest_digest: model.manifest.as_bytes().to_vec(),
+            bytes: model.bytes,
+            units: u32::try_from(model.units.len()).unwrap_or(u32::MAX),
+            released,
+        });
+        let models = models.collect();
+        self.0.answer(context, async { Ok(v1::ListModelsResponse { models }) }).await
+    }
+}

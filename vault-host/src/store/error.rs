@@ -1,0 +1,201 @@
+//! Why the disk did not do what was asked.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A failure of the store. `code()` is stable; the text is for an operator and names the file where there is one.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The disk is full, or uploads may not use what is left of it. Nothing that was stored is lost.
+    DiskFull {
+        /// What was being written.
+        path: PathBuf,
+    },
+    /// The system refused.
+    Io {
+        /// What was being read or written.
+        path: PathBuf,
+        /// Its reason.
+        source: io::Error,
+    },
+    /// Another process has this data directory.
+    DataDirInUse,
+    /// Entries were to go beyond the end of the log.
+    LogGap {
+        /// Where they were to go.
+        first: u64,
+        /// Where the log ends.
+        size: u64,
+    },
+    /// Entries were to replace some that are under a checkpoint.
+    UnderCheckpoint {
+        /// Where they were to go.
+        first: u64,
+        /// The size of the checkpoint.
+        committed: u64,
+    },
+    /// An entry is empty or longer than 16 KiB.
+    EntrySize {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// More entries or bytes in one call than the protocol allows.
+    CallTooLarge,
+    /// Stored bytes are not what was written. Nothing is repaired silently: the log comes back from a copy.
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// An earlier failure could not be undone; the process has to be started again.
+    LogStopped,
+    /// A checkpoint does not have the form of one.
+    CheckpointForm,
+    /// A checkpoint covers entries that are not here, or fewer than the one before.
+    CheckpointSize {
+        /// Its size.
+        size: u64,
+        /// The size of the one before.
+        committed: u64,
+        /// Entries stored.
+        stored: u64,
+    },
+    /// The root of a checkpoint is not that of the stored entries.
+    CheckpointRoot,
+    /// A blob or a unit does not have the digest that names it.
+    DigestMismatch,
+    /// A blob is longer than 8 MiB.
+    BlobSize {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// There is no such file.
+    NotFound {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// Somebody is uploading this unit now.
+    UploadBusy,
+    /// An upload does not begin where the stored bytes end.
+    UploadOffset {
+        /// Where it begins.
+        offset: u64,
+        /// Where it has to.
+        stored: u64,
+    },
+    /// An upload brought more bytes than it announced.
+    UploadTooLong,
+    /// Too many models are being uploaded at once.
+    TooManyUploads,
+    /// Not every unit of the manifest was uploaded.
+    UnitsMissing {
+        /// How many are missing.
+        missing: usize,
+        /// The first of them.
+        first: u32,
+    },
+    /// Two units of a manifest have one digest: no sealed model has that.
+    UnitRepeated {
+        /// The second of them.
+        unit: u32,
+    },
+    /// A range does not lie inside its unit.
+    Range {
+        /// The unit.
+        unit: u32,
+        /// Its sealed length.
+        bytes: u64,
+    },
+}
+
+impl StoreError {
+    /// Attaches the path to an error of the system, and tells a full disk apart.
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path },
+            _ => Self::Io { path, source },
+        }
+    }
+
+    /// Stable name of the reason.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::DiskFull { .. } => "disk-full",
+            Self::Io { .. } => "disk-error",
+            Self::DataDirInUse => "data-dir-in-use",
+            Self::LogGap { .. } => "log-gap",
+            Self::UnderCheckpoint { .. } => "log-under-checkpoint",
+            Self::EntrySize { .. } => "log-entry-size",
+            Self::CallTooLarge => "store-call-too-large",
+            Self::Damaged { .. } => "store-damaged",
+            Self::LogStopped => "log-stopped",
+            Self::CheckpointForm => "checkpoint-form",
+            Self::CheckpointSize { .. } => "checkpoint-size",
+            Self::CheckpointRoot => "checkpoint-root",
+            Self::DigestMismatch => "digest-mismatch",
+            Self::BlobSize { .. } => "blob-size",
+            Self::NotFound { .. } => "not-found",
+            Self::UploadBusy => "upload-busy",
+            Self::UploadOffset { .. } => "upload-offset",
+            Self::UploadTooLong => "upload-too-long",
+            Self::TooManyUploads => "too-many-uploads",
+            Self::UnitsMissing { .. } => "units-missing",
+            Self::UnitRepeated { .. } => "unit-repeated",
+            Self::Range { .. } => "unit-range",
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DiskFull { path } => {
+                write!(f, "no space left for {}: free some, then try again; nothing stored was lost", path.display())
+            }
+            Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::DataDirInUse => f.write_str("another process has this data directory open: stop it first"),
+            Self::LogGap { first, size } => write!(f, "entries for index {first}, but the log ends at {size}"),
+            Self::UnderCheckpoint { first, committed } => {
+                write!(f, "entries for index {first}, but {committed} are under a checkpoint")
+            }
+            Self::EntrySize { bytes } => write!(f, "an entry of {bytes} bytes, not 1 to 16384"),
+            Self::CallTooLarge => f.write_str("more entries or bytes than one call may carry"),
+            Self::Damaged { path, what } => {
+                write!(f, "{}: {what}: bring this file back from a copy", path.display())
+            }
+            Self::LogStopped => f.write_str("an earlier write could not be undone: start the host again"),
+            Self::CheckpointForm => f.write_str("not a checkpoint"),
+            Self::CheckpointSize { size, committed, stored } => {
+                write!(f, "a checkpoint of size {size}, after one of {committed}, with {stored} entries stored")
+            }
+            Self::CheckpointRoot => f.write_str("the checkpoint's root is not that of the stored entries"),
+            Self::DigestMismatch => f.write_str("the bytes do not have the digest that names them"),
+            Self::BlobSize { bytes } => write!(f, "a blob of {bytes} bytes, more than 8 MiB"),
+            Self::NotFound { what } => write!(f, "no such {what}"),
+            Self::UploadBusy => f.write_str("this unit is being uploaded by somebody else: try again later"),
+            Self::UploadOffset { offset, stored } => {
+                write!(f, "the upload begins at {offset}, but {stored} bytes are stored: ask GetUpload, go on there")
+            }
+            Self::UploadTooLong => f.write_str("more bytes came than the unit has"),
+            Self::TooManyUploads => f.write_str("too many models are being uploaded: publish or wait"),
+            Self::UnitsMissing { missing, first } => {
+                write!(f, "{missing} units are not uploaded yet, the first is unit {first}")
+            }
+            Self::UnitRepeated { unit } => write!(f, "unit {unit} has the digest of an earlier unit"),
+            Self::Range { unit, bytes } => write!(f, "a range that is not inside unit {unit} of {bytes} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

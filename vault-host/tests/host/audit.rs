@@ -1,0 +1,221 @@
+use attestation::{AkName, HpkePublicKey, IdentityKey, LogKey, Sha256Digest, UnixTime};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ledger::entry::{Entry, PolicyInForce, Proposal, Propose, ProposedPolicy};
+use ledger::genesis::{AntiRollback, Core, Genesis, KeeperIdentity, SealTo};
+use ledger::merkle::{Tree, leaf_hash};
+use ledger::tiles::{decode_bundle, encode_bundle};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use tonic::Code;
+use tonic::transport::Channel;
+use vault_proto::v1::audit_client::AuditClient;
+use vault_proto::v1::{GetBlobRequest, GetCheckpointRequest, GetEntriesRequest, GetTileRequest};
+
+use crate::setup::{Place, RunningHost, assert_refused, host_and_keeper};
+
+/// Entries that say nothing.
+pub fn entries(range: std::ops::Range<u64>) -> Vec<Vec<u8>> {
+    range.map(|n| format!("entry {n}").into_bytes()).collect()
+}
+
+/// A checkpoint of these entries. A host looks at no signature.
+pub fn checkpoint(entries: &[Vec<u8>]) -> String {
+    let mut tree = Tree::new();
+    entries.iter().for_each(|entry| tree.push(leaf_hash(entry)));
+    let root = tree.root(tree.len()).unwrap();
+    format!("weightvault.v1/00\n{}\n{}\n\n— weightvault.v1/00 sig\n", tree.len(), STANDARD.encode(root))
+}
+
+fn approver(seed: u8) -> String {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+    let blob = attestation::lv(&[b"ssh-ed25519", pair.public_key().as_ref()]);
+    format!("ssh-ed25519 {}", STANDARD.encode(blob))
+}
+
+fn policy(head: &str, readers: &str) -> String {
+    let (alice, bob) = (approver(1), approver(2));
+    let pcr = "11".repeat(32);
+    format!(
+        r#"format = 1
+{head}
+not_after = "2037-03-01T00:00:00Z"
+[approval]
+threshold = 2
+proposer_may_approve = false
+approvers = [ {{ id = "alice", key = "{alice}" }}, {{ id = "bob", key = "{bob}" }}, {{ id = "carol", key = "{carol}" }} ]
+[keeper]
+require = ["tpm"]
+pcrs = {{ 0 = ["{pcr}"] }}
+eks = "any"
+[audit]
+readers = {readers}
+"#,
+        carol = approver(3)
+    )
+}
+
+fn named_readers() -> String {
+    format!("[ {{ id = \"alice\", key = \"{}\" }} ]", approver(1))
+}
+
+/// The first entry of a log whose readers are these.
+pub fn genesis(readers: &str) -> Vec<u8> {
+    let policy = policy("vault = \"genesis\"\nserial = 1\nprev = \"none\"", readers);
+    let keeper = KeeperIdentity {
+        instance: [7; 32],
+        wrap_key: HpkePublicKey::try_from([1; 1665].as_slice()).unwrap(),
+        identity_key: IdentityKey::try_from([4; 97].as_slice()).unwrap(),
+        log_key: LogKey::try_from([3; 32].as_slice()).unwrap(),
+        platform: Sha256Digest::of(b"EK"),
+        ak_name: AkName::try_from([[0, 0x0b].as_slice(), &[9; 32]].concat().as_slice()).unwrap(),
+    };
+    let core = Core::new(AntiRollback::None, SealTo::Tpm, &policy).unwrap();
+    Genesis::build(UnixTime(7), &core, keeper).unwrap().bytes().to_vec()
+}
+
+/// A log that anybody may read.
+fn open_log(size: u64) -> Vec<Vec<u8>> {
+    std::iter::once(genesis("\"any\"")).chain(entries(1..size)).collect()
+}
+
+async fn tile(client: &mut AuditClient<Channel>, path: &str) -> Result<Vec<u8>, tonic::Status> {
+    Ok(client.get_tile(GetTileRequest { path: path.to_owned() }).await?.into_inner().tile)
+}
+
+#[tokio::test]
+async fn an_auditor_reads_what_is_under_the_checkpoint_and_nothing_above() {
+    let place = Place::new();
+    let (host, keeper) = host_and_keeper(&place, |_| None).await;
+    let mut client = host.audit().await;
+    assert_refused(client.get_checkpoint(GetCheckpointRequest {}).await, Code::NotFound, "not-found");
+
+    let log = open_log(700);
+    keeper.append(0, &log).await.unwrap();
+    keeper.put_checkpoint(&checkpoint(&log[..600]), 600).await.unwrap();
+    let text = client.get_checkpoint(GetCheckpointRequest {}).await.unwrap().into_inner().checkpoint;
+    assert_eq!(text, checkpoint(&log[..600]));
+
+    let mut seen = Vec::new();
+    loop {
+        let request = GetEntriesRequest { first: seen.len() as u64, count: 100 };
+        let more = client.get_entries(request).await.unwrap().into_inner().entries;
+        if more.is_empty() {
+            break;
+        }
+        seen.extend(more);
+    }
+    assert_eq!(seen, log[..600]);
+
+    let leaves: Vec<u8> = log[..256].iter().flat_map(|entry| leaf_hash(entry)).collect();
+    assert_eq!(tile(&mut client, "tile/0/000").await.unwrap(), leaves);
+    let bundle = tile(&mut client, "tile/entries/002.p/88").await.unwrap();
+    assert_eq!(decode_bundle(&bundle, 88).unwrap(), log[512..600]);
+    assert_eq!(std::fs::read(place.data_dir().join("log/tile/entries/002.p/88")).unwrap(), bundle);
+    assert_eq!(encode_bundle(&log[512..600]).unwrap(), bundle);
+    assert_refused(tile(&mut client, "tile/entries/002.p/89").await, Code::NotFound, "not-found");
+    assert_refused(tile(&mut client, "tile/0/003").await, Code::NotFound, "not-found");
+}
+
+#[tokio::test]
+async fn requests_that_name_no_tile_are_refused_whatever_they_name() {
+    let place = Place::new();
+    let (host, keeper) = host_and_keeper(&place, |_| None).await;
+    let log = open_log(3);
+    keeper.append(0, &log).await.unwrap();
+    keeper.put_checkpoint(&checkpoint(&log), 3).await.unwrap();
+    let mut client = host.audit().await;
+    let paths = [
+        "",
+        "/etc/passwd",
+        "../checkpoint",
+        "tile/../checkpoint",
+        "tile/0/../../checkpoint",
+        "tile/0/000/../000.p/3",
+        "tile/0/0",
+        "tile/0/000.p/0",
+        "tile/0/000.p/256",
+        "tile/0/x000/000",
+        "tile/64/000",
+        "tile/0/000\0",
+        "checkpoint",
+    ];
+    for path in paths {
+        assert_refused(tile(&mut client, path).await, Code::InvalidArgument, "malformed-path");
+    }
+    for count in [0, 1025] {
+        let refused = client.get_entries(GetEntriesRequest { first: 0, count }).await;
+        assert_refused(refused, Code::InvalidArgument, "malformed-count");
+    }
+    let none = client.get_entries(GetEntriesRequest { first: u64::MAX, count: 1 }).await.unwrap();
+    assert_eq!(none.into_inner().entries, entries(0..0));
+    let refused = client.get_blob(GetBlobRequest { digest: b"../../etc/passwd".to_vec() }).await;
+    assert_refused(refused, Code::InvalidArgument, "malformed-digest");
+    assert_refused(client.get_blob(GetBlobRequest { digest: vec![1; 32] }).await, Code::NotFound, "not-found");
+}
+
+#[tokio::test]
+async fn blobs_come_as_they_were_put() {
+    let place = Place::new();
+    let (host, keeper) = host_and_keeper(&place, |_| None).await;
+    let log = open_log(1);
+    keeper.append(0, &log).await.unwrap();
+    keeper.put_checkpoint(&checkpoint(&log), 1).await.unwrap();
+    let blob = vec![7; 8 << 20];
+    let digest = Sha256Digest::of(&blob).as_bytes().to_vec();
+    keeper.put_blob(&digest, &blob).await.unwrap();
+    let got = host.audit().await.get_blob(GetBlobRequest { digest }).await.unwrap().into_inner().blob;
+    assert_eq!(got, blob);
+}
+
+#[tokio::test]
+async fn a_log_whose_policy_names_its_readers_is_served_to_nobody() {
+    let place = Place::new();
+    let (host, keeper) = host_and_keeper(&place, |_| None).await;
+    let first = genesis("\"any\"");
+    let digest = |text: &str| Sha256Digest::of(text.as_bytes());
+    let closed = policy(
+        &format!(
+            "vault = \"{}\"\nserial = 2\nprev = \"{}\"",
+            Sha256Digest::of(&first),
+            digest(&policy("vault = \"genesis\"\nserial = 1\nprev = \"none\"", "\"any\""))
+        ),
+        &named_readers(),
+    );
+    let proposed = ProposedPolicy {
+        object: digest(&closed),
+        policy: closed.clone(),
+        statement: "s".to_owned(),
+        signature: "s".to_owned(),
+    };
+    let propose = Entry::Propose(Propose { time: UnixTime(8), proposal: Proposal::Policy(proposed) });
+    let in_force = Entry::Policy(PolicyInForce { time: UnixTime(9), proposal: 1, object: digest(&closed), serial: 2 });
+    let log = [first, propose.encode().unwrap(), in_force.encode().unwrap()];
+
+    let mut client = host.audit().await;
+    let ask = GetEntriesRequest { first: 0, count: 1 };
+    assert_refused(client.get_entries(ask).await, Code::PermissionDenied, "audit-readers-named");
+    keeper.append(0, &log[..2]).await.unwrap();
+    keeper.put_checkpoint(&checkpoint(&log[..2]), 2).await.unwrap();
+    client.get_entries(ask).await.unwrap();
+
+    keeper.append(2, &log[2..]).await.unwrap();
+    keeper.put_checkpoint(&checkpoint(&log), 3).await.unwrap();
+    let check_closed = async |client: &mut AuditClient<Channel>| {
+        assert_refused(client.get_entries(ask).await, Code::PermissionDenied, "audit-readers-named");
+        assert_refused(tile(client, "tile/0/000.p/3").await, Code::PermissionDenied, "audit-readers-named");
+        let blob = client.get_blob(GetBlobRequest { digest: vec![1; 32] }).await;
+        assert_refused(blob, Code::PermissionDenied, "audit-readers-named");
+        client.get_checkpoint(GetCheckpointRequest {}).await.unwrap();
+    };
+    check_closed(&mut client).await;
+    drop(client);
+    host.stop().await;
+    let host = RunningHost::start(&place.config("")).await;
+    check_closed(&mut host.audit().await).await;
+    host.stop().await;
+
+    // The copy of the policy is only an index: without it the log itself is read again.
+    std::fs::remove_file(place.data_dir().join("log/policy.toml")).unwrap();
+    let host = RunningHost::start(&place.config("")).await;
+    check_closed(&mut host.audit().await).await;
+}

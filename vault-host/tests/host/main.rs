@@ -1,0 +1,16 @@
+//! The host from outside: a client on one side, a keeper's stream on the other, its files below.
+
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test program: helpers fail the test, nothing is exported")]
+
+mod audit;
+mod fetch;
+mod keeper;
+mod limits;
+mod malformed;
+mod model;
+mod process;
+mod publish;
+mod relay;
+mod setup;
+mod store_calls;
+mod upload;
