@@ -1,0 +1,344 @@
+//! What was typed. What it means is in [`commands`](crate::commands).
+
+use std::path::PathBuf;
+
+use attestation::Sha256Digest;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ledger::genesis::AntiRollback;
+
+/// Exit codes, for `--help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, and everything that was checked holds
+  1  could not do it: a file, the network, ssh-keygen
+  2  wrong use: arguments, or a file that is not what it should be
+  3  refused by the vault; the code is the exact reason
+  4  something does not verify: evidence, a signature, the log. Do not go on
+  5  not yet: approvals are missing, or the vault is not open
+
+With --json the result is one JSON document on standard output, a failure one on standard error.
+Keys are never read: KEY goes to `ssh-keygen -Y sign -n weightvault -f KEY`. It may be a private key file, a public key
+whose private half ssh-agent holds, or a security key (sk-…).";
+
+/// The engineer's tool of a weight vault: genesis, policy, approvals, status, log.
+#[derive(Debug, Parser)]
+#[command(name = "vaultctl", version, after_help = EXIT_CODES, max_term_width = 120)]
+pub struct Cli {
+    /// Where to ask, and in which form to answer.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// The vault file: which vault, its genesis, its hosts.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub vault: Option<PathBuf>,
+    /// A host, in the place of those of the vault file: http://…, https://… or unix:/path.
+    #[arg(long, global = true, value_name = "URL")]
+    pub host: Option<String>,
+    /// PEM of the certificate authority of https hosts.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Machine output.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write, check and compare policies. Needs no vault.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// The genesis ceremony: start it, sign it, see who is missing.
+    #[command(subcommand)]
+    Init(InitCommand),
+    /// Where the vault stands: tier, policy, every coming expiry. Verifies the keeper's own evidence, freshly.
+    Status(StatusArgs),
+    /// The models that the vault has.
+    Models,
+    /// Propose a change. (A model is proposed by `vault-enclave seal`.)
+    #[command(subcommand)]
+    Propose(ProposeCommand),
+    /// What waits for approvals, as changes in words.
+    Pending,
+    /// Approve a proposal: shows the change in words, then signs.
+    Approve(ApproveArgs),
+    /// What evidence says, and whether it verifies.
+    #[command(subcommand)]
+    Evidence(EvidenceCommand),
+    /// The log: checkpoint, verification, entries in words.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// The exact reason of a refusal.
+    Explain {
+        /// From the error message: 32 hex digits.
+        #[arg(value_parser = request_id)]
+        request_id: String,
+    },
+}
+
+/// `vaultctl policy …`
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Print a commented policy to start from.
+    Template,
+    /// Read a policy and explain it in words.
+    Check {
+        /// The policy, TOML.
+        file: PathBuf,
+    },
+    /// Say in words what a change of policy changes.
+    Diff {
+        /// The policy before.
+        old: PathBuf,
+        /// The policy after.
+        new: PathBuf,
+    },
+}
+
+/// `vaultctl init …`
+#[derive(Debug, Subcommand)]
+pub enum InitCommand {
+    /// Give an empty keeper its policy, verify its evidence, make the genesis and the vault file. Can be run again.
+    Start(InitStartArgs),
+    /// Get the vault file of a ceremony that somebody else started.
+    Fetch {
+        /// Where to write it.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// The id that whoever started told you, over another way than this host.
+        #[arg(long, value_name = "SHA256")]
+        expect: Sha256Digest,
+    },
+    /// Verify the keeper's evidence yourself, compare it with the genesis, and sign. Every approver does this.
+    Sign(InitSignArgs),
+    /// Who has signed, who is missing, what comes next.
+    Status,
+}
+
+/// `vaultctl init start`
+#[derive(Debug, Args)]
+pub struct InitStartArgs {
+    /// The first policy.
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// How the keeper notices an older copy of its state. There is no default.
+    #[arg(long, value_enum)]
+    pub anti_rollback: AntiRollbackArg,
+    /// Directory for the vault file, `vault.json`.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Address of the host for the vault file, where others reach it at another one than --host. May be repeated.
+    #[arg(long, value_name = "URL")]
+    pub advertise: Vec<String>,
+}
+
+/// `--anti-rollback`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AntiRollbackArg {
+    /// A counter in the keeper's TPM. For one keeper whose TPM the host can't roll back.
+    Counter,
+    /// Nothing notices it. For a laptop; every status says so.
+    None,
+}
+
+/// `vaultctl init sign`
+#[derive(Debug, Args)]
+pub struct InitSignArgs {
+    /// How to sign.
+    #[command(flatten)]
+    pub signing: Signing,
+}
+
+/// How a statement gets its signature.
+#[derive(Debug, Clone, Args)]
+pub struct Signing {
+    /// Your key, for ssh-keygen.
+    #[arg(long, value_name = "KEY", required_unless_present_any = ["print_statement", "signature"])]
+    pub key: Option<PathBuf>,
+    /// For how long the signature counts: 30m, 12h, 7d.
+    #[arg(long, value_name = "SPAN", default_value = "7d", value_parser = span)]
+    pub expires: u64,
+    /// Do not ask. Without a terminal nothing is signed unless this is given.
+    #[arg(long)]
+    pub yes: bool,
+    /// Sign nothing: write the statement to FILE, for `ssh-keygen -Y sign -n weightvault -f KEY FILE`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "signature"])]
+    pub print_statement: Option<PathBuf>,
+    /// Sign nothing: submit this signature, FILE.sig of a statement that --print-statement wrote.
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    pub signature: Option<PathBuf>,
+    /// The statement that --signature is over; without this, its path without `.sig`.
+    #[arg(long, value_name = "FILE", requires = "signature")]
+    pub statement: Option<PathBuf>,
+}
+
+/// `vaultctl status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Do not ask the keeper for evidence: believe the host. The output says that nothing was verified.
+    #[arg(long)]
+    pub insecure_skip_evidence: bool,
+}
+
+/// `vaultctl propose …`
+#[derive(Debug, Subcommand)]
+pub enum ProposeCommand {
+    /// Propose a policy. You must be an approver of the policy in force.
+    Policy {
+        /// The policy, TOML.
+        file: PathBuf,
+        /// How to sign.
+        #[command(flatten)]
+        signing: Signing,
+    },
+}
+
+/// `vaultctl approve`
+#[derive(Debug, Args)]
+pub struct ApproveArgs {
+    /// What to approve: `sha256:…`, as `vaultctl pending` shows it.
+    #[arg(required_unless_present = "latest", conflicts_with = "latest")]
+    pub object: Option<Sha256Digest>,
+    /// Approve the newest proposal that is pending; with --yes only where it is the only one.
+    #[arg(long)]
+    pub latest: bool,
+    /// How to sign.
+    #[command(flatten)]
+    pub signing: Signing,
+}
+
+/// `vaultctl evidence …`
+#[derive(Debug, Subcommand)]
+pub enum EvidenceCommand {
+    /// What evidence says: a stored evidence set, which can't be verified alone; or, live, that of the keeper.
+    Show {
+        /// An evidence blob, as the log names it or `vault-enclave evidence` writes it.
+        #[arg(required_unless_present = "live", conflicts_with = "live")]
+        file: Option<PathBuf>,
+        /// Ask the keeper, and verify what it answers.
+        #[arg(long)]
+        live: bool,
+    },
+    /// Verify the evidence of the keeper, freshly; or the evidence that an entry of the log rests on.
+    Verify {
+        /// Index of an entry: an approval of the genesis, a release, a renewal.
+        #[arg(long, value_name = "INDEX")]
+        entry: Option<u64>,
+    },
+}
+
+/// `vaultctl log …`
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// The newest checkpoint, verified with the vault's log key.
+    Checkpoint {
+        /// Write the signed note to FILE, for a later `vaultctl log verify --since FILE`.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Read the whole log: fold every entry, compute the root, compare it with the signed checkpoint.
+    Verify {
+        /// An older checkpoint: the log must be a continuation of that one.
+        #[arg(long, value_name = "FILE")]
+        since: Option<PathBuf>,
+        /// Ask the keeper for evidence, so that the checkpoint is shown to be its newest.
+        #[arg(long)]
+        fresh: bool,
+    },
+    /// Entries in words, each checked.
+    Show {
+        /// First index.
+        #[arg(long, value_name = "INDEX", default_value_t = 0)]
+        from: u64,
+        /// At most so many.
+        #[arg(long, value_name = "ENTRIES", default_value_t = 1_000)]
+        count: u64,
+    },
+}
+
+impl From<AntiRollbackArg> for AntiRollback {
+    fn from(arg: AntiRollbackArg) -> Self {
+        match arg {
+            AntiRollbackArg::Counter => Self::Counter,
+            AntiRollbackArg::None => Self::None,
+        }
+    }
+}
+
+/// `30m`, `12h`, `7d`: whole minutes, hours or days, at most a year. Gives seconds.
+fn span(text: &str) -> Result<u64, String> {
+    const SECS_MAX: u64 = 366 * 24 * 60 * 60;
+    let malformed = || "write a whole number and m, h or d, such as 7d; at most 366d".to_owned();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(malformed)?;
+    let scale = match unit {
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(malformed()),
+    };
+    let count: u64 = number.parse().map_err(|_| malformed())?;
+    count.checked_mul(scale).filter(|seconds| (1..=SECS_MAX).contains(seconds)).ok_or_else(malformed)
+}
+
+fn request_id(text: &str) -> Result<String, String> {
+    let hex = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit));
+    if hex { Ok(text.to_owned()) } else { Err("a request id is 32 hex digits".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_commands_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_documents_the_exit_codes() {
+        let help = Cli::command().render_help().to_string();
+        for code in 0..=5 {
+            assert!(help.contains(&format!("\n  {code}  ")), "{code}");
+        }
+    }
+
+    #[test]
+    fn spans_are_whole_and_bounded() {
+        assert_eq!(span("30m"), Ok(1_800));
+        assert_eq!(span("7d"), Ok(604_800));
+        for wrong in ["", "d", "0d", "7", "7w", "-1d", "1.5h", "367d", "99999999999999999999d", "7 d", "7é"] {
+            assert!(span(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn something_must_sign_an_approval_and_something_be_approved() {
+        let object = format!("sha256:{}", "0".repeat(64));
+        let parse = |args: &[&str]| Cli::try_parse_from([&["vaultctl", "approve"], args].concat());
+        assert!(parse(&[&object, "--key", "k"]).is_ok());
+        assert!(parse(&["--latest", "--print-statement", "s"]).is_ok());
+        assert!(parse(&[&object, "--signature", "s.sig", "--vault", "v"]).is_ok());
+        assert!(parse(&[&object]).is_err());
+        assert!(parse(&["--key", "k"]).is_err());
+        assert!(parse(&[&object, "--latest", "--key", "k"]).is_err());
+        assert!(parse(&[&object, "--key", "k", "--print-statement", "s"]).is_err());
+        assert!(parse(&["sha256:1", "--key", "k"]).is_err());
+    }
+
+    #[test]
+    fn a_request_id_is_32_hex_digits() {
+        assert!(request_id(&"0f".repeat(16)).is_ok());
+        assert!(request_id(&"0F".repeat(16)).is_err());
+        assert!(request_id("0f").is_err());
+    }
+}

@@ -1,0 +1,246 @@
+//! `Provision.Status` as domain types. All of it is the host's word.
+
+use std::fmt;
+
+use attestation::{Sha256Digest, Trust, UnixTime};
+use ledger::genesis::AntiRollback;
+use serde::Serialize;
+use vault_proto::convert::Proposal;
+use vault_proto::v1;
+
+/// The most leases, and the most proposals, that a status may list.
+const LISTED_MAX: usize = 65_536;
+
+/// How far a vault is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VaultState {
+    /// The host has no keeper.
+    Unreachable,
+    /// The keeper was given no core yet.
+    Empty,
+    /// Approvals of the genesis are missing.
+    Ceremony,
+    /// It serves.
+    Open,
+    /// The keeper refuses to serve.
+    Stopped,
+}
+
+/// Where a vault stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultStatus {
+    /// How far it is.
+    pub state: VaultState,
+    /// Why, where it is not open.
+    pub reason: String,
+    /// From the ceremony on.
+    pub vault: Option<Sha256Digest>,
+    /// What the keeper's own proof rests on.
+    pub tier: Option<Trust>,
+    /// How an older copy of the state is noticed.
+    pub anti_rollback: Option<AntiRollback>,
+    /// Whether the loss of the keeper's TPM is survived.
+    pub recoverable: bool,
+    /// The policy in force.
+    pub policy: Option<PolicyStatus>,
+    /// Entries of the log.
+    pub log_size: u64,
+    /// Root at that size.
+    pub log_root: Option<Sha256Digest>,
+    /// What waits for approvals.
+    pub pending: Vec<Proposal>,
+    /// The leases that count.
+    pub leases: Vec<Lease>,
+    /// Where the keeper's time comes from.
+    pub time_source: String,
+    /// The genesis, exact bytes; empty before the ceremony.
+    pub genesis: Vec<u8>,
+}
+
+/// The policy in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyStatus {
+    /// Serial.
+    pub serial: u64,
+    /// SHA-256 of its text.
+    pub digest: Sha256Digest,
+    /// Its last moment.
+    pub not_after: UnixTime,
+}
+
+/// A lease that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Lease id.
+    pub id: Sha256Digest,
+    /// Release rule.
+    pub rule: String,
+    /// Model.
+    pub model: String,
+    /// Its version.
+    pub version: String,
+    /// Platform id of the guest.
+    pub platform: Sha256Digest,
+    /// Last moment without a renewal.
+    pub renew_by: UnixTime,
+    /// What the guest's proof rests on.
+    pub tier: Trust,
+}
+
+/// A field that is not what its `.proto` comment says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusError {
+    field: &'static str,
+}
+
+impl fmt::Display for StatusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not what it must be", self.field)
+    }
+}
+
+impl TryFrom<v1::StatusResponse> for VaultStatus {
+    type Error = StatusError;
+
+    fn try_from(status: v1::StatusResponse) -> Result<Self, StatusError> {
+        if status.pending.len() > LISTED_MAX || status.leases.len() > LISTED_MAX {
+            return Err(StatusError { field: "the number of proposals or leases" });
+        }
+        let policy = match digest("policy_digest", &status.policy_digest)? {
+            None => None,
+            Some(digest) => Some(PolicyStatus {
+                serial: status.policy_serial,
+                digest,
+                not_after: UnixTime(status.policy_not_after),
+            }),
+        };
+        let pending = status.pending.into_iter().map(Proposal::try_from);
+        Ok(Self {
+            state: state(&status.state)?,
+            reason: status.reason,
+            vault: digest("vault_id", &status.vault_id)?,
+            tier: optional(&status.tier, tier)?,
+            anti_rollback: optional(&status.anti_rollback, anti_rollback)?,
+            recoverable: status.recoverable,
+            policy,
+            log_size: status.log_size,
+            log_root: digest("log_root", &status.log_root)?,
+            pending: pending.collect::<Result<_, _>>().map_err(|_| StatusError { field: "pending" })?,
+            leases: status.leases.into_iter().map(Lease::try_from).collect::<Result<_, _>>()?,
+            time_source: status.time_source,
+            genesis: status.genesis,
+        })
+    }
+}
+
+impl TryFrom<v1::LeaseSummary> for Lease {
+    type Error = StatusError;
+
+    fn try_from(lease: v1::LeaseSummary) -> Result<Self, StatusError> {
+        Ok(Self {
+            id: digest("lease_id", &lease.lease_id)?.ok_or(StatusError { field: "lease_id" })?,
+            rule: lease.rule,
+            model: lease.model,
+            version: lease.version,
+            platform: digest("platform", &lease.platform)?.ok_or(StatusError { field: "platform" })?,
+            renew_by: UnixTime(lease.renew_by),
+            tier: tier(&lease.tier)?,
+        })
+    }
+}
+
+fn state(text: &str) -> Result<VaultState, StatusError> {
+    match text {
+        "unreachable" => Ok(VaultState::Unreachable),
+        "empty" => Ok(VaultState::Empty),
+        "ceremony" => Ok(VaultState::Ceremony),
+        "open" => Ok(VaultState::Open),
+        "stopped" => Ok(VaultState::Stopped),
+        _ => Err(StatusError { field: "state" }),
+    }
+}
+
+fn tier(text: &str) -> Result<Trust, StatusError> {
+    text.parse().map_err(|_| StatusError { field: "tier" })
+}
+
+fn anti_rollback(text: &str) -> Result<AntiRollback, StatusError> {
+    match text {
+        "counter" => Ok(AntiRollback::Counter),
+        "none" => Ok(AntiRollback::None),
+        _ => Err(StatusError { field: "anti_rollback" }),
+    }
+}
+
+fn optional<T>(text: &str, read: fn(&str) -> Result<T, StatusError>) -> Result<Option<T>, StatusError> {
+    if text.is_empty() { Ok(None) } else { read(text).map(Some) }
+}
+
+/// A digest, or nothing where the field is empty.
+fn digest(field: &'static str, bytes: &[u8]) -> Result<Option<Sha256Digest>, StatusError> {
+    match bytes {
+        [] => Ok(None),
+        bytes => Sha256Digest::try_from(bytes).map(Some).map_err(|_| StatusError { field }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> v1::StatusResponse {
+        v1::StatusResponse {
+            state: "open".to_owned(),
+            vault_id: vec![1; 32],
+            tier: "emulated".to_owned(),
+            anti_rollback: "counter".to_owned(),
+            policy_serial: 1,
+            policy_digest: vec![2; 32],
+            policy_not_after: 9,
+            log_size: 4,
+            log_root: vec![3; 32],
+            leases: vec![v1::LeaseSummary {
+                lease_id: vec![4; 32],
+                platform: vec![5; 32],
+                tier: "emulated".to_owned(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_status_is_read() {
+        let status = VaultStatus::try_from(open()).unwrap();
+        assert_eq!((status.state, status.tier), (VaultState::Open, Some(Trust::Emulated)));
+        assert_eq!(status.policy.map(|policy| policy.not_after), Some(UnixTime(9)));
+        assert_eq!(status.leases.len(), 1);
+    }
+
+    #[test]
+    fn an_empty_keeper_has_neither_vault_nor_policy() {
+        let empty = v1::StatusResponse { state: "empty".to_owned(), ..Default::default() };
+        let status = VaultStatus::try_from(empty).unwrap();
+        assert_eq!((status.vault, status.policy, status.tier), (None, None, None));
+    }
+
+    #[test]
+    fn a_field_that_is_not_what_it_must_be_is_refused_by_its_name() {
+        type Change = fn(&mut v1::StatusResponse);
+        let changes: [(&str, Change); 7] = [
+            ("state", |status| status.state = "fine".to_owned()),
+            ("vault_id", |status| status.vault_id = vec![1; 31]),
+            ("tier", |status| status.tier = "gold".to_owned()),
+            ("anti_rollback", |status| status.anti_rollback = "maybe".to_owned()),
+            ("log_root", |status| status.log_root.push(0)),
+            ("lease_id", |status| status.leases[0].lease_id.clear()),
+            ("pending", |status| status.pending.push(v1::Proposal::default())),
+        ];
+        for (field, change) in changes {
+            let mut status = open();
+            change(&mut status);
+            assert_eq!(VaultStatus::try_from(status), Err(StatusError { field }));
+        }
+    }
+}

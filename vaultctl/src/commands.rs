@@ -1,0 +1,135 @@
+//! The commands: each reads, checks, and gives one report.
+
+mod approve;
+mod evidence;
+mod explain;
+mod init;
+mod log;
+mod models;
+mod pending;
+mod policy;
+mod propose;
+mod status;
+
+use std::fmt::Display;
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::cli::{Command, EvidenceCommand, InitCommand, LogCommand, PolicyCommand, ProposeCommand};
+use crate::failure::{EXIT_NOT_YET, Failure};
+use crate::print::emit;
+use crate::session::Session;
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, and what was checked holds.
+    Done,
+    /// Done, and what was asked about is not there yet.
+    NotYet,
+}
+
+impl Outcome {
+    /// The exit code.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::NotYet => EXIT_NOT_YET,
+        }
+    }
+}
+
+/// Runs a command and writes its report to `out`.
+pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> Result<Outcome, Failure> {
+    match command {
+        Command::Policy(command) => policy_command(session, &command, out),
+        Command::Init(command) => init_command(session, command, out).await,
+        Command::Status(args) => {
+            let report = status::status(session, &args).await?;
+            let outcome = if report.is_open() { Outcome::Done } else { Outcome::NotYet };
+            write(session, &report, out).map(|_| outcome)
+        }
+        Command::Models => write(session, &models::models(session).await?, out),
+        Command::Propose(ProposeCommand::Policy { file, signing }) => {
+            match propose::policy(session, &file, &signing).await? {
+                Submission::Made(report) => write(session, &report, out),
+                Submission::Printed(report) => write(session, &report, out),
+            }
+        }
+        Command::Pending => write(session, &pending::pending(session).await?, out),
+        Command::Approve(args) => match approve::approve(session, &args).await? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
+        Command::Evidence(command) => evidence_command(session, &command, out).await,
+        Command::Log(command) => log_command(session, &command, out).await,
+        Command::Explain { request_id } => write(session, &explain::explain(session, &request_id).await?, out),
+    }
+}
+
+/// A signature that was submitted, or a statement that was written for signing elsewhere.
+pub(crate) enum Submission<T> {
+    /// Submitted.
+    Made(T),
+    /// Written.
+    Printed(crate::signing::Printed),
+}
+
+fn policy_command(session: &Session, command: &PolicyCommand, out: &mut impl Write) -> Result<Outcome, Failure> {
+    match command {
+        PolicyCommand::Template => write(session, &policy::template(), out),
+        PolicyCommand::Check { file } => write(session, &policy::check(session, file)?, out),
+        PolicyCommand::Diff { old, new } => write(session, &policy::diff(old, new)?, out),
+    }
+}
+
+async fn init_command(session: &Session, command: InitCommand, out: &mut impl Write) -> Result<Outcome, Failure> {
+    match command {
+        InitCommand::Start(args) => write(session, &init::start(session, &args).await?, out),
+        InitCommand::Fetch { out: path, expect } => write(session, &init::fetch(session, &path, expect).await?, out),
+        InitCommand::Sign(args) => match init::sign(session, &args.signing).await? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
+        InitCommand::Status => {
+            let report = init::status(session).await?;
+            let outcome = if report.is_open() { Outcome::Done } else { Outcome::NotYet };
+            write(session, &report, out).map(|_| outcome)
+        }
+    }
+}
+
+async fn evidence_command(
+    session: &Session,
+    command: &EvidenceCommand,
+    out: &mut impl Write,
+) -> Result<Outcome, Failure> {
+    match command {
+        EvidenceCommand::Show { file: Some(file), .. } => write(session, &evidence::show(file)?, out),
+        EvidenceCommand::Show { file: None, .. } | EvidenceCommand::Verify { entry: None } => {
+            write(session, &evidence::verify_keeper(session).await?, out)
+        }
+        EvidenceCommand::Verify { entry: Some(index) } => {
+            write(session, &evidence::verify_entry(session, *index).await?, out)
+        }
+    }
+}
+
+async fn log_command(session: &Session, command: &LogCommand, out: &mut impl Write) -> Result<Outcome, Failure> {
+    match command {
+        LogCommand::Checkpoint { out: path } => write(session, &log::checkpoint(session, path.as_deref()).await?, out),
+        LogCommand::Verify { since, fresh } => {
+            write(session, &log::verify(session, since.as_deref(), *fresh).await?, out)
+        }
+        LogCommand::Show { from, count } => write(session, &log::show(session, *from, *count).await?, out),
+    }
+}
+
+fn write<T: Display + Serialize>(session: &Session, report: &T, out: &mut impl Write) -> Result<Outcome, Failure> {
+    emit(report, session.form(), out)
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::file("write", Path::new("standard output"), &error))?;
+    Ok(Outcome::Done)
+}

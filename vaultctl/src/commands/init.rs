@@ -1,0 +1,179 @@
+//! `vaultctl init …`: the genesis ceremony, in steps that can be run again.
+//!
+//! Nobody signs on another's word: each approver asks the keeper with a nonce and a secret of his own, and signs only a
+//! genesis that names exactly the keeper which answered.
+
+mod report;
+
+use std::path::Path;
+
+use attestation::Sha256Digest;
+use ledger::approvals::{ApprovalAction, ApprovalStatement};
+use ledger::genesis::{Core, GENESIS_POLICY_BYTES_MAX, Genesis, SealTo};
+use ledger::vault_file::VaultFile;
+use vault_proto::convert::{Approval, GenesisWitness};
+
+pub(crate) use report::{FetchReport, InitStatus, SignReport, StartReport};
+
+use super::Submission;
+use crate::audit;
+use crate::cli::{InitStartArgs, Signing};
+use crate::client::Remote;
+use crate::failure::{Failure, Kind};
+use crate::keeper::{self, CeremonyRun, not_verified};
+use crate::session::{Session, read_text, read_vault, write_new};
+use crate::signing::{self, Signed};
+use crate::words::PolicyReport;
+
+/// Name of the vault file in the directory of `init start --out`.
+const VAULT_FILE: &str = "vault.json";
+
+/// Core to the keeper, evidence, genesis, vault file, genesis to the keeper. A file that an earlier run left is taken up:
+/// it was written after the evidence verified, and before the keeper got the genesis.
+pub(crate) async fn start(session: &Session, args: &InitStartArgs) -> Result<StartReport, Failure> {
+    let text = read_text(&args.policy, GENESIS_POLICY_BYTES_MAX)?;
+    let core = Core::new(args.anti_rollback.into(), SealTo::Tpm, &text).map_err(|error| {
+        Failure::new(Kind::Usage, error.code(), format!("{} can't begin a vault", args.policy.display()))
+            .why(error)
+            .next("correct it, then run `vaultctl policy check`")
+    })?;
+    let path = args.out.join(VAULT_FILE);
+    let remote = session.named_host().await?;
+    let (vault, resumed) = if path.exists() {
+        (resume(&path, &core)?, true)
+    } else {
+        (begin(session, args, &core, &remote, &path).await?, false)
+    };
+    let id = remote.submit_genesis(vault.genesis().bytes().to_vec()).await?;
+    if id != vault.id() {
+        return Err(Failure::new(Kind::NotVerified, "vault-id-mismatch", "the keeper computed another vault id")
+            .why(format!("{id}, and the genesis that it was sent has {}", vault.id())));
+    }
+    Ok(StartReport::new(&vault, path, resumed))
+}
+
+fn resume(path: &Path, core: &Core) -> Result<VaultFile, Failure> {
+    let vault = read_vault(path)?;
+    if vault.genesis().core().digest() != core.digest() {
+        return Err(Failure::new(Kind::Usage, "file-exists", format!("{} is of another ceremony", path.display()))
+            .why("its policy or its anti_rollback is another than what was given now")
+            .next("choose another --out"));
+    }
+    Ok(vault)
+}
+
+async fn begin(
+    session: &Session,
+    args: &InitStartArgs,
+    core: &Core,
+    remote: &Remote,
+    path: &Path,
+) -> Result<VaultFile, Failure> {
+    remote.init_keeper(core.encode()).await?;
+    let run = keeper::ceremony_run(remote, core.policy(), session).await?;
+    if run.keeper.core() != core.digest() {
+        return Err(Failure::new(Kind::NotVerified, "core-mismatch", "the keeper works under another core")
+            .why("its evidence names another policy or anti_rollback than it was given"));
+    }
+    let genesis = Genesis::build(session.now(), core, run.keeper.identity().clone())
+        .map_err(|error| Failure::new(Kind::Usage, error.code(), "no genesis can be made of this policy").why(error))?;
+    let hosts = if args.advertise.is_empty() { vec![remote.address().to_owned()] } else { args.advertise.clone() };
+    let vault = vault_file(genesis, hosts)?;
+    write_new(path, &vault.encode())?;
+    Ok(vault)
+}
+
+fn vault_file(genesis: Genesis, hosts: Vec<String>) -> Result<VaultFile, Failure> {
+    VaultFile::new(genesis, hosts).map_err(|error| {
+        Failure::new(Kind::Usage, error.code(), "no vault file can be made")
+            .why(error)
+            .next("name the host as others reach it with --advertise URL")
+    })
+}
+
+/// Makes the vault file from the genesis that a host shows. Its id must be the one that the caller was told.
+pub(crate) async fn fetch(session: &Session, path: &Path, expect: Sha256Digest) -> Result<FetchReport, Failure> {
+    let remote = session.named_host().await?;
+    let status = remote.status().await?;
+    if status.genesis.is_empty() {
+        return Err(Failure::new(Kind::Failed, "genesis-missing", "the host has no genesis yet")
+            .next("vaultctl init start begins the ceremony"));
+    }
+    let found = Sha256Digest::of(&status.genesis);
+    if found != expect {
+        return Err(Failure::new(
+            Kind::NotVerified,
+            "vault-id-mismatch",
+            "this is another vault than you were told of",
+        )
+        .why(format!("the host's genesis is that of {found}"))
+        .next("ask whoever started the ceremony for the vault id, and this host's operator for his host"));
+    }
+    let genesis = Genesis::parse(&status.genesis)
+        .map_err(|error| Failure::new(Kind::NotVerified, error.code(), "the host's genesis is none").why(error))?;
+    let vault = vault_file(genesis, vec![remote.address().to_owned()])?;
+    write_new(path, &vault.encode())?;
+    Ok(FetchReport::new(&vault, path.to_owned()))
+}
+
+/// The approver's own evidence run, what the genesis says, then his signature.
+pub(crate) async fn sign(session: &Session, signing: &Signing) -> Result<Submission<SignReport>, Failure> {
+    let vault = session.vault()?;
+    let genesis = vault.genesis();
+    let approvers = &genesis.policy().approval().approvers;
+    signing::check_approver(signing, approvers)?;
+    let remote = session.remote(&vault).await?;
+    let run = keeper::ceremony_run(&remote, genesis.policy(), session).await?;
+    run.keeper.check(genesis).map_err(not_verified)?;
+    session.review(&review(session, genesis, &run));
+    let statement = ApprovalStatement {
+        action: ApprovalAction::Genesis,
+        object: genesis.vault_id(),
+        previous: genesis.core().digest(),
+        vault: genesis.vault_id(),
+        serial: 0,
+        not_after: session.now().plus(signing.expires),
+    };
+    let signature = match signing::obtain(signing, &statement, approvers, session)? {
+        Signed::Later(printed) => return Ok(Submission::Printed(printed)),
+        Signed::Now(signature) => signature,
+    };
+    let witness = GenesisWitness {
+        nonce: *run.keeper.nonce(),
+        activation_secret: *run.keeper.activation_secret(),
+        evidence: run.evidence,
+    };
+    let approval = Approval { statement: signature.statement, signature: signature.armored, witness: Some(witness) };
+    let proposal = remote.submit_approval(approval).await?;
+    Ok(Submission::Made(SignReport::new(&vault, signature.approver, &proposal, run.keeper.verified().claims())))
+}
+
+/// What an approver is about to sign: the policy word for word, what it means, and the keeper that he saw.
+fn review(session: &Session, genesis: &Genesis, run: &CeremonyRun) -> String {
+    let claims = crate::words::ClaimsReport::from(run.keeper.verified().claims());
+    format!(
+        "The policy, word for word:\n\n{}\n\nWhat it means:\n\n{}\nThe keeper, as its TPM proved it to you now:\n{}\n\
+         Its keys, instance, TPM and attestation key are those that the genesis names. {}.\n\nVault id:\n{}\n",
+        genesis.core().policy_text(),
+        PolicyReport::new(genesis.policy(), session.now()),
+        crate::print::indented(claims),
+        crate::words::rollback(genesis.core().anti_rollback()),
+        genesis.vault_id()
+    )
+}
+
+/// Who has signed: from the log, where a vault file says which; else by the host's word.
+pub(crate) async fn status(session: &Session) -> Result<InitStatus, Failure> {
+    match session.vault_if_named()? {
+        Some(vault) => {
+            let remote = session.remote(&vault).await?;
+            let told = remote.status().await?;
+            if told.genesis.is_empty() {
+                return Ok(InitStatus::of_host(&told));
+            }
+            let log = audit::read_log(&remote, &vault).await?;
+            Ok(InitStatus::of_log(&vault, log.state()))
+        }
+        None => Ok(InitStatus::of_host(&session.named_host().await?.status().await?)),
+    }
+}

@@ -1,0 +1,105 @@
+//! `vaultctl policy …`
+
+use std::fmt;
+use std::path::Path;
+
+use attestation::Sha256Digest;
+use ledger::policy::{POLICY_BYTES_MAX, Policy, describe_change};
+use serde::Serialize;
+
+use crate::failure::{Failure, Kind};
+use crate::session::{Session, read_text};
+use crate::words::PolicyReport;
+
+/// What a vault's first policy looks like.
+const TEMPLATE: &str = include_str!("policy_template.toml");
+
+/// A policy to start from.
+#[derive(Debug, Serialize)]
+pub(crate) struct Template {
+    policy: &'static str,
+}
+
+/// What a change changes.
+#[derive(Debug, Serialize)]
+pub(crate) struct Difference {
+    old: Sha256Digest,
+    new: Sha256Digest,
+    changes: Vec<String>,
+}
+
+pub(crate) fn template() -> Template {
+    Template { policy: TEMPLATE }
+}
+
+pub(crate) fn check(session: &Session, file: &Path) -> Result<PolicyReport, Failure> {
+    let (policy, _) = read_policy(file)?;
+    Ok(PolicyReport::new(&policy, session.now()))
+}
+
+pub(crate) fn diff(old: &Path, new: &Path) -> Result<Difference, Failure> {
+    let ((old, _), (new, _)) = (read_policy(old)?, read_policy(new)?);
+    Ok(Difference { old: old.digest(), new: new.digest(), changes: describe_change(&old, &new) })
+}
+
+/// Reads a policy file: what it means, and its exact text.
+pub(crate) fn read_policy(file: &Path) -> Result<(Policy, String), Failure> {
+    let text = read_text(file, POLICY_BYTES_MAX)?;
+    match Policy::parse(&text) {
+        Ok(policy) => Ok((policy, text)),
+        Err(error) => Err(Failure::new(Kind::Usage, error.code(), format!("{} is not a policy", file.display()))
+            .why(error)
+            .next("correct it, then run `vaultctl policy check`; `vaultctl policy template` shows every key")),
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.policy)
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.changes.is_empty() {
+            return writeln!(f, "Nothing changes.");
+        }
+        self.changes.iter().try_for_each(|change| writeln!(f, "{change}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_says_what_is_missing_first() {
+        let error = Policy::parse(TEMPLATE).unwrap_err();
+        assert_eq!(error.code(), "policy-not-after-malformed");
+    }
+
+    #[test]
+    fn the_template_parses_once_keys_and_pcr_values_are_filled_in() {
+        let publisher = "-----BEGIN PUBLIC KEY-----\n\
+            MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt\n\
+            6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q==\n\
+            -----END PUBLIC KEY-----";
+        let mut filled = TEMPLATE.to_owned();
+        for (index, name) in ["ALICE", "BOB", "CAROL"].into_iter().enumerate() {
+            filled = filled.replace(&format!("{name}_KEY"), KEYS[index]);
+        }
+        filled = filled.replace("PUBLISHER_KEY", publisher).replace("END_OF_POLICY", "2027-03-01T00:00:00Z");
+        for (index, pcr) in filled.clone().match_indices("PCR_VALUE").enumerate().map(|(index, (_, pcr))| (index, pcr))
+        {
+            filled = filled.replacen(pcr, &format!("{:064x}", index + 1), 1);
+        }
+        let policy = Policy::parse(&filled).unwrap();
+        assert_eq!((policy.serial(), policy.approval().threshold), (1, 2));
+    }
+
+    const KEYS: [&str; 3] = [
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVDBTmwHVi0DWcFS9xzs3BHy2lDCFDdgeL5JJ3hbMJd",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKcfXfCLdGZd9VQYPnEpmNJZjyXa8SZPmZSbrIRTJ6rG",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPKIOm4m9Tj6UbPNzMRhiz6f5JQHN9IsRHpWUvXKeQY",
+    ];
+}

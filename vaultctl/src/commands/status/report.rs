@@ -1,0 +1,255 @@
+//! What `status` reports.
+
+use std::fmt;
+
+use attestation::{Sha256Digest, Trust, UnixTime};
+use ledger::genesis::AntiRollback;
+use serde::Serialize;
+
+use crate::client::{Lease, VaultState, VaultStatus};
+use crate::keeper::VaultRun;
+use crate::print::{count_of, distance, moment};
+use crate::words::{rollback, tier_in_words};
+
+/// Where a vault stands.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusReport {
+    host: String,
+    verification: Verification,
+    state: VaultState,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    vault: Option<Sha256Digest>,
+    tier: Option<Trust>,
+    anti_rollback: Option<AntiRollback>,
+    recoverable: bool,
+    policy: Option<PolicyLine>,
+    log: LogLine,
+    time_source: String,
+    pending: Vec<PendingLine>,
+    leases: Vec<LeaseLine>,
+    expiries: Vec<Expiry>,
+    #[serde(skip)]
+    now: UnixTime,
+}
+
+/// What of a status was verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub(super) enum Verification {
+    /// The keeper's quote, for a nonce of this run, names the vault, its keys, this policy and this checkpoint.
+    Fresh {
+        /// What the proof rests on.
+        tier: Trust,
+        /// Platform id of the keeper.
+        platform: Sha256Digest,
+        /// SHA-256 of the policy in force.
+        policy: Sha256Digest,
+        /// Entries of the log.
+        log_size: u64,
+    },
+    /// Nothing: no vault file says which vault it should be.
+    NoVaultFile,
+    /// Nothing: the caller said so.
+    Skipped,
+    /// Nothing: there is no keeper that could prove anything.
+    NoEvidence,
+}
+
+/// An end that is coming.
+#[derive(Debug, Serialize)]
+pub(super) struct Expiry {
+    what: String,
+    at: UnixTime,
+}
+
+#[derive(Debug, Serialize)]
+struct PolicyLine {
+    serial: u64,
+    digest: Sha256Digest,
+    not_after: UnixTime,
+}
+
+#[derive(Debug, Serialize)]
+struct LogLine {
+    size: u64,
+    root: Option<Sha256Digest>,
+}
+
+#[derive(Debug, Serialize)]
+struct PendingLine {
+    action: &'static str,
+    object: Sha256Digest,
+    approved_by: Vec<String>,
+    threshold: u32,
+    summary: String,
+}
+
+#[derive(Debug, Serialize)]
+struct LeaseLine {
+    lease: Sha256Digest,
+    rule: String,
+    model: String,
+    version: String,
+    platform: Sha256Digest,
+    tier: Trust,
+    renew_by: UnixTime,
+}
+
+impl Verification {
+    pub(super) fn of(run: &VaultRun) -> Self {
+        let (statement, claims) = (run.verified.statement(), run.verified.claims());
+        Self::Fresh {
+            tier: claims.trust(),
+            platform: claims.platform(),
+            policy: statement.policy(),
+            log_size: run.checkpoint.size,
+        }
+    }
+}
+
+impl Expiry {
+    pub(super) fn new(what: String, at: UnixTime) -> Self {
+        Self { what, at }
+    }
+
+    pub(super) fn at(&self) -> UnixTime {
+        self.at
+    }
+}
+
+impl From<Lease> for LeaseLine {
+    fn from(lease: Lease) -> Self {
+        let Lease { id, rule, model, version, platform, renew_by, tier } = lease;
+        Self { lease: id, rule, model, version, platform, tier, renew_by }
+    }
+}
+
+impl StatusReport {
+    pub(super) fn new(
+        status: VaultStatus,
+        host: String,
+        verification: Verification,
+        expiries: Vec<Expiry>,
+        now: UnixTime,
+    ) -> Self {
+        let pending = status.pending.into_iter().map(|proposal| PendingLine {
+            action: proposal.action.as_str(),
+            object: proposal.object,
+            approved_by: proposal.approved_by.iter().map(ToString::to_string).collect(),
+            threshold: proposal.threshold,
+            summary: proposal.summary,
+        });
+        let policy = status.policy.map(|policy| PolicyLine {
+            serial: policy.serial,
+            digest: policy.digest,
+            not_after: policy.not_after,
+        });
+        Self {
+            host,
+            verification,
+            state: status.state,
+            reason: status.reason,
+            vault: status.vault,
+            tier: status.tier,
+            anti_rollback: status.anti_rollback,
+            recoverable: status.recoverable,
+            policy,
+            log: LogLine { size: status.log_size, root: status.log_root },
+            time_source: status.time_source,
+            pending: pending.collect(),
+            leases: status.leases.into_iter().map(LeaseLine::from).collect(),
+            expiries,
+            now,
+        }
+    }
+
+    /// Whether the vault serves.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state == VaultState::Open
+    }
+
+    fn fmt_vault(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            VaultState::Unreachable => "UNREACHABLE: the host has no keeper",
+            VaultState::Empty => "empty: the keeper waits for `vaultctl init start`",
+            VaultState::Ceremony => "in its ceremony: approvals of the genesis are missing",
+            VaultState::Open => "open",
+            VaultState::Stopped => "STOPPED: the keeper refuses to serve",
+        };
+        writeln!(f, "state:     {state}")?;
+        if !self.reason.is_empty() {
+            writeln!(f, "  why:     {}", self.reason)?;
+        }
+        if let Some(vault) = self.vault {
+            writeln!(f, "vault:     {vault}")?;
+        }
+        if let Some(tier) = self.tier {
+            writeln!(f, "tier:      {}", tier_in_words(tier))?;
+        }
+        if let Some(anti_rollback) = self.anti_rollback {
+            writeln!(f, "rollback:  {}", rollback(anti_rollback))?;
+        }
+        if self.vault.is_some() && !self.recoverable {
+            writeln!(f, "loss:      NOT RECOVERABLE: with the keeper's TPM every sealed model is lost")?;
+        }
+        if let Some(policy) = &self.policy {
+            writeln!(f, "policy:    {}, {}", policy.serial, policy.digest)?;
+        }
+        let root = self.log.root.map_or_else(|| "none yet".to_owned(), |root| root.to_string());
+        writeln!(f, "log:       {} entries, root {root}", self.log.size)?;
+        if !self.time_source.is_empty() {
+            writeln!(f, "time:      {}", self.time_source)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for StatusReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fmt_vault(f)?;
+        if !self.expiries.is_empty() {
+            writeln!(f, "coming expiries:")?;
+        }
+        for expiry in &self.expiries {
+            writeln!(f, "  {}  {} ({})", moment(expiry.at), expiry.what, distance(expiry.at, self.now))?;
+        }
+        if !self.pending.is_empty() {
+            writeln!(f, "{} for approvals; `vaultctl pending` shows the change:", waits(self.pending.len()))?;
+        }
+        for line in &self.pending {
+            let (given, needed) = (line.approved_by.len(), line.threshold);
+            writeln!(f, "  {} {}: {given} of {needed}; {}", line.action, line.object, line.summary)?;
+        }
+        if !self.leases.is_empty() {
+            writeln!(f, "{} in force", count_of(self.leases.len() as u64, "lease"))?;
+        }
+        write!(f, "{}", self.verification)
+    }
+}
+
+fn waits(count: usize) -> String {
+    if count == 1 { "1 proposal waits".to_owned() } else { format!("{count} proposals wait") }
+}
+
+impl fmt::Display for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fresh { platform, log_size, .. } => {
+                writeln!(f, "Verified now: the keeper's own TPM quote (platform {platform}) names this vault, its")?;
+                writeln!(
+                    f,
+                    "policy and a log of {log_size} entries. Proposals and leases are as the host lists them;"
+                )?;
+                writeln!(f, "`vaultctl log verify --fresh` checks all of it.")
+            }
+            Self::NoVaultFile => {
+                writeln!(f, "NOT VERIFIED: this is the host's word. Give the vault file with --vault FILE.")
+            }
+            Self::Skipped => {
+                writeln!(f, "NOT VERIFIED: this is the host's word, as --insecure-skip-evidence asked for.")
+            }
+            Self::NoEvidence => writeln!(f, "NOT VERIFIED: this is the host's word. There is no keeper to prove it."),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Evidence that lies beside the log, verified again: a blob with the quote, and the preimage of the binding that it was
+//! made for. Pure.
+//!
+//! The preimage is not believed: the challenge is built anew from what the entry, the vault and the policy say, with only
+//! nonce and secret from the preimage, and must then have exactly these bytes. What this can't show is that the nonce was
+//! fresh: the order of the log stands for that.
+
+use std::fmt;
+
+use attestation::{
+    ActivationSecret, AkName, Binding, Claims, EndorsedTpm, HpkePublicKey, LeaseKey, LoadChallenge, PcrSelection,
+    RenewChallenge, Sha256Digest, Transcript, UnitSet, UnixTime, VerifyError, verify_tpm,
+};
+use ledger::entry::{Release, Renewal};
+use ledger::genesis::Genesis;
+use ledger::keeper_evidence::{KeeperClaims, KeeperEvidenceError, KeeperRun};
+use ledger::policy::{PcrMismatch, Policy, ReleaseRule};
+use ledger::state::Lease;
+use ring::rand::SecureRandom;
+use vault_proto::convert::{EvidenceSet, WireError};
+
+const BIND_TAG: &[u8] = b"weightvault/v1 bind\0";
+const GENESIS_TAG: &[u8] = b"weightvault/v1 genesis\0";
+
+/// The two blobs that an entry names. Their digests were checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Blobs<'a> {
+    /// The evidence set.
+    pub evidence: &'a [u8],
+    /// The preimage of the binding.
+    pub preimage: &'a [u8],
+}
+
+/// Why stored evidence does not bear the entry that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredEvidenceError {
+    /// The evidence blob.
+    Blob(WireError),
+    /// The preimage is not the tag and the fields of the entry's action.
+    PreimageMalformed,
+    /// The preimage says something else than the entry, the vault or the policy.
+    PreimageMismatch,
+    /// The quote or the EK chain.
+    Evidence(VerifyError),
+    /// The keeper's evidence in the ceremony.
+    Keeper(KeeperEvidenceError),
+    /// The policy that the challenge was made under has no such rule.
+    RuleUnknown,
+    /// The rule lists EKs, and not this one.
+    PlatformNotListed {
+        /// Of the quote.
+        platform: Sha256Digest,
+    },
+    /// The machine did not boot what the rule asks for.
+    Pcr(PcrMismatch),
+    /// The entry says something else than the evidence.
+    EntryMismatch {
+        /// What.
+        field: &'static str,
+    },
+}
+
+/// Verifies what an approver of the genesis saw, at the time of his approval.
+pub fn verify_witness(
+    genesis: &Genesis,
+    time: UnixTime,
+    blobs: Blobs<'_>,
+    rng: &dyn SecureRandom,
+) -> Result<Claims, StoredEvidenceError> {
+    let quote = EvidenceSet::from_blob(blobs.evidence).map_err(StoredEvidenceError::Blob)?.tpm;
+    let [nonce, _, _, _, _, _, secret] = fields(GENESIS_TAG, blobs.preimage)?;
+    let keeper = genesis.keeper();
+    let claims = KeeperClaims {
+        instance: keeper.instance,
+        core: genesis.core().digest(),
+        wrap_key: keeper.wrap_key.clone(),
+        identity_key: keeper.identity_key.clone(),
+        log_key: keeper.log_key.clone(),
+    };
+    let (nonce, secret) = (exactly(nonce)?, exactly(secret)?);
+    let run = KeeperRun::replay(genesis.policy(), &quote.identity, time, nonce, secret, rng)?;
+    let seen = run.verify_genesis(claims, quote)?;
+    seen.check(genesis)?;
+    check_preimage(seen.verified().preimage(), blobs.preimage)?;
+    Ok(seen.verified().claims().clone())
+}
+
+/// Verifies what a release rests on. `policy` is the one that the entry names.
+pub fn verify_release(
+    vault: Sha256Digest,
+    entry: &Release,
+    policy: &Policy,
+    blobs: Blobs<'_>,
+) -> Result<Claims, StoredEvidenceError> {
+    let [_, _, session, nonce, _, _, _, units, hpke, lease_key, ak_name, secret, _] = fields(BIND_TAG, blobs.preimage)?;
+    let hpke = HpkePublicKey::try_from(hpke).map_err(|_| StoredEvidenceError::PreimageMalformed)?;
+    let lease_key = LeaseKey::try_from(lease_key).map_err(|_| StoredEvidenceError::PreimageMalformed)?;
+    let units = unit_set(units)?;
+    let hpke_digest = Sha256Digest::of(hpke.as_bytes());
+    let binding = LoadChallenge {
+        rule: entry.rule.to_string(),
+        model: entry.model.to_string(),
+        version: entry.version.to_string(),
+        session: exactly(session)?,
+        nonce: exactly(nonce)?,
+        vault,
+        policy: entry.policy,
+        manifest: entry.manifest,
+        units,
+        ak_name: ak(ak_name)?,
+        secret: ActivationSecret::from_bytes(exactly(secret)?),
+    }
+    .bind(hpke, lease_key);
+    let said = binding.statement();
+    check_field("units", said.units().digest() == entry.units.digest)?;
+    check_field("units", u32::try_from(said.units().len()) == Ok(entry.units.count))?;
+    check_field("session", *said.session() == entry.session)?;
+    check_field("hpke_key", hpke_digest == entry.hpke_key)?;
+    check_field("lease_key", *said.lease_key() == entry.lease_key)?;
+    check_field("lease", said.lease_id() == entry.lease)?;
+    let rule = policy.release_rule(&entry.rule).ok_or(StoredEvidenceError::RuleUnknown)?;
+    let claims = verify(binding, rule, policy, entry.time, blobs)?;
+    check_field("platform", claims.platform() == entry.platform)?;
+    check_field("ak_name", *claims.ak_name() == entry.ak_name)?;
+    check_field("reset_count", claims.reset_count() == entry.reset_count)?;
+    check_field("restart_count", claims.restart_count() == entry.restart_count)?;
+    check_field("tier", claims.trust() == entry.tier)?;
+    Ok(claims)
+}
+
+/// Verifies what a renewal rests on: the same TPM, AK and boot as the release of its lease. `policies` are those that
+/// have been in force: a renewal may stand in the log a little later than its decision.
+pub fn verify_renewal<'a>(
+    vault: Sha256Digest,
+    renewal: &Renewal,
+    lease: &Lease,
+    mut policies: impl Iterator<Item = &'a Policy>,
+    blobs: Blobs<'_>,
+) -> Result<Claims, StoredEvidenceError> {
+    let [_, _, session, nonce, _, policy, _, _, ak_name, secret, _] = fields(BIND_TAG, blobs.preimage)?;
+    let policy = Sha256Digest::from_bytes(exactly(policy)?);
+    let policy = policies.find(|known| known.digest() == policy).ok_or(StoredEvidenceError::PreimageMismatch)?;
+    let binding = RenewChallenge {
+        rule: lease.rule.to_string(),
+        session: exactly(session)?,
+        nonce: exactly(nonce)?,
+        vault,
+        policy: policy.digest(),
+        lease: renewal.lease,
+        lease_key: lease.lease_key.clone(),
+        ak_name: ak(ak_name)?,
+        secret: ActivationSecret::from_bytes(exactly(secret)?),
+    }
+    .bind();
+    let rule = policy.release_rule(&lease.rule).ok_or(StoredEvidenceError::RuleUnknown)?;
+    let claims = verify(binding, rule, policy, renewal.issued, blobs)?;
+    check_field("platform", claims.platform() == lease.platform)?;
+    check_field("ak_name", *claims.ak_name() == lease.ak_name)?;
+    check_field("reset_count", claims.reset_count() == lease.reset_count)?;
+    check_field("restart_count", claims.restart_count() == lease.restart_count)?;
+    Ok(claims)
+}
+
+fn verify<S: Transcript>(
+    binding: Binding<S>,
+    rule: &ReleaseRule,
+    policy: &Policy,
+    time: UnixTime,
+    blobs: Blobs<'_>,
+) -> Result<Claims, StoredEvidenceError> {
+    check_preimage(binding.preimage(), blobs.preimage)?;
+    let quote = EvidenceSet::from_blob(blobs.evidence).map_err(StoredEvidenceError::Blob)?.tpm;
+    let tpm = EndorsedTpm::verify(&quote.identity, policy.trust_anchors(), time)?;
+    let platform = tpm.ek().platform();
+    if !rule.platforms.permits(&platform) {
+        return Err(StoredEvidenceError::PlatformNotListed { platform });
+    }
+    let selection: PcrSelection = rule.pcrs.selection();
+    let verified = verify_tpm(quote, &tpm, binding, &selection)?;
+    rule.pcrs.check(verified.claims().pcrs()).map_err(StoredEvidenceError::Pcr)?;
+    Ok(verified.claims().clone())
+}
+
+fn check_preimage(built: &[u8], stored: &[u8]) -> Result<(), StoredEvidenceError> {
+    if built == stored { Ok(()) } else { Err(StoredEvidenceError::PreimageMismatch) }
+}
+
+fn check_field(field: &'static str, same: bool) -> Result<(), StoredEvidenceError> {
+    if same { Ok(()) } else { Err(StoredEvidenceError::EntryMismatch { field }) }
+}
+
+/// The fields of `tag ‖ lv(…)`, exactly `N` of them (FORMAT.md §1).
+fn fields<'a, const N: usize>(tag: &[u8], preimage: &'a [u8]) -> Result<[&'a [u8]; N], StoredEvidenceError> {
+    let mut rest = preimage.strip_prefix(tag).ok_or(StoredEvidenceError::PreimageMalformed)?;
+    let mut fields: [&[u8]; N] = [&[]; N];
+    for field in &mut fields {
+        (*field, rest) = length_value(rest).ok_or(StoredEvidenceError::PreimageMalformed)?;
+    }
+    if rest.is_empty() { Ok(fields) } else { Err(StoredEvidenceError::PreimageMalformed) }
+}
+
+fn length_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
+}
+
+fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], StoredEvidenceError> {
+    bytes.try_into().map_err(|_| StoredEvidenceError::PreimageMalformed)
+}
+
+fn ak(bytes: &[u8]) -> Result<AkName, StoredEvidenceError> {
+    AkName::try_from(bytes).map_err(|_| StoredEvidenceError::PreimageMalformed)
+}
+
+/// be32 of each index, joined (FORMAT.md §2).
+fn unit_set(bytes: &[u8]) -> Result<UnitSet, StoredEvidenceError> {
+    let (indices, rest) = bytes.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(StoredEvidenceError::PreimageMalformed);
+    }
+    let indices: Vec<u32> = indices.iter().map(|index| u32::from_be_bytes(*index)).collect();
+    UnitSet::try_from(indices).map_err(|_| StoredEvidenceError::PreimageMalformed)
+}
+
+impl StoredEvidenceError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Blob(error) => error.code(),
+            Self::PreimageMalformed => "binding-preimage-malformed",
+            Self::PreimageMismatch => "binding-preimage-mismatch",
+            Self::Evidence(error) => error.code(),
+            Self::Keeper(error) => error.code(),
+            Self::RuleUnknown => "rule-unknown",
+            Self::PlatformNotListed { .. } => "platform-not-listed",
+            Self::Pcr(_) => "pcr-mismatch",
+            Self::EntryMismatch { .. } => "entry-evidence-mismatch",
+        }
+    }
+}
+
+impl fmt::Display for StoredEvidenceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blob(error) => write!(f, "the evidence blob: {error}"),
+            Self::PreimageMalformed => f.write_str("the preimage is not a binding of the entry's action"),
+            Self::PreimageMismatch => f.write_str("the preimage does not say what the entry, vault and policy say"),
+            Self::Evidence(error) => error.fmt(f),
+            Self::Keeper(error) => error.fmt(f),
+            Self::RuleUnknown => f.write_str("the policy has no such release rule"),
+            Self::PlatformNotListed { platform } => write!(f, "the rule does not list platform {platform}"),
+            Self::Pcr(mismatch) => write!(f, "{mismatch}, which the rule does not allow"),
+            Self::EntryMismatch { field } => write!(f, "the entry's {field} is not that of the evidence"),
+        }
+    }
+}
+
+impl std::error::Error for StoredEvidenceError {}
+
+impl From<VerifyError> for StoredEvidenceError {
+    fn from(error: VerifyError) -> Self {
+        Self::Evidence(error)
+    }
+}
+
+impl From<KeeperEvidenceError> for StoredEvidenceError {
+    fn from(error: KeeperEvidenceError) -> Self {
+        Self::Keeper(error)
+    }
+}

@@ -1,0 +1,142 @@
+//! Entries of the log in words.
+
+use std::fmt;
+
+use attestation::UnixTime;
+use ledger::approvals::{self, ApprovalAction};
+use ledger::entry::{Approve, Cause, Entry, Proposal, Propose, Release};
+use ledger::policy::Approver;
+use ledger::state::State;
+use serde::Serialize;
+
+use super::claims::tier_in_words;
+use crate::print::{count_of, moment, size};
+
+/// An entry, explained.
+#[derive(Debug, Serialize)]
+pub struct EntryReport {
+    index: u64,
+    time: UnixTime,
+    says: String,
+    entry: Entry,
+}
+
+impl EntryReport {
+    /// Explains the entry that follows on `before`.
+    pub fn new(entry: Entry, before: &State) -> Self {
+        Self { index: before.size(), time: entry.time(), says: in_words(&entry, before), entry }
+    }
+}
+
+impl fmt::Display for EntryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:>6}  {}  {:<12}  {}", self.index, moment(self.time), self.entry.type_name(), self.says)
+    }
+}
+
+fn in_words(entry: &Entry, before: &State) -> String {
+    match entry {
+        Entry::Genesis(genesis) => {
+            format!("the vault begins; {}; its keeper is {}", rollback(genesis.anti_rollback), genesis.platform)
+        }
+        Entry::Start(start) => {
+            format!("keeper {} started; {}; time: the clock of its guest", start.version, tier_in_words(start.tier))
+        }
+        Entry::Propose(propose) => proposed(propose, before),
+        Entry::Approve(approve) => approved(approve, before),
+        Entry::Policy(policy) => {
+            format!("policy {} is in force, proposed at {}: {}", policy.serial, policy.proposal, policy.object)
+        }
+        Entry::Model(model) => {
+            format!("{}@{} is published, proposed at {}", model.model, model.version, model.proposal)
+        }
+        Entry::Release(release) => released(release),
+        Entry::Renew(renew) => {
+            let leases: Vec<String> = renew.renewals.iter().map(|renewal| renewal.lease.to_string()).collect();
+            format!("{} renewed: {}", count_of(leases.len() as u64, "lease"), leases.join(", "))
+        }
+        Entry::End(end) => match end.cause {
+            Cause::Agent => format!("lease {} ended by its holder", end.lease),
+        },
+        Entry::Deny(deny) => {
+            format!("refused {} [{}] {}@{} under {}", deny.platform, deny.code, deny.model, deny.version, deny.rule)
+        }
+        Entry::DenySummary(summary) => {
+            let counts: Vec<String> = summary.counts.iter().map(|(code, count)| format!("{code} {count}")).collect();
+            format!("refused since {}: {}", moment(summary.since), counts.join(", "))
+        }
+    }
+}
+
+/// How an older copy of the state is noticed, in words.
+pub fn rollback(anti_rollback: ledger::genesis::AntiRollback) -> &'static str {
+    match anti_rollback {
+        ledger::genesis::AntiRollback::Counter => "an older copy of its state is noticed by a TPM counter",
+        ledger::genesis::AntiRollback::None => "AN OLDER COPY OF ITS STATE IS NOT NOTICED (anti_rollback none)",
+    }
+}
+
+fn proposed(propose: &Propose, before: &State) -> String {
+    match &propose.proposal {
+        Proposal::Policy(policy) => {
+            let by = signer(&policy.statement, &policy.signature, before);
+            format!("{by} proposes policy {}", policy.object)
+        }
+        Proposal::Model(model) => format!(
+            "publisher {} proposes {}@{}, {} in {}: {}",
+            model.publisher,
+            model.model,
+            model.version,
+            size(model.bytes),
+            count_of(u64::from(model.units), "unit"),
+            model.object
+        ),
+    }
+}
+
+fn approved(approve: &Approve, before: &State) -> String {
+    let by = signer(&approve.statement, &approve.signature, before);
+    match approvals::ApprovalStatement::parse(approve.statement.as_bytes()) {
+        Ok(statement) => {
+            let what = match statement.action {
+                ApprovalAction::Genesis => "the genesis",
+                ApprovalAction::ProposePolicy => "the proposal of policy",
+                ApprovalAction::Policy => "policy",
+                ApprovalAction::Model => "model",
+            };
+            format!("{by} approves {what} {}", statement.object)
+        }
+        Err(error) => format!("{by}: {error}"),
+    }
+}
+
+fn released(release: &Release) -> String {
+    format!(
+        "{} of {}@{} ({}) to {} under {}; {}; lease {} to {}",
+        count_of(u64::from(release.units.count), "unit"),
+        release.model,
+        release.version,
+        size(release.units.bytes),
+        release.platform,
+        release.rule,
+        tier_in_words(release.tier),
+        release.lease,
+        moment(release.renew_by)
+    )
+}
+
+/// Who signed, among the approvers that are in force before the entry.
+fn signer(statement: &str, signature: &str, before: &State) -> String {
+    match approvals::verify(statement.as_bytes(), signature, approvers(before)) {
+        Ok(signed) => signed.approver().to_string(),
+        Err(error) => format!("nobody ({error})"),
+    }
+}
+
+fn approvers(state: &State) -> &[Approver] {
+    match (state.vault(), state.genesis()) {
+        (Some(vault), _) => &vault.policy().approval().approvers,
+        (None, Some(genesis)) => &genesis.policy().approval().approvers,
+        (None, None) => &[],
+    }
+}

@@ -1,0 +1,226 @@
+//! A policy in words: what it asks for, and what in it deserves a second look.
+
+use std::fmt;
+
+use attestation::{Sha256Digest, Trust, UnixTime};
+use ledger::policy::{Lineage, Permitted, Policy, ProposerRule, UnitCheck};
+use serde::Serialize;
+
+use crate::print::{distance, moment, span};
+
+const SECS_PER_DAY: u64 = 24 * 60 * 60;
+/// A policy that ends sooner than this deserves a word: its successor takes people and time.
+const ENDS_SOON_SECS: u64 = 14 * SECS_PER_DAY;
+
+/// A policy, explained.
+#[derive(Debug, Serialize)]
+pub struct PolicyReport {
+    digest: Sha256Digest,
+    serial: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vault: Option<Sha256Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<Sha256Digest>,
+    not_after: UnixTime,
+    says: Vec<Clause>,
+    warnings: Vec<String>,
+    #[serde(skip)]
+    now: UnixTime,
+}
+
+/// One section and what it says.
+#[derive(Debug, Serialize)]
+struct Clause {
+    section: String,
+    says: Vec<String>,
+}
+
+impl PolicyReport {
+    /// Explains `policy` as of `now`.
+    pub fn new(policy: &Policy, now: UnixTime) -> Self {
+        let (vault, previous) = match policy.lineage() {
+            Lineage::Genesis => (None, None),
+            Lineage::Successor { vault, prev, .. } => (Some(vault), Some(prev)),
+        };
+        Self {
+            digest: policy.digest(),
+            serial: policy.serial(),
+            vault,
+            previous,
+            not_after: policy.not_after(),
+            says: clauses(policy),
+            warnings: warnings(policy, now),
+            now,
+        }
+    }
+}
+
+impl fmt::Display for PolicyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Policy {}, {}", self.serial, self.digest)?;
+        match self.vault {
+            None => writeln!(f, "  the first policy of a vault")?,
+            Some(vault) => writeln!(f, "  for vault {vault}")?,
+        }
+        if let Some(previous) = self.previous {
+            writeln!(f, "  replaces {previous}")?;
+        }
+        writeln!(f, "  ends {} ({})", moment(self.not_after), distance(self.not_after, self.now))?;
+        for clause in &self.says {
+            writeln!(f, "[{}]", clause.section)?;
+            clause.says.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "! {warning}"))
+    }
+}
+
+fn clauses(policy: &Policy) -> Vec<Clause> {
+    let mut clauses = vec![approval(policy)];
+    clauses.push(Clause { section: "anchors".to_owned(), says: anchors(policy) });
+    clauses.push(keeper(policy));
+    for (name, rule) in policy.publish_rules() {
+        let keys: Vec<String> = rule.keys.iter().map(|key| key.digest().to_string()).collect();
+        clauses.push(Clause {
+            section: format!("publish.{name}"),
+            says: vec![
+                format!("models: {}", rule.models),
+                format!("signed by one of: {}", keys.join(", ")),
+                format!("{} of {} approvers must sign", rule.approvals, policy.approval().approvers.len()),
+            ],
+        });
+    }
+    clauses.extend(releases(policy));
+    clauses.push(Clause {
+        section: "audit".to_owned(),
+        says: vec![format!("the log may be read by: {}", policy.readers())],
+    });
+    clauses
+}
+
+fn approval(policy: &Policy) -> Clause {
+    let approval = policy.approval();
+    let mut says = vec![format!("{} of {} approvers change the policy", approval.threshold, approval.approvers.len())];
+    says.extend(approval.approvers.iter().map(ToString::to_string));
+    says.push(match approval.proposer {
+        ProposerRule::MayApprove => "who proposes a policy may also approve it".to_owned(),
+        ProposerRule::MayNotApprove => "who proposes a policy does not count among its approvals".to_owned(),
+    });
+    Clause { section: "approval".to_owned(), says }
+}
+
+fn anchors(policy: &Policy) -> Vec<String> {
+    let anchors = policy.trust_anchors().iter();
+    if anchors.len() == 0 {
+        return vec!["none: this version has none built in, so no TPM is endorsed".to_owned()];
+    }
+    anchors
+        .map(|(anchor, until)| {
+            format!("{}: {}; its certificate ends {}", anchor.name, trust(anchor.trust), moment(until))
+        })
+        .collect()
+}
+
+fn keeper(policy: &Policy) -> Clause {
+    let rule = policy.keeper();
+    let proofs: Vec<String> = rule.require.iter().map(ToString::to_string).collect();
+    Clause {
+        section: "keeper".to_owned(),
+        says: vec![
+            format!("must prove: {}", proofs.join(", ")),
+            format!("PCRs: {}", pcrs(rule.pcrs.allowed())),
+            format!("TPMs: {}", tpms(&rule.platforms)),
+        ],
+    }
+}
+
+fn releases(policy: &Policy) -> impl Iterator<Item = Clause> + '_ {
+    policy.release_rules().iter().map(|(name, rule)| {
+        let proofs: Vec<String> = rule.require.iter().map(ToString::to_string).collect();
+        let checked = match rule.unit_check {
+            UnitCheck::Hashed => "every unit is hashed against the publisher's manifest",
+            UnitCheck::SealOnly => "units are not hashed against the publisher's manifest",
+        };
+        Clause {
+            section: format!("release.{name}"),
+            says: vec![
+                format!("models: {}; groups: {}", rule.models, rule.groups),
+                format!("must prove: {}", proofs.join(", ")),
+                format!("PCRs: {}", pcrs(rule.pcrs.allowed())),
+                format!("TPMs: {}", tpms(&rule.platforms)),
+                format!(
+                    "lease of {}, then: {}; at most {} at once",
+                    span(rule.lease.seconds()),
+                    rule.lease_end,
+                    rule.max_leases
+                ),
+                checked.to_owned(),
+            ],
+        }
+    })
+}
+
+/// What in a policy deserves a second look.
+pub fn warnings(policy: &Policy, now: UnixTime) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let approval = policy.approval();
+    if policy.is_expired(now) {
+        warnings.push("it is over: nothing is released or renewed under it".to_owned());
+    } else if policy.not_after() < now.plus(ENDS_SOON_SECS) {
+        warnings.push(format!("it ends {}", distance(policy.not_after(), now)));
+    }
+    if approval.threshold == 1 {
+        warnings.push("one approver alone can change the policy".to_owned());
+    } else if approval.threshold == 2 && approval.proposer == ProposerRule::MayApprove {
+        warnings.push("the proposer and one other can change the policy".to_owned());
+    }
+    if policy.trust_anchors().iter().any(|(anchor, _)| anchor.trust == Trust::Emulated) {
+        warnings
+            .push("it trusts EMULATED TPMs, whose keys anybody who runs one can take: good for tests alone".to_owned());
+    }
+    let any_tpm = |platforms: &Permitted<Sha256Digest>| *platforms == Permitted::Any;
+    if any_tpm(&policy.keeper().platforms) {
+        warnings.push("any TPM that an anchor endorses may be the keeper's".to_owned());
+    }
+    for (name, rule) in policy.publish_rules() {
+        if rule.approvals == 1 {
+            warnings.push(format!("publish.{name}: one approver alone lets a model in"));
+        }
+    }
+    for (name, rule) in policy.release_rules() {
+        if any_tpm(&rule.platforms) {
+            warnings.push(format!("release.{name}: any TPM that an anchor endorses may get keys"));
+        }
+        if rule.unit_check == UnitCheck::SealOnly {
+            warnings.push(format!("release.{name}: a node that has a unit's key could forge that unit for others"));
+        }
+    }
+    if policy.release_rules().is_empty() {
+        warnings.push("it has no release rule: no model can be loaded".to_owned());
+    }
+    warnings
+}
+
+fn trust(trust: Trust) -> &'static str {
+    match trust {
+        Trust::Emulated => "EMULATED, proves nothing about hardware",
+        Trust::Hardware => "hardware",
+    }
+}
+
+fn pcrs(allowed: &std::collections::BTreeMap<u32, Vec<[u8; 32]>>) -> String {
+    let one = |(index, values): (&u32, &Vec<[u8; 32]>)| match values.as_slice() {
+        [value] => format!("{index} = {}…", hex::encode(&value[..4])),
+        values => format!("{index} = one of {}", values.len()),
+    };
+    allowed.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn tpms(platforms: &Permitted<Sha256Digest>) -> String {
+    match platforms {
+        Permitted::Any => "any that an anchor endorses".to_owned(),
+        Permitted::Only(list) => {
+            let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+            format!("only {}", list.join(", "))
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A proposal as a change in words, from the verified log.
+
+use std::fmt;
+
+use attestation::{Sha256Digest, UnixTime};
+use ledger::entry::ProposedModel;
+use ledger::names::Name;
+use ledger::policy::{ProposerRule, describe_change};
+use ledger::state::{PendingProposal, Subject, Vault};
+use serde::Serialize;
+
+use crate::print::{count_of, distance, indented, moment, size};
+
+/// What is proposed, who agreed, who can.
+#[derive(Debug, Serialize)]
+pub struct ProposalReport {
+    object: Sha256Digest,
+    entry: u64,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proposer: Option<String>,
+    says: Vec<String>,
+    approved_by: Vec<String>,
+    threshold: u32,
+    missing: u64,
+    may_approve: Vec<String>,
+    not_after: UnixTime,
+    #[serde(skip)]
+    now: UnixTime,
+}
+
+impl ProposalReport {
+    /// Explains a proposal of `vault` as of `now`.
+    pub fn new(proposal: &PendingProposal, vault: &Vault, now: UnixTime) -> Self {
+        let (kind, proposer, says) = match proposal.subject() {
+            Subject::Policy { proposer, policy } => {
+                let mut says = describe_change(vault.policy(), policy);
+                if says.is_empty() {
+                    says.push("changes nothing that is decided by".to_owned());
+                }
+                ("policy", Some(proposer), says)
+            }
+            Subject::Model(model) => ("model", None, model_in_words(model)),
+        };
+        let approved: Vec<&Name> = proposal.approved_by(now).collect();
+        let missing = u64::from(proposal.threshold()).saturating_sub(approved.len() as u64);
+        Self {
+            object: proposal.object(),
+            entry: proposal.entry(),
+            kind,
+            says,
+            threshold: proposal.threshold(),
+            missing,
+            may_approve: may_approve(vault, proposer, &approved),
+            proposer: proposer.map(ToString::to_string),
+            approved_by: approved.iter().map(ToString::to_string).collect(),
+            not_after: proposal.not_after(),
+            now,
+        }
+    }
+}
+
+impl fmt::Display for ProposalReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.object)?;
+        match &self.proposer {
+            Some(proposer) => writeln!(f, ", proposed by {proposer} (entry {})", self.entry)?,
+            None => writeln!(f, ", proposed by its publisher (entry {})", self.entry)?,
+        }
+        f.write_str(&indented(self.says.join("\n")))?;
+        let signed = if self.approved_by.is_empty() { "nobody".to_owned() } else { self.approved_by.join(", ") };
+        writeln!(f, "  approved by: {signed} ({} of {})", self.approved_by.len(), self.threshold)?;
+        if self.missing > 0 {
+            writeln!(f, "  missing: {} of {}", self.missing, self.may_approve.join(", "))?;
+        }
+        writeln!(f, "  counts until {} ({})", moment(self.not_after), distance(self.not_after, self.now))
+    }
+}
+
+/// Who could still approve.
+fn may_approve(vault: &Vault, proposer: Option<&Name>, approved: &[&Name]) -> Vec<String> {
+    let approval = vault.policy().approval();
+    let barred = match approval.proposer {
+        ProposerRule::MayApprove => None,
+        ProposerRule::MayNotApprove => proposer,
+    };
+    let ids = approval.approvers.iter().map(|approver| &approver.id);
+    ids.filter(|id| Some(*id) != barred && !approved.contains(id)).map(ToString::to_string).collect()
+}
+
+fn model_in_words(model: &ProposedModel) -> Vec<String> {
+    vec![
+        format!("publishes {}@{}", model.model, model.version),
+        format!("publisher: {}", model.publisher),
+        format!("size:      {} in {}", size(model.bytes), count_of(u64::from(model.units), "unit")),
+        format!("manifest:  {}", model.manifest),
+    ]
+}

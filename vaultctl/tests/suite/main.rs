@@ -1,0 +1,20 @@
+//! The program against a vault in software: `ssh-keygen` signs, the keeper's TPM is the forge of `attestation`, and the
+//! host is a gRPC server of this test that stores and relays, and lies where a test tells it to.
+#![allow(clippy::unwrap_used, reason = "a surprise ends the test where it happens")]
+
+#[path = "../../../attestation/tests/common/mod.rs"]
+#[allow(dead_code, reason = "the forge serves several crates, and each uses a part of it")]
+mod forge;
+
+mod ceremony;
+mod evidence;
+mod governance;
+mod keeper_evidence;
+mod log;
+mod peer;
+mod policy_command;
+mod scene;
+mod ssh;
+mod status;
+mod stored_evidence;
+mod transport;

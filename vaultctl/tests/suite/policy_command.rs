@@ -1,0 +1,46 @@
+//! `vaultctl policy …`
+
+use serde_json::json;
+
+use crate::scene::{Scene, run, text};
+
+#[test]
+fn a_policy_is_explained_with_what_deserves_a_second_look() {
+    let scene = Scene::new();
+    let file = scene.path("policy.toml");
+    let report = run(&["policy", "check", "--json", text(&file)]).done();
+    assert_eq!(report["serial"], 1);
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("EMULATED") && warnings.contains("any TPM"), "{warnings}");
+    let said = run(&["policy", "check", text(&file)]).stdout;
+    assert!(said.contains("2 of 3 approvers change the policy"), "{said}");
+    assert!(said.contains("who proposes a policy does not count"), "{said}");
+}
+
+#[test]
+fn a_policy_that_is_wrong_is_refused_with_the_key_that_is() {
+    let scene = Scene::new();
+    let file = scene.path("wrong.toml");
+    std::fs::write(&file, scene.policy("genesis", 1, "none").replace("threshold = 2", "threshold = 0")).unwrap();
+    let ended = run(&["policy", "check", "--json", text(&file)]);
+    ended.fails(2, "policy-threshold-zero");
+    assert!(ended.stderr.contains("approval.threshold"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_difference_is_in_words() {
+    let scene = Scene::new();
+    let (old, new) = (scene.path("policy.toml"), scene.path("new.toml"));
+    let looser = scene.policy("genesis", 1, "none").replace("\nthreshold = 2", "\nthreshold = 1");
+    std::fs::write(&new, looser).unwrap();
+    let changes = run(&["policy", "diff", "--json", text(&old), text(&new)]).done()["changes"].clone();
+    assert!(changes[0].as_str().unwrap().starts_with("LOOSER"), "{changes}");
+    assert_eq!(run(&["policy", "diff", "--json", text(&old), text(&old)]).done()["changes"], json!([]));
+}
+
+#[test]
+fn the_template_is_toml_with_comments() {
+    let template = run(&["policy", "template"]);
+    assert_eq!(template.code, 0);
+    assert!(template.stdout.contains("[approval]\nthreshold = 2"));
+}
