@@ -1,2 +1,58 @@
-//! Placeholder.
-fn main() {}
+//! Set-up, demo, tests and house rules of this workspace: `cargo xtask --help`.
+//!
+//! A newcomer compiles this first, before anything of the system is installed. So it depends on none of our crates and on
+//! nothing that needs a system library; think twice before you add a dependency.
+
+mod ci;
+mod demo;
+mod model;
+mod setup;
+mod shell;
+mod swtpm;
+mod test;
+mod tidy;
+
+use clap::{CommandFactory, Parser};
+use std::process::ExitCode;
+
+/// What can go wrong here is told to a person, so a text is enough.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Tasks of this workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Installs what building, testing and the demo need and this machine lacks.
+    Setup(setup::SetupArgs),
+    /// Builds everything and runs every test, on software TPMs.
+    Test(test::TestArgs),
+    /// What has to pass before a change lands: format, house rules, lints, docs, licences, tests, demo.
+    Ci(ci::CiArgs),
+    /// Seals a real model, attests a guest, loads it, and shows what is refused. Leaves nothing running.
+    Demo(demo::DemoArgs),
+    /// Checks the house rules that the compiler does not.
+    Tidy,
+    /// Makes a synthetic safetensors model of any size.
+    Model(model::ModelArgs),
+    /// A software TPM with an EK certificate from a throwaway CA, for any program or CI.
+    Swtpm(swtpm::SwtpmArgs),
+}
+
+fn main() -> ExitCode {
+    let done = match Task::parse() {
+        Task::Setup(args) => setup::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Ci(args) => ci::run(&args, Task::command().find_subcommand("demo").is_some()),
+        Task::Demo(args) => demo::run(&args),
+        Task::Tidy => tidy::run(),
+        Task::Model(args) => model::run(&args),
+        // It ends as the command does that it ran.
+        Task::Swtpm(args) => return swtpm::run(&args).unwrap_or_else(failed),
+    };
+    done.map_or_else(failed, |()| ExitCode::SUCCESS)
+}
+
+fn failed(error: Box<dyn std::error::Error>) -> ExitCode {
+    eprintln!("xtask: {error}");
+    ExitCode::FAILURE
+}
