@@ -1,1 +1,17 @@
-//! Placeholder.
+//! What the end-to-end tests share: real processes on real software TPMs, and guests out of the forge.
+//!
+//! [`World`] is a vault that went through its whole ceremony: keeper and host are the workspace's own binaries, the
+//! keeper's TPM is a swtpm process, approvers sign with `ssh-keygen`. Guests are either swtpm processes too, or TPMs of
+//! the forge, whose every field a test can change; the world's policy names both their authorities as `emulated`.
+
+pub mod guest;
+pub mod process;
+pub mod world;
+
+#[allow(missing_docs, clippy::new_without_default, reason = "the forge of the attestation tests, included as it is")]
+#[path = "../../attestation/tests/common/mod.rs"]
+pub mod forge;
+
+pub use guest::Guest;
+pub use process::{Running, Swtpm, binary, run, run_ok};
+pub use world::World;

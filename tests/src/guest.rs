@@ -1,0 +1,184 @@
+//! A guest that a test can bend: it speaks the protocol by hand, with a TPM of the forge.
+
+use attestation::{
+    ActivationSecret, AkName, AttestationKey, Binding, HpkePublicKey, LeaseKey, Load, LoadChallenge, TpmIdentity,
+};
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+use vault_enclave::wrap::HpkeKeyPair;
+use vault_proto::convert::{Challenge, EvidenceSet, ReleaseRequest};
+use vault_proto::v1::provision_client::ProvisionClient;
+use vault_proto::v1::vault_client::VaultClient;
+use vault_proto::v1::{self, ReleaseKeysResponse, UnitSelection, unit_selection};
+
+use crate::forge::authority::Authority;
+use crate::forge::tpm::SoftTpm;
+use crate::world::{PCRS, World, guest_pcr};
+
+/// A guest with a forged TPM.
+pub struct Guest {
+    /// The TPM; a test may change its PCRs or its AK.
+    pub tpm: SoftTpm,
+    /// What it sends about itself.
+    pub identity: TpmIdentity,
+    /// Its HPKE pair.
+    pub pair: HpkeKeyPair,
+    /// Its lease key.
+    pub lease: Ed25519KeyPair,
+    vault: VaultClient<Channel>,
+    provision: ProvisionClient<Channel>,
+}
+
+impl Guest {
+    /// A good guest of this world: endorsed by its forge, in the state that the policy names.
+    pub async fn new(world: &World) -> Self {
+        Self::endorsed_by(world, &world.forge).await
+    }
+
+    /// As [`Guest::new`], endorsed by another authority.
+    pub async fn endorsed_by(world: &World, authority: &Authority) -> Self {
+        let mut tpm = SoftTpm::ecc();
+        for index in PCRS {
+            tpm.pcrs[index as usize] = guest_pcr(index);
+        }
+        let identity = tpm.identity(authority, &[]);
+        let channel = Endpoint::from_shared(world.url()).expect("a URL").connect().await.expect("the host listens");
+        let rng = SystemRandom::new();
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&rng).expect("a key");
+        Self {
+            tpm,
+            identity,
+            pair: HpkeKeyPair::generate(&rng).expect("locked memory"),
+            lease: Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key"),
+            vault: VaultClient::new(channel.clone()),
+            provision: ProvisionClient::new(channel),
+        }
+    }
+
+    /// The public half of its lease key.
+    pub fn lease_key(&self) -> LeaseKey {
+        LeaseKey::try_from(self.lease.public_key().as_ref()).expect("32 bytes")
+    }
+
+    /// The public half of its HPKE pair.
+    pub fn hpke_key(&self) -> HpkePublicKey {
+        self.pair.public_key().clone()
+    }
+
+    /// The name of its AK.
+    pub fn ak_name(&self) -> AkName {
+        *AttestationKey::parse(&self.identity.ak_public).expect("a good AK").name()
+    }
+
+    /// A challenge request for every unit of `demo@1` under the rule `demo`.
+    pub fn ask(&self) -> v1::GetChallengeRequest {
+        v1::GetChallengeRequest {
+            action: v1::Action::Load.into(),
+            rule: "demo".to_owned(),
+            model: "demo".to_owned(),
+            version: "1".to_owned(),
+            units: Some(UnitSelection { selection: Some(unit_selection::Selection::All(true)) }),
+            tpm: Some(self.identity.clone().into()),
+            lease_id: Vec::new(),
+        }
+    }
+
+    /// Sends a challenge request.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn challenge(&mut self, request: v1::GetChallengeRequest) -> Result<Challenge, Status> {
+        let answer = self.vault.get_challenge(request).await?.into_inner();
+        Ok(Challenge::try_from(answer).expect("the keeper answers in form"))
+    }
+
+    /// The credential, opened.
+    pub fn secret(&self, challenge: &Challenge) -> [u8; 32] {
+        let secret = self.tpm.activate(&challenge.credential).expect("it was made for this TPM");
+        secret.try_into().expect("32 bytes")
+    }
+
+    /// The binding as a good guest makes it.
+    pub fn bind(&self, challenge: &Challenge) -> Binding<Load> {
+        self.bind_as(challenge, |_| {})
+    }
+
+    /// The binding with something else in it.
+    pub fn bind_as(&self, challenge: &Challenge, change: impl FnOnce(&mut LoadChallenge)) -> Binding<Load> {
+        let mut bound = LoadChallenge {
+            rule: "demo".to_owned(),
+            model: "demo".to_owned(),
+            version: "1".to_owned(),
+            session: challenge.session,
+            nonce: challenge.nonce,
+            vault: challenge.vault_id,
+            policy: challenge.policy,
+            manifest: challenge.manifest,
+            units: challenge.units.clone(),
+            ak_name: self.ak_name(),
+            secret: ActivationSecret::from_bytes(self.secret(challenge)),
+        };
+        change(&mut bound);
+        bound.bind(self.hpke_key(), self.lease_key())
+    }
+
+    /// A good redemption of a challenge.
+    pub fn redemption(&self, challenge: &Challenge) -> ReleaseRequest {
+        let extra = self.bind(challenge).tpm_extra_data();
+        self.redemption_over(challenge, &extra)
+    }
+
+    /// A redemption whose quote covers these bytes.
+    pub fn redemption_over(&self, challenge: &Challenge, extra_data: &[u8]) -> ReleaseRequest {
+        let quote = self.tpm.quote(&self.identity, &PCRS, extra_data);
+        ReleaseRequest {
+            session: challenge.session,
+            hpke_key: self.hpke_key(),
+            lease_key: self.lease_key(),
+            evidence: EvidenceSet { tpm: quote },
+        }
+    }
+
+    /// Sends a redemption.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn redeem(&mut self, request: ReleaseRequest) -> Result<ReleaseKeysResponse, Status> {
+        self.redeem_wire(request.into()).await
+    }
+
+    /// Sends a redemption as it is on the wire.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn redeem_wire(&mut self, request: v1::ReleaseKeysRequest) -> Result<ReleaseKeysResponse, Status> {
+        Ok(self.vault.release_keys(request).await?.into_inner())
+    }
+
+    /// Sends a renewal.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn renew(&mut self, request: v1::RenewLeaseRequest) -> Result<v1::RenewLeaseResponse, Status> {
+        Ok(self.vault.renew_lease(request).await?.into_inner())
+    }
+
+    /// Ends a lease.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn end(&mut self, request: v1::EndLeaseRequest) -> Result<v1::EndLeaseResponse, Status> {
+        Ok(self.vault.end_lease(request).await?.into_inner())
+    }
+
+    /// The exact code behind a refusal, as `vaultctl explain` gets it. An agent itself sees a coarse one.
+    pub async fn code_of(&mut self, refused: Status) -> String {
+        let trailer = refused.metadata().get_bin("weightvault-refusal-bin");
+        let trailer = trailer.unwrap_or_else(|| panic!("no refusal in {refused:?}")).to_bytes().expect("base64");
+        let refusal: v1::Refusal = prost::Message::decode(trailer).expect("a Refusal");
+        let request = v1::ExplainRequest { request_id: refusal.request_id };
+        self.provision.explain(request).await.expect("it is in the journal").into_inner().code
+    }
+}

@@ -1,0 +1,232 @@
+//! A vault that went through its ceremony.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::forge::authority::Authority;
+use crate::process::{Running, Swtpm, binary, run_ok};
+
+/// The PCRs that every rule of the world names.
+pub const PCRS: [u32; 6] = [0, 2, 4, 7, 9, 11];
+/// Who must sign the genesis; two of them anything else.
+pub const APPROVERS: [&str; 3] = ["alice", "bob", "carol"];
+
+/// A running vault.
+pub struct World {
+    dir: TempDir,
+    /// The keeper's TPM; `None` while the machine is switched off.
+    pub keeper_tpm: Option<Swtpm>,
+    /// The keeper; `None` while it is stopped.
+    pub keeper: Option<Running>,
+    /// The host; `None` while it is stopped.
+    pub host: Option<Running>,
+    /// The authority of forged TPMs; the policy anchors it as `emulated`.
+    pub forge: Authority,
+}
+
+impl World {
+    /// Keys, policy, keeper, host, genesis with all signatures.
+    pub fn open() -> Self {
+        let world = Self::before_ceremony(|_| {});
+        world.sign_genesis();
+        world
+    }
+
+    /// As [`World::open`], before anybody signed; `edit` may change the policy's text.
+    pub fn before_ceremony(edit: impl FnOnce(&mut String)) -> Self {
+        let dir = tempfile::Builder::new().prefix("weightvault-").tempdir().expect("a temporary directory");
+        let keeper_tpm = Swtpm::start(&dir.path().join("tpm"), &dir.path().join("ca"), &binary("vault-enclave"));
+        let forge = Authority::root("forge");
+        let mut world = Self { dir, keeper_tpm: Some(keeper_tpm), keeper: None, host: None, forge };
+        world.make_keys();
+        let mut policy = world.policy_text();
+        edit(&mut policy);
+        fs::write(world.path("policy.toml"), policy).expect("the policy can be written");
+        world.start_keeper();
+        world.start_host();
+        let mut start = Command::new(binary("vaultctl"));
+        start.args(["--host", &world.url(), "init", "start", "--anti-rollback", "counter", "--policy"]);
+        run_ok(start.arg(world.path("policy.toml")).arg("--out").arg(world.path("vault")));
+        world
+    }
+
+    /// Every approver verifies the keeper's evidence himself and signs.
+    pub fn sign_genesis(&self) {
+        for name in APPROVERS {
+            run_ok(self.vaultctl().args(["init", "sign", "--yes", "--key"]).arg(self.path(name)));
+        }
+    }
+
+    /// A file of the world.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The vault file.
+    pub fn vault(&self) -> PathBuf {
+        self.path("vault").join("vault.json")
+    }
+
+    /// Where the host listens.
+    pub fn url(&self) -> String {
+        format!("unix:{}", self.path("host.sock").display())
+    }
+
+    /// `vaultctl --vault FILE`.
+    pub fn vaultctl(&self) -> Command {
+        let mut command = Command::new(binary("vaultctl"));
+        command.arg("--vault").arg(self.vault());
+        command
+    }
+
+    /// `vault-enclave NAME`.
+    pub fn enclave(&self, name: &str) -> Command {
+        let mut command = Command::new(binary("vault-enclave"));
+        command.arg(name);
+        command
+    }
+
+    /// Starts the keeper on its TPM and waits until it listens.
+    pub fn start_keeper(&mut self) {
+        let socket = self.path("keeper.sock");
+        let _ = fs::remove_file(&socket);
+        let mut keeper = self.start_keeper_process();
+        let start = std::time::Instant::now();
+        while !socket.exists() {
+            assert!(start.elapsed().as_secs() < 60, "the keeper does not listen:\n{}", keeper.log());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        if self.path("vault").exists() && self.host.is_some() {
+            keeper.wait_for("the vault is open");
+        }
+        self.keeper = Some(keeper);
+    }
+
+    /// Starts the keeper and waits for nothing: it may refuse.
+    pub fn start_keeper_process(&self) -> Running {
+        let tpm = self.keeper_tpm.as_ref().expect("the keeper's machine is on");
+        let _ = fs::remove_file(self.path("keeper.log"));
+        let mut command = self.enclave("keeper");
+        command.arg("--dir").arg(self.path("keeper")).args(["--tpm", &tpm.tcti, "--listen"]);
+        command.arg(format!("unix:{}", self.path("keeper.sock").display()));
+        Running::start(&mut command, &self.path("keeper.log"))
+    }
+
+    /// Starts the host and waits until it is attached to the keeper.
+    pub fn start_host(&mut self) {
+        let config = format!(
+            "data_dir = \"{}\"\nkeeper = \"unix:{}\"\nunix = \"{}\"\n",
+            self.path("host").display(),
+            self.path("keeper.sock").display(),
+            self.path("host.sock").display()
+        );
+        fs::write(self.path("host.toml"), config).expect("the configuration can be written");
+        let _ = fs::remove_file(self.path("host.log"));
+        let mut command = Command::new(binary("vault-host"));
+        command.args(["serve", "--config"]).arg(self.path("host.toml"));
+        let mut host = Running::start(&mut command, &self.path("host.log"));
+        host.wait_for("attached to the keeper");
+        self.host = Some(host);
+    }
+
+    /// A small model: a safetensors file of four layers, and two other files.
+    pub fn source(&self) -> PathBuf {
+        let dir = self.path("source");
+        if !dir.exists() {
+            run_ok(Command::new(binary("xtask")).args(["model", "--size", "4M", "--out"]).arg(&dir));
+        }
+        dir
+    }
+
+    /// Seals [`World::source`] as `demo@VERSION` and has two approvers sign it.
+    pub fn publish(&self, version: &str) {
+        self.seal(version);
+        self.approve(&APPROVERS[..2]);
+    }
+
+    /// Seals and proposes, no more.
+    pub fn seal(&self, version: &str) -> String {
+        let mut seal = self.enclave("seal");
+        seal.arg(self.source()).args(["--model", "demo", "--version", version, "--vault"]).arg(self.vault());
+        run_ok(seal.arg("--publisher-key").arg(self.path("publisher.pem")))
+    }
+
+    /// These approvers sign the newest proposal.
+    pub fn approve(&self, names: &[&str]) {
+        for name in names {
+            run_ok(self.vaultctl().args(["approve", "--latest", "--yes", "--key"]).arg(self.path(name)));
+        }
+    }
+
+    fn make_keys(&self) {
+        for name in APPROVERS {
+            let key = self.path(name);
+            run_ok(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(key));
+        }
+        let arguments = ["-q", "-t", "ecdsa", "-b", "384", "-m", "PKCS8", "-N", "", "-f"];
+        run_ok(Command::new("ssh-keygen").args(arguments).arg(self.path("publisher.pem")));
+    }
+
+    fn policy_text(&self) -> String {
+        let approver = |name: &&str| {
+            let public = fs::read_to_string(self.path(name).with_extension("pub")).expect("ssh-keygen wrote it");
+            let key: Vec<&str> = public.split_whitespace().take(2).collect();
+            format!("  {{ id = \"{name}\", key = \"{}\" }},\n", key.join(" "))
+        };
+        let approvers: String = APPROVERS.iter().map(approver).collect();
+        let tpm = self.keeper_tpm.as_ref().expect("the keeper's machine is on");
+        let [root, issuer] = &tpm.authorities;
+        let publisher = self.path("publisher.pem.pub");
+        let publisher = run_ok(Command::new("ssh-keygen").args(["-e", "-m", "PKCS8", "-f"]).arg(publisher));
+        format!(
+            "format = 1\nvault = \"genesis\"\nserial = 1\nprev = \"none\"\nnot_after = \"2100-01-01T00:00:00Z\"\n\
+             [approval]\nthreshold = 2\nproposer_may_approve = false\napprovers = [\n{approvers}]\n\
+             {root}{issuer}{forge}\
+             [keeper]\nrequire = [\"tpm\"]\n{keeper}\neks = \"any\"\n\
+             [publish.demo]\nmodels = [\"demo\"]\nkeys = [\"\"\"\n{publisher}\"\"\"]\napprovals = 2\n\
+             [release.demo]\nmodels = [\"demo\"]\ngroups = \"any\"\nrequire = [\"tpm\"]\npcrs = {{ {guest} }}\neks = \"any\"\n\
+             lease = \"60s\"\non_lease_end = \"end\"\nmax_leases = 256\nverify_units = true\n\
+             [release.first-layer]\nmodels = [\"demo\"]\ngroups = [\"layer.0\"]\nrequire = [\"tpm\"]\npcrs = {{ {guest} }}\n\
+             eks = \"any\"\nlease = \"60s\"\non_lease_end = \"end\"\nmax_leases = 1\nverify_units = true\n\
+             [audit]\nreaders = \"any\"\n",
+            root = anchor("swtpm-root", &read(root)),
+            issuer = anchor("swtpm-issuer", &read(issuer)),
+            forge = anchor("forge", &self.forge.pem()),
+            keeper = pcrs_line(&tpm.tcti),
+            guest = crate::world::guest_pcrs(),
+        )
+    }
+}
+
+/// What a forged guest quotes: every PCR has its own value.
+pub fn guest_pcr(index: u32) -> [u8; 32] {
+    let mut value = [0x5a; 32];
+    value[31] = u8::try_from(index).expect("a PCR index is small");
+    value
+}
+
+fn guest_pcrs() -> String {
+    let lines: Vec<String> =
+        PCRS.iter().map(|index| format!("{index} = [\"{}\"]", hex::encode(guest_pcr(*index)))).collect();
+    lines.join(", ")
+}
+
+/// The `pcrs = {…}` line for a policy, as `vault-enclave evidence` prints it.
+pub fn pcrs_line(tcti: &str) -> String {
+    let indices: Vec<String> = PCRS.iter().map(ToString::to_string).collect();
+    let mut evidence = Command::new(binary("vault-enclave"));
+    let shown = run_ok(evidence.args(["evidence", "--tpm", tcti, "--pcrs", &indices.join(",")]));
+    let line = shown.lines().map(str::trim).find(|line| line.starts_with("pcrs = {"));
+    line.unwrap_or_else(|| panic!("no pcrs line in:\n{shown}")).to_owned()
+}
+
+fn anchor(name: &str, pem: &str) -> String {
+    format!("[[anchors]]\nname = \"{name}\"\ntrust = \"emulated\"\ncertificate = \"\"\"\n{}\n\"\"\"\n", pem.trim())
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
