@@ -40,7 +40,7 @@ async fn challenges(world: &World) {
     let mut stranger = Guest::endorsed_by(world, &Authority::root("stranger")).await;
     let ask = stranger.ask();
     let refused = stranger.challenge(ask).await.map(drop).expect_err("nobody endorses it");
-    assert_eq!(stranger.code_of(refused).await, "ek-issuer-unknown");
+    assert_eq!(stranger.code_of(refused).await, "ek-anchor-unknown");
 }
 
 async fn redemptions(world: &World) {
@@ -52,13 +52,13 @@ async fn redemptions(world: &World) {
     let mut swapped = guest.redemption(&challenge);
     swapped.hpke_key = other.hpke_key();
     let refused = guest.redeem(swapped).await.expect_err("swapped HPKE key");
-    assert_eq!(guest.code_of(refused).await, "extra-data-mismatch");
+    assert_eq!(guest.code_of(refused).await, "binding-mismatch");
 
     let challenge = guest.challenge(guest.ask()).await.expect("a challenge");
     let mut swapped = guest.redemption(&challenge);
     swapped.lease_key = other.lease_key();
     let refused = guest.redeem(swapped).await.expect_err("swapped lease key");
-    assert_eq!(guest.code_of(refused).await, "extra-data-mismatch");
+    assert_eq!(guest.code_of(refused).await, "binding-mismatch");
 
     // Evidence of another machine, relayed.
     let challenge = guest.challenge(guest.ask()).await.expect("a challenge");
@@ -83,7 +83,7 @@ async fn redemptions(world: &World) {
         let challenge = guest.challenge(guest.ask()).await.expect("a challenge");
         let extra = guest.bind_as(&challenge, change).tpm_extra_data();
         let refused = guest.redeem(guest.redemption_over(&challenge, &extra)).await.expect_err("another statement");
-        assert_eq!(guest.code_of(refused).await, "extra-data-mismatch");
+        assert_eq!(guest.code_of(refused).await, "binding-mismatch");
     }
 
     // Fewer PCRs than the rule names, or one with another value.
@@ -119,7 +119,7 @@ async fn sessions(world: &World) {
     // A failed attempt consumes too.
     let challenge = guest.challenge(guest.ask()).await.expect("a challenge");
     let refused = guest.redeem(guest.redemption_over(&challenge, &[0; 32])).await.expect_err("no binding");
-    assert_eq!(guest.code_of(refused).await, "extra-data-mismatch");
+    assert_eq!(guest.code_of(refused).await, "binding-mismatch");
     let refused = guest.redeem(guest.redemption(&challenge)).await.expect_err("consumed");
     assert_eq!(guest.code_of(refused).await, "challenge-consumed");
 
