@@ -30,20 +30,20 @@ pub struct World {
 impl World {
     /// Keys, policy, keeper, host, genesis with all signatures.
     pub fn open() -> Self {
-        let world = Self::before_ceremony(|_| {});
+        let world = Self::before_ceremony(|_, _| {});
         world.sign_genesis();
         world
     }
 
     /// As [`World::open`], before anybody signed; `edit` may change the policy's text.
-    pub fn before_ceremony(edit: impl FnOnce(&mut String)) -> Self {
+    pub fn before_ceremony(edit: impl FnOnce(&Self, &mut String)) -> Self {
         let dir = tempfile::Builder::new().prefix("weightvault-").tempdir().expect("a temporary directory");
         let keeper_tpm = Swtpm::start(&dir.path().join("tpm"), &dir.path().join("ca"), &binary("vault-enclave"));
         let forge = Authority::root("forge");
         let mut world = Self { dir, keeper_tpm: Some(keeper_tpm), keeper: None, host: None, forge };
         world.make_keys();
         let mut policy = world.policy_text();
-        edit(&mut policy);
+        edit(&world, &mut policy);
         fs::write(world.path("policy.toml"), policy).expect("the policy can be written");
         world.start_keeper();
         world.start_host();

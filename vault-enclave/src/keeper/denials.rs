@@ -63,3 +63,27 @@ impl Denials {
         Some(summary)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_fill_neither_log_nor_memory() {
+        let mut denials = Denials::new(UnixTime(1));
+        let platform = Sha256Digest::of(b"platform");
+        let entries = (0..1000).filter(|_| denials.earns_entry(platform)).count();
+        assert_eq!(entries, PER_PLATFORM_MAX as usize);
+        assert!(denials.earns_entry(Sha256Digest::of(b"another")));
+
+        for code in 0..10_000 {
+            denials.count(&format!("code-{code}"));
+        }
+        assert_eq!(denials.counts.len(), CODES_MAX);
+        // Not before its minute is over; then once.
+        assert!(denials.due(UnixTime(2)).is_none());
+        denials.begun = Instant::now().checked_sub(SUMMARY_EVERY).expect("the machine runs longer than a minute");
+        assert!(denials.due(UnixTime(62)).is_some_and(|summary| summary.since == UnixTime(1)));
+        assert!(denials.due(UnixTime(63)).is_none());
+    }
+}

@@ -1,0 +1,139 @@
+//! What a keeper does after it was killed, rolled back, or moved: it goes on where it was, or says why it does not.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use vault_tests::{Guest, Swtpm, World, binary, run_ok};
+
+/// Copies a directory, as somebody with root on the host does.
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    run_ok(Command::new("cp").arg("-a").arg(from).arg(to));
+}
+
+/// One release to a good guest; the index of its entry.
+async fn release(world: &World) -> u64 {
+    let mut guest = Guest::new(world).await;
+    let challenge = guest.challenge(guest.ask()).await.expect("a challenge");
+    let grant = guest.redeem(guest.redemption(&challenge)).await.expect("a grant");
+    let vault = fs::read(world.vault()).expect("the vault file");
+    let vault = ledger::vault_file::VaultFile::parse(&vault).expect("the vault file");
+    let verifier = ledger::checkpoint::LogVerifier::new(vault.id(), vault.log_key().clone());
+    verifier.verify_proof(&grant.log_proof, &grant.entry).expect("the grant's proof").0
+}
+
+fn verify_log(world: &World) {
+    let said = run_ok(world.vaultctl().args(["log", "verify", "--fresh"]));
+    assert!(said.contains("Verified:"), "{said}");
+}
+
+/// A keeper that was killed at any moment opens the same vault, and every grant that was handed out is in its log.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_keeper_goes_on_with_every_grant_in_its_log() {
+    let mut world = World::open();
+    world.publish("1");
+    let mut last = 0;
+    for delay in [0, 3, 11, 29] {
+        last = release(&world).await;
+        let mut guest = Guest::new(&world).await;
+        let challenge = guest.challenge(guest.ask()).await.expect("a challenge");
+        let redemption = guest.redemption(&challenge);
+        // One more is under way when the keeper is killed; whether it is granted or not, nothing is without an entry.
+        let under_way = tokio::spawn(async move { guest.redeem(redemption).await });
+        tokio::time::sleep(std::time::Duration::from_millis(delay)).await;
+        world.keeper.take().expect("it runs").kill();
+        let _ = under_way.await.expect("the guest does not panic");
+        world.start_keeper();
+        verify_log(&world);
+    }
+    let next = release(&world).await;
+    assert!(next > last, "{next} after {last}");
+}
+
+/// An older copy of the keeper's directory, of the host's log, or of both, does not start a keeper.
+#[tokio::test(flavor = "multi_thread")]
+async fn older_state_is_refused_and_the_newest_opens_again() {
+    let mut world = World::open();
+    world.publish("1");
+    release(&world).await;
+    world.keeper.take().expect("it runs").terminate();
+    world.host.take().expect("it runs").terminate();
+    copy(&world.path("keeper"), &world.path("keeper-old"));
+    copy(&world.path("host"), &world.path("host-old"));
+    world.start_keeper();
+    world.start_host();
+    release(&world).await;
+    world.keeper.take().expect("it runs").terminate();
+    world.host.take().expect("it runs").terminate();
+    copy(&world.path("keeper"), &world.path("keeper-new"));
+    copy(&world.path("host"), &world.path("host-new"));
+
+    // The keeper's own state.
+    copy(&world.path("keeper-old"), &world.path("keeper"));
+    let (code, log) = world.start_keeper_process().wait();
+    assert_ne!(code, Some(0));
+    assert!(log.contains("state-older-than-counter"), "{log}");
+
+    // The head alone is missing.
+    copy(&world.path("keeper-new"), &world.path("keeper"));
+    fs::remove_file(world.path("keeper").join("head")).expect("there is a head");
+    let (code, log) = world.start_keeper_process().wait();
+    assert_ne!(code, Some(0));
+    assert!(log.contains("head-missing"), "{log}");
+
+    // The host's log: the keeper runs and stays closed until the newest is back.
+    copy(&world.path("keeper-new"), &world.path("keeper"));
+    copy(&world.path("host-old"), &world.path("host"));
+    let mut keeper = world.start_keeper_process();
+    world.start_host();
+    keeper.wait_for("log-unavailable");
+    world.host.take().expect("it runs").terminate();
+    copy(&world.path("host-new"), &world.path("host"));
+    world.start_host();
+    keeper.wait_for("the vault is open");
+    world.keeper = Some(keeper);
+    release(&world).await;
+    verify_log(&world);
+}
+
+/// Another boot state or another TPM does not open a keeper's directory; the old one does.
+#[test]
+fn another_boot_state_and_another_tpm_are_refused() {
+    let mut world = World::open();
+    world.keeper.take().expect("it runs").terminate();
+    world.keeper_tpm.take().expect("it is on").stop();
+    let (state, ca) = (world.path("tpm"), world.path("ca"));
+
+    world.keeper_tpm = Some(Swtpm::start(&state, &ca, &binary("vault-host")));
+    let (code, log) = world.start_keeper_process().wait();
+    assert_ne!(code, Some(0));
+    assert!(log.contains("root-pcrs-changed") && log.contains("11"), "{log}");
+    world.keeper_tpm.take().expect("it is on").stop();
+
+    world.keeper_tpm = Some(Swtpm::start(&world.path("tpm-other"), &ca, &binary("vault-enclave")));
+    let (code, log) = world.start_keeper_process().wait();
+    assert_ne!(code, Some(0));
+    assert!(log.contains("root-other-tpm"), "{log}");
+    world.keeper_tpm.take().expect("it is on").stop();
+
+    world.keeper_tpm = Some(Swtpm::start(&state, &ca, &binary("vault-enclave")));
+    world.start_keeper();
+    verify_log(&world);
+}
+
+/// The loss of the only keeper is the loss of the vault: a new keeper is empty, says so, and is not that vault.
+#[test]
+fn loss_of_the_only_keeper_is_the_end_of_its_vault() {
+    let mut world = World::open();
+    world.keeper.take().expect("it runs").terminate();
+    fs::remove_dir_all(world.path("keeper")).expect("the directory is ours");
+    let mut keeper = world.start_keeper_process();
+    keeper.wait_for("host attached");
+    world.keeper = Some(keeper);
+    let (code, said) = vault_tests::run(world.vaultctl().args(["status"]));
+    assert_ne!(code, Some(0), "{said}");
+    let (code, said) =
+        vault_tests::run(world.vaultctl().args(["init", "sign", "--yes", "--key"]).arg(world.path("alice")));
+    assert_ne!(code, Some(0), "{said}");
+}
