@@ -1,9 +1,11 @@
 //! The parts of `cargo xtask demo`: its flags, its place on disk, the model it takes, its printed steps and its processes.
 
+mod bench;
 mod children;
 mod scenario;
 mod steps;
 
+pub(crate) use bench::{BenchArgs, run as bench};
 use children::Children;
 use steps::{Details, Steps};
 

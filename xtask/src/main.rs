@@ -32,6 +32,8 @@ enum Task {
     Demo(demo::DemoArgs),
     /// Checks the house rules that the compiler does not.
     Tidy,
+    /// Measures seal, upload and load beside `cp` in the same run: a table, and JSON with `ratios`.
+    Bench(demo::BenchArgs),
     /// Makes a synthetic safetensors model of any size.
     Model(model::ModelArgs),
     /// A software TPM with an EK certificate from a throwaway CA, for any program or CI.
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Task::Ci(args) => ci::run(&args, Task::command().find_subcommand("demo").is_some()),
         Task::Demo(args) => demo::run(&args),
         Task::Tidy => tidy::run(),
+        Task::Bench(args) => demo::bench(&args),
         Task::Model(args) => model::run(&args),
         // It ends as the command does that it ran.
         Task::Swtpm(args) => return swtpm::run(&args).unwrap_or_else(failed),

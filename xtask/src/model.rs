@@ -79,7 +79,7 @@ pub(crate) fn make(size: u64, out: &Path) -> Result<u64> {
 }
 
 /// `4G` → bytes.
-fn parse_size(text: &str) -> std::result::Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> std::result::Result<u64, String> {
     let digits = text.trim_end_matches(['K', 'M', 'G']);
     let unit = match &text[digits.len()..] {
         "" => 1,

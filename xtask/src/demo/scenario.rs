@@ -47,9 +47,8 @@ pub(super) fn play(args: &DemoArgs) -> Result<()> {
         details.line(format!("{}: {}", model.name, model.what));
         Ok((model, args.python()?))
     })?;
-    let mut world = steps.step("Start three software TPMs: keeper, guest, stranger", |details| {
-        World::start(args, model, python, details)
-    })?;
+    let mut world = steps
+        .step("Start three software TPMs: keeper, guest, stranger", |details| World::start(model, python, details))?;
     steps.step("Make keys and write the first policy", |details| world.write_policy(details))?;
     steps.step("Start keeper and host", |details| world.start_services(details))?;
     steps.step("Genesis: each approver verifies the keeper himself, then signs", |details| world.genesis(details))?;
@@ -67,8 +66,7 @@ pub(super) fn play(args: &DemoArgs) -> Result<()> {
 }
 
 impl World {
-    fn start(args: &DemoArgs, model: DemoModel, python: Option<PathBuf>, details: &mut Details) -> Result<Self> {
-        let _ = args;
+    pub(super) fn start(model: DemoModel, python: Option<PathBuf>, details: &mut Details) -> Result<Self> {
         let place = Place::take()?;
         let children = Children::new(place.logs())?;
         let agent = binary("vault-enclave");
@@ -82,7 +80,7 @@ impl World {
         Ok(Self { place, children, model, python, keeper_tpm, guest_tpm, stranger_tpm })
     }
 
-    fn write_policy(&mut self, details: &mut Details) -> Result<()> {
+    pub(super) fn write_policy(&mut self, details: &mut Details) -> Result<()> {
         let mut approvers = Vec::new();
         for name in APPROVERS {
             let key = self.place.path(name);
@@ -162,7 +160,7 @@ readers = "any"
         Ok(())
     }
 
-    fn start_services(&mut self, details: &mut Details) -> Result<()> {
+    pub(super) fn start_services(&mut self, details: &mut Details) -> Result<()> {
         let socket = self.place.path("keeper.sock");
         let mut keeper = Command::new(binary("vault-enclave"));
         keeper.args(["keeper", "--dir"]).arg(self.place.path("keeper"));
@@ -185,7 +183,7 @@ readers = "any"
         Ok(())
     }
 
-    fn genesis(&mut self, details: &mut Details) -> Result<()> {
+    pub(super) fn genesis(&mut self, details: &mut Details) -> Result<()> {
         let mut start = Command::new(binary("vaultctl"));
         start.arg("--host").arg(fs::read_to_string(self.place.path("url"))?);
         start.args(["init", "start", "--anti-rollback", "counter", "--policy"]).arg(self.place.path("policy.toml"));
@@ -200,7 +198,7 @@ readers = "any"
         Ok(())
     }
 
-    fn seal(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
+    pub(super) fn seal(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
         let mut seal = Command::new(binary("vault-enclave"));
         seal.arg("seal").arg(&self.model.dir).args(["--model", &self.model.name, "--version", "1"]);
         seal.arg("--vault").arg(self.vault()).arg("--publisher-key").arg(self.place.path("publisher.pem"));
@@ -213,7 +211,7 @@ readers = "any"
         Ok(())
     }
 
-    fn approve(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
+    pub(super) fn approve(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
         for name in &APPROVERS[..2] {
             let mut approve = self.vaultctl(&["approve", "--latest", "--yes", "--key"]);
             approve.arg(self.place.path(name));
@@ -349,6 +347,25 @@ readers = "any"
         Ok(())
     }
 
+    /// Loads into memory, to its end: what the agent said when it was ready.
+    pub(super) fn load_once(&mut self, log: &str) -> Result<String> {
+        let into = private_place();
+        let mut load = Command::new(binary("vault-enclave"));
+        load.arg("load").arg(format!("{}@1", self.model.name)).arg("--vault").arg(self.vault());
+        load.args(["--tpm", &self.guest_tpm.tcti(), "--into"]).arg(&into);
+        self.children.spawn(log, &load)?;
+        self.children.wait_for_line(log, LONG_LIMIT, "ready ")?;
+        let said = fs::read_to_string(self.children.log(log))?;
+        self.children.end(log)?;
+        let _ = fs::remove_dir(&into);
+        Ok(said)
+    }
+
+    /// What a finished step wrote.
+    pub(super) fn said(&self, log: &str) -> Result<String> {
+        Ok(fs::read_to_string(self.children.log(log))?)
+    }
+
     /// Tries a load that must be refused; the exact code.
     fn try_load(&mut self, log: &str, tcti: &str) -> Result<String> {
         let into = private_place();
@@ -389,7 +406,7 @@ readers = "any"
         command
     }
 
-    fn vault(&self) -> PathBuf {
+    pub(super) fn vault(&self) -> PathBuf {
         self.place.path("vault").join("vault.json")
     }
 
@@ -408,7 +425,7 @@ readers = "any"
     }
 
     /// Ends everything, then removes it.
-    fn end(self) -> Result<()> {
+    pub(super) fn end(self) -> Result<()> {
         let Self { place, children, keeper_tpm, guest_tpm, stranger_tpm, .. } = self;
         drop(children);
         drop((keeper_tpm, guest_tpm, stranger_tpm));
