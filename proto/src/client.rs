@@ -70,7 +70,11 @@ pub fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        // Some layers repeat what the one below says.
+        let below = error.to_string();
+        if !text.ends_with(&below) {
+            text = format!("{text}: {below}");
+        }
         cause = error.source();
     }
     text

@@ -27,6 +27,9 @@ pub struct KeeperArgs {
     listen: String,
 }
 
+/// Exit code after a fault of the keeper itself (`EX_SOFTWARE`).
+const EXIT_PANICKED: i32 = 70;
+
 /// Where a keeper listens.
 enum Listen {
     Unix(PathBuf),
@@ -55,7 +58,13 @@ fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
     let (requests, queue) = keeper::queue();
     tracing::info!(phase = keeper.phase(), listen = args.listen, "keeper started");
     // The thread ends with the process: every commit is durable before anybody hears of it.
-    std::thread::Builder::new().name("keeper".to_owned()).spawn(move || queue.run(&mut keeper))?;
+    std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| queue.run(&mut keeper)));
+        // A keeper that answers nothing would look alive: end, so that whoever supervises it starts it anew.
+        if ran.is_err() {
+            std::process::exit(EXIT_PANICKED);
+        }
+    })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(listen.serve(Link::new(requests, store)))
 }

@@ -90,7 +90,8 @@ impl Vault {
         for job in jobs {
             self.handle(job);
         }
-        self.commit()
+        // A queue that is never empty must not put off what is due by time.
+        self.tick()
     }
 
     /// What is due by time alone: the deny summary, and renewals that no commit counted yet.

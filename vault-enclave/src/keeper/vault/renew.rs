@@ -9,6 +9,7 @@ use attestation::{Sha256Digest, verify_tpm};
 use ledger::decide::decide_renew;
 use ledger::entry::{Cause, End, Entry, Renew, Renewal};
 use ledger::lease::{LeaseStatement, end_message, renew_message};
+use ledger::release_log::BATCH_ENTRIES_MAX;
 use prost::Message;
 use vault_proto::convert::{EndLease, RenewRequest};
 use vault_proto::v1::{self, keeper_reply::Response};
@@ -113,6 +114,11 @@ impl Vault {
 
     /// Renewals join every commit that happens anyway.
     pub(super) fn stage_renewals(&mut self) {
+        let entries = self.renewals.uncounted.len().div_ceil(RENEWALS_PER_ENTRY);
+        if self.pending.batch.len() + entries > BATCH_ENTRIES_MAX {
+            // They join the next commit instead of being lost.
+            return;
+        }
         let renewals = std::mem::take(&mut self.renewals);
         let time = self.now();
         for chunk in renewals.uncounted.chunks(RENEWALS_PER_ENTRY) {
