@@ -12,7 +12,6 @@
 pub mod attester;
 pub mod command;
 pub mod error;
-pub mod failure;
 pub mod lease_signer;
 pub mod load;
 pub mod loader;
@@ -29,8 +28,11 @@ mod holder;
 mod job;
 mod mount;
 mod progress;
+mod refusals;
 mod report;
 mod state;
 
+#[cfg(test)]
+mod fetch_tests;
 #[cfg(test)]
 mod session_tests;

@@ -4,14 +4,14 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vault_proto::client::{CallError, ConnectError};
 
 use crate::publisher::PublisherError;
 use crate::seal::{SealError, SourceError};
 
 /// What a failure means for a caller: its exit code, the same as those of `vaultctl`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A file, the network, the TPM: nothing was decided. Exit code 1.
@@ -25,7 +25,7 @@ pub enum Kind {
 }
 
 /// A failure, for a person and for a program. Nothing secret is ever part of one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     kind: Kind,
     code: String,
@@ -67,6 +67,12 @@ impl Failure {
     #[must_use]
     pub fn file(verb: &str, path: &Path, error: &std::io::Error) -> Self {
         Self::new(Kind::Failed, "file", format!("could not {verb} {}: {error}", path.display()))
+    }
+
+    /// Anything else that the operating system would not do.
+    #[must_use]
+    pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        Self::new(Kind::Failed, "io", format!("{what}: {error}"))
     }
 
     /// What it means for a caller.
@@ -168,8 +174,15 @@ macro_rules! from {
 }
 
 from! {
+    crate::open::DestinationError => Failed,
+    crate::place::PlaceError => Failed,
+    crate::region::RegionError => Failed,
+    crate::secret::SecretError => Failed,
     crate::tpm::TctiError => Usage,
     crate::tpm::TpmError => Failed,
+    ledger::manifest::ManifestError => Failed,
+    ledger::manifest::SelectError => Usage,
+    ledger::vault_file::VaultFileError => Usage,
     vault_proto::convert::WireError => Failed,
 }
 

@@ -12,13 +12,13 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use vault_proto::convert::SignedLease;
 
 use super::attester::AgentIdentity;
-use super::failure::Failure;
 use super::holder::{END_TIME_MAX, end_lease};
 use super::job::{ADOPTED, Base64, Job, Loaded, Owner, Said};
 use super::lease_signer::LeaseSigner;
 use super::options::Request;
 use super::session::verify_lease;
 use super::term::Term;
+use crate::failure::{Failure, Kind};
 use crate::open::{Destination, OpenedModel};
 
 /// How long a loader that was told to give up may take to wipe.
@@ -102,7 +102,7 @@ impl Load<'_> {
     }
 
     fn check(&self, loaded: &Loaded) -> Result<(Release, SignedLease, LeaseStatement), Failure> {
-        let malformed = |why: &str| Failure::new("loader-malformed", why);
+        let malformed = |why: &str| Failure::new(Kind::Failed, "loader-malformed", why);
         let lease = loaded.lease()?;
         let statement = verify_lease(&self.request.vault, &lease)?;
         let Ok(Entry::Release(release)) = Entry::parse(&loaded.entry.0) else {
@@ -147,13 +147,13 @@ struct Loader {
 impl Loader {
     async fn start(job: &Job) -> Result<Self, Failure> {
         let failed = |error| Failure::io("the loader can't be started", &error);
-        let job = serde_json::to_string(job).map_err(|error| Failure::new("job-malformed", error))?;
+        let job = serde_json::to_string(job).map_err(|error| Failure::new(Kind::Failed, "job-malformed", error))?;
         let mut command = Command::new("/proc/self/exe");
         command.arg("loader").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(failed)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
-            return Err(Failure::new("io", "the loader has no pipes"));
+            return Err(Failure::new(Kind::Failed, "io", "the loader has no pipes"));
         };
         stdin.write_all(format!("{job}\n").as_bytes()).await.map_err(failed)?;
         Ok(Self { child, stdin: Some(stdin), lines: BufReader::new(stdout).lines() })
@@ -165,9 +165,13 @@ impl Loader {
             let line = self.lines.next_line().await.map_err(|error| Failure::io("the loader", &error))?;
             let Some(line) = line else {
                 let status = self.child.wait().await.map_err(|error| Failure::io("the loader", &error))?;
-                return Err(Failure::new("loader-died", format!("the loader ended without a word: {status}")));
+                return Err(Failure::new(
+                    Kind::Failed,
+                    "loader-died",
+                    format!("the loader ended without a word: {status}"),
+                ));
             };
-            let malformed = |error: serde_json::Error| Failure::new("loader-malformed", error);
+            let malformed = |error: serde_json::Error| Failure::new(Kind::Failed, "loader-malformed", error);
             match serde_json::from_str(&line).map_err(malformed)? {
                 Said::Asking { session } => {
                     let mut bytes = [0; 16];
@@ -190,7 +194,7 @@ impl Loader {
             Ok(Err(error)) => Err(Failure::io("the loader", &error)),
             Err(_) => {
                 self.kill().await;
-                Err(Failure::new("loader-stuck", "the loader did not end"))
+                Err(Failure::new(Kind::Failed, "loader-stuck", "the loader did not end"))
             }
         }
     }

@@ -10,9 +10,9 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use rustix::thread::Gid;
 use rustix::thread::Uid;
 
-use super::failure::Failure;
 use super::job::Owner;
 use super::user::User;
+use crate::failure::{Failure, Kind};
 
 /// The command can't be executed, and it is not there: as shells say it.
 const EXIT_NOT_EXECUTABLE: u8 = 126;
@@ -66,7 +66,7 @@ fn drop_privileges(owner: Owner, parent: i32) -> Result<(), Failure> {
     // After the change of user, which would clear it. Where `run` is killed, nobody would end the command or wipe.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed)?;
     if rustix::process::getppid() != Pid::from_raw(parent) {
-        return Err(Failure::new("parent-gone", "the parent ended before the command began"));
+        return Err(Failure::new(Kind::Failed, "parent-gone", "the parent ended before the command began"));
     }
     Ok(())
 }
@@ -140,7 +140,7 @@ impl Running {
             }
             if start.elapsed() > KILL_TIME_MAX {
                 let message = format!("{} processes do not end: {children:?}", children.len());
-                return Err(Failure::new("not-ended", message));
+                return Err(Failure::new(Kind::Failed, "not-ended", message));
             }
             // Those that they leave behind become children of this process, and are killed in the next round.
             for pid in children {

@@ -14,15 +14,16 @@ use vault_proto::convert::{Challenge, ChallengeFor, ChallengeRequest, EndLease, 
 
 use super::attester::AgentIdentity;
 use super::error::SessionError;
-use super::failure::Failure;
 use super::lease_signer::LeaseSigner;
 use super::remote::{Hosts, Remote};
 use super::session::verify_renewal;
 use super::term::{BootTime, Term};
+use crate::failure::{Failure, Kind};
 
 /// How long the end of a lease is tried: it ends by itself anyway.
 pub(super) const END_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long one try of a renewal may take on the way.
+/// How long one try of a renewal may take on the way: a third of what is left, within these.
+const TRY_TIME_MIN: Duration = Duration::from_secs(5);
 const TRY_TIME_MAX: Duration = Duration::from_secs(60);
 /// The timers of threads stand still while the machine sleeps, leases do not.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -85,7 +86,8 @@ impl Lease {
     pub(super) async fn end(self) -> Result<(), Failure> {
         // A thread that is gone lost the lease.
         let _ = self.stop.send(());
-        let late = || Failure::new("lease-not-ended", "the lease could not be ended in time: it ends by itself");
+        let late =
+            || Failure::new(Kind::Failed, "lease-not-ended", "the lease could not be ended in time: it ends by itself");
         match tokio::time::timeout(END_TIME_MAX + LOOK_EVERY, self.ended).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(_)) | Err(_) => Err(late()),
@@ -102,7 +104,8 @@ impl Holder {
         loop {
             if sleep_until(next, stop) == Woken::ToStop {
                 let end = end_lease(&self.hosts, &self.vault, self.statement.lease, &self.signer);
-                let late = || Failure::new("lease-not-ended", "no answer in time: the lease ends by itself");
+                let late =
+                    || Failure::new(Kind::Failed, "lease-not-ended", "no answer in time: the lease ends by itself");
                 return runtime.block_on(async { tokio::time::timeout(END_TIME_MAX, end).await.map_err(|_| late())? });
             }
             let now = *term.borrow();
@@ -116,6 +119,8 @@ impl Holder {
                 }
                 Err(failure) => {
                     failures += 1;
+                    // One that accepts connections and does not answer must not stand in the way of the others.
+                    self.hosts.addresses.rotate_left(1);
                     let left = BootTime::now().until(now.deadline());
                     eprintln!("the lease could not be renewed, {} s are left of it: {failure}", left.as_secs());
                     match now.retry_at(BootTime::now(), failures, random()) {
@@ -129,12 +134,14 @@ impl Holder {
     }
 
     fn renew(&mut self, runtime: &tokio::runtime::Runtime, term: Term) -> Result<Term, Failure> {
-        let late = |_| Failure::new("host-timeout", "the renewal took too long");
-        let limited = |future| async { tokio::time::timeout(TRY_TIME_MAX, future).await };
-        let (remote, challenge) = runtime.block_on(limited(Box::pin(self.challenge()))).map_err(late)??;
+        let left = BootTime::now().until(term.deadline());
+        let limit = (left / 3).clamp(TRY_TIME_MIN, TRY_TIME_MAX);
+        let late = |_| Failure::new(Kind::Failed, "host-timeout", "the host took too long to answer");
+        let challenge = runtime.block_on(async { tokio::time::timeout(limit, self.challenge()).await });
+        let (remote, challenge) = challenge.map_err(late)??;
         let request = self.answer(challenge)?;
         let asked = BootTime::now();
-        let answer = runtime.block_on(async { tokio::time::timeout(TRY_TIME_MAX, remote.renew(request)).await });
+        let answer = runtime.block_on(async { tokio::time::timeout(limit, remote.renew(request)).await });
         let renewed = answer.map_err(late)??;
         self.statement = verify_renewal(&self.vault, &self.statement, &renewed)?;
         self.newest = renewed;

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use vault_proto::convert::SignedLease;
 
 use super::attester::AgentIdentity;
-use super::failure::Failure;
 use super::remote::Hosts;
 use super::term::BootTime;
+use crate::failure::{Failure, Kind};
 use crate::tpm::{TctiConfig, TpmObject};
 
 /// What the parent says when the files are its own.
@@ -108,14 +108,16 @@ impl Job {
     }
 
     pub(super) fn lease_key(&self) -> Result<LeaseKey, Failure> {
-        LeaseKey::try_from(self.lease_key.0.as_slice()).map_err(|error| Failure::new("job-malformed", error))
+        LeaseKey::try_from(self.lease_key.0.as_slice())
+            .map_err(|error| Failure::new(Kind::Failed, "job-malformed", error))
     }
 }
 
 impl Loaded {
     pub(super) fn lease(&self) -> Result<SignedLease, Failure> {
         let signature = self.signature.0.as_slice().try_into();
-        let signature = signature.map_err(|_| Failure::new("loader-malformed", "the lease has no signature"))?;
+        let signature =
+            signature.map_err(|_| Failure::new(Kind::Failed, "loader-malformed", "the lease has no signature"))?;
         Ok(SignedLease { statement: self.statement.0.clone(), signature })
     }
 }
@@ -139,7 +141,7 @@ impl TryFrom<&Units> for Selection {
             Units::Groups(groups) => {
                 let group = |label: &String| Group::try_from(label.clone());
                 let groups = groups.iter().map(group).collect::<Result<_, _>>();
-                Self::Groups(groups.map_err(|error| Failure::new(error.code(), error))?)
+                Self::Groups(groups.map_err(|error| Failure::new(Kind::Failed, error.code(), error))?)
             }
             Units::Indices(units) => Self::Units(units.clone()),
         })

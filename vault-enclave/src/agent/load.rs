@@ -9,12 +9,12 @@ use ring::rand::SystemRandom;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::child::{Held, Load};
-use super::failure::Failure;
 use super::holder::{Holder, Lease};
 use super::lease_signer::LeaseSigner;
 use super::options::{ModelArgs, Request};
 use super::report;
 use super::state;
+use crate::failure::Failure;
 use crate::open::{Destination, OpenedModel};
 use crate::place::{Facts, judge};
 use crate::region::harden_process;
@@ -26,8 +26,8 @@ pub const EXIT_LEASE_LOST: u8 = 75;
 /// Options of `vault-enclave load`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Stays in the foreground: prints `ready DIR` on stdout when the files are there, renews the \
-    lease, and wipes the files when it ends.\n\nExit status: 0 ended by a signal; 1 failed; 75 the lease was lost. The \
-    files are wiped in every case, but for SIGKILL.")]
+    lease, and wipes the files when it ends.\n\nExit status: 0 ended by a signal; 1 failed; 2 wrong use; 3 refused by the \
+    vault; 4 something does not verify; 75 the lease was lost. The files are wiped in every case, but for SIGKILL.")]
 pub struct LoadArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -52,10 +52,7 @@ pub fn run(args: &LoadArgs) -> ExitCode {
     match load(args) {
         Ok(Ended::Asked) => ExitCode::SUCCESS,
         Ok(Ended::LeaseLost) => ExitCode::from(EXIT_LEASE_LOST),
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            ExitCode::FAILURE
-        }
+        Err(failure) => failure.report(false),
     }
 }
 

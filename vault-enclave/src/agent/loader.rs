@@ -18,13 +18,13 @@ use tokio::runtime::Runtime;
 use vault_proto::convert::{ChallengeFor, ChallengeRequest, ModelName};
 
 use super::attester::AgentTpm;
-use super::failure::Failure;
 use super::fetch::RemoteUnits;
 use super::job::{ADOPTED, Base64, Job, Loaded, Owner, Said};
 use super::progress::Progress;
 use super::remote::{Remote, RemoteError};
 use super::session::{Granted, Session, Wanted};
 use super::term::BootTime;
+use crate::failure::{Failure, Kind};
 use crate::open::{Destination, GrantedModel, OpenedModel};
 use crate::place::{Facts, judge};
 use crate::region::harden_process;
@@ -60,7 +60,7 @@ fn job() -> Result<(), Failure> {
     let mut line = String::new();
     let mut stdin = io::BufReader::new(io::Read::take(io::stdin(), JOB_BYTES_MAX));
     stdin.read_line(&mut line).map_err(|error| Failure::io("no job", &error))?;
-    let job: Job = serde_json::from_str(&line).map_err(|error| Failure::new("job-malformed", error))?;
+    let job: Job = serde_json::from_str(&line).map_err(|error| Failure::new(Kind::Failed, "job-malformed", error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RECEIVERS).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::io("no threads", &error))?;
     let (model, loaded) = load(&job, &runtime)?;
@@ -201,7 +201,7 @@ fn give(model: &OpenedModel, into: &Path, owner: Owner) -> Result<(), Failure> {
 }
 
 fn say(said: &Said) -> Result<(), Failure> {
-    let line = serde_json::to_string(said).map_err(|error| Failure::new("loader-malformed", error))?;
+    let line = serde_json::to_string(said).map_err(|error| Failure::new(Kind::Failed, "loader-malformed", error))?;
     let mut stdout = io::stdout().lock();
     let written = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     written.map_err(|error| Failure::io("the parent does not listen", &error))

@@ -7,8 +7,8 @@ use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-use super::failure::Failure;
 use super::job::Owner;
+use crate::failure::{Failure, Kind};
 use crate::place::{Facts, PlaceError, judge};
 
 /// What is tried, best first. `noswap` needs Linux 6.4; a ramfs is never swapped, but has small pages and no limit.
@@ -35,7 +35,7 @@ pub(super) struct PrivateMount {
 /// `namespace`: not root, or a kernel or container that forbids it.
 pub(super) fn enter_namespace() -> Result<(), Failure> {
     let failed = |errno: Errno| {
-        Failure::new("namespace", format!("no mount namespace of its own: {errno}"))
+        Failure::new(Kind::Failed, "namespace", format!("no mount namespace of its own: {errno}"))
             .next("run as root with CAP_SYS_ADMIN, or use `vault-enclave load` into a directory on a tmpfs")
     };
     #[expect(deprecated, reason = "deprecated for UnshareFlags::FILES alone, which is not asked for here")]
@@ -66,7 +66,7 @@ impl PrivateMount {
                 }
             }
         }
-        Err(refused.unwrap_or_else(|| Failure::new("mount", "no kind of mount is known")))
+        Err(refused.unwrap_or_else(|| Failure::new(Kind::Failed, "mount", "no kind of mount is known")))
     }
 
     /// Where it is.
@@ -75,13 +75,14 @@ impl PrivateMount {
     }
 
     fn of_kind(at: &Path, filesystem: &str, options: &str, size: u64, bytes: u64) -> Result<Self, Failure> {
-        let failed = |errno: Errno| Failure::new("mount", format!("this kernel does not mount it: {errno}"));
+        let failed =
+            |errno: Errno| Failure::new(Kind::Failed, "mount", format!("this kernel does not mount it: {errno}"));
         let data = match (filesystem, options) {
             ("tmpfs", "") => format!("mode=0700,size={size}"),
             ("tmpfs", options) => format!("mode=0700,size={size},{options}"),
             _ => "mode=0700".to_owned(),
         };
-        let data = CString::new(data).map_err(|error| Failure::new("mount", error))?;
+        let data = CString::new(data).map_err(|error| Failure::new(Kind::Failed, "mount", error))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         rustix::mount::mount("weightvault", at, filesystem, flags, data.as_c_str()).map_err(failed)?;
         let mounted = Self { at: at.to_owned() };

@@ -10,8 +10,8 @@ use ledger::vault_file::{VAULT_FILE_BYTES_MAX, VaultFile};
 use vault_proto::convert::ModelName;
 use vault_proto::limits::GROUPS_MAX;
 
-use super::failure::Failure;
 use super::remote::Hosts;
+use crate::failure::{Failure, Kind};
 use crate::tpm::TctiConfig;
 
 /// Which model, from which vault, by which rule.
@@ -85,7 +85,11 @@ impl ModelArgs {
         let ca = self.ca.as_deref().map(read_text).transpose()?;
         let addresses = if self.host.is_empty() { vault.hosts().to_vec() } else { self.host.clone() };
         if self.group.len() > GROUPS_MAX {
-            return Err(Failure::new("too-many-groups", format!("a request names at most {GROUPS_MAX} groups")));
+            return Err(Failure::new(
+                Kind::Usage,
+                "too-many-groups",
+                format!("a request names at most {GROUPS_MAX} groups"),
+            ));
         }
         let selection = match &self.units {
             Some(units) => Selection::Units(units.0.clone()),
@@ -119,7 +123,7 @@ fn read(path: &std::path::Path, max: usize) -> Result<Vec<u8>, Failure> {
 
 fn read_text(path: &std::path::Path) -> Result<String, Failure> {
     const PEM_BYTES_MAX: usize = 256 << 10;
-    String::from_utf8(read(path, PEM_BYTES_MAX)?).map_err(|error| Failure::new("ca-malformed", error))
+    String::from_utf8(read(path, PEM_BYTES_MAX)?).map_err(|error| Failure::new(Kind::Usage, "ca-malformed", error))
 }
 
 impl FromStr for ModelRef {

@@ -13,7 +13,7 @@ use vault_proto::limits::{DATA_BYTES_MAX, VAULT_REPLY_BYTES_MAX};
 use vault_proto::v1;
 use vault_proto::v1::vault_client::VaultClient;
 
-use super::failure::Failure;
+use crate::failure::{Failure, Kind};
 
 /// The client's limit governs the frames that the server sends. The most that HTTP/2 knows is 16 MiB; beyond 1 MiB the
 /// allocator maps and unmaps every buffer.
@@ -151,7 +151,7 @@ impl Remote {
 
     fn malformed(&self, method: &str, why: impl std::fmt::Display) -> RemoteError {
         let message = format!("{} does not answer {method} as it must: {why}", self.address);
-        let failure = Failure::new("answer-malformed", message);
+        let failure = Failure::new(Kind::Failed, "answer-malformed", message);
         RemoteError::Answer(failure.next("check that vault-enclave and vault-host are of the same version"))
     }
 }

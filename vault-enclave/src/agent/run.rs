@@ -13,7 +13,6 @@ use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use super::child::Load;
 use super::command::{Exit, Running};
-use super::failure::Failure;
 use super::holder::Lease;
 use super::lease_signer::LeaseSigner;
 use super::load::{EXIT_LEASE_LOST, begin, hold, runtime};
@@ -22,6 +21,7 @@ use super::options::{ModelArgs, Request};
 use super::report;
 use super::state;
 use super::user::{User, UserArg};
+use crate::failure::{Failure, Kind};
 use crate::open::Destination;
 use crate::place::{Facts, judge};
 
@@ -69,7 +69,8 @@ pub fn run(args: &RunArgs) -> ExitCode {
     match run_command(args) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            // Its own exit code could be mistaken for the command's.
+            let _ = failure.report(false);
             ExitCode::from(EXIT_FAILED)
         }
     }
@@ -103,7 +104,7 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
             insecure_plaintext_on_disk: false,
         };
         let Some(held) = load.run(destination, caught.end_asked()).await? else {
-            return Err(Failure::new("interrupted", "a signal came before the model was there"));
+            return Err(Failure::new(Kind::Failed, "interrupted", "a signal came before the model was there"));
         };
         report::loaded(&held, mount.path());
         mount.give(user.owner)?;

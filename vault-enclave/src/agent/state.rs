@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::attester::AgentIdentity;
-use super::failure::Failure;
 use super::job::Base64;
+use crate::failure::{Failure, Kind};
 use crate::keeper_dir::KeeperDir;
 use crate::tpm::{TctiConfig, TpmObject};
 
@@ -23,7 +23,7 @@ struct Stored {
 /// The identity of this machine: with a new AK, or with the one that is kept in `state`.
 pub(super) fn identity(tcti: TctiConfig, state: Option<&Path>) -> Result<AgentIdentity, Failure> {
     let Some(path) = state else { return Ok(AgentIdentity::establish(tcti, None)?) };
-    let failed = |error: crate::keeper_dir::KeeperDirError| Failure::new("state-dir", error);
+    let failed = |error: crate::keeper_dir::KeeperDirError| Failure::new(Kind::Failed, "state-dir", error);
     let directory = KeeperDir::open(path).map_err(failed)?;
     if let Some(bytes) = directory.read(FILE).map_err(failed)? {
         return Ok(AgentIdentity::establish(tcti, Some(parse(&bytes, path)?))?);
@@ -31,14 +31,14 @@ pub(super) fn identity(tcti: TctiConfig, state: Option<&Path>) -> Result<AgentId
     let identity = AgentIdentity::establish(tcti, None)?;
     let TpmObject { public, private } = identity.ak.clone();
     let stored = Stored { v: 1, public: Base64(public), private: Base64(private) };
-    let bytes = serde_json::to_vec(&stored).map_err(|error| Failure::new("state-dir", error))?;
+    let bytes = serde_json::to_vec(&stored).map_err(|error| Failure::new(Kind::Failed, "state-dir", error))?;
     directory.replace(FILE, &bytes).map_err(failed)?;
     Ok(identity)
 }
 
 fn parse(bytes: &[u8], path: &Path) -> Result<TpmObject, Failure> {
     let malformed = |why: String| {
-        Failure::new("state-malformed", format!("{}: {why}", path.join(FILE).display()))
+        Failure::new(Kind::Failed, "state-malformed", format!("{}: {why}", path.join(FILE).display()))
             .next("remove the file: a new attestation key is made")
     };
     let stored: Stored = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::failure::Failure;
 use super::job::Owner;
+use crate::failure::{Failure, Kind};
 
 const PASSWD: &str = "/etc/passwd";
 
@@ -39,7 +39,7 @@ impl UserArg {
     pub(super) fn resolve(&self) -> Result<User, Failure> {
         let passwd = std::fs::read_to_string(PASSWD).unwrap_or_default();
         self.resolve_in(&passwd).ok_or_else(|| {
-            Failure::new("user-unknown", format!("{PASSWD} has no user {self}"))
+            Failure::new(Kind::Usage, "user-unknown", format!("{PASSWD} has no user {self}"))
                 .next("give --user UID:GID where users are kept elsewhere")
         })
     }

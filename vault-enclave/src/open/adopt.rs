@@ -21,7 +21,8 @@ const DEPTH_MAX: usize = ledger::manifest::PATH_PARTS_MAX;
 const OWNERS: Mode = Mode::RUSR.union(Mode::WUSR);
 
 impl OpenedModel {
-    /// Takes over what lies in `destination`, finished or not: from now on it is wiped when this is dropped.
+    /// Takes over what lies in `destination`, finished or not: from now on it is wiped when this is dropped. What no loader
+    /// makes (links, devices, odd names) is left alone, so that it can't keep the rest from being wiped.
     ///
     /// # Errors
     /// [`OpenModelError`]: a file that can't be opened, or pages that can't be locked where they must be.
@@ -52,7 +53,7 @@ impl OpenedModel {
                 continue;
             }
             let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-            let inner = inner_path(path, name)?;
+            let Some(inner) = inner_path(path, name) else { continue };
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => {
                     let failed = |errno| DestinationError::File { file: inner.clone(), action: "take over", errno };
@@ -63,7 +64,7 @@ impl OpenedModel {
                     self.adopt_directory(inner.as_str(), depth + 1)?;
                     self.directories.insert(inner.as_str().to_owned());
                 }
-                _ => return Err(DestinationError::NotEmpty.into()),
+                _ => {}
             }
         }
         Ok(())
@@ -124,8 +125,121 @@ fn open_owned(directory: &OwnedFd, name: &CStr, mode: Mode) -> Result<OwnedFd, E
     Ok(file)
 }
 
-fn inner_path(outer: &str, name: &CStr) -> Result<FilePath, OpenModelError> {
-    let name = name.to_str().map_err(|_| DestinationError::NotEmpty)?;
+fn inner_path(outer: &str, name: &CStr) -> Option<FilePath> {
+    let name = name.to_str().ok()?;
     let path = if outer == "." { name.to_owned() } else { format!("{outer}/{name}") };
-    FilePath::try_from(path.as_str()).map_err(|_| DestinationError::NotEmpty.into())
+    FilePath::try_from(path.as_str()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
+
+    use super::*;
+    use crate::place::{Facts, MountFacts, SafePlace, judge};
+
+    /// A temporary directory may lie on a disk: what these tests write is no secret.
+    fn anywhere(directory: &Path) -> SafePlace {
+        judge(&Facts::gather(directory).unwrap(), 0, true).unwrap()
+    }
+
+    /// As where swap is on, and root may lock as much as it likes.
+    fn locked() -> SafePlace {
+        let mount = MountFacts {
+            mount_point: "/".to_owned(),
+            filesystem: "tmpfs".to_owned(),
+            noswap: false,
+            huge: false,
+            free_bytes: None,
+        };
+        let facts = Facts {
+            mount,
+            swap_is_on: true,
+            cgroup_never_swaps: false,
+            lockable_bytes: u64::MAX,
+            available_memory: u64::MAX,
+        };
+        judge(&facts, 0, false).unwrap()
+    }
+
+    fn write(path: &Path, bytes: &[u8], mode: u32) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn what_is_adopted_is_wiped_with_its_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let destination = Destination::open(directory.path(), anywhere(directory.path())).unwrap();
+        let (finished, hidden) = (directory.path().join("a/b/c"), directory.path().join("d"));
+        write(&finished, b"plaintext", 0o400);
+        let mut reader = fs::File::open(&finished).unwrap();
+        write(&hidden, b"half", 0);
+        let adopted = OpenedModel::adopt(destination).unwrap();
+        let modes = [&finished, &hidden].map(|path| fs::metadata(path).unwrap().mode() & 0o777);
+        assert_eq!(modes, [0o400, 0]);
+        adopted.wipe().unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        let mut seen = Vec::new();
+        reader.read_to_end(&mut seen).unwrap();
+        assert_eq!(seen, [0; 9]);
+    }
+
+    #[test]
+    fn what_is_left_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let destination = Destination::open(directory.path(), anywhere(directory.path())).unwrap();
+        let file = directory.path().join("a/b");
+        write(&file, b"plaintext", 0o600);
+        OpenedModel::adopt(destination).unwrap().leave();
+        assert_eq!(fs::read(file).unwrap(), b"plaintext");
+    }
+
+    #[test]
+    fn pages_are_locked_and_holes_take_none() {
+        let Ok(directory) = tempfile::tempdir_in("/dev/shm") else {
+            eprintln!("skipped: no /dev/shm here");
+            return;
+        };
+        let destination = Destination::open(directory.path(), locked()).unwrap();
+        let path = directory.path().join("sparse");
+        let file = fs::File::create(&path).unwrap();
+        file.set_len(1 << 30).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[1; 4096], 1 << 20).unwrap();
+        let before = locked_kilobytes();
+        let adopted = match OpenedModel::adopt(destination) {
+            Err(OpenModelError::Memory { error, .. }) => {
+                eprintln!("skipped: {error}");
+                return;
+            }
+            adopted => adopted.unwrap(),
+        };
+        assert!(fs::metadata(&path).unwrap().blocks() < 8192, "holes were filled");
+        assert!(locked_kilobytes() > before, "nothing is locked");
+        adopted.wipe().unwrap();
+    }
+
+    #[test]
+    fn a_link_is_neither_followed_nor_in_the_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let destination = Destination::open(directory.path(), anywhere(directory.path())).unwrap();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        fs::write(outside.path(), b"somebody else's").unwrap();
+        symlink(outside.path(), directory.path().join("link")).unwrap();
+        write(&directory.path().join("file"), b"plaintext", 0);
+        OpenedModel::adopt(destination).unwrap().wipe().unwrap();
+        assert!(!directory.path().join("file").exists());
+        assert_eq!(fs::read(outside.path()).unwrap(), b"somebody else's");
+    }
+
+    /// proc(5), VmLck of this process.
+    fn locked_kilobytes() -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
 }

@@ -1,0 +1,60 @@
+//! What each refusal of an agent's parts means for whoever called it.
+
+use crate::failure::{Failure, Kind};
+use crate::open::OpenModelError;
+use crate::tpm::TpmError;
+
+use super::error::SessionError;
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        let kind = match &error {
+            SessionError::Select(_) => Kind::Usage,
+            SessionError::Tpm(_) | SessionError::AttestationKey(_) | SessionError::Secret(_) => Kind::Failed,
+            _ => Kind::NotVerified,
+        };
+        let failure = Self::new(kind, error.code(), &error);
+        match error {
+            SessionError::Tpm(TpmError::ObjectRefused) => {
+                failure.next("where --state keeps the attestation key of another TPM, remove its ak.json")
+            }
+            _ => failure,
+        }
+    }
+}
+
+impl From<OpenModelError> for Failure {
+    fn from(error: OpenModelError) -> Self {
+        let kind = match &error {
+            OpenModelError::Destination(_) | OpenModelError::Memory { .. } | OpenModelError::Source { .. } => {
+                Kind::Failed
+            }
+            OpenModelError::UnknownUnit(_)
+            | OpenModelError::Length { .. }
+            | OpenModelError::Unit { .. }
+            | OpenModelError::Digest(_) => Kind::NotVerified,
+        };
+        Self::new(kind, error.code(), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_verify_has_an_exit_code_of_its_own() {
+        let kind = |error: SessionError| Failure::from(error).kind();
+        assert_eq!(kind(SessionError::GrantSignature), Kind::NotVerified);
+        assert_eq!(kind(SessionError::LeaseSignature), Kind::NotVerified);
+        assert_eq!(kind(SessionError::Tpm(TpmError::Busy)), Kind::Failed);
+        assert_eq!(Failure::from(OpenModelError::Digest(3)).kind(), Kind::NotVerified);
+    }
+
+    #[test]
+    fn a_failure_crosses_from_the_loader_unchanged() {
+        let failure = Failure::from(SessionError::Tpm(TpmError::ObjectRefused));
+        let line = serde_json::to_string(&failure).unwrap();
+        assert_eq!(serde_json::from_str::<Failure>(&line).unwrap(), failure);
+    }
+}
