@@ -332,4 +332,10 @@ mod tests {
     fn tls_without_an_authority_of_its_own_is_refused() {
         assert_eq!(endpoint("https://vault", None).unwrap_err().code(), "ca-missing");
     }
+
+    #[test]
+    fn an_authority_that_is_no_certificate_is_refused() {
+        let pem = "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n";
+        assert_eq!(endpoint("https://vault", Some(pem.as_bytes())).unwrap_err().code(), "ca-malformed");
+    }
 }
