@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// How long anything may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -35,12 +37,12 @@ impl Running {
 
     /// SIGKILL, and the end of it.
     pub fn kill(mut self) {
-        self.stop_with("KILL");
+        self.stop_with(Signal::KILL);
     }
 
     /// SIGTERM, and the end of it: its exit code.
     pub fn terminate(mut self) -> Option<i32> {
-        self.stop_with("TERM")
+        self.stop_with(Signal::TERM)
     }
 
     /// Waits for it to end by itself: its exit code, and its log.
@@ -75,12 +77,18 @@ impl Running {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    fn stop_with(&mut self, signal: &str) -> Option<i32> {
-        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            let pid = self.child.id().to_string();
-            let _ = Command::new("kill").args([&format!("-{signal}"), &pid]).status();
+    fn stop_with(&mut self, signal: Signal) -> Option<i32> {
+        if self.child.try_wait().expect("it is our child").is_none() {
+            kill_process(Pid::from_child(&self.child), signal).expect("it is our child");
         }
-        self.child.wait().ok().and_then(|status| status.code())
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status.code();
+            }
+            assert!(start.elapsed() < READY_WITHIN, "{signal:?} does not end it; its log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

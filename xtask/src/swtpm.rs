@@ -14,6 +14,7 @@ mod wire;
 
 pub(crate) use launch::{BootLog, SoftTpm, TpmOptions};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -167,7 +168,10 @@ fn run_command(
         }
         if let Ok(Stop::Signal(signal)) = stop.recv_timeout(POLL / 10) {
             // A terminal's Ctrl-C reaches the command by itself; a kill of the launcher alone does not.
-            Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status()?;
+            // Not the program `kill`: a minimal Debian has none.
+            if let Some(signal) = Signal::from_named_raw(signal) {
+                kill_process(Pid::from_child(&child), signal)?;
+            }
         }
     }
 }
