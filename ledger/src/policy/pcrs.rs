@@ -60,9 +60,10 @@ impl PcrRule {
         Ok(())
     }
 
-    /// Whether no machine can fulfil both rules at once: there is a PCR that both name and no value that both allow.
+    /// Whether no machine can fulfil both rules in one boot: there is a PCR that both name and no value that both allow.
+    /// One that programs can reset does not count: it can have the value of the one rule now and of the other then.
     pub(super) fn is_disjoint(&self, other: &Self) -> bool {
-        self.allowed.iter().any(|(index, values)| {
+        self.allowed.iter().filter(|(index, _)| !RESETTABLE.contains(index)).any(|(index, values)| {
             other.allowed.get(index).is_some_and(|others| values.iter().all(|value| !others.contains(value)))
         })
     }

@@ -318,6 +318,14 @@ fn a_machine_that_is_granted_keys_cannot_pose_as_a_keeper() {
         let set = format!("pcrs = {{ {overlapping} }}");
         refused(&guest, &set, "release.minilm.pcrs", "policy-keeper-not-disjoint");
     }
+    // What differs in a PCR alone that any program can reset is the same machine a moment later.
+    for resettable in [16, 23] {
+        let with = |value: &str| format!("pcrs = {{ 0 = [\"{PCR_0}\"], {resettable} = [\"{value}\"] }}");
+        let keeper = format!("pcrs = {{ 0 = [\"{PCR_0}\"], 11 = [\"{PCR_11_KEEPER}\"] }}");
+        let text = first().replace(&keeper, &with(PCR_11_KEEPER)).replace(&guest, &with(PCR_11_GUEST));
+        let error = Policy::parse(&text).unwrap_err();
+        assert_eq!((error.key.as_str(), error.problem), ("release.minilm.pcrs", PolicyProblem::KeeperNotDisjoint));
+    }
 }
 
 #[test]
