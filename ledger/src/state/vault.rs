@@ -60,6 +60,18 @@ impl Vault {
         self.proposals.pending(now)
     }
 
+    /// The oldest proposal that can take effect at `now`.
+    pub fn due(&self, now: UnixTime) -> Option<&PendingProposal> {
+        let runs = !self.policy.is_expired(now);
+        self.pending(now).find(|proposal| {
+            let permitted = match proposal.subject() {
+                Subject::Policy { .. } => true,
+                Subject::Model(_) => runs,
+            };
+            permitted && proposal.is_approved(now)
+        })
+    }
+
     /// The published models, by name and version.
     pub fn models(&self) -> impl Iterator<Item = &PublishedModel> {
         self.models.values().flat_map(|versions| versions.values().map(Arc::as_ref))
@@ -134,9 +146,11 @@ impl Vault {
         self.expected(ApprovalAction::ProposePolicy, proposed.object).check(signed.statement(), time)?;
         let policy = Policy::parse(&proposed.policy).map_err(FoldError::Policy)?;
         self.check_successor(&policy, time)?;
+        // Approved after its own end it could never take effect, and would stand before every proposal that can.
+        let not_after = signed.statement().not_after.min(policy.not_after());
         let subject = Subject::Policy { proposer: signed.approver().clone(), policy: Arc::new(policy) };
         let threshold = self.policy.approval().threshold;
-        Ok(PendingProposal::new(index, proposed.object, subject, signed.statement().not_after, threshold))
+        Ok(PendingProposal::new(index, proposed.object, subject, not_after, threshold))
     }
 
     fn check_successor(&self, policy: &Policy, now: UnixTime) -> Result<(), FoldError> {

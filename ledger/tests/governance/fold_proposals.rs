@@ -241,6 +241,46 @@ fn a_proposal_ends() {
     assert_eq!(world.vault().pending(world.now).count(), 0);
 }
 
+/// One approver who holds back until it is too late must not put a policy that can't take effect before all others.
+#[test]
+fn a_proposed_policy_waits_no_longer_than_its_own_end() {
+    let mut world = World::open();
+    let short = world.next_policy(|text| text.replace("2027-03-01T00:00:00Z", "2027-01-15T08:30:00Z"));
+    let (_, object) = world.must_propose_policy(&short);
+    let entry = world.approve(BOB, ApprovalAction::Policy, object);
+    world.must(entry);
+    let not_after = world.now.plus(1800);
+    world.now = not_after.plus(1);
+    let entry = world.approve(CAROL, ApprovalAction::Policy, object);
+    assert_eq!(world.refusal(entry), FoldError::ProposalExpired { not_after });
+    assert!(world.vault().due(world.now).is_none());
+    world.must_change_policy(|text| text);
+}
+
+#[test]
+fn a_model_that_an_expired_policy_holds_up_does_not_hold_up_the_next_policy() {
+    let mut world = World::open();
+    let model = world.proposed_model();
+    let object = model.object;
+    let entry = world.propose(Proposal::Model(ProposedModel { not_after: UnixTime(u64::MAX), ..model }));
+    world.must(entry);
+    world.now = world.policy().not_after();
+    for person in [ALICE, BOB] {
+        let entry = world.approve(person, ApprovalAction::Model, object);
+        world.must(entry);
+    }
+    assert_eq!(world.vault().due(world.now).unwrap().object(), object);
+    world.pass(1);
+    assert!(world.vault().due(world.now).is_none());
+    let text = world.next_policy(|text| text.replace("2027-03-01", "2028-03-01"));
+    let (_, policy) = world.must_propose_policy(&text);
+    for person in [BOB, CAROL] {
+        let entry = world.approve(person, ApprovalAction::Policy, policy);
+        world.must(entry);
+    }
+    assert_eq!(world.vault().due(world.now).unwrap().object(), policy);
+}
+
 #[test]
 fn a_policy_comes_into_force_as_it_was_approved() {
     let mut world = World::open();

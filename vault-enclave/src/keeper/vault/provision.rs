@@ -120,7 +120,7 @@ impl Vault {
         let time = self.now();
         loop {
             let Some(vault) = self.state.vault() else { return Ok(()) };
-            let Some(due) = vault.pending(time).find(|proposal| proposal.is_approved(time)) else { return Ok(()) };
+            let Some(due) = vault.due(time) else { return Ok(()) };
             let (proposal, object) = (due.entry(), due.object());
             let entry = match due.subject() {
                 Subject::Policy { policy, .. } => {
