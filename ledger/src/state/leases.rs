@@ -42,7 +42,7 @@ pub struct Lease {
     pub issued: UnixTime,
     /// Its last moment without a renewal.
     pub renew_by: UnixTime,
-    /// How long it runs each time, in seconds, should its rule be gone.
+    /// How long it ran last time, in seconds.
     seconds: u64,
 }
 
@@ -120,13 +120,14 @@ impl Leases {
         }
     }
 
-    /// Every lease that was not over at `last` runs one full lease from `start` on.
+    /// Every lease that was not over at `last` runs one full lease from `start` on: no less than it says, nor than it was
+    /// last granted, where the rule has become shorter since. Its holder has that signed.
     pub(super) fn restart(&mut self, last: UnixTime, start: UnixTime, policy: &Policy) {
         let alive: Vec<Sha256Digest> = self.in_force(last).map(|(id, _)| id).collect();
         for id in alive {
             if let Some(mut lease) = self.remove(id) {
-                let rule = policy.release_rule(&lease.rule);
-                lease.renew_by = start.plus(rule.map_or(lease.seconds, |rule| rule.lease.seconds()));
+                let rule = policy.release_rule(&lease.rule).map_or(0, |rule| rule.lease.seconds());
+                lease.renew_by = lease.renew_by.max(start.plus(rule.max(lease.seconds)));
                 self.add(id, lease);
             }
         }

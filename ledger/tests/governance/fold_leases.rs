@@ -247,6 +247,19 @@ fn a_start_takes_the_last_lease_time_where_the_rule_is_gone() {
     assert_eq!(world.vault().lease_count(&rule(), world.now), 1);
 }
 
+#[test]
+fn a_start_ends_no_lease_sooner_than_its_holder_has_it_signed() {
+    let mut world = World::with_model();
+    let lease = world.must_release(1);
+    world.must_change_policy(|text| text.replace("lease = \"15m\"", "lease = \"1m\""));
+    world.pass(5);
+    let start = world.start(1);
+    world.must(start);
+    assert_eq!(world.vault().lease(lease).unwrap().renew_by, world.now.plus(LEASE_SECS));
+    world.pass(LEASE_SECS);
+    assert_eq!(world.vault().lease_count(&rule(), world.now), 1);
+}
+
 /// The refusal of a renewal after a change of the policy.
 fn renewal_after(change: impl FnOnce(String) -> String) -> Result<(), FoldError> {
     let mut world = World::with_model();
