@@ -155,6 +155,10 @@ async fn leases(world: &World) {
     let renewal = renew(&mut guest, &grant, id, |_, _| {}).await;
     let renewed = guest.renew(renewal).await.expect("a longer lease");
     assert!(renewed.lease.is_some());
+    // Whatever comes into the log next brings the renewal with it: a keeper that is killed then has not forgotten it.
+    world.seal("2");
+    let log = vault_tests::run_ok(world.vaultctl().args(["log", "show"]));
+    assert!(log.contains(&format!("1 lease renewed: {id}")), "{log}");
 
     type Change = fn(&mut v1::RenewLeaseRequest, &Guest);
     let cases: [(&str, Change); 3] = [

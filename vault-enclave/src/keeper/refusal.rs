@@ -53,6 +53,12 @@ impl Refusal {
         Self::unavailable("keeper-stopping", "the keeper stopped before it answered: try again")
     }
 
+    /// One commit has no room for another entry.
+    #[must_use]
+    pub fn batch_full() -> Self {
+        Self::busy("batch-full", "too much waits for one commit: try again")
+    }
+
     /// The stable code of the exact reason.
     #[must_use]
     pub fn code(&self) -> &str {

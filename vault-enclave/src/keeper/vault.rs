@@ -11,7 +11,7 @@ mod status;
 use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::entry::Entry;
 use ledger::genesis::Genesis;
-use ledger::release_log::{Batch, Log, LogError, Loggable, Ticket};
+use ledger::release_log::{BATCH_ENTRIES_MAX, Batch, Log, LogError, Loggable, Ticket};
 use ledger::state::State;
 use ring::rand::SystemRandom;
 use tokio::sync::oneshot;
@@ -167,8 +167,9 @@ impl Vault {
 
     /// Applies an entry to the pending state and stages the decision behind it, which its commit turns into `Logged`.
     fn stage<T: Loggable>(&mut self, decision: T) -> Result<Ticket<T>, Refusal> {
-        if self.pending.batch.is_full() {
-            return Err(Refusal::busy("batch-full", "too much waits for one commit: try again"));
+        self.stage_renewals_of_another_time();
+        if self.pending.batch.len() + self.renewals.entries(0) >= BATCH_ENTRIES_MAX {
+            return Err(Refusal::batch_full());
         }
         let entry = decision.entry_bytes();
         self.state.apply(self.state.size(), &entry).map_err(|error| Refusal::denied(error.code(), error))?;
@@ -190,6 +191,9 @@ impl Vault {
 
     /// Makes everything staged durable, then answers who waits. Nothing staged: nothing done.
     fn commit(&mut self) -> Result<(), LogError<CommitError>> {
+        if !self.pending.batch.is_empty() {
+            self.stage_renewals();
+        }
         let Pending { blobs, batch, waiting } = std::mem::take(&mut self.pending);
         if batch.is_empty() {
             return Ok(());

@@ -1,15 +1,20 @@
 //! Renewal and end of leases.
 //!
 //! Under `counter` a renewal costs no NV increment of its own: the keeper signs a lease statement without proof, which
-//! joins the next counted commit. None is signed while an uncounted one is older than [`UNCOUNTED_MAX`].
+//! joins the next counted commit, whatever that is for. None is signed while an uncounted one is older than
+//! [`UNCOUNTED_MAX`].
+//!
+//! No commit may leave out a renewal that was signed before it: a start counts the leases that ran at the last entry, and
+//! whoever kills the keeper then would have a lease that nobody counts.
 
 use std::time::{Duration, Instant};
 
-use attestation::{Sha256Digest, verify_tpm};
+use attestation::{Sha256Digest, UnixTime, verify_tpm};
 use ledger::decide::decide_renew;
 use ledger::entry::{Cause, End, Entry, Renew, Renewal};
 use ledger::lease::{LeaseStatement, end_message, renew_message};
 use ledger::release_log::BATCH_ENTRIES_MAX;
+use ledger::state::RENEWAL_COMMIT_SECS_MAX;
 use prost::Message;
 use vault_proto::convert::{EndLease, RenewRequest};
 use vault_proto::v1::{self, keeper_reply::Response};
@@ -29,8 +34,21 @@ const RENEWALS_PER_ENTRY: usize = 32;
 /// Renewals that no commit has counted yet.
 #[derive(Default)]
 pub(super) struct Renewals {
+    /// In the order of their decisions.
     uncounted: Vec<Renewal>,
     oldest: Option<Instant>,
+}
+
+impl Renewals {
+    /// Entries that these and `more` renewals take.
+    pub(super) fn entries(&self, more: usize) -> usize {
+        (self.uncounted.len() + more).div_ceil(RENEWALS_PER_ENTRY)
+    }
+
+    /// Whether the fold would refuse them behind an entry of `now`.
+    fn are_of_another_time(&self, now: UnixTime) -> bool {
+        self.uncounted.first().is_some_and(|first| first.issued.plus(RENEWAL_COMMIT_SECS_MAX) < now)
+    }
 }
 
 impl Vault {
@@ -61,9 +79,13 @@ impl Vault {
             .verify(&renew_message(&session, &lease_id, binding.digest()), &lease_signature)
             .map_err(|_| Refusal::denied("lease-signature", "the lease key did not sign this request"))?;
         let verified = verify_tpm(evidence.tpm, &pending.tpm, binding, &pending.pcrs)?;
+        self.stage_renewals_of_another_time();
         if self.renewals.uncounted.iter().any(|renewal| renewal.lease == lease_id) {
             // The decision must see the renewal before.
             self.stage_renewals();
+        }
+        if self.pending.batch.len() + self.renewals.entries(1) > BATCH_ENTRIES_MAX {
+            return Err(Refusal::batch_full());
         }
         let grant = match decide_renew(&self.state, verified, now) {
             Ok(grant) => grant,
@@ -86,7 +108,7 @@ impl Vault {
         &mut self,
         lease_id: &Sha256Digest,
         lease: &vault_proto::convert::SignedLease,
-        now: attestation::UnixTime,
+        now: UnixTime,
     ) -> Result<(), Refusal> {
         let message = LeaseStatement::message(&lease.statement);
         self.keys
@@ -104,7 +126,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Puts the uncounted renewals into the coming commit, if there is one or it is time for one.
+    /// Makes a commit for the uncounted renewals, if it is time for one and nothing else makes one.
     pub(super) fn stage_due_renewals(&mut self) {
         let due = self.renewals.oldest.is_some_and(|oldest| oldest.elapsed() > COMMIT_AFTER);
         if due {
@@ -112,16 +134,24 @@ impl Vault {
         }
     }
 
-    /// Renewals join every commit that happens anyway.
-    pub(super) fn stage_renewals(&mut self) {
-        let entries = self.renewals.uncounted.len().div_ceil(RENEWALS_PER_ENTRY);
-        if self.pending.batch.len() + entries > BATCH_ENTRIES_MAX {
-            // They join the next commit instead of being lost.
-            return;
+    /// After a jump of the clock the renewals from before it come into the log first: behind an entry from after it they
+    /// would be too late. Otherwise they wait for the commit, so that a request which is refused causes none.
+    pub(super) fn stage_renewals_of_another_time(&mut self) {
+        let now = self.now();
+        if self.renewals.are_of_another_time(now) {
+            self.stage_renewals();
         }
+    }
+
+    /// Renewals join every commit that happens anyway. There is room for them, since whatever else was staged left it.
+    ///
+    /// Their entries are of the time of their decisions, or of the entry before: of the present time, they would come too
+    /// late where the clock has jumped.
+    pub(super) fn stage_renewals(&mut self) {
         let renewals = std::mem::take(&mut self.renewals);
-        let time = self.now();
         for chunk in renewals.uncounted.chunks(RENEWALS_PER_ENTRY) {
+            let newest = chunk.last().map_or(UnixTime(0), |renewal| renewal.issued);
+            let time = newest.max(self.state.time());
             self.stage_quietly(&Entry::Renew(Renew { time, renewals: chunk.to_vec() }));
         }
     }
