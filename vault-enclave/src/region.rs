@@ -160,14 +160,24 @@ pub(crate) fn prefault(bytes: &mut [u8]) -> Result<(), RegionError> {
     }
 }
 
-/// Closes this process to debuggers of the same user and to core dumps. Called first thing in `main`.
+/// Closes this process to debuggers of the same user, and this process and all that it executes to core dumps. Called
+/// first thing in `main`.
 ///
 /// # Errors
 /// [`RegionError::Harden`].
 pub fn harden_process() -> Result<(), RegionError> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(RegionError::Harden)?;
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(Resource::Core, none).map_err(RegionError::Harden)
+    // One byte, not none: where cores are piped to a program (core(5): apport, systemd-coredump), 0 is not enforced, and
+    // plaintext of a command would reach a disk. 1 alone stops that, and no file has room for a core in one byte either.
+    let one = Rlimit { current: Some(1), maximum: Some(1) };
+    match rustix::process::setrlimit(Resource::Core, one) {
+        // Not root, and somebody has set the hard limit to 0 before.
+        Err(Errno::PERM) => {
+            let none = Rlimit { current: Some(0), maximum: Some(0) };
+            rustix::process::setrlimit(Resource::Core, none).map_err(RegionError::Harden)
+        }
+        set => set.map_err(RegionError::Harden),
+    }
 }
 
 /// One range that mmap gave, unmapped on drop.
@@ -324,9 +334,23 @@ mod tests {
     #[test]
     #[ignore = "run by the test above"]
     fn hardened() {
+        let before = rustix::process::getrlimit(Resource::Core).maximum;
         harden_process().unwrap();
         assert_eq!(rustix::process::dumpable_behavior(), Ok(DumpableBehavior::NotDumpable));
-        assert_eq!(rustix::process::getrlimit(Resource::Core).maximum, Some(0));
+        let limit = rustix::process::getrlimit(Resource::Core);
+        if before == Some(0) {
+            eprintln!("the hard limit was 0 before: only who has CAP_SYS_RESOURCE can raise it");
+            assert!(limit.maximum <= Some(1));
+        } else {
+            assert_eq!((limit.current, limit.maximum), (Some(1), Some(1)), "0 would not stop a core that is piped");
+        }
+        // What is executed can be dumped again by itself: only the limit goes with it.
+        use std::os::unix::process::ExitStatusExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mut aborting = std::process::Command::new("sh");
+        let status = aborting.args(["-c", "kill -ABRT $$"]).current_dir(dir.path()).status().unwrap();
+        assert!(!status.core_dumped(), "{status}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     /// The flags of the mapping that holds `address`: proc(5), smaps, VmFlags.
