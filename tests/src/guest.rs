@@ -1,8 +1,10 @@
 //! A guest that a test can bend: it speaks the protocol by hand, with a TPM of the forge.
 
 use attestation::{
-    ActivationSecret, AkName, AttestationKey, Binding, HpkePublicKey, LeaseKey, Load, LoadChallenge, TpmIdentity,
+    ActivationSecret, AkName, AttestationKey, Binding, HpkePublicKey, LeaseKey, Load, LoadChallenge, RenewChallenge,
+    Sha256Digest, TpmIdentity,
 };
+use ledger::lease::renew_message;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use tonic::Status;
@@ -155,6 +157,36 @@ impl Guest {
     /// The refusal.
     pub async fn redeem_wire(&mut self, request: v1::ReleaseKeysRequest) -> Result<ReleaseKeysResponse, Status> {
         Ok(self.vault.release_keys(request).await?.into_inner())
+    }
+
+    /// A good renewal of the lease `id` that came with this grant.
+    pub async fn renewal(&mut self, grant: &ReleaseKeysResponse, id: Sha256Digest) -> v1::RenewLeaseRequest {
+        let mut ask = self.ask();
+        ask.action = v1::Action::Renew.into();
+        ask.units = None;
+        ask.lease_id = id.as_bytes().to_vec();
+        let challenge = self.challenge(ask).await.expect("a challenge");
+        let binding = RenewChallenge {
+            rule: "demo".to_owned(),
+            session: challenge.session,
+            nonce: challenge.nonce,
+            vault: challenge.vault_id,
+            policy: challenge.policy,
+            lease: id,
+            lease_key: self.lease_key(),
+            ak_name: self.ak_name(),
+            secret: ActivationSecret::from_bytes(self.secret(&challenge)),
+        }
+        .bind();
+        let evidence = self.redemption_over(&challenge, &binding.tpm_extra_data()).evidence;
+        let signature = self.lease.sign(&renew_message(&challenge.session, &id, binding.digest()));
+        v1::RenewLeaseRequest {
+            session: challenge.session.to_vec(),
+            lease_id: id.as_bytes().to_vec(),
+            evidence: Some(evidence.into()),
+            lease: grant.lease.clone(),
+            lease_signature: signature.as_ref().to_vec(),
+        }
     }
 
     /// Sends a renewal.

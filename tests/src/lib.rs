@@ -4,6 +4,7 @@
 //! keeper's TPM is a swtpm process, approvers sign with `ssh-keygen`. Guests are either swtpm processes too, or TPMs of
 //! the forge, whose every field a test can change; the world's policy names both their authorities as `emulated`.
 
+pub mod golden;
 pub mod guest;
 pub mod process;
 pub mod world;
@@ -13,5 +14,5 @@ pub mod world;
 pub mod forge;
 
 pub use guest::Guest;
-pub use process::{Running, Swtpm, binary, run, run_ok};
+pub use process::{Boot, Running, Swtpm, binary, run, run_ok};
 pub use world::World;

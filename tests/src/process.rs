@@ -99,6 +99,15 @@ impl Drop for Running {
     }
 }
 
+/// What a software TPM measures at every start.
+#[derive(Clone)]
+pub struct Boot {
+    /// Event log of the firmware; `None` for the one in xtask/data.
+    pub firmware: Option<PathBuf>,
+    /// The file whose digest PCR 11 is extended by.
+    pub image: PathBuf,
+}
+
 /// A software TPM of `cargo xtask swtpm`; it ends when its stdin closes.
 pub struct Swtpm {
     child: Child,
@@ -109,19 +118,20 @@ pub struct Swtpm {
 }
 
 impl Swtpm {
-    /// Starts the TPM of `state`: made on first use, the same one after a reboot later.
+    /// Starts the TPM of `state`: made on first use, the same one after a reboot later. It booted the firmware that was
+    /// recorded for this project, and then `measure`.
     pub fn start(state: &Path, ca: &Path, measure: &Path) -> Self {
-        let mut child = Command::new(binary("xtask"))
-            .args(["swtpm", "--state"])
-            .arg(state)
-            .arg("--ca")
-            .arg(ca)
-            .arg("--measure")
-            .arg(measure)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("xtask was built");
+        Self::booted(state, ca, &Boot { firmware: None, image: measure.to_owned() })
+    }
+
+    /// As [`Swtpm::start`], after this boot.
+    pub fn booted(state: &Path, ca: &Path, boot: &Boot) -> Self {
+        let mut command = Command::new(binary("xtask"));
+        command.args(["swtpm", "--state"]).arg(state).arg("--ca").arg(ca).arg("--measure").arg(&boot.image);
+        if let Some(log) = &boot.firmware {
+            command.arg("--boot-log").arg(log);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("xtask was built");
         let output = child.stdout.take().expect("its stdout is a pipe");
         let (mut tcti, mut root, mut issuer) = (None, None, None);
         for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -157,7 +167,8 @@ impl Drop for Swtpm {
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let deps = test.parent().expect("it lies in a directory");
-    let debug = if deps.ends_with("deps") { deps.parent().expect("deps lies in a directory") } else { deps };
+    let beside = deps.ends_with("deps") || deps.ends_with("examples");
+    let debug = if beside { deps.parent().expect("it lies in the directory of the binaries") } else { deps };
     let path = debug.join(name);
     assert!(path.exists(), "{}: run the tests by `cargo xtask test`, which builds it", path.display());
     path

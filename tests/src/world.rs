@@ -7,7 +7,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::forge::authority::Authority;
-use crate::process::{Running, Swtpm, binary, run_ok};
+use crate::process::{Boot, Running, Swtpm, binary, run_ok};
 
 /// The PCRs that every rule of the world names.
 pub const PCRS: [u32; 6] = [0, 2, 4, 7, 9, 11];
@@ -37,8 +37,13 @@ impl World {
 
     /// As [`World::open`], before anybody signed; `edit` may change the policy's text.
     pub fn before_ceremony(edit: impl FnOnce(&Self, &mut String)) -> Self {
+        Self::before_ceremony_on(&Boot { firmware: None, image: binary("vault-enclave") }, edit)
+    }
+
+    /// As [`World::before_ceremony`], on a machine of the keeper that booted so.
+    pub fn before_ceremony_on(boot: &Boot, edit: impl FnOnce(&Self, &mut String)) -> Self {
         let dir = tempfile::Builder::new().prefix("weightvault-").tempdir().expect("a temporary directory");
-        let keeper_tpm = Swtpm::start(&dir.path().join("tpm"), &dir.path().join("ca"), &binary("vault-enclave"));
+        let keeper_tpm = Swtpm::booted(&dir.path().join("tpm"), &dir.path().join("ca"), boot);
         let forge = Authority::root("forge");
         let mut world = Self { dir, keeper_tpm: Some(keeper_tpm), keeper: None, host: None, forge };
         world.make_keys();
@@ -50,6 +55,17 @@ impl World {
         let mut start = Command::new(binary("vaultctl"));
         start.args(["--host", &world.url(), "init", "start", "--anti-rollback", "counter", "--policy"]);
         run_ok(start.arg(world.path("policy.toml")).arg("--out").arg(world.path("vault")));
+        world
+    }
+
+    /// A vault of which somebody put `keeper`, `host` and `vault/vault.json` into this directory: its keeper opens it on
+    /// this TPM.
+    pub fn reopen(dir: TempDir, keeper_tpm: Swtpm) -> Self {
+        let forge = Authority::root("forge");
+        let mut world = Self { dir, keeper_tpm: Some(keeper_tpm), keeper: None, host: None, forge };
+        world.start_keeper();
+        world.start_host();
+        world.keeper.as_mut().expect("it was started").wait_for("the vault is open");
         world
     }
 
@@ -75,10 +91,10 @@ impl World {
         format!("unix:{}", self.path("host.sock").display())
     }
 
-    /// `vaultctl --vault FILE`.
+    /// `vaultctl --vault FILE --host URL`: the vault file may name a host of another place.
     pub fn vaultctl(&self) -> Command {
         let mut command = Command::new(binary("vaultctl"));
-        command.arg("--vault").arg(self.vault());
+        command.arg("--vault").arg(self.vault()).args(["--host", &self.url()]);
         command
     }
 

@@ -1,7 +1,7 @@
 //! Attacks on the keeper through its own protocol: each changes one thing in a good exchange, and names the refusal.
 
 use attestation::{Sha256Digest, lease_id};
-use ledger::lease::{end_message, renew_message};
+use ledger::lease::end_message;
 use vault_proto::v1;
 use vault_tests::forge::authority::Authority;
 use vault_tests::{Guest, World};
@@ -152,7 +152,7 @@ async fn leases(world: &World) {
     let refused = guest.end(forged).await.expect_err("not its lease key");
     assert_eq!(guest.code_of(refused).await, "lease-signature");
 
-    let renewal = renew(&mut guest, &grant, id, |_, _| {}).await;
+    let renewal = guest.renewal(&grant, id).await;
     let renewed = guest.renew(renewal).await.expect("a longer lease");
     assert!(renewed.lease.is_some());
     // Whatever comes into the log next brings the renewal with it: a keeper that is killed then has not forgotten it.
@@ -160,18 +160,19 @@ async fn leases(world: &World) {
     let log = vault_tests::run_ok(world.vaultctl().args(["log", "show"]));
     assert!(log.contains(&format!("1 lease renewed: {id}")), "{log}");
 
-    type Change = fn(&mut v1::RenewLeaseRequest, &Guest);
+    type Change = fn(&mut v1::RenewLeaseRequest);
     let cases: [(&str, Change); 3] = [
-        ("lease-signature", |request, _| request.lease_signature = vec![0; 64]),
-        ("lease-mismatch", |request, _| request.lease_id = vec![1; 32]),
-        ("lease-statement-signature", |request, _| {
+        ("lease-signature", |request| request.lease_signature = vec![0; 64]),
+        ("lease-mismatch", |request| request.lease_id = vec![1; 32]),
+        ("lease-statement-signature", |request| {
             if let Some(lease) = &mut request.lease {
                 lease.signature[0] ^= 1;
             }
         }),
     ];
     for (code, change) in cases {
-        let request = renew(&mut guest, &grant, id, change).await;
+        let mut request = guest.renewal(&grant, id).await;
+        change(&mut request);
         let refused = guest.renew(request).await.expect_err(code);
         assert_eq!(guest.code_of(refused).await, code);
     }
@@ -181,41 +182,4 @@ async fn leases(world: &World) {
     guest.end(ended.clone()).await.expect("its own lease");
     let refused = guest.end(ended).await.expect_err("it ended");
     assert_eq!(guest.code_of(refused).await, "lease-unknown");
-}
-
-/// A renewal of `id`, changed.
-async fn renew(
-    guest: &mut Guest,
-    grant: &v1::ReleaseKeysResponse,
-    id: Sha256Digest,
-    change: fn(&mut v1::RenewLeaseRequest, &Guest),
-) -> v1::RenewLeaseRequest {
-    let mut ask = guest.ask();
-    ask.action = v1::Action::Renew.into();
-    ask.units = None;
-    ask.lease_id = id.as_bytes().to_vec();
-    let challenge = guest.challenge(ask).await.expect("a challenge");
-    let binding = attestation::RenewChallenge {
-        rule: "demo".to_owned(),
-        session: challenge.session,
-        nonce: challenge.nonce,
-        vault: challenge.vault_id,
-        policy: challenge.policy,
-        lease: id,
-        lease_key: guest.lease_key(),
-        ak_name: guest.ak_name(),
-        secret: attestation::ActivationSecret::from_bytes(guest.secret(&challenge)),
-    }
-    .bind();
-    let evidence = guest.redemption_over(&challenge, &binding.tpm_extra_data()).evidence;
-    let signature = guest.lease.sign(&renew_message(&challenge.session, &id, binding.digest()));
-    let mut request = v1::RenewLeaseRequest {
-        session: challenge.session.to_vec(),
-        lease_id: id.as_bytes().to_vec(),
-        evidence: Some(evidence.into()),
-        lease: grant.lease.clone(),
-        lease_signature: signature.as_ref().to_vec(),
-    };
-    change(&mut request, guest);
-    request
 }
