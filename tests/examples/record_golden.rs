@@ -13,7 +13,7 @@ use vault_proto::v1;
 use vault_tests::golden::{
     self, CHECKPOINT, EXPECTED, Expected, FIRMWARE, GUEST_IMAGE, KEEPER_IMAGE, TPM_STATE, VAULT,
 };
-use vault_tests::world::{APPROVERS, pcrs_line};
+use vault_tests::world::{APPROVERS, guest_rule};
 use vault_tests::{Guest, Running, Swtpm, World, run_ok};
 
 /// Where the recorded vault file says that its host is: nowhere, whoever opens it says where.
@@ -68,12 +68,7 @@ fn ceremony(out: &Path) -> (World, Swtpm) {
     let world = World::before_ceremony_on(&golden::boot(out, KEEPER_IMAGE), |world, policy| {
         let boot = golden::boot(out, GUEST_IMAGE);
         let tpm = Swtpm::booted(&world.path("tpm-guest"), &world.path("ca"), &boot);
-        policy.push_str(&format!(
-            "[release.{}]\nmodels = [\"demo\"]\ngroups = \"any\"\nrequire = [\"tpm\"]\n{}\neks = \"any\"\n\
-             lease = \"60s\"\non_lease_end = \"end\"\nmax_leases = 8\nverify_units = true\n",
-            golden::GUEST_RULE,
-            pcrs_line(&tpm.tcti)
-        ));
+        policy.push_str(&guest_rule(&tpm));
         guest = Some(tpm);
     });
     world.sign_genesis();

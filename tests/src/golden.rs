@@ -24,8 +24,6 @@ pub const VAULT: &str = "vault.json";
 pub const CHECKPOINT: &str = "checkpoint";
 /// What must be found again: see [`Expected`].
 pub const EXPECTED: &str = "expected.json";
-/// The release rule of the recorded guest.
-pub const GUEST_RULE: &str = "guest";
 /// State files of a software TPM below `tpm-keeper` and `tpm-guest`.
 pub const TPM_STATE: &str = "tpm2-00.permall";
 
@@ -123,7 +121,7 @@ pub fn boot(recorded: &Path, image: &str) -> Boot {
 /// `vault-enclave load demo@VERSION` by a guest with this TPM.
 pub fn load(world: &World, guest: &Swtpm, version: &str, into: &Path) -> Command {
     let mut load = world.enclave("load");
-    load.args([&format!("demo@{version}"), "--rule", GUEST_RULE, "--tpm", &guest.tcti, "--host", &world.url()]);
+    load.args([&format!("demo@{version}"), "--rule", "guest", "--tpm", &guest.tcti, "--host", &world.url()]);
     load.arg("--vault").arg(world.vault()).arg("--into").arg(into);
     load
 }

@@ -6,7 +6,10 @@
 
 pub mod golden;
 pub mod guest;
+pub mod memory;
 pub mod process;
+pub mod publisher;
+pub mod relay;
 pub mod world;
 
 #[allow(missing_docs, clippy::new_without_default, reason = "the forge of the attestation tests, included as it is")]

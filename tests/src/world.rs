@@ -35,6 +35,18 @@ impl World {
         world
     }
 
+    /// As [`World::open`], with a software TPM of a guest and a rule `guest` for it.
+    pub fn open_with_guest() -> (Self, Swtpm) {
+        let mut guest = None;
+        let world = Self::before_ceremony(|world, policy| {
+            let tpm = Swtpm::start(&world.path("tpm-guest"), &world.path("ca"), &binary("vault-host"));
+            policy.push_str(&guest_rule(&tpm));
+            guest = Some(tpm);
+        });
+        world.sign_genesis();
+        (world, guest.expect("the closure ran"))
+    }
+
     /// As [`World::open`], before anybody signed; `edit` may change the policy's text.
     pub fn before_ceremony(edit: impl FnOnce(&Self, &mut String)) -> Self {
         Self::before_ceremony_on(&Boot { firmware: None, image: binary("vault-enclave") }, edit)
@@ -228,6 +240,15 @@ fn guest_pcrs() -> String {
     let lines: Vec<String> =
         PCRS.iter().map(|index| format!("{index} = [\"{}\"]", hex::encode(guest_pcr(*index)))).collect();
     lines.join(", ")
+}
+
+/// A release rule `guest` for the machine of this TPM.
+pub fn guest_rule(tpm: &Swtpm) -> String {
+    format!(
+        "[release.guest]\nmodels = [\"demo\"]\ngroups = \"any\"\nrequire = [\"tpm\"]\n{}\neks = \"any\"\n\
+         lease = \"60s\"\non_lease_end = \"end\"\nmax_leases = 8\nverify_units = true\n",
+        pcrs_line(&tpm.tcti)
+    )
 }
 
 /// The `pcrs = {…}` line for a policy, as `vault-enclave evidence` prints it.

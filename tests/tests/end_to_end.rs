@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use vault_tests::world::{APPROVERS, pcrs_line};
-use vault_tests::{Running, Swtpm, World, binary, run, run_ok};
+use vault_tests::world::APPROVERS;
+use vault_tests::{Running, Swtpm, World, run, run_ok};
 
 /// A world, and a guest's TPM that a rule of its own names.
 struct Scene {
@@ -15,18 +15,8 @@ struct Scene {
 
 impl Scene {
     fn open() -> Self {
-        let mut guest = None;
-        let world = World::before_ceremony(|world, policy| {
-            let tpm = Swtpm::start(&world.path("tpm-guest"), &world.path("ca"), &binary("vault-host"));
-            let pcrs = pcrs_line(&tpm.tcti);
-            policy.push_str(&format!(
-                "[release.guest]\nmodels = [\"demo\"]\ngroups = \"any\"\nrequire = [\"tpm\"]\n{pcrs}\neks = \"any\"\n\
-                 lease = \"60s\"\non_lease_end = \"end\"\nmax_leases = 2\nverify_units = true\n"
-            ));
-            guest = Some(tpm);
-        });
-        world.sign_genesis();
-        Self { world, guest: guest.expect("the closure ran") }
+        let (world, guest) = World::open_with_guest();
+        Self { world, guest }
     }
 
     /// `vault-enclave load demo@1` into a place of this name.

@@ -1,0 +1,81 @@
+//! A relay in front of a socket, which a test can hold still or count by.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From whoever connected.
+    Up,
+    /// Back to it.
+    Down,
+}
+
+/// Is told of every run of bytes before it goes on; it may wait, and where it says false the connection ends.
+pub type Gate = Arc<dyn Fn(Way, &[u8]) -> bool + Send + Sync>;
+
+/// Relays what connects to `listen` to the unix socket `to`, until this process ends.
+pub fn unix(listen: &Path, to: &Path, gate: Gate) {
+    let listener = UnixListener::bind(listen).expect("the socket is free");
+    let to = to.to_owned();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(client) = client else { return };
+            // Nobody listens: what connected is told so by the end of its connection.
+            let Ok(server) = UnixStream::connect(&to) else { continue };
+            pump(client.try_clone().expect("a socket"), server.try_clone().expect("a socket"), Way::Up, &gate);
+            pump(server, client, Way::Down, &gate);
+        }
+    });
+}
+
+/// As [`unix`], for TCP.
+pub fn tcp(listener: TcpListener, to: SocketAddr, gate: Gate) {
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(client) = client else { return };
+            let Ok(server) = TcpStream::connect(to) else { continue };
+            for socket in [&client, &server] {
+                socket.set_nodelay(true).expect("a TCP socket");
+            }
+            pump(client.try_clone().expect("a socket"), server.try_clone().expect("a socket"), Way::Up, &gate);
+            pump(server, client, Way::Down, &gate);
+        }
+    });
+}
+
+/// One direction, until either side ends; then both do.
+fn pump<S: Socket>(mut from: S, mut to: S, way: Way, gate: &Gate) {
+    let gate = Arc::clone(gate);
+    thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(bytes @ 1..) = from.read(&mut buffer) {
+            if !gate(way, &buffer[..bytes]) || to.write_all(&buffer[..bytes]).is_err() {
+                break;
+            }
+        }
+        from.close();
+        to.close();
+    });
+}
+
+trait Socket: Read + Write + Send + 'static {
+    fn close(&self);
+}
+
+impl Socket for UnixStream {
+    fn close(&self) {
+        let _ = self.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+impl Socket for TcpStream {
+    fn close(&self) {
+        let _ = self.shutdown(std::net::Shutdown::Both);
+    }
+}
