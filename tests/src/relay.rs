@@ -1,11 +1,14 @@
 //! A relay in front of a socket, which a test can hold still or count by.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
+
+const SERVER_WITHIN: Duration = Duration::from_secs(20);
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +29,7 @@ pub fn unix(listen: &Path, to: &Path, gate: Gate) {
     thread::spawn(move || {
         for client in listener.incoming() {
             let Ok(client) = client else { return };
-            // Nobody listens: what connected is told so by the end of its connection.
-            let Ok(server) = UnixStream::connect(&to) else { continue };
+            let Some(server) = connect(|| UnixStream::connect(&to)) else { continue };
             pump(client.try_clone().expect("a socket"), server.try_clone().expect("a socket"), Way::Up, &gate);
             pump(server, client, Way::Down, &gate);
         }
@@ -39,7 +41,7 @@ pub fn tcp(listener: TcpListener, to: SocketAddr, gate: Gate) {
     thread::spawn(move || {
         for client in listener.incoming() {
             let Ok(client) = client else { return };
-            let Ok(server) = TcpStream::connect(to) else { continue };
+            let Some(server) = connect(|| TcpStream::connect(to)) else { continue };
             for socket in [&client, &server] {
                 socket.set_nodelay(true).expect("a TCP socket");
             }
@@ -47,6 +49,18 @@ pub fn tcp(listener: TcpListener, to: SocketAddr, gate: Gate) {
             pump(server, client, Way::Down, &gate);
         }
     });
+}
+
+/// Waits for a server that is being started; where none comes, what connected is told so by the end of its connection.
+fn connect<S>(try_once: impl Fn() -> io::Result<S>) -> Option<S> {
+    let start = Instant::now();
+    loop {
+        match try_once() {
+            Ok(server) => return Some(server),
+            Err(_) if start.elapsed() > SERVER_WITHIN => return None,
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
 }
 
 /// One direction, until either side ends; then both do.

@@ -23,6 +23,10 @@ pub struct World {
     pub keeper: Option<Running>,
     /// The host; `None` while it is stopped.
     pub host: Option<Running>,
+    /// How the keeper reaches its TPM, where something stands between.
+    pub keeper_tcti: Option<String>,
+    /// Where the host dials the keeper, where something stands between.
+    pub keeper_link: Option<PathBuf>,
     /// The authority of forged TPMs; the policy anchors it as `emulated`.
     pub forge: Authority,
 }
@@ -56,8 +60,7 @@ impl World {
     pub fn before_ceremony_on(boot: &Boot, edit: impl FnOnce(&Self, &mut String)) -> Self {
         let dir = tempfile::Builder::new().prefix("weightvault-").tempdir().expect("a temporary directory");
         let keeper_tpm = Swtpm::booted(&dir.path().join("tpm"), &dir.path().join("ca"), boot);
-        let forge = Authority::root("forge");
-        let mut world = Self { dir, keeper_tpm: Some(keeper_tpm), keeper: None, host: None, forge };
+        let mut world = Self::on(dir, keeper_tpm);
         world.make_keys();
         let mut policy = world.policy_text();
         edit(&world, &mut policy);
@@ -73,8 +76,7 @@ impl World {
     /// A vault of which somebody put `keeper`, `host` and `vault/vault.json` into this directory: its keeper opens it on
     /// this TPM.
     pub fn reopen(dir: TempDir, keeper_tpm: Swtpm) -> Self {
-        let forge = Authority::root("forge");
-        let mut world = Self { dir, keeper_tpm: Some(keeper_tpm), keeper: None, host: None, forge };
+        let mut world = Self::on(dir, keeper_tpm);
         world.start_keeper();
         world.start_host();
         world.keeper.as_mut().expect("it was started").wait_for("the vault is open");
@@ -138,7 +140,8 @@ impl World {
         let tpm = self.keeper_tpm.as_ref().expect("the keeper's machine is on");
         let _ = fs::remove_file(self.path("keeper.log"));
         let mut command = self.enclave("keeper");
-        command.arg("--dir").arg(self.path("keeper")).args(["--tpm", &tpm.tcti, "--listen"]);
+        let tcti = self.keeper_tcti.as_ref().unwrap_or(&tpm.tcti);
+        command.arg("--dir").arg(self.path("keeper")).args(["--tpm", tcti, "--listen"]);
         command.arg(format!("unix:{}", self.path("keeper.sock").display()));
         Running::start(&mut command, &self.path("keeper.log"))
     }
@@ -148,7 +151,7 @@ impl World {
         let config = format!(
             "data_dir = \"{}\"\nkeeper = \"unix:{}\"\nunix = \"{}\"\n",
             self.path("host").display(),
-            self.path("keeper.sock").display(),
+            self.keeper_link.clone().unwrap_or_else(|| self.path("keeper.sock")).display(),
             self.path("host.sock").display()
         );
         fs::write(self.path("host.toml"), config).expect("the configuration can be written");
@@ -187,6 +190,11 @@ impl World {
         for name in names {
             run_ok(self.vaultctl().args(["approve", "--latest", "--yes", "--key"]).arg(self.path(name)));
         }
+    }
+
+    fn on(dir: TempDir, keeper_tpm: Swtpm) -> Self {
+        let (keeper_tpm, forge) = (Some(keeper_tpm), Authority::root("forge"));
+        Self { dir, keeper_tpm, keeper: None, host: None, keeper_tcti: None, keeper_link: None, forge }
     }
 
     fn make_keys(&self) {
