@@ -196,10 +196,7 @@ impl Anchor {
     /// must make counted commits of its own before it serves.
     fn count(&self, counter: &Counter, from: u64) -> Result<(), AnchorError> {
         let found = self.tpm.increment_counter(counter, Arc::clone(&self.auth), self.run, from).wait()?;
-        match found == from + 1 {
-            true => Ok(()),
-            false => Err(AnchorError::Miscounted { expected: from + 1, found }),
-        }
+        counted_once(from, found)
     }
 
     fn expect_tpm(&self, srk_name: TpmName) -> Result<(), AnchorError> {
@@ -239,6 +236,14 @@ enum Fit {
     Whole,
     /// The last commit was cut short between head and counter.
     Cut,
+}
+
+/// Whether the TPM counted once, no more and no less.
+fn counted_once(from: u64, found: u64) -> Result<(), AnchorError> {
+    match from.checked_add(1) == Some(found) {
+        true => Ok(()),
+        false => Err(AnchorError::Miscounted { expected: from.saturating_add(1), found }),
+    }
 }
 
 fn run_id() -> Result<RunId, AnchorError> {
@@ -387,3 +392,6 @@ impl From<OpenError> for AnchorError {
         Self::Seal(error)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -353,6 +353,44 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
+    #[test]
+    fn memory_that_the_kernel_will_not_lock_holds_no_key() {
+        // In a process of its own, which gives up the right to lock: it cannot be undone.
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let status = child.args(["--exact", "region::tests::unlockable", "--ignored"]).status().unwrap();
+        assert!(status.success());
+    }
+
+    #[test]
+    #[ignore = "run by the test above"]
+    fn unlockable() {
+        use rustix::thread::{CapabilitySet, CapabilitySets};
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        let nothing = Rlimit { current: Some(0), maximum: Some(0) };
+        rustix::process::setrlimit(Resource::Memlock, nothing).unwrap();
+        let refused = Region::new(1).err().unwrap();
+        assert!(matches!(refused, RegionError::Lock { .. }), "{refused}");
+        assert_eq!(refused.code(), "memory-lock");
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let refused = FileMapping::new(&file, 4096, false).unwrap().lock().unwrap_err();
+        assert_eq!(refused.code(), "memory-lock");
+        assert!(refused.to_string().contains("ulimit -l"), "{refused}");
+    }
+
+    /// A kernel that knows these two calls refuses them to nobody; one that is too old for them does.
+    #[test]
+    fn what_an_old_kernel_cannot_do_has_a_code_and_words_of_its_own() {
+        let advise = RegionError::Advise(Errno::INVAL);
+        assert_eq!(advise.code(), "memory-advise");
+        assert!(advise.to_string().contains("core dumps"), "{advise}");
+        let harden = RegionError::Harden(Errno::INVAL);
+        assert_eq!(harden.code(), "process-harden");
+        assert!(harden.to_string().contains("debuggers"), "{harden}");
+    }
+
     /// The flags of the mapping that holds `address`: proc(5), smaps, VmFlags.
     fn vm_flags(address: usize) -> Vec<String> {
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();

@@ -28,6 +28,16 @@ fn refusal(fill: impl FnOnce(&Path)) -> SourceError {
 }
 
 #[test]
+fn more_files_than_a_model_may_have_are_refused() {
+    let empty = |root: &Path, count: usize| (0..count).for_each(|n| fs::write(root.join(n.to_string()), b"").unwrap());
+    // Beside config.json.
+    assert_eq!(refusal(|root| empty(root, ledger::manifest::UNITS_MAX)), SourceError::TooManyFiles);
+    let directory = tempfile::tempdir().unwrap();
+    empty(directory.path(), ledger::manifest::UNITS_MAX);
+    SourceModel::scan(directory.path(), &ledger::safetensors::layer_group).map(drop).unwrap();
+}
+
+#[test]
 fn a_sealed_directory_has_exactly_the_signed_files_and_their_digests() {
     let world = World::new();
     write_model(&world.path("source"));

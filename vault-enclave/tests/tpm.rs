@@ -326,6 +326,9 @@ fn a_tpm_without_certificate_or_with_a_password_says_so() {
     let dir = tempdir().unwrap();
     let soft = SoftTpm::start(dir.path());
     let tpm = soft.connect();
+    tpm.ek_certificates().wait().unwrap();
+    raw::overwrite(soft.port(), raw::EK_CERTIFICATE, &[0xff; 4]);
+    assert_eq!(tpm.ek_certificates().wait(), Err(TpmError::EkCertificateMalformed));
     raw::undefine(soft.port(), raw::PLATFORM, raw::EK_CERTIFICATE);
     assert_eq!(tpm.ek_certificates().wait(), Err(TpmError::EkCertificateMissing));
     raw::change_auth(soft.port(), raw::ENDORSEMENT, b"password");
@@ -333,6 +336,18 @@ fn a_tpm_without_certificate_or_with_a_password_says_so() {
     raw::change_auth(soft.port(), raw::OWNER, b"password");
     thread::sleep(Duration::from_millis(400)); // the SRK is unloaded
     assert_eq!(tpm.srk_name().wait(), Err(TpmError::HierarchyAuth));
+    nothing_stays_open(&soft);
+}
+
+#[test]
+fn a_tpm_that_is_full_of_counters_says_so() {
+    let dir = tempdir().unwrap();
+    let soft = SoftTpm::start(dir.path());
+    let tpm = soft.connect();
+    let auth = auth();
+    // Each takes two of the 64 indices, and a TPM may have room for fewer.
+    let refused = (0..33).find_map(|_| tpm.define_counter(Arc::clone(&auth), [1; 32]).wait().err());
+    assert_eq!(refused, Some(TpmError::CounterSpace));
     nothing_stays_open(&soft);
 }
 

@@ -351,6 +351,16 @@ fn a_copy_cannot_keep_up_with_a_keeper_that_serves() {
 }
 
 #[test]
+fn a_head_beside_another_tpm_is_refused() {
+    let (machine, other) = (Machine::with_commits(1), Machine::new());
+    let dir = Arc::new(KeeperDir::open(&machine.keeper()).unwrap());
+    let root = root::open(&dir, &machine.soft.connect()).unwrap().root;
+    let refused = Anchor::open(Arc::clone(&dir), other.soft.connect(), &root).err().unwrap();
+    assert!(matches!(refused, AnchorError::OtherTpm), "{refused}");
+    assert_eq!(Anchor::open(dir, machine.soft.connect(), &root).unwrap().size(), 1);
+}
+
+#[test]
 fn a_tpm_that_was_itself_set_back_is_noticed_unless_by_one() {
     let machine = Machine::with_commits(1);
     let Machine { dir, soft } = machine;

@@ -17,6 +17,14 @@ pub(crate) fn undefine(port: u16, hierarchy: u32, index: u32) {
     transmit(port, 0x8002, 0x0122, &body).unwrap();
 }
 
+/// TPM2_NV_Write at the index's start, with the platform's empty password.
+pub(crate) fn overwrite(port: u16, index: u32, bytes: &[u8]) {
+    let length = u16::try_from(bytes.len()).unwrap();
+    let handles = [PLATFORM.to_be_bytes(), index.to_be_bytes()].concat();
+    let body = [&handles, PASSWORD, &length.to_be_bytes(), bytes, &[0, 0]].concat();
+    transmit(port, 0x8002, 0x0137, &body).unwrap();
+}
+
 /// TPM2_DictionaryAttackParameters with no tries allowed: lockout at once.
 pub(crate) fn lock_out(port: u16) {
     let parameters = [0_u32.to_be_bytes(), 1000_u32.to_be_bytes(), 1000_u32.to_be_bytes()].concat();
