@@ -1,9 +1,10 @@
-//! `cargo xtask bench`: what a seal, an upload and an attested load cost beside `cp`, in one run on one machine.
+//! `cargo xtask bench`: what a seal, an upload and an attested load cost beside `cp`, in one run on one machine; and what a
+//! release costs a keeper.
 
 use super::scenario::{Findings, World};
 use super::{DemoModel, Details};
-use crate::{Result, model, setup, shell, test};
-use serde_json::json;
+use crate::{Result, model, setup, shell};
+use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -48,7 +49,9 @@ impl Rate {
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let (size, runs) = if args.quick { (32 << 20, 1) } else { (args.size, args.runs.max(1)) };
     setup::system_packages(false)?;
-    test::build()?;
+    build()?;
+    let releases = if args.quick { RELEASES_QUICK } else { RELEASES };
+    let release = release_cost(releases)?;
     let dir = shell::target_dir().join("bench-model");
     model::make(size, &dir)?;
     let bytes: u64 = fs::read_dir(&dir)?.map(|file| Ok(file?.metadata()?.len())).sum::<std::io::Result<u64>>()?;
@@ -74,11 +77,31 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         ("cp into the same tmpfs", Rate::of(copies)?),
     ];
     world.end()?;
-    print(args, bytes, runs, &rows);
+    print(args, bytes, runs, &rows, &release);
     Ok(())
 }
 
-fn print(args: &BenchArgs, bytes: u64, runs: usize, rows: &[(&str, Rate); 4]) {
+const RELEASES: u32 = 200;
+const RELEASES_QUICK: u32 = 5;
+/// What a release may cost a keeper, apart from the thread that talks to the TPM.
+const RELEASE_CPU_MS_MAX: f64 = 3.0;
+
+/// In the profile of this program, which runs what lies beside it.
+fn build() -> Result<()> {
+    if cfg!(debug_assertions) {
+        return shell::run(shell::cargo().args(["build", "--workspace", "--bins", "--lib", "--tests", "--examples"]));
+    }
+    shell::run(shell::cargo().args(["build", "--release", "--workspace", "--bins", "--examples"]))
+}
+
+/// Releases by a real keeper on a software TPM to guests one after the other; what the keeper's threads spent, as JSON.
+fn release_cost(releases: u32) -> Result<Value> {
+    let program = super::binary("examples").join("release_cost");
+    let said = shell::output(Command::new(program).arg(releases.to_string()))?;
+    Ok(serde_json::from_str(&said)?)
+}
+
+fn print(args: &BenchArgs, bytes: u64, runs: usize, rows: &[(&str, Rate); 4], release: &Value) {
     let [(_, seal), _, (_, load), (_, copy)] = rows;
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
     let ratios = json!({ "load_grpc_vs_cp": load.median / copy.median, "seal_vs_cp": seal.median / copy.median });
@@ -87,7 +110,10 @@ fn print(args: &BenchArgs, bytes: u64, runs: usize, rows: &[(&str, Rate); 4]) {
             .iter()
             .map(|(what, rate)| json!({ "what": what, "gb_s": rate.median, "least": rate.least, "most": rate.most }))
             .collect();
-        println!("{}", json!({ "bytes": bytes, "runs": runs, "profile": profile, "rows": rows, "ratios": ratios }));
+        let report = json!({
+            "bytes": bytes, "runs": runs, "profile": profile, "rows": rows, "ratios": ratios, "release": release,
+        });
+        println!("{report}");
         return;
     }
     println!(
@@ -98,6 +124,12 @@ fn print(args: &BenchArgs, bytes: u64, runs: usize, rows: &[(&str, Rate); 4]) {
         println!("{what:<28} {:>8.2}  {:>8.2} {:>8.2}", rate.median, rate.least, rate.most);
     }
     println!("ratios: {ratios}");
+    let [cpu, tpm] = ["keeper_cpu_ms", "tpm_thread_cpu_ms"].map(|field| release[field].as_f64().unwrap_or(f64::NAN));
+    println!(
+        "a release costs the keeper {cpu:.2} ms of CPU (at most {RELEASE_CPU_MS_MAX} in a release build), and {tpm:.2} ms on its TPM \
+         thread; mean of {}",
+        release["releases"]
+    );
 }
 
 /// The number before `GB/s` on the line that begins so.
