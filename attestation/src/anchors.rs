@@ -1,4 +1,4 @@
-//! Whom the endorsement of a TPM may rest on.
+//! Whom the endorsement of a TPM, or of an SEV-SNP chip, may rest on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,8 +6,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::Certificate;
-use crate::encoding::UnixTime;
+use crate::encoding::{Sha256Digest, UnixTime};
 use crate::error::{AnchorError, DecodeError};
+use crate::snp::{self, AmdCertificate, SnpProduct};
 
 /// The most anchors that one [`TrustAnchors`] holds.
 pub const ANCHORS_MAX: usize = 64;
@@ -19,9 +20,9 @@ const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trust {
-    /// A software TPM: whoever runs it can take every key out of it.
+    /// A software TPM or a soft SEV-SNP platform: whoever runs it can take every key out of it.
     Emulated,
-    /// A TPM whose vendor vouches for it.
+    /// A TPM or a chip whose vendor vouches for it.
     Hardware,
 }
 
@@ -44,6 +45,55 @@ impl FromStr for Trust {
             _ => Err(DecodeError::Trust),
         }
     }
+}
+
+/// What an anchor may endorse. Its certificate says which, so that no name or switch beside it can say something else: a
+/// root whose common name is `ARK-` and a product line, as all of AMD's are, endorses SEV-SNP chips and never a TPM;
+/// every other one endorses TPMs and never a chip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AnchorKind {
+    /// TPMs, by their EK certificates.
+    Tpm,
+    /// AMD SEV-SNP chips, by their VCEK or VLEK.
+    Snp,
+}
+
+/// An ARK of AMD's that is compiled in.
+struct AmdRoot {
+    name: &'static str,
+    product: SnpProduct,
+    /// SHA-256 of the DER SubjectPublicKeyInfo.
+    key: Sha256Digest,
+}
+
+/// The ARKs that AMD's key service hands out under `https://kdsintf.amd.com/vcek/v1/PRODUCT/cert_chain`, each compared
+/// with the file `src/certs/snp/builtin/PRODUCT/ark.pem` of the crate `sev`, 8.0.0. The keys are pinned and not the
+/// certificates, which come with the evidence and are verified under them:
+/// `openssl x509 -in ark.pem -noout -pubkey | openssl pkey -pubin -outform der | sha256sum`.
+const AMD_ROOTS: [AmdRoot; 3] = [
+    AmdRoot {
+        name: "amd-milan",
+        product: SnpProduct::Milan,
+        key: pin("9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9"),
+    },
+    AmdRoot {
+        name: "amd-genoa",
+        product: SnpProduct::Genoa,
+        key: pin("429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831"),
+    },
+    AmdRoot {
+        name: "amd-turin",
+        product: SnpProduct::Turin,
+        key: pin("4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08"),
+    },
+];
+
+/// An SEV-SNP root in force.
+pub(crate) struct SnpRoot<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) trust: Trust,
+    /// The one product that a built-in root is for; one that a policy adds says its own by its name.
+    pub(crate) pinned_for: Option<SnpProduct>,
 }
 
 /// A certificate authority that is trusted for itself: a root, or an intermediate that is as far as trust goes.
@@ -76,21 +126,37 @@ impl Anchor {
 /// there are no test roots, only another value.
 #[derive(Clone, Debug)]
 pub struct TrustAnchors {
-    anchors: Vec<(Anchor, Certificate)>,
+    anchors: Vec<AddedAnchor>,
+}
+
+/// An anchor that was added, and its certificate as it was read.
+#[derive(Clone, Debug)]
+struct AddedAnchor {
+    anchor: Anchor,
+    certificate: Certificate,
+    /// Where it is an SEV-SNP root.
+    snp: Option<AmdCertificate>,
 }
 
 impl TrustAnchors {
-    /// The hardware vendors whose roots are compiled in. **This version has none**: a TPM's vendor is trusted once a
-    /// policy names its root under `[[anchors]]`.
+    /// The hardware vendors whose roots are compiled in: AMD's for SEV-SNP, under the names `amd-milan`, `amd-genoa` and
+    /// `amd-turin`. **There are none for TPMs**: a TPM's vendor is trusted once a policy names its root under
+    /// `[[anchors]]`.
     #[must_use]
     pub const fn built_in() -> Self {
         Self { anchors: Vec::new() }
     }
 
-    /// Adds an anchor: an authority whose certificate may be used to endorse TPMs. When it is valid is checked where it
-    /// is used, since no time is known here.
+    /// The names of the anchors that are compiled in.
+    pub fn built_in_names() -> impl ExactSizeIterator<Item = &'static str> {
+        AMD_ROOTS.iter().map(|root| root.name)
+    }
+
+    /// Adds an anchor: an authority whose certificate may be used to endorse TPMs, or the root of an SEV-SNP platform
+    /// ([`AnchorKind`]). When it is valid is checked where it is used, since no time is known here.
     ///
-    /// Refuses a second anchor of the same name, or of the same key, which would leave open whose trust counts.
+    /// Refuses a second anchor of the same name, or of the same key, which would leave open whose trust counts; those
+    /// that are compiled in count too.
     pub fn with(mut self, anchor: Anchor) -> Result<Self, AnchorError> {
         if self.anchors.len() >= ANCHORS_MAX {
             return Err(AnchorError::TooMany);
@@ -101,29 +167,101 @@ impl TrustAnchors {
         let certificate = Certificate::parse(&anchor.certificate)
             .and_then(|certificate| certificate.check_authority(0).map(|()| certificate))
             .map_err(AnchorError::Certificate)?;
-        for (other, issuer) in &self.anchors {
-            if other.name == anchor.name {
+        let snp = read_snp_root(&anchor.certificate)?;
+        let key = Sha256Digest::of(certificate.public_key_info());
+        for (name, other) in self.names_and_keys() {
+            if name == anchor.name {
                 return Err(AnchorError::NameRepeated);
             }
-            if issuer.public_key_info() == certificate.public_key_info() {
+            if other == key {
                 return Err(AnchorError::KeyRepeated);
             }
         }
-        self.anchors.push((anchor, certificate));
+        self.anchors.push(AddedAnchor { anchor, certificate, snp });
         Ok(self)
     }
 
-    /// The anchors in the order in which they were added, each with the last second that its certificate is valid.
+    /// The anchors that were added, in the order in which they were, each with the last second that its certificate is
+    /// valid.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Anchor, UnixTime)> {
-        self.anchors.iter().map(|(anchor, certificate)| (anchor, certificate.not_after()))
+        self.anchors.iter().map(|added| (&added.anchor, added.certificate.not_after()))
     }
 
-    /// The anchors that have the name which `certificate` gives for its issuer. Whether they signed it is still open.
+    /// What the anchor of this name, built in or added, may endorse.
+    #[must_use]
+    pub fn kind_of(&self, name: &str) -> Option<AnchorKind> {
+        if Self::built_in_names().any(|built_in| built_in == name) {
+            return Some(AnchorKind::Snp);
+        }
+        let added = self.anchors.iter().find(|added| added.anchor.name == name)?;
+        Some(if added.snp.is_some() { AnchorKind::Snp } else { AnchorKind::Tpm })
+    }
+
+    /// The anchors of TPMs that have the name which `certificate` gives for its issuer. Whether they signed it is still
+    /// open.
     pub(crate) fn issuers_named_by(&self, certificate: &Certificate) -> impl Iterator<Item = (&Anchor, &Certificate)> {
         self.anchors
             .iter()
-            .filter(|(_, issuer)| certificate.names_issuer(issuer))
-            .map(|(anchor, issuer)| (anchor, issuer))
+            .filter(|added| added.snp.is_none() && certificate.names_issuer(&added.certificate))
+            .map(|added| (&added.anchor, &added.certificate))
+    }
+
+    /// The SEV-SNP root with this key, by SHA-256 of its SubjectPublicKeyInfo.
+    pub(crate) fn snp_root(&self, key: &Sha256Digest) -> Option<SnpRoot<'_>> {
+        let built_in = AMD_ROOTS.iter().find(|root| &root.key == key).map(|root| SnpRoot {
+            name: root.name,
+            trust: Trust::Hardware,
+            pinned_for: Some(root.product),
+        });
+        built_in.or_else(|| {
+            let is_it = |added: &&AddedAnchor| added.snp.as_ref().is_some_and(|root| &root.key_digest() == key);
+            let added = self.anchors.iter().find(is_it)?;
+            Some(SnpRoot { name: &added.anchor.name, trust: added.anchor.trust, pinned_for: None })
+        })
+    }
+
+    /// The certificates of the SEV-SNP roots that were added; of those that are compiled in only the keys are.
+    pub(crate) fn snp_certificates(&self) -> impl Iterator<Item = &AmdCertificate> {
+        self.anchors.iter().filter_map(|added| added.snp.as_ref())
+    }
+
+    fn names_and_keys(&self) -> impl Iterator<Item = (&str, Sha256Digest)> {
+        let added = self
+            .anchors
+            .iter()
+            .map(|added| (added.anchor.name.as_str(), Sha256Digest::of(added.certificate.public_key_info())));
+        AMD_ROOTS.iter().map(|root| (root.name, root.key)).chain(added)
+    }
+}
+
+/// An authority that is named like an ARK must be one; any other is for TPMs.
+fn read_snp_root(der: &[u8]) -> Result<Option<AmdCertificate>, AnchorError> {
+    let certificate = AmdCertificate::parse(der).map_err(AnchorError::Certificate)?;
+    if !certificate.common_name().is_some_and(|name| name.starts_with(snp::ROOT_PREFIX)) {
+        return Ok(None);
+    }
+    snp::check_root(&certificate).map_err(AnchorError::SnpRoot)?;
+    Ok(Some(certificate))
+}
+
+/// 64 hex digits, read when this is compiled.
+const fn pin(digits: &str) -> Sha256Digest {
+    let digits = digits.as_bytes();
+    assert!(digits.len() == 64, "a SHA-256 has 64 hex digits");
+    let mut bytes = [0; 32];
+    let mut at = 0;
+    while at < 32 {
+        bytes[at] = nibble(digits[2 * at]) << 4 | nibble(digits[2 * at + 1]);
+        at += 1;
+    }
+    Sha256Digest::from_bytes(bytes)
+}
+
+const fn nibble(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => panic!("not a lower-case hex digit"),
     }
 }
 
@@ -150,8 +288,18 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_built_in_anchors_yet() {
-        assert_eq!(TrustAnchors::built_in().iter().len(), 0);
+    fn built_in_anchors_are_the_roots_of_amd() {
+        let anchors = TrustAnchors::built_in();
+        assert_eq!(anchors.iter().len(), 0, "none was added");
+        assert_eq!(TrustAnchors::built_in_names().collect::<Vec<_>>(), ["amd-milan", "amd-genoa", "amd-turin"]);
+        for root in &AMD_ROOTS {
+            let found = anchors.snp_root(&root.key).unwrap();
+            assert_eq!((found.name, found.trust), (root.name, Trust::Hardware));
+            assert_eq!(found.pinned_for, Some(root.product));
+            assert_eq!(anchors.kind_of(root.name), Some(AnchorKind::Snp));
+        }
+        assert!(anchors.snp_root(&Sha256Digest::of(b"another")).is_none());
+        assert_eq!(anchors.kind_of("another"), None);
     }
 
     #[test]

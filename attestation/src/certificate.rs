@@ -159,15 +159,15 @@ impl Certificate {
 
 /// The parts of a certificate whose exact bytes count, so that none is hashed or compared after a re-encoding.
 #[derive(Clone, Debug)]
-struct RawCertificate {
-    tbs: Vec<u8>,
-    issuer: Vec<u8>,
-    subject: Vec<u8>,
-    public_key_info: Vec<u8>,
+pub(crate) struct RawCertificate {
+    pub(crate) tbs: Vec<u8>,
+    pub(crate) issuer: Vec<u8>,
+    pub(crate) subject: Vec<u8>,
+    pub(crate) public_key_info: Vec<u8>,
 }
 
 impl RawCertificate {
-    fn parse(der: &[u8]) -> der::Result<Self> {
+    pub(crate) fn parse(der: &[u8]) -> der::Result<Self> {
         let mut reader = SliceReader::new(der)?;
         let tbs = reader.sequence(|certificate| {
             let tbs = certificate.tlv_bytes()?;
@@ -193,7 +193,7 @@ impl RawCertificate {
     }
 }
 
-fn check_extensions(extensions: &[Extension]) -> Result<(), CertificateError> {
+pub(crate) fn check_extensions(extensions: &[Extension]) -> Result<(), CertificateError> {
     for (index, extension) in extensions.iter().enumerate() {
         let id = extension.extn_id;
         if extensions.iter().take(index).any(|earlier| earlier.extn_id == id) {
@@ -206,7 +206,7 @@ fn check_extensions(extensions: &[Extension]) -> Result<(), CertificateError> {
     Ok(())
 }
 
-fn read_extension<'a, T: Decode<'a>>(
+pub(crate) fn read_extension<'a, T: Decode<'a>>(
     extensions: &'a [Extension],
     id: ObjectIdentifier,
 ) -> Result<Option<T>, CertificateError> {

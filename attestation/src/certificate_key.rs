@@ -80,6 +80,15 @@ impl PublicKey {
         UnparsedPublicKey::new(algorithm, key).verify(message, signature).map_err(|_| SignatureInvalid)
     }
 
+    /// Whether it is an RSA-4096 key with exponent 65537.
+    pub(crate) fn is_rsa_4096(&self) -> bool {
+        let Self::Rsa(der) = self else { return false };
+        read_rsa_public_key(der).is_ok_and(|(modulus, exponent)| {
+            let modulus = modulus.as_bytes();
+            modulus.len() == 512 && modulus[0] & 0x80 != 0 && exponent.as_bytes() == [1, 0, 1]
+        })
+    }
+
     /// The modulus of an RSA-2048 key with exponent 65537, which is what the TCG's RSA EK template gives.
     pub(crate) fn rsa_2048_modulus(&self) -> Result<[u8; 256], CertificateError> {
         let unsupported = CertificateError::EkKeyUnsupported;

@@ -3,12 +3,15 @@
 //! The code goes into logs and refusals and never changes; the text is for people.
 
 mod certificate;
+mod snp;
+mod snp_text;
 mod verify;
 
 use std::error::Error;
 use std::fmt;
 
 pub use certificate::{AnchorError, CertificateError};
+pub use snp::{SnpCertificate, SnpError};
 pub use verify::VerifyError;
 
 /// Bytes or text that are not what they must be.
@@ -46,6 +49,8 @@ pub enum DecodeError {
         /// What it says.
         found: usize,
     },
+    /// A product is none of AMD's that are known here.
+    SnpProduct,
     /// There is something behind the end.
     TrailingBytes,
     /// The bytes end before the structure does.
@@ -80,6 +85,7 @@ impl DecodeError {
             Self::PcrRepeated { .. } => "pcr-repeated",
             Self::PcrSelectionEmpty => "pcr-selection-empty",
             Self::PointCompressed => "point-compressed",
+            Self::SnpProduct => "snp-product-unknown",
             Self::TooLong { .. } => "too-long",
             Self::TrailingBytes => "trailing-bytes",
             Self::Truncated => "truncated",
@@ -104,6 +110,7 @@ impl fmt::Display for DecodeError {
             Self::PcrRepeated { index } => write!(f, "PCR {index} is listed twice"),
             Self::PcrSelectionEmpty => f.write_str("no PCR is selected"),
             Self::PointCompressed => f.write_str("the point does not start with 04"),
+            Self::SnpProduct => f.write_str("a product is `Milan`, `Genoa` or `Turin`"),
             Self::TooLong { max, found } => write!(f, "{found} where at most {max} is allowed"),
             Self::TrailingBytes => f.write_str("there are bytes behind the end"),
             Self::Truncated => f.write_str("the bytes end too early"),

@@ -93,17 +93,26 @@ mod certificate_key;
 mod encoding;
 mod error;
 mod keys;
+mod snp;
 mod tpm;
 mod verify;
 
-pub use anchors::{ANCHORS_MAX, Anchor, Trust, TrustAnchors};
+pub use anchors::{ANCHORS_MAX, Anchor, AnchorKind, Trust, TrustAnchors};
 pub use binding::{
     Binding, Genesis, GenesisChallenge, Keeper, KeeperChallenge, Load, LoadChallenge, Renew, RenewChallenge,
     Transcript, lease_id,
 };
 pub use encoding::{Sha256Digest, UNITS_MAX, UnitSet, UnixTime, lv};
-pub use error::{AnchorError, CertificateError, CredentialError, DecodeError, SignatureInvalid, VerifyError};
+pub use error::{
+    AnchorError, CertificateError, CredentialError, DecodeError, SignatureInvalid, SnpCertificate, SnpError,
+    VerifyError,
+};
 pub use keys::{HPKE_PUBLIC_KEY_BYTES, HpkePublicKey, IdentityKey, LeaseKey, LogKey};
+pub use snp::{
+    CRL_BYTES_MAX, CRLS_MAX, CpuId, CrlRule, CrlStatus, EndorsedReport, FirmwareVersion, GuestPolicy, KeyInfo,
+    PlatformInfo, Report, SNP_REPORT_BYTES, SigningKey, SnpClaims, SnpEvidence, SnpProduct, TcbComponent, TcbVersion,
+    VerifiedChain,
+};
 pub use tpm::{
     ActivationSecret, AkName, AttestationKey, Credential, EndorsedEk, EndorsedTpm, PcrSelection, TpmIdentity, TpmQuote,
 };

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use super::SnpError;
+
 /// One certificate cannot be what its place in an EK chain needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificateError {
@@ -128,6 +130,8 @@ pub enum AnchorError {
     TooMany,
     /// The certificate is not one of an authority that may endorse TPMs.
     Certificate(CertificateError),
+    /// The certificate is named like the root of an SEV-SNP platform (`ARK-`), and cannot be one.
+    SnpRoot(SnpError),
 }
 
 impl AnchorError {
@@ -141,6 +145,7 @@ impl AnchorError {
             Self::KeyRepeated => "anchor-key-repeated",
             Self::TooMany => "anchors-too-many",
             Self::Certificate(error) => error.code(),
+            Self::SnpRoot(error) => error.code(),
         }
     }
 }
@@ -154,6 +159,7 @@ impl fmt::Display for AnchorError {
             Self::KeyRepeated => "another anchor has this key",
             Self::TooMany => "there are more than 64 anchors",
             Self::Certificate(error) => return write!(f, "the anchor's certificate: {error}"),
+            Self::SnpRoot(error) => return write!(f, "the anchor is named like an SEV-SNP root: {error}"),
         })
     }
 }

@@ -1,0 +1,21 @@
+//! AMD SEV-SNP: attestation reports, the certificates that endorse them, and the forms that clouds wrap them in.
+
+mod certificate;
+mod chain;
+mod claims;
+mod crl;
+mod evidence;
+mod extensions;
+mod fields;
+mod report;
+mod tcb;
+
+pub(crate) use certificate::AmdCertificate;
+pub use chain::VerifiedChain;
+pub(crate) use chain::{ROOT_PREFIX, check_root};
+pub use claims::SnpClaims;
+pub use crl::{CRL_BYTES_MAX, CRLS_MAX, CrlRule, CrlStatus};
+pub use evidence::{EndorsedReport, SnpEvidence};
+pub use fields::{CpuId, FirmwareVersion, GuestPolicy, KeyInfo, PlatformInfo, SigningKey};
+pub use report::{Report, SNP_REPORT_BYTES};
+pub use tcb::{SnpProduct, TcbComponent, TcbVersion};
