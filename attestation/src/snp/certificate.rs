@@ -1,9 +1,9 @@
 //! One certificate of AMD's: names, key, signature. What the chain makes of it is in `chain`.
 
-use der::{Decode, Tagged};
 use der::asn1::{Ia5StringRef, PrintableStringRef, Utf8StringRef};
 use der::oid::ObjectIdentifier;
 use der::oid::db::rfc4519;
+use der::{Decode, Tagged};
 use ring::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
 use x509_cert::certificate::Version;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};

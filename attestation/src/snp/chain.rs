@@ -50,8 +50,8 @@ impl VerifiedChain {
         now: UnixTime,
     ) -> Result<Self, SnpError> {
         let [leaf, intermediate] = read_required(&evidence.certificates)?;
-        let (root, anchor) = find_root(&evidence.certificates, &intermediate, anchors)?;
         let signing_key = kind_of_leaf(&leaf).ok_or(SnpError::CertificateName(SnpCertificate::Leaf))?;
+        let (root, anchor) = find_root(&evidence.certificates, &intermediate, anchors)?;
         let product = check_names(&root, &intermediate, signing_key, &anchor)?;
         check_signatures(&root, &intermediate, &leaf)?;
         let extensions = leaf.leaf_extensions()?;

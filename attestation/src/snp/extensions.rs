@@ -140,7 +140,7 @@ impl<'a> Extensions<'a> {
         let extension = "product";
         let value = self.get(PRODUCT_NAME).ok_or(SnpError::LeafExtensionMissing { extension })?;
         let malformed = SnpError::LeafExtensionMalformed { extension };
-        let name = Ia5StringRef::from_der(value).map_err(|_| malformed.clone())?;
+        let name = Ia5StringRef::from_der(value).map_err(|_| malformed)?;
         let line = name.as_str().split_once('-').map_or(name.as_str(), |(line, _stepping)| line);
         line.parse().map_err(|_| malformed)
     }
@@ -149,7 +149,7 @@ impl<'a> Extensions<'a> {
     fn csp_id(&self) -> Result<Option<String>, SnpError> {
         let Some(value) = self.get(CSP_ID) else { return Ok(None) };
         let malformed = SnpError::LeafExtensionMalformed { extension: "cloud" };
-        let name = Ia5StringRef::from_der(value).map_err(|_| malformed.clone())?.as_str();
+        let name = Ia5StringRef::from_der(value).map_err(|_| malformed)?.as_str();
         let printable = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
         if name.is_empty() || name.len() > CSP_ID_BYTES_MAX || !name.bytes().all(printable) {
             return Err(malformed);
