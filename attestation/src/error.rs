@@ -2,6 +2,7 @@
 //!
 //! The code goes into logs and refusals and never changes; the text is for people.
 
+mod azure;
 mod certificate;
 mod snp;
 mod snp_text;
@@ -10,6 +11,7 @@ mod verify;
 use std::error::Error;
 use std::fmt;
 
+pub use azure::{CertificateTableError, HclError};
 pub use certificate::{AnchorError, CertificateError};
 pub use snp::{SnpCertificate, SnpError};
 pub use verify::VerifyError;

@@ -104,14 +104,14 @@ pub use binding::{
 };
 pub use encoding::{Sha256Digest, UNITS_MAX, UnitSet, UnixTime, lv};
 pub use error::{
-    AnchorError, CertificateError, CredentialError, DecodeError, SignatureInvalid, SnpCertificate, SnpError,
-    VerifyError,
+    AnchorError, CertificateError, CertificateTableError, CredentialError, DecodeError, HclError, SignatureInvalid,
+    SnpCertificate, SnpError, VerifyError,
 };
 pub use keys::{HPKE_PUBLIC_KEY_BYTES, HpkePublicKey, IdentityKey, LeaseKey, LogKey};
 pub use snp::{
-    CRL_BYTES_MAX, CRLS_MAX, CpuId, CrlRule, CrlStatus, EndorsedReport, FirmwareVersion, GuestPolicy, KeyInfo,
-    PlatformInfo, Report, SNP_REPORT_BYTES, SigningKey, SnpClaims, SnpEvidence, SnpProduct, TcbComponent, TcbVersion,
-    VerifiedChain,
+    AzureQuote, CRL_BYTES_MAX, CRLS_MAX, CertificateTable, CpuId, CrlRule, CrlStatus, EndorsedReport, EndorsedVtpm,
+    FirmwareVersion, GuestPolicy, HclReport, KeyInfo, PlatformInfo, Report, SNP_REPORT_BYTES, SigningKey, SnpClaims,
+    SnpEvidence, SnpProduct, TableEntry, TcbComponent, TcbVersion, VerifiedChain, VtpmState,
 };
 pub use tpm::{
     ActivationSecret, AkName, AttestationKey, Credential, EndorsedEk, EndorsedTpm, PcrSelection, TpmIdentity, TpmQuote,

@@ -1,5 +1,6 @@
 //! AMD SEV-SNP: attestation reports, the certificates that endorse them, and the forms that clouds wrap them in.
 
+mod azure;
 mod certificate;
 mod chain;
 mod claims;
@@ -8,8 +9,10 @@ mod evidence;
 mod extensions;
 mod fields;
 mod report;
+mod table;
 mod tcb;
 
+pub use azure::{AzureQuote, EndorsedVtpm, HclReport, VtpmState};
 pub(crate) use certificate::AmdCertificate;
 pub use chain::VerifiedChain;
 pub(crate) use chain::{ROOT_PREFIX, check_root};
@@ -18,4 +21,5 @@ pub use crl::{CRL_BYTES_MAX, CRLS_MAX, CrlRule, CrlStatus};
 pub use evidence::{EndorsedReport, SnpEvidence};
 pub use fields::{CpuId, FirmwareVersion, GuestPolicy, KeyInfo, PlatformInfo, SigningKey};
 pub use report::{Report, SNP_REPORT_BYTES};
+pub use table::{CertificateTable, TableEntry};
 pub use tcb::{SnpProduct, TcbComponent, TcbVersion};

@@ -12,6 +12,7 @@ mod reader;
 pub use credential::{ActivationSecret, Credential};
 pub use endorsement::{EndorsedEk, EndorsedTpm};
 pub use pcrs::PcrSelection;
+pub(crate) use public::QuotingKey;
 pub use public::{AkName, AttestationKey};
 
 /// Who a TPM says it is: raw, from the wire.

@@ -1,8 +1,10 @@
 //! TPMS_ATTEST with a quote in it, and TPMT_SIGNATURE over it (TPM 2.0 Part 2).
 
 use super::alg;
-use super::public::AttestationKey;
+use super::pcrs::PcrSelection;
+use super::public::{AttestationKey, QuotingKey};
 use super::reader::Reader;
+use crate::encoding::Sha256Digest;
 use crate::error::{DecodeError, VerifyError};
 
 /// The most bytes of a TPMS_ATTEST; a quote of one bank with 32 bytes of extraData has 145.
@@ -38,6 +40,11 @@ pub(crate) struct QuoteInfo<'a> {
 
 /// Checks that the AK signed these very bytes. Nothing in them is read before that.
 pub(crate) fn verify_signature(ak: &AttestationKey, attest: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+    verify_signature_with(ak.key(), attest, signature)
+}
+
+/// The same for an AK that something else than its public area vouches for.
+pub(crate) fn verify_signature_with(key: &QuotingKey, attest: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
     if attest.len() > ATTEST_BYTES_MAX {
         let error = DecodeError::TooLong { max: ATTEST_BYTES_MAX, found: attest.len() };
         return Err(VerifyError::AttestMalformed(error));
@@ -45,7 +52,7 @@ pub(crate) fn verify_signature(ak: &AttestationKey, attest: &[u8], signature: &[
     let mut reader = Reader::new(signature);
     let scheme = reader.u16().map_err(VerifyError::SignatureMalformed)?;
     let hash = reader.u16().map_err(VerifyError::SignatureMalformed)?;
-    if scheme != ak.key().scheme() || hash != alg::SHA256 {
+    if scheme != key.scheme() || hash != alg::SHA256 {
         return Err(VerifyError::SignatureScheme { scheme, hash });
     }
     let signature = if scheme == alg::ECDSA {
@@ -54,7 +61,7 @@ pub(crate) fn verify_signature(ak: &AttestationKey, attest: &[u8], signature: &[
         read_rsa(&mut reader).map_err(VerifyError::SignatureMalformed)?
     };
     reader.finish().map_err(VerifyError::SignatureMalformed)?;
-    ak.key().verify(attest, &signature).map_err(|_| VerifyError::SignatureInvalid)
+    key.verify(attest, &signature).map_err(|_| VerifyError::SignatureInvalid)
 }
 
 /// Reads a TPMS_ATTEST that is a quote and nothing else.
@@ -72,6 +79,23 @@ pub(crate) fn read_quote(attest: &[u8]) -> Result<QuoteInfo<'_>, VerifyError> {
         return Err(VerifyError::AttestSigner);
     }
     read_quote_body(reader).map_err(VerifyError::AttestMalformed)
+}
+
+impl QuoteInfo<'_> {
+    /// The quote is over the one bank and the very PCRs that were asked for, and the values given are those.
+    pub(crate) fn check_pcrs(&self, expected: &PcrSelection, values: &[(u32, [u8; 32])]) -> Result<(), VerifyError> {
+        if self.pcr_selection != expected.tpml() {
+            return Err(VerifyError::PcrSelectionMismatch);
+        }
+        if !values.iter().map(|(index, _)| *index).eq(expected.iter()) {
+            return Err(VerifyError::PcrValuesMismatch);
+        }
+        let joined: Vec<u8> = values.iter().flat_map(|(_, value)| *value).collect();
+        if self.pcr_digest != Sha256Digest::of(&joined).as_bytes() {
+            return Err(VerifyError::PcrDigestMismatch);
+        }
+        Ok(())
+    }
 }
 
 fn read_quote_body(mut reader: Reader<'_>) -> Result<QuoteInfo<'_>, DecodeError> {

@@ -75,7 +75,7 @@ pub struct AttestationKey {
 }
 
 /// The key as its signatures are checked, which fixes scheme and hash.
-pub(super) enum QuotingKey {
+pub(crate) enum QuotingKey {
     /// An uncompressed point: ECDSA over P-256 with SHA-256.
     EcdsaP256([u8; 65]),
     /// A modulus; the exponent is 65537: RSASSA-PKCS1-v1_5 with SHA-256.
@@ -115,7 +115,7 @@ impl AttestationKey {
         &self.name
     }
 
-    pub(super) const fn key(&self) -> &QuotingKey {
+    pub(crate) const fn key(&self) -> &QuotingKey {
         &self.key
     }
 }

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "what a test unwraps is what it says")]
 
 mod accepted;
+mod arbitrary;
+mod azure;
 mod chains;
 mod refused;
 mod vectors;
