@@ -6,7 +6,11 @@
 
 mod accepted;
 mod arbitrary;
+mod asn1;
 mod azure;
 mod chains;
 mod refused;
+mod soft;
+mod soft_chain;
+mod soft_report;
 mod vectors;
