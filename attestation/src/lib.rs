@@ -1,4 +1,5 @@
-//! Evidence formats and their verification: what a TPM shows about the machine that it is in.
+//! Evidence formats and their verification: what a TPM shows about the machine that it is in, and what an AMD SEV-SNP
+//! report shows about its guest.
 //!
 //! This crate promises that a [`Verified`] statement was quoted by an attestation key of an endorsed TPM, for exactly
 //! this challenge and these keys, over exactly these PCRs. Each value can be made only from the one before it:
@@ -11,6 +12,14 @@
 //!                                                 │                             │
 //!  TpmQuote ──────────────────────────────────────┴─────────verify_tpm──────────┴──▶ Verified<Load> { Claims, Load }
 //!  raw: TPMS_ATTEST, TPMT_SIGNATURE, PCR values
+//! ```
+//!
+//! A report of SEV-SNP stands for itself, since its key is the chip's. Azure's form joins it with a TPM:
+//!
+//! ```text
+//!  SnpEvidence ──verify(TrustAnchors, CrlRule, now)──▶ EndorsedReport { SnpClaims } ──check_report_data──▶ fresh
+//!  raw: report, VCEK|VLEK, ASK, ARK, CRLs                    │
+//!  HclReport (raw: runtime data) ──────────endorse───────────┴──▶ EndorsedVtpm ──verify_quote──▶ VtpmState
 //! ```
 //!
 //! - One-use values (challenge, [`Binding`], [`TpmQuote`]) are moved. A challenge, a binding and a [`Verified`] can be

@@ -191,10 +191,7 @@ fn check_names(
     if named.and_then(Line::parse) != Some(line) {
         return Err(SnpError::CertificateName(SnpCertificate::Intermediate));
     }
-    match anchor.pinned_for {
-        Some(product) if line != (Line { product, is_soft: false }) => Err(SnpError::RootProduct),
-        Some(_) | None => Ok(line.product),
-    }
+    line.product_under(anchor.pinned_for)
 }
 
 /// What stands behind `ARK-`, `SEV-` or `SEV-VLEK-`.
@@ -209,6 +206,14 @@ impl Line {
         let soft = text.strip_prefix("Soft-");
         let product = soft.unwrap_or(text).parse().ok()?;
         Some(Self { product, is_soft: soft.is_some() })
+    }
+
+    /// Its product, which is the one that the root is pinned for if it is.
+    fn product_under(self, pinned_for: Option<SnpProduct>) -> Result<SnpProduct, SnpError> {
+        match pinned_for {
+            Some(product) if self != (Self { product, is_soft: false }) => Err(SnpError::RootProduct),
+            Some(_) | None => Ok(self.product),
+        }
     }
 }
 
@@ -268,5 +273,21 @@ pub(crate) fn kind_of_leaf(certificate: &AmdCertificate) -> Option<SigningKey> {
         Some("SEV-VCEK") => Some(SigningKey::Vcek),
         Some("SEV-VLEK") => Some(SigningKey::Vlek),
         Some(_) | None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pinned_root_is_for_its_product_and_never_soft() {
+        let line = |text| Line::parse(text).unwrap();
+        let pinned = Some(SnpProduct::Genoa);
+        assert_eq!(line("Genoa").product_under(pinned), Ok(SnpProduct::Genoa));
+        assert_eq!(line("Milan").product_under(pinned), Err(SnpError::RootProduct));
+        assert_eq!(line("Soft-Genoa").product_under(pinned), Err(SnpError::RootProduct));
+        assert_eq!(line("Soft-Milan").product_under(None), Ok(SnpProduct::Milan));
+        assert!(Line::parse("Soft-").is_none() && Line::parse("VLEK-Milan").is_none());
     }
 }

@@ -55,6 +55,19 @@ fn missing_or_further_certificates_are_refused() {
 }
 
 #[test]
+fn certificate_above_4_kib_or_with_bytes_behind_it_is_refused() {
+    let Some(vector) = named("milan-v3-oc") else { return };
+    for (index, place) in [SnpCertificate::Leaf, SnpCertificate::Intermediate, SnpCertificate::Root].iter().enumerate()
+    {
+        let found = 4097;
+        let large = refusal(&vector, |chain| chain[index].resize(found, 0));
+        assert_eq!(large, certificate(*place, CertificateError::TooLarge { found }));
+        let longer = refusal(&vector, |chain| chain[index].push(0));
+        assert_eq!(longer, certificate(*place, CertificateError::Malformed));
+    }
+}
+
+#[test]
 fn authorities_of_another_product_are_refused() {
     for vector in all() {
         for product in SnpProduct::ALL.into_iter().filter(|product| *product != vector.product) {

@@ -11,6 +11,8 @@ mod azure;
 mod chains;
 mod refused;
 mod soft;
+mod soft_anchor;
 mod soft_chain;
+mod soft_crl;
 mod soft_report;
 mod vectors;

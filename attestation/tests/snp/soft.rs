@@ -208,6 +208,10 @@ impl Soft {
         }
     }
 
+    pub(crate) fn sign_with_ark(&self, certificate: &Certificate) -> Vec<u8> {
+        certificate.sign(&ARK)
+    }
+
     pub(crate) fn verify(&self) -> Result<SnpClaims, SnpError> {
         EndorsedReport::verify(&self.evidence(), &self.anchors, self.rule, NOW).map(EndorsedReport::into_claims)
     }

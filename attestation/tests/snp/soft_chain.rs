@@ -1,16 +1,10 @@
-//! Certificates and revocation lists that their issuer signed, and that are wrong in one thing.
+//! Certificates that their issuer signed, and that are wrong in one thing.
 
 use SnpCertificate::{Intermediate, Leaf, Root};
-use attestation::{
-    Anchor, AnchorError, AnchorKind, CertificateError, CrlRule, CrlStatus, SigningKey, SnpCertificate, SnpError,
-    SnpProduct, Trust, TrustAnchors, UnixTime,
-};
+use attestation::{CertificateError, SigningKey, SnpCertificate, SnpError, SnpProduct};
 
 use crate::asn1::{bit_string, boolean, integer, null, octet_string, oid, sequence, tlv};
-use crate::soft::{
-    ARK_SERIAL, ASK_SERIAL, BASIC_CONSTRAINTS, Certificate, Crl, KEY_USAGE, SIGNS_BOTH, Soft, chip, public_key,
-};
-use crate::vectors::{all, folder};
+use crate::soft::{BASIC_CONSTRAINTS, Certificate, KEY_USAGE, SIGNS_BOTH, Soft, chip, public_key};
 
 const PRODUCT: &str = "1.3.6.1.4.1.3704.1.2";
 const MICROCODE: &str = "1.3.6.1.4.1.3704.1.3.8";
@@ -18,7 +12,7 @@ const FMC: &str = "1.3.6.1.4.1.3704.1.3.9";
 const HARDWARE_ID: &str = "1.3.6.1.4.1.3704.1.4";
 const CSP_ID: &str = "1.3.6.1.4.1.3704.1.5";
 
-fn certificate(certificate: SnpCertificate, error: CertificateError) -> SnpError {
+pub(crate) fn certificate(certificate: SnpCertificate, error: CertificateError) -> SnpError {
     SnpError::Certificate { certificate, error }
 }
 
@@ -35,8 +29,13 @@ fn changed(at: SnpCertificate, change: impl FnOnce(&mut Certificate)) -> SnpErro
     Soft::milan().refusal(|soft| change(place(soft, at)))
 }
 
+pub(crate) fn rsa_key_info(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
+    let key = sequence(&[integer(modulus), integer(exponent)]);
+    public_key(&[oid("1.2.840.113549.1.1.1"), null()], &key)
+}
+
 /// A PSS algorithm in which one byte differs.
-fn other_pss(byte: usize) -> Vec<u8> {
+pub(crate) fn other_pss(byte: usize) -> Vec<u8> {
     let mut algorithm = crate::asn1::PSS_SHA384.to_vec();
     algorithm[byte] ^= 1;
     algorithm
@@ -89,11 +88,7 @@ fn authorities_are_ones_and_the_leaf_is_none() {
         assert_eq!(crls, certificate(at, CertificateError::NotCertificateSigner));
         let mut exponent_3 = vec![0x80; 512];
         exponent_3[511] = 1;
-        let rsa = |modulus: &[u8], exponent: &[u8]| {
-            let key = sequence(&[integer(modulus), integer(exponent)]);
-            public_key(&[oid("1.2.840.113549.1.1.1"), null()], &key)
-        };
-        for key in [rsa(&[0x80; 256], &[1, 0, 1]), rsa(&exponent_3, &[3])] {
+        for key in [rsa_key_info(&[0x80; 256], &[1, 0, 1]), rsa_key_info(&exponent_3, &[3])] {
             let refused = changed(at, |certificate| certificate.key.clone_from(&key));
             let expected = if at == Root { SnpError::RootUnknown } else { SnpError::CertificateRsaKey(at) };
             assert_eq!(refused, expected);
@@ -233,140 +228,5 @@ fn hardware_id_may_stand_in_an_octet_string() {
                 Soft::new(product, SigningKey::Vcek).refusal(|soft| soft.leaf.extension(HARDWARE_ID).2 = value);
             assert_eq!(refused, SnpError::LeafExtensionMalformed { extension: "hardware id" });
         }
-    }
-}
-
-fn with_crl(rule: CrlRule, change: impl FnOnce(&mut Crl)) -> Result<CrlStatus, SnpError> {
-    let mut soft = Soft::milan();
-    let mut crl = soft.crl();
-    change(&mut crl);
-    (soft.crls, soft.rule) = (vec![crl], rule);
-    soft.verify().map(|claims| claims.crl())
-}
-
-const EITHER: [CrlRule; 2] = [CrlRule::Required, CrlRule::IfPresent];
-
-#[test]
-fn revocation_list_in_force_satisfies_either_rule() {
-    let current = CrlStatus::Current { next_update: UnixTime(1_811_808_000) };
-    for rule in EITHER {
-        assert_eq!(with_crl(rule, |_| ()), Ok(current));
-        // Others that the ARK revoked.
-        assert_eq!(with_crl(rule, |crl| crl.revoked = vec![(0, vec![]), (1, vec![])]), Ok(current));
-    }
-}
-
-#[test]
-fn revoked_intermediate_or_root_is_refused_even_by_a_list_out_of_date() {
-    for rule in EITHER {
-        let revoked = with_crl(rule, |crl| crl.revoked = vec![(1, vec![]), (ASK_SERIAL, vec![])]);
-        assert_eq!(revoked, Err(SnpError::Revoked(Intermediate)));
-        let revoked = with_crl(rule, |crl| crl.revoked = vec![(ARK_SERIAL, vec![])]);
-        assert_eq!(revoked, Err(SnpError::Revoked(Root)));
-        let stale = with_crl(rule, |crl| {
-            (crl.revoked, crl.next_update) = (vec![(ASK_SERIAL, vec![])], Some("260602000000Z"));
-        });
-        assert_eq!(stale, Err(SnpError::Revoked(Intermediate)));
-    }
-}
-
-#[test]
-fn dates_of_a_revocation_list_count_where_it_is_required() {
-    let stale = |crl: &mut Crl| crl.next_update = Some("260602000000Z");
-    let early = |crl: &mut Crl| crl.this_update = "260702000000Z";
-    assert_eq!(with_crl(CrlRule::Required, stale), Err(SnpError::CrlStale));
-    assert_eq!(with_crl(CrlRule::Required, early), Err(SnpError::CrlNotYetValid));
-    assert_eq!(with_crl(CrlRule::IfPresent, stale), Ok(CrlStatus::OutOfDate));
-    assert_eq!(with_crl(CrlRule::IfPresent, early), Ok(CrlStatus::OutOfDate));
-    assert_eq!(Soft::milan().refusal(|soft| soft.rule = CrlRule::Required), SnpError::CrlMissing);
-}
-
-#[test]
-fn revocation_list_must_be_a_whole_one_of_this_root() {
-    for rule in EITHER {
-        let refused = |change: &dyn Fn(&mut Crl)| with_crl(rule, change).unwrap_err();
-        assert_eq!(refused(&|crl| crl.version = Some(0)), SnpError::CrlVersion);
-        assert_eq!(refused(&|crl| crl.issuer.push('x')), SnpError::CrlIssuer);
-        assert_eq!(refused(&|crl| crl.algorithm = other_pss(66)), SnpError::CrlPss);
-        assert_eq!(refused(&|crl| crl.is_signed_by_ask = true), SnpError::CrlSignatureInvalid);
-        assert_eq!(refused(&|crl| crl.next_update = None), SnpError::CrlNextUpdateMissing);
-        // issuingDistributionPoint, deltaCRLIndicator, and one of an entry: certificateIssuer.
-        assert_eq!(refused(&|crl| crl.extensions.push(("2.5.29.28", true, sequence(&[])))), SnpError::CrlExtension);
-        assert_eq!(refused(&|crl| crl.extensions.push(("2.5.29.27", true, integer(&[1])))), SnpError::CrlExtension);
-        let of_entry = || vec![("2.5.29.29", true, sequence(&[]))];
-        assert_eq!(refused(&|crl| crl.revoked = vec![(1, of_entry())]), SnpError::CrlExtension);
-    }
-    let no_crl_sign = Soft::milan().refusal(|soft| {
-        soft.crls = vec![soft.crl()];
-        soft.ark.extension(KEY_USAGE).2 = vec![0x03, 0x02, 0x02, 0x04];
-    });
-    assert_eq!(no_crl_sign, SnpError::CrlIssuer);
-}
-
-#[test]
-fn revocation_lists_are_bounded_and_every_one_is_checked() {
-    let soft = Soft::milan();
-    let good = soft.crl().sign();
-    let refused = |crls: Vec<Vec<u8>>| {
-        let mut evidence = soft.evidence();
-        evidence.crls = crls;
-        crate::vectors::verify_under(&evidence, &soft.anchors).map(|report| report.into_claims().crl())
-    };
-    assert!(refused(vec![good.clone(), good.clone()]).is_ok());
-    assert_eq!(refused(vec![good.clone(); 3]), Err(SnpError::CrlsTooMany { found: 3 }));
-    let found = 64 * 1024 + 1;
-    assert_eq!(refused(vec![good.clone(), vec![0; found]]), Err(SnpError::CrlTooLarge { found }));
-    assert_eq!(refused(vec![[&good[..], &[0]].concat()]), Err(SnpError::CrlMalformed));
-    for at in (0..good.len()).step_by(5) {
-        let mut changed = good.clone();
-        changed[at] ^= 1;
-        assert!(refused(vec![changed]).is_err(), "byte {at}");
-    }
-}
-
-fn anchor(name: &str, certificate: Vec<u8>) -> Anchor {
-    Anchor { name: name.to_owned(), trust: Trust::Emulated, certificate }
-}
-
-#[test]
-fn anchor_that_is_named_like_an_ark_endorses_chips_and_must_be_one() {
-    let soft = Soft::milan();
-    assert_eq!(soft.anchors.kind_of("soft"), Some(AnchorKind::Snp));
-    let ark = soft.evidence().certificates.pop().unwrap();
-    for name in ["amd-milan", "amd-genoa", "amd-turin"] {
-        let refused = TrustAnchors::built_in().with(anchor(name, ark.clone())).unwrap_err();
-        assert_eq!(refused, AnchorError::NameRepeated);
-    }
-    let mut broken = ark;
-    let last = broken.len() - 1;
-    broken[last] ^= 1;
-    let refused = TrustAnchors::built_in().with(anchor("soft", broken)).unwrap_err();
-    assert_eq!(refused, AnchorError::SnpRoot(certificate(Root, CertificateError::SignatureInvalid)));
-}
-
-#[test]
-fn policy_cannot_rename_a_root_of_amds_or_lower_its_trust() {
-    for vector in all() {
-        let ark = vector.evidence.certificates[2].clone();
-        let refused = TrustAnchors::built_in().with(anchor("mine", ark)).unwrap_err();
-        assert_eq!(refused, AnchorError::KeyRepeated);
-    }
-    assert!(folder("snp").is_none() || !all().is_empty());
-}
-
-#[test]
-fn kept_chain_ends_with_its_anchor() {
-    let soft = Soft::milan();
-    let evidence = soft.evidence();
-    let now = crate::vectors::NOW;
-    let chain = attestation::VerifiedChain::verify(&evidence, &soft.anchors, soft.rule, now).unwrap();
-    assert!(chain.check(&evidence, &soft.anchors, soft.rule, now).is_ok());
-    let gone = chain.check(&evidence, &TrustAnchors::built_in(), soft.rule, now);
-    assert_eq!(gone, Err(SnpError::ChainChanged));
-    let ark = evidence.certificates[2].clone();
-    let trusted = Anchor { trust: Trust::Hardware, ..anchor("soft", ark.clone()) };
-    for other in [trusted, anchor("renamed", ark)] {
-        let anchors = TrustAnchors::built_in().with(other).unwrap();
-        assert_eq!(chain.check(&evidence, &anchors, soft.rule, now), Err(SnpError::ChainChanged));
     }
 }

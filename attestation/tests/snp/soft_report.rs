@@ -1,6 +1,6 @@
 //! What an endorsed key signed, and is refused all the same.
 
-use attestation::{CertificateError, CrlStatus, SigningKey, SnpCertificate, SnpError, SnpProduct, TcbComponent, Trust};
+use attestation::{CrlStatus, SigningKey, SnpCertificate, SnpError, SnpProduct, TcbComponent, Trust};
 
 use crate::soft::{CLOUD, FMC, Soft, TCB, at, chip};
 
@@ -230,5 +230,4 @@ fn soft_platform_is_refused_under_the_built_in_anchors() {
     evidence.certificates[1][600] ^= 1;
     let refused = crate::vectors::verify_under(&evidence, &soft.anchors).unwrap_err();
     assert_eq!(refused, SnpError::CertificateMissing(SnpCertificate::Root));
-    assert_ne!(CertificateError::SignatureInvalid.code(), refused.code());
 }
