@@ -236,10 +236,10 @@ impl TrustAnchors {
 
 /// An authority that is named like an ARK must be one; any other is for TPMs.
 fn read_snp_root(der: &[u8]) -> Result<Option<AmdCertificate>, AnchorError> {
-    let certificate = AmdCertificate::parse(der).map_err(AnchorError::Certificate)?;
-    if !certificate.common_name().is_some_and(|name| name.starts_with(snp::ROOT_PREFIX)) {
+    if !snp::subject_common_name(der).is_some_and(|name| name.starts_with(snp::ROOT_PREFIX)) {
         return Ok(None);
     }
+    let certificate = AmdCertificate::parse(der).map_err(AnchorError::Certificate)?;
     snp::check_root(&certificate).map_err(AnchorError::SnpRoot)?;
     Ok(Some(certificate))
 }

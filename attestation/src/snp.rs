@@ -13,7 +13,7 @@ mod table;
 mod tcb;
 
 pub use azure::{AzureQuote, EndorsedVtpm, HclReport, VtpmState};
-pub(crate) use certificate::AmdCertificate;
+pub(crate) use certificate::{AmdCertificate, subject_common_name};
 pub use chain::VerifiedChain;
 pub(crate) use chain::{ROOT_PREFIX, check_root};
 pub use claims::SnpClaims;

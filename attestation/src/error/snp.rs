@@ -119,6 +119,8 @@ pub enum SnpError {
     LeafKey,
     /// The leaf is the certificate of an authority, or may sign certificates.
     LeafIsAuthority,
+    /// The leaf says what its key is for, and signing is not among it.
+    LeafKeyUsage,
     /// An extension of the leaf is missing.
     LeafExtensionMissing {
         /// What it would say.
@@ -248,6 +250,7 @@ impl SnpError {
             Self::RootProduct => "snp-root-product",
             Self::LeafKey => "snp-leaf-key",
             Self::LeafIsAuthority => "snp-leaf-is-authority",
+            Self::LeafKeyUsage => "snp-leaf-key-usage",
             Self::LeafExtensionMissing { .. } => "snp-leaf-extension-missing",
             Self::LeafExtensionMalformed { .. } => "snp-leaf-extension-malformed",
             Self::LeafExtensionUnexpected { .. } => "snp-leaf-extension-unexpected",

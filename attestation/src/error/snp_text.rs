@@ -46,6 +46,7 @@ impl fmt::Display for SnpError {
             Self::RootProduct => f.write_str("the chain's root is AMD's for another product than its name says"),
             Self::LeafKey => f.write_str("the key of the VCEK or VLEK is not on P-384"),
             Self::LeafIsAuthority => f.write_str("the certificate of the VCEK or VLEK is one of an authority"),
+            Self::LeafKeyUsage => f.write_str("the key of the VCEK or VLEK is not for signing"),
             Self::LeafExtensionMissing { extension } => write!(f, "the VCEK or VLEK does not say its {extension}"),
             Self::LeafExtensionMalformed { extension } => write!(f, "the {extension} of the VCEK or VLEK is malformed"),
             Self::LeafExtensionUnexpected { extension } => {

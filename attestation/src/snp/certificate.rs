@@ -2,7 +2,7 @@
 
 use der::asn1::{Ia5StringRef, PrintableStringRef, Utf8StringRef};
 use der::oid::ObjectIdentifier;
-use der::oid::db::rfc4519;
+use der::oid::db::{rfc4519, rfc5280};
 use der::{Decode, Tagged};
 use ring::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
 use x509_cert::certificate::Version;
@@ -81,6 +81,11 @@ impl AmdCertificate {
         }
         let extensions = tbs.extensions().map_or(&[][..], |extensions| extensions);
         check_extensions(extensions)?;
+        // AMD makes no other one critical, and none of those that the checks of EK chains know is checked here.
+        let harmless = [rfc5280::ID_CE_BASIC_CONSTRAINTS, rfc5280::ID_CE_KEY_USAGE];
+        if extensions.iter().any(|extension| extension.critical && !harmless.contains(&extension.extn_id)) {
+            return Err(CertificateError::CriticalExtensionUnknown);
+        }
         let signature = parsed.signature().as_bytes().ok_or(CertificateError::Malformed)?;
         Ok(Self {
             raw,
@@ -93,8 +98,8 @@ impl AmdCertificate {
                 not_before: UnixTime(tbs.validity().not_before.to_unix_duration().as_secs()),
                 not_after: UnixTime(tbs.validity().not_after.to_unix_duration().as_secs()),
             },
-            basic_constraints: read_extension(extensions, der::oid::db::rfc5280::ID_CE_BASIC_CONSTRAINTS)?,
-            key_usage: read_extension(extensions, der::oid::db::rfc5280::ID_CE_KEY_USAGE)?,
+            basic_constraints: read_extension(extensions, rfc5280::ID_CE_BASIC_CONSTRAINTS)?,
+            key_usage: read_extension(extensions, rfc5280::ID_CE_KEY_USAGE)?,
             leaf_extensions: LeafExtensions::read(extensions),
         })
     }
@@ -162,12 +167,15 @@ impl AmdCertificate {
         self.key_usage.as_ref().is_some_and(KeyUsage::crl_sign)
     }
 
-    /// That it is no authority's.
-    pub(crate) fn check_not_authority(&self) -> Result<(), SnpError> {
+    /// That it is no authority's, and where it says what its key is for (AMD's leaves do not), that it may sign.
+    pub(crate) fn check_leaf(&self) -> Result<(), SnpError> {
         let is_authority = self.basic_constraints.as_ref().is_some_and(|constraints| constraints.ca);
         let signs = |usage: &KeyUsage| usage.key_cert_sign() || usage.crl_sign();
         if is_authority || self.key_usage.as_ref().is_some_and(signs) {
             return Err(SnpError::LeafIsAuthority);
+        }
+        if self.key_usage.as_ref().is_some_and(|usage| !usage.digital_signature()) {
+            return Err(SnpError::LeafKeyUsage);
         }
         Ok(())
     }
@@ -195,6 +203,11 @@ impl AmdCertificate {
             PublicKey::P256(_) | PublicKey::P384(_) => Err(SignatureInvalid),
         }
     }
+}
+
+/// The one common name of a certificate that need not be AMD's.
+pub(crate) fn subject_common_name(der: &[u8]) -> Option<String> {
+    common_name(x509_cert::Certificate::from_der(der).ok()?.tbs_certificate().subject())
 }
 
 /// Whether a signature is RSASSA-PSS with exactly the parameters that AMD uses. With others the same bytes would be

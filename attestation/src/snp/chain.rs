@@ -241,7 +241,7 @@ fn check_signatures(
 ) -> Result<(), SnpError> {
     check_root(root)?;
     intermediate.check_authority(SnpCertificate::Intermediate, 0)?;
-    leaf.check_not_authority()?;
+    leaf.check_leaf()?;
     intermediate.check_issued_by(root, SnpCertificate::Intermediate)?;
     leaf.check_issued_by(intermediate, SnpCertificate::Leaf)
 }

@@ -106,6 +106,16 @@ fn authorities_are_ones_and_the_leaf_is_none() {
 }
 
 #[test]
+fn key_of_a_leaf_that_says_what_it_is_for_may_sign() {
+    let usage = |usage: u8| (KEY_USAGE, true, vec![0x03, 0x02, 0x00, usage]);
+    let mut soft = Soft::milan();
+    soft.leaf.extensions.push(usage(0x80));
+    assert!(soft.verify().is_ok());
+    // keyAgreement alone.
+    assert_eq!(changed(Leaf, |leaf| leaf.extensions.push(usage(0x08))), SnpError::LeafKeyUsage);
+}
+
+#[test]
 fn names_follow_amds_scheme_and_each_names_its_issuer() {
     for (at, names) in [
         (Leaf, vec!["VCEK", "SEV-VCEK ", "SEV-SVSM", ""]),
@@ -135,8 +145,12 @@ fn names_follow_amds_scheme_and_each_names_its_issuer() {
 #[test]
 fn unknown_critical_extension_is_refused_anywhere() {
     for at in [Leaf, Intermediate, Root] {
-        let refused = changed(at, |certificate| certificate.extensions.push(("1.2.3", true, null())));
-        assert_eq!(refused, certificate(at, CertificateError::CriticalExtensionUnknown));
+        // One that nobody knows; extendedKeyUsage, which is looked at in an EK chain alone.
+        for extension in [("1.2.3", null()), ("2.5.29.37", sequence(&[oid("2.5.29.37.0")]))] {
+            let (id, value) = extension;
+            let refused = changed(at, |certificate| certificate.extensions.push((id, true, value)));
+            assert_eq!(refused, certificate(at, CertificateError::CriticalExtensionUnknown));
+        }
         let twice = changed(at, |certificate| certificate.extensions.extend_from_within(..1));
         assert_eq!(twice, certificate(at, CertificateError::ExtensionRepeated));
     }
