@@ -52,6 +52,15 @@ impl SnpEvidence {
 ///
 /// **When it was made, and for whom, is not shown by this type**: a report has no time in it. Only
 /// [`EndorsedReport::check_report_data`] against a fresh challenge shows that.
+///
+/// ```
+/// use attestation::{CrlRule, EndorsedReport, SnpError, SnpEvidence, TrustAnchors, UnixTime};
+///
+/// let evidence = SnpEvidence { report: vec![0; 1183], certificates: Vec::new(), crls: Vec::new() };
+/// let now = UnixTime(1_782_864_000);
+/// let endorsed = EndorsedReport::verify(&evidence, &TrustAnchors::built_in(), CrlRule::Required, now);
+/// assert_eq!(endorsed.err(), Some(SnpError::ReportLength { found: 1183 }));
+/// ```
 #[derive(Clone, Debug)]
 pub struct EndorsedReport {
     claims: SnpClaims,
