@@ -2,7 +2,8 @@
 //!
 //! The only file of the workspace with `unsafe`. [`Region`] holds keys: never swapped, never in a core dump, empty in a
 //! forked child, fenced by pages that fault, wiped before it is given back. [`FileMapping`] is the place where weights
-//! are opened: the bytes of a file, written without a system call per chunk.
+//! are opened: the bytes of a file, written without a system call per chunk. [`snp_derived_key`] and [`snp_report`] are
+//! here as the kernel writes through the addresses in their requests: a derived key straight into a [`Region`].
 //!
 //! What it does not do: it does not hide memory from root on the same machine (only an encrypted guest does), and
 //! `abort` or `mem::forget` skip the wipe (the kernel clears pages before another process gets them).
@@ -14,6 +15,7 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 
 use rustix::io::Errno;
+use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 use rustix::mm::{Advice, MapFlags, MlockFlags, MprotectFlags, ProtFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use zeroize::Zeroize;
@@ -180,6 +182,83 @@ pub fn harden_process() -> Result<(), RegionError> {
     }
 }
 
+/// What the kernel's sev-guest driver answered where it did not do what was asked (Linux `uapi/linux/sev-guest.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GuestRequestError {
+    /// What the call returned.
+    pub(crate) errno: Errno,
+    /// `exitinfo2`: the firmware's error below, the hypervisor's in the upper 32 bits.
+    pub(crate) exit_info: u64,
+}
+
+/// SNP_GET_DERIVED_KEY: MSG_KEY_REQ in, MSG_KEY_RSP out. The request is as long as that of message version 2.
+pub(crate) fn snp_derived_key(
+    device: impl AsFd,
+    message_version: u8,
+    request: &[u8; 40],
+    response: &mut [u8; 64],
+) -> Result<(), GuestRequestError> {
+    guest_request::<{ guest_opcode(1) }>(device, message_version, read_at(request), written_at(response))
+}
+
+/// SNP_GET_EXT_REPORT: MSG_REPORT_REQ in, MSG_REPORT_RSP and the host's certificate table out. `certificates` is a whole
+/// number of pages, at most 16 KiB.
+pub(crate) fn snp_report(
+    device: impl AsFd,
+    request: &[u8; 96],
+    certificates: &mut [u8],
+    response: &mut [u8; 4000],
+) -> Result<(), GuestRequestError> {
+    let length = u32::try_from(certificates.len()).unwrap_or(0);
+    let mut extended = ExtendedRequest { report: *request, address: written_at(certificates.as_mut_ptr()), length };
+    guest_request::<{ guest_opcode(2) }>(device, 1, written_at(&mut extended), written_at(response))
+}
+
+/// `struct snp_ext_report_req`.
+#[repr(C)]
+struct ExtendedRequest {
+    report: [u8; 96],
+    address: u64,
+    length: u32,
+}
+
+/// `struct snp_guest_request_ioctl`.
+#[repr(C)]
+struct GuestRequest {
+    message_version: u8,
+    request: u64,
+    response: u64,
+    exit_info: u64,
+}
+
+const fn guest_opcode(number: u8) -> Opcode {
+    opcode::read_write::<GuestRequest>(b'S', number)
+}
+
+/// An address that the kernel only reads from.
+fn read_at(bytes: &[u8]) -> u64 {
+    bytes.as_ptr().expose_provenance() as u64
+}
+
+/// An address that the kernel writes to.
+fn written_at<T>(to: *mut T) -> u64 {
+    to.expose_provenance() as u64
+}
+
+fn guest_request<const OPCODE: Opcode>(
+    device: impl AsFd,
+    message_version: u8,
+    request: u64,
+    response: u64,
+) -> Result<(), GuestRequestError> {
+    let mut call = GuestRequest { message_version, request, response, exit_info: 0 };
+    // SAFETY: both callers are in this file. Each passes addresses of live buffers, exclusive where the kernel writes, that
+    // are as long as the structures of this opcode; a table never exceeds the length given beside its address.
+    // JUSTIFICATION: the driver has no other interface for keys. A library's would hand a key over by value, on the stack.
+    let result = unsafe { ioctl(device, Updater::<OPCODE, GuestRequest>::new(&mut call)) };
+    result.map_err(|errno| GuestRequestError { errno, exit_info: call.exit_info })
+}
+
 /// One range that mmap gave, unmapped on drop.
 struct Mapping {
     base: NonNull<u8>,
@@ -268,143 +347,4 @@ impl fmt::Display for RegionError {
 impl std::error::Error for RegionError {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_region_starts_as_zeros_and_keeps_what_is_written() {
-        let mut region = Region::new(100).unwrap();
-        assert_eq!(region.bytes(), [0; 100]);
-        region.bytes_mut()[99] = 7;
-        assert_eq!(region.bytes()[99], 7);
-    }
-
-    #[test]
-    fn an_empty_or_endless_region_is_refused() {
-        assert_eq!(Region::new(0).err(), Some(RegionError::Length(0)));
-        assert_eq!(Region::new(usize::MAX).err(), Some(RegionError::Length(u64::MAX)));
-    }
-
-    #[test]
-    fn a_region_is_locked_undumped_and_empty_after_a_fork() {
-        let region = Region::new(1).unwrap();
-        let flags = vm_flags(region.bytes().as_ptr().addr());
-        for flag in ["lo", "dd", "wf"] {
-            assert!(flags.iter().any(|f| f == flag), "{flag} is not among {flags:?}");
-        }
-    }
-
-    #[test]
-    fn a_mapped_file_has_the_bytes_that_were_written_through_the_mapping() {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(10_000).unwrap();
-        let mut mapping = FileMapping::new(&file, 10_000, true).unwrap();
-        prefault(&mut mapping.bytes_mut()[5_000..]).unwrap();
-        mapping.bytes_mut()[9_999] = 42;
-        drop(mapping);
-        let mut last = [0];
-        rustix::io::pread(&file, &mut last, 9_999).unwrap();
-        assert_eq!(last, [42]);
-    }
-
-    #[test]
-    fn an_empty_file_cannot_be_mapped() {
-        let file = tempfile::tempfile().unwrap();
-        assert_eq!(FileMapping::new(&file, 0, false).err(), Some(RegionError::Length(0)));
-    }
-
-    #[test]
-    fn a_full_file_system_is_an_error_and_not_a_signal() {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(4096).unwrap();
-        let mut mapping = FileMapping::new(&file, 4096, false).unwrap();
-        // A file cut short behind our back raises the same signal as a full tmpfs, which a test cannot have for sure.
-        file.set_len(0).unwrap();
-        assert!(matches!(prefault(mapping.bytes_mut()), Err(RegionError::Prefault(_))));
-    }
-
-    #[test]
-    fn a_hardened_process_is_closed_to_debuggers_and_dumps_no_core() {
-        // In a process of its own: it cannot be undone, and other tests of this one look into it.
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        let status = child.args(["--exact", "region::tests::hardened", "--ignored"]).status().unwrap();
-        assert!(status.success());
-    }
-
-    #[test]
-    #[ignore = "run by the test above"]
-    fn hardened() {
-        let before = rustix::process::getrlimit(Resource::Core).maximum;
-        harden_process().unwrap();
-        assert_eq!(rustix::process::dumpable_behavior(), Ok(DumpableBehavior::NotDumpable));
-        let limit = rustix::process::getrlimit(Resource::Core);
-        if before == Some(0) {
-            eprintln!("the hard limit was 0 before: only who has CAP_SYS_RESOURCE can raise it");
-            assert!(limit.maximum <= Some(1));
-        } else {
-            assert_eq!((limit.current, limit.maximum), (Some(1), Some(1)), "0 would not stop a core that is piped");
-        }
-        // What is executed can be dumped again by itself: only the limit goes with it.
-        use std::os::unix::process::ExitStatusExt;
-        let dir = tempfile::tempdir().unwrap();
-        let mut aborting = std::process::Command::new("sh");
-        let status = aborting.args(["-c", "kill -ABRT $$"]).current_dir(dir.path()).status().unwrap();
-        assert!(!status.core_dumped(), "{status}");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn memory_that_the_kernel_will_not_lock_holds_no_key() {
-        // In a process of its own, which gives up the right to lock: it cannot be undone.
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        let status = child.args(["--exact", "region::tests::unlockable", "--ignored"]).status().unwrap();
-        assert!(status.success());
-    }
-
-    #[test]
-    #[ignore = "run by the test above"]
-    fn unlockable() {
-        use rustix::thread::{CapabilitySet, CapabilitySets};
-        let none = CapabilitySet::empty();
-        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-        rustix::thread::set_capabilities(None, sets).unwrap();
-        let nothing = Rlimit { current: Some(0), maximum: Some(0) };
-        rustix::process::setrlimit(Resource::Memlock, nothing).unwrap();
-        let refused = Region::new(1).err().unwrap();
-        assert!(matches!(refused, RegionError::Lock { .. }), "{refused}");
-        assert_eq!(refused.code(), "memory-lock");
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(4096).unwrap();
-        let refused = FileMapping::new(&file, 4096, false).unwrap().lock().unwrap_err();
-        assert_eq!(refused.code(), "memory-lock");
-        assert!(refused.to_string().contains("ulimit -l"), "{refused}");
-    }
-
-    /// A kernel that knows these two calls refuses them to nobody; one that is too old for them does.
-    #[test]
-    fn what_an_old_kernel_cannot_do_has_a_code_and_words_of_its_own() {
-        let advise = RegionError::Advise(Errno::INVAL);
-        assert_eq!(advise.code(), "memory-advise");
-        assert!(advise.to_string().contains("core dumps"), "{advise}");
-        let harden = RegionError::Harden(Errno::INVAL);
-        assert_eq!(harden.code(), "process-harden");
-        assert!(harden.to_string().contains("debuggers"), "{harden}");
-    }
-
-    /// The flags of the mapping that holds `address`: proc(5), smaps, VmFlags.
-    fn vm_flags(address: usize) -> Vec<String> {
-        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let mut inside = false;
-        for line in smaps.lines() {
-            if let Some((from, to)) = line.split(' ').next().and_then(|range| range.split_once('-'))
-                && let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16))
-            {
-                inside = (from..to).contains(&address);
-            }
-            if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| inside) {
-                return flags.split_whitespace().map(String::from).collect();
-            }
-        }
-        Vec::new()
-    }
-}
+mod tests;
