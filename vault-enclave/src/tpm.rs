@@ -14,6 +14,7 @@ mod device;
 mod error;
 mod identity;
 mod pcrs;
+mod persistent;
 mod queue;
 mod sealing;
 mod tcti;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attestation::{ActivationSecret, Credential, PcrSelection, Sha256Digest};
+use tss_esapi::interface_types::resource_handles::NvAuth;
 
 use crate::secret::{CounterAuth, TpmSecret};
 
@@ -147,6 +149,30 @@ impl Tpm {
             true => Err(TpmError::CounterUncertain),
             false => device.increment_counter(&counter, &auth, (&run, from), &mut sent),
         })
+    }
+
+    /// Everything in an NV index of at most `max` bytes, read with the owner's empty password.
+    ///
+    /// # Errors
+    /// [`TpmError::NvMissing`], [`TpmError::NvTooLong`].
+    pub fn nv_read(&self, index: u32, max: usize) -> Reply<Vec<u8>> {
+        self.0.request(move |device| device.nv_read(index, max, |_| NvAuth::Owner))
+    }
+
+    /// TPMT_PUBLIC of a persistent key.
+    ///
+    /// # Errors
+    /// [`TpmError::KeyMissing`].
+    pub fn persistent_public(&self, handle: u32) -> Reply<Vec<u8>> {
+        self.0.request(move |device| device.persistent_public(handle))
+    }
+
+    /// As [`quote`](Self::quote), by a persistent key with an empty password.
+    ///
+    /// # Errors
+    /// [`TpmError::KeyMissing`].
+    pub fn quote_persistent(&self, handle: u32, extra_data: [u8; 32], pcrs: PcrSelection) -> Reply<Quote> {
+        self.0.request(move |device| device.quote_persistent(handle, extra_data, pcrs))
     }
 
     /// Present values of these PCRs, SHA-256 bank.

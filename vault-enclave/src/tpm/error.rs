@@ -49,6 +49,12 @@ pub enum TpmError {
     CounterUncertain,
     /// No room for another counter.
     CounterSpace,
+    /// There is no such NV index.
+    NvMissing(u32),
+    /// The NV index holds more than such a thing has.
+    NvTooLong(u32),
+    /// There is no key at this persistent handle.
+    KeyMissing(u32),
     /// The owner or endorsement hierarchy has a password, which this program is not given.
     HierarchyAuth,
     /// No locked memory for the secret.
@@ -84,6 +90,9 @@ impl TpmError {
             Self::CounterClaimed => "tpm-counter-claimed",
             Self::CounterUncertain => "tpm-counter-uncertain",
             Self::CounterSpace => "tpm-counter-space",
+            Self::NvMissing(_) => "tpm-nv-missing",
+            Self::NvTooLong(_) => "tpm-nv-too-long",
+            Self::KeyMissing(_) => "tpm-key-missing",
             Self::HierarchyAuth => "tpm-hierarchy-auth",
             Self::Secret(error) => error.code(),
             Self::Response { .. } => "tpm-response",
@@ -204,6 +213,9 @@ impl fmt::Display for TpmError {
             Self::CounterClaimed => write!(f, "another run of this keeper, or of a copy of it, has taken the counter"),
             Self::CounterUncertain => write!(f, "the answer to the counter's increment got lost"),
             Self::CounterSpace => write!(f, "the TPM has no room for another counter"),
+            Self::NvMissing(index) => write!(f, "the TPM has no NV index {index:#010x}"),
+            Self::NvTooLong(index) => write!(f, "the TPM's NV index {index:#010x} holds more than was expected"),
+            Self::KeyMissing(handle) => write!(f, "the TPM has no key at {handle:#010x}"),
             Self::HierarchyAuth => write!(f, "the TPM's owner or endorsement hierarchy has a password"),
             Self::Secret(error) => error.fmt(f),
             Self::Response { command, code } => write!(f, "{command} was answered with code {code:#05x}"),

@@ -3,7 +3,7 @@
 use attestation::{ActivationSecret, Credential, PcrSelection, TpmIdentity, TpmQuote};
 use tss_esapi::attributes::ObjectAttributes;
 use tss_esapi::constants::SessionType;
-use tss_esapi::handles::{AuthHandle, KeyHandle, NvIndexHandle, NvIndexTpmHandle, PersistentTpmHandle, TpmHandle};
+use tss_esapi::handles::{AuthHandle, KeyHandle, PersistentTpmHandle, TpmHandle};
 use tss_esapi::interface_types::resource_handles::{Hierarchy, NvAuth};
 use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
 use tss_esapi::structures::{
@@ -12,7 +12,7 @@ use tss_esapi::structures::{
 use tss_esapi::traits::{Marshall, UnMarshall};
 
 use super::device::Device;
-use super::error::{AUTH_FAIL, BAD_AUTH, FAILURE, HANDLE, INTEGRITY, SIZE, VALUE};
+use super::error::{AUTH_FAIL, BAD_AUTH, FAILURE, INTEGRITY, SIZE, VALUE};
 use super::pcrs::{PcrValues, selection_list};
 use super::{TpmError, TpmObject, template};
 
@@ -56,28 +56,15 @@ const RSA_2048_EK_CERTIFICATE: u32 = 0x01c0_0002;
 /// Where the same key is kept, where it is (TCG TPM v2.0 Provisioning Guidance).
 const RSA_2048_EK: u32 = 0x8101_0001;
 const CERTIFICATE_BYTES_MAX: usize = 4096;
-const NV_READ_BYTES: u16 = 512;
 const QUOTE_TRIES: usize = 8;
 
 impl Device {
     pub(super) fn ek_certificates(&mut self) -> Result<Vec<Vec<u8>>, TpmError> {
-        const READ: &str = "TPM2_NV_Read";
-        let index = TpmHandle::NvIndex(self.command(READ, |_| NvIndexTpmHandle::new(RSA_2048_EK_CERTIFICATE))?);
-        let object = self
-            .command(READ, |tpm| tpm.tr_from_tpm_public(index))
-            .map_err(|error| error.meaning(HANDLE, TpmError::EkCertificateMissing))?;
-        let handle = NvIndexHandle::from(object);
-        let padded = self.closing(object, |device| {
-            let (public, _) = device.command("TPM2_NV_ReadPublic", |tpm| tpm.nv_read_public(handle))?;
-            let size = u16::try_from(public.data_size().min(CERTIFICATE_BYTES_MAX)).unwrap_or(u16::MAX);
-            let mut bytes = Vec::new();
-            for offset in (0..size).step_by(usize::from(NV_READ_BYTES)) {
-                let length = NV_READ_BYTES.min(size - offset);
-                let password = [Some(AuthSession::Password), None];
-                let read = |tpm: &mut tss_esapi::Context| tpm.nv_read(NvAuth::NvIndex(handle), handle, length, offset);
-                bytes.extend_from_slice(device.authorised(password, READ, read)?.value());
-            }
-            Ok(bytes)
+        let read = self.nv_read(RSA_2048_EK_CERTIFICATE, CERTIFICATE_BYTES_MAX, NvAuth::NvIndex);
+        let padded = read.map_err(|error| match error {
+            TpmError::NvMissing(_) => TpmError::EkCertificateMissing,
+            TpmError::NvTooLong(_) => TpmError::EkCertificateMalformed,
+            other => other,
         })?;
         Ok(vec![der(&padded).ok_or(TpmError::EkCertificateMalformed)?.to_vec()])
     }
@@ -101,13 +88,23 @@ impl Device {
         pcrs: PcrSelection,
     ) -> Result<Quote, TpmError> {
         let ak = self.loaded_ak(ak)?;
+        self.quote_by(ak, extra_data, pcrs)
+    }
+
+    /// A quote by a key that is loaded.
+    pub(super) fn quote_by(
+        &mut self,
+        key: KeyHandle,
+        extra_data: [u8; 32],
+        pcrs: PcrSelection,
+    ) -> Result<Quote, TpmError> {
         let list = selection_list(pcrs.iter())?;
         let data = self.command("TPM2_Quote", |_| Data::try_from(&extra_data[..]))?;
         for _ in 0..QUOTE_TRIES {
             let values = self.read_pcrs(pcrs)?;
             let password = [Some(AuthSession::Password), None];
             let (attest, signature) = self.authorised(password, "TPM2_Quote", |tpm| {
-                tpm.quote(ak, data.clone(), SignatureScheme::Null, list.clone())
+                tpm.quote(key, data.clone(), SignatureScheme::Null, list.clone())
             })?;
             if quoted(&attest).is_some_and(|digest| digest == values.digest().as_bytes()) {
                 return self.command("TPM2_Quote", |_| quote(&attest, &signature, values));

@@ -45,6 +45,39 @@ pub(crate) fn change_auth(port: u16, hierarchy: u32, password: &[u8]) {
     transmit(port, 0x8002, 0x0129, &body).unwrap();
 }
 
+/// TPM2_NV_DefineSpace and TPM2_NV_Write: an index that the owner may read, with this content.
+pub(crate) fn define(port: u16, index: u32, content: &[u8]) {
+    // ownerWrite, ownerRead, noDA
+    const ATTRIBUTES: u32 = 1 << 1 | 1 << 17 | 1 << 25;
+    let length = u16::try_from(content.len()).unwrap();
+    let public = [&index.to_be_bytes()[..], &[0, 0x0b], &ATTRIBUTES.to_be_bytes(), &[0, 0], &length.to_be_bytes()];
+    let body = [&OWNER.to_be_bytes()[..], PASSWORD, &[0, 0], &sized(&public.concat())].concat();
+    transmit(port, 0x8002, 0x012a, &body).unwrap();
+    for (piece, content) in content.chunks(1024).enumerate() {
+        let offset = u16::try_from(piece * 1024).unwrap().to_be_bytes();
+        let handles = [OWNER.to_be_bytes(), index.to_be_bytes()].concat();
+        transmit(port, 0x8002, 0x0137, &[&handles[..], PASSWORD, &sized(content), &offset].concat()).unwrap();
+    }
+}
+
+/// TPM2_CreatePrimary and TPM2_EvictControl: a restricted RSA-2048 key that signs with RSASSA and SHA-256, at `handle`.
+pub(crate) fn persist_rsa_ak(port: u16, handle: u32) {
+    // fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, sign
+    const ATTRIBUTES: u32 = 0x0005_0472;
+    let scheme = [0x00, 0x10, 0x00, 0x14, 0x00, 0x0b];
+    let public = [&[0, 1, 0, 0x0b][..], &ATTRIBUTES.to_be_bytes(), &[0, 0], &scheme, &[8, 0, 0, 0, 0, 0], &[0, 0]];
+    let sensitive = sized(&[0; 4]);
+    let body = [&OWNER.to_be_bytes()[..], PASSWORD, &sensitive, &sized(&public.concat()), &[0, 0], &[0; 4]].concat();
+    let key = transmit(port, 0x8002, 0x0131, &body).unwrap()[..4].to_vec();
+    let body = [&OWNER.to_be_bytes()[..], &key, PASSWORD, &handle.to_be_bytes()].concat();
+    transmit(port, 0x8002, 0x0120, &body).unwrap();
+    transmit(port, 0x8001, 0x0165, &key).unwrap();
+}
+
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
+}
+
 pub(crate) const OWNER: u32 = 0x4000_0001;
 pub(crate) const PLATFORM: u32 = 0x4000_000c;
 pub(crate) const ENDORSEMENT: u32 = 0x4000_000b;
