@@ -9,7 +9,7 @@ use ledger::manifest::{Manifest, ModelId};
 use sha2::Sha512;
 use zeroize::Zeroize;
 
-use crate::secret::{CounterAuth, HeadKey, Root, Secret, SecretError, TpmSecret};
+use crate::secret::{CounterAuth, HeadKey, Root, Secret, SecretError, SnpDerivedSecret, TpmSecret};
 use crate::stack::wiped;
 
 const ROOT_SALT: &[u8] = b"weightvault/v1 root\0";
@@ -36,6 +36,55 @@ pub fn root(secret: &TpmSecret, seal_to: &str) -> Result<Root, SecretError> {
         extracted.with_bytes(|prk| expand(prk, &[&lv(&[seal_to.as_bytes()])], root));
         Ok(())
     })
+}
+
+/// Where ROOT comes from. What each record is sealed to is part of it, so that no source stands for another.
+#[derive(Clone, Copy)]
+pub enum RootSource<'a> {
+    /// What the TPM sealed.
+    Tpm(&'a TpmSecret),
+    /// What the SNP firmware derives, and the salt of its record.
+    Snp(&'a SnpDerivedSecret, &'a [u8; 32]),
+    /// Both: either alone gives nothing.
+    SnpAndTpm(&'a SnpDerivedSecret, &'a [u8; 32], &'a TpmSecret),
+}
+
+impl RootSource<'_> {
+    /// The text of the core that names these sources.
+    #[must_use]
+    pub const fn seal_to(&self) -> &'static str {
+        match self {
+            Self::Tpm(_) => "tpm",
+            Self::Snp(..) => "snp",
+            Self::SnpAndTpm(..) => "snp,tpm",
+        }
+    }
+
+    /// ROOT: Extract over the secrets in this order, then Expand over `seal_to` and the salt.
+    ///
+    /// # Errors
+    /// [`SecretError::Memory`].
+    pub fn root(&self) -> Result<Root, SecretError> {
+        let extracted = Secret::<HASH_BYTES>::init_with(|prk| {
+            match self {
+                Self::Tpm(tpm) => tpm.with_bytes(|tpm| extract_parts(ROOT_SALT, &[tpm], prk)),
+                Self::Snp(snp, _) => snp.with_bytes(|snp| extract_parts(ROOT_SALT, &[snp], prk)),
+                Self::SnpAndTpm(snp, _, tpm) => {
+                    snp.with_bytes(|snp| tpm.with_bytes(|tpm| extract_parts(ROOT_SALT, &[snp, tpm], prk)));
+                }
+            }
+            Ok::<_, SecretError>(())
+        })?;
+        let info = match self {
+            // As vaults have it that were made before there were other sources.
+            Self::Tpm(_) => lv(&[self.seal_to().as_bytes()]),
+            Self::Snp(_, salt) | Self::SnpAndTpm(_, salt, _) => lv(&[self.seal_to().as_bytes(), &salt[..]]),
+        };
+        Root::init_with(|root| {
+            extracted.with_bytes(|prk| expand(prk, &[&info], root));
+            Ok(())
+        })
+    }
 }
 
 /// The key of the head record.
@@ -119,9 +168,14 @@ impl ModelContext<'_> {
 
 /// HKDF-Extract: HMAC of the input under the salt.
 pub(crate) fn extract(salt: &[u8], ikm: &[u8], prk: &mut [u8; HASH_BYTES]) {
+    extract_parts(salt, &[ikm], prk);
+}
+
+/// [`extract`] over parts, whose number and lengths the caller fixes, joined.
+fn extract_parts(salt: &[u8], ikm: &[&[u8]], prk: &mut [u8; HASH_BYTES]) {
     wiped(|| {
         let mut mac = keyed(salt);
-        mac.update(ikm);
+        ikm.iter().for_each(|part| mac.update(part));
         finish(mac, prk);
     });
 }

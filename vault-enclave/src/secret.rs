@@ -112,6 +112,10 @@ key! {
     TpmSecret, 64
 }
 key! {
+    /// What the SNP firmware derives for this guest: the other origin of a keeper's keys.
+    SnpDerivedSecret, 32
+}
+key! {
     /// The root of a keeper's keys, in its memory only.
     Root, 64
 }

@@ -31,3 +31,46 @@ fn info_given_in_parts_is_the_same_as_joined() {
     expand(&[1; 32], &[b"abc"], &mut joined);
     assert_eq!(parts, joined);
 }
+
+fn root_bytes(source: RootSource<'_>) -> [u8; 64] {
+    source.root().unwrap().with_bytes(|root| *root)
+}
+
+#[test]
+fn a_root_of_the_tpm_alone_is_what_it_was() {
+    let tpm = TpmSecret::known([1; 64]);
+    let before = root(&tpm, "tpm").unwrap().with_bytes(|root| *root);
+    assert_eq!(root_bytes(RootSource::Tpm(&tpm)), before);
+}
+
+#[test]
+fn a_root_depends_on_each_of_its_sources_and_on_which_they_are() {
+    let (tpm, other_tpm) = (TpmSecret::known([1; 64]), TpmSecret::known([2; 64]));
+    let (snp, other_snp) = (SnpDerivedSecret::known([1; 32]), SnpDerivedSecret::known([2; 32]));
+    let (salt, other_salt) = (&[3; 32], &[4; 32]);
+    let roots = [
+        RootSource::Tpm(&tpm),
+        RootSource::Tpm(&other_tpm),
+        RootSource::Snp(&snp, salt),
+        RootSource::Snp(&other_snp, salt),
+        RootSource::Snp(&snp, other_salt),
+        RootSource::SnpAndTpm(&snp, salt, &tpm),
+        RootSource::SnpAndTpm(&other_snp, salt, &tpm),
+        RootSource::SnpAndTpm(&snp, other_salt, &tpm),
+        RootSource::SnpAndTpm(&snp, salt, &other_tpm),
+    ];
+    let distinct: std::collections::BTreeSet<_> = roots.iter().map(|source| root_bytes(*source)).collect();
+    assert_eq!(distinct.len(), roots.len());
+    assert_eq!(roots.map(|source| source.seal_to())[1..7], ["tpm", "snp", "snp", "snp", "snp,tpm", "snp,tpm"]);
+}
+
+/// FORMAT.md §5, written out with the functions of RFC 5869.
+#[test]
+fn a_root_of_both_is_extracted_from_snp_then_tpm() {
+    let (snp, tpm, salt) = ([7; 32], [9; 64], [5; 32]);
+    let (mut prk, mut expected) = ([0; HASH_BYTES], [0; 64]);
+    extract(b"weightvault/v1 root\0", &[&snp[..], &tpm[..]].concat(), &mut prk);
+    expand(&prk, &[&lv(&[b"snp,tpm", &salt])], &mut expected);
+    let (snp, tpm) = (SnpDerivedSecret::known(snp), TpmSecret::known(tpm));
+    assert_eq!(root_bytes(RootSource::SnpAndTpm(&snp, &salt, &tpm)), expected);
+}
