@@ -25,6 +25,7 @@ pub mod region;
 pub mod root;
 pub mod seal;
 pub mod secret;
+pub mod snp;
 pub mod tpm;
 pub mod unit_keys;
 pub mod vault_keys;

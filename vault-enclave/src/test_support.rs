@@ -11,13 +11,18 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use crate::publisher::PublisherSigner;
 use crate::wrap::GrantInfo;
 
-/// A public test vector, read in place. Without the vectors the test is skipped and says so; in CI it fails.
+/// A public test vector of text, read in place. Without the vectors the test is skipped and says so; in CI it fails.
 pub(crate) fn vectors(path: &str) -> Option<String> {
+    vector_bytes(path).map(|bytes| String::from_utf8(bytes).expect("a text"))
+}
+
+/// As [`vectors`], of any bytes.
+pub(crate) fn vector_bytes(path: &str) -> Option<Vec<u8>> {
     let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let vectors = std::env::var_os("WEIGHTVAULT_VECTORS").map_or(workspace.join("../shared/vectors"), PathBuf::from);
     let file = vectors.join(path);
-    match std::fs::read_to_string(&file) {
-        Ok(text) => Some(text),
+    match std::fs::read(&file) {
+        Ok(bytes) => Some(bytes),
         Err(error) if in_ci() => panic!("{}: {error}", file.display()),
         Err(error) => {
             eprintln!("skipped: {}: {error}; set WEIGHTVAULT_VECTORS to the folder of the vectors", file.display());
