@@ -1,6 +1,7 @@
 //! `vault-enclave doctor`: what this machine lacks to hold weights, and how to get it.
 
 mod machine;
+mod snp;
 mod tpm;
 mod vault;
 
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::failure::plain;
+use crate::snp::SnpChoice;
 use crate::tpm::silence_libtss2;
 
 /// Options of `vault-enclave doctor`.
@@ -19,6 +21,10 @@ pub struct DoctorArgs {
     /// The TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321`.
     #[arg(long, default_value = "device:/dev/tpmrm0", env = "WEIGHTVAULT_TPM", value_name = "TCTI")]
     tpm: String,
+    /// The SEV-SNP device: `auto`, `configfs:/sys/kernel/config/tsm/report`, `sev-guest:/dev/sev-guest`, `azure` (its virtual
+    /// TPM), or `soft:/DIR`, a soft platform.
+    #[arg(long, default_value = "auto", env = "WEIGHTVAULT_SNP", value_name = "DEVICE")]
+    snp: SnpChoice,
     /// The vault file: its hosts, its keeper, and whether its policy knows this machine.
     #[arg(long, value_name = "FILE")]
     vault: Option<PathBuf>,
@@ -70,7 +76,8 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     if let Err(error) = silence_libtss2() {
         eprintln!("warning: {error}");
     }
-    let (mut checks, seen) = tpm::checks(&args.tpm);
+    let (mut checks, tpm, seen) = tpm::checks(&args.tpm);
+    checks.extend(snp::checks(&args.snp, tpm.as_ref()));
     checks.extend(machine::checks(&args.into, args.bytes));
     if args.vault.is_some() {
         checks.extend(vault::checks(args, seen.as_ref()));

@@ -18,13 +18,13 @@ pub(super) struct Seen {
     pub(super) ek_certificates: Vec<Vec<u8>>,
 }
 
-/// Asks the TPM.
-pub(super) fn checks(tcti: &str) -> (Vec<Check>, Option<Seen>) {
+/// Asks the TPM. It comes back where it answers, whether or not it has an EK certificate.
+pub(super) fn checks(tcti: &str) -> (Vec<Check>, Option<Tpm>, Option<Seen>) {
     let opened = tcti.parse().map_err(Failure::from);
     let opened = opened.and_then(|config| Tpm::open(config).map_err(|error| tpm_failure(error, tcti)));
     let tpm = match opened {
         Ok(tpm) => tpm,
-        Err(failure) => return (vec![Check::failure("tpm", &failure)], None),
+        Err(failure) => return (vec![Check::failure("tpm", &failure)], None, None),
     };
     let failed = |check: &str, error: TpmError| Check::failure(check, &tpm_failure(error, tcti));
     let mut checks = match tpm.properties().wait() {
@@ -42,11 +42,11 @@ pub(super) fn checks(tcti: &str) -> (Vec<Check>, Option<Seen>) {
     match tpm.ek_certificates().wait() {
         Ok(ek_certificates) => {
             checks.push(Check::ok("ek certificate", "the TPM holds one; `vault-enclave evidence` shows it"));
-            (checks, Some(Seen { tpm, ek_certificates }))
+            (checks, Some(tpm.clone()), Some(Seen { tpm, ek_certificates }))
         }
         Err(error) => {
             checks.push(failed("ek certificate", error));
-            (checks, None)
+            (checks, Some(tpm), None)
         }
     }
 }
@@ -99,8 +99,8 @@ mod tests {
     #[test]
     fn no_tpm_is_one_failure_with_its_fix() {
         for tcti in ["device:/nonexistent/tpm", "nonsense"] {
-            let (checks, seen) = checks(tcti);
-            assert!(seen.is_none());
+            let (checks, tpm, seen) = checks(tcti);
+            assert!(tpm.is_none() && seen.is_none());
             assert_eq!(checks.iter().map(|check| check.level).collect::<Vec<_>>(), [Level::Fail], "{tcti}");
         }
     }
