@@ -93,7 +93,8 @@ impl SnpDevice {
     }
 
     /// A report over `report_data`, of `vmpl` or of the most privileged level that this guest has. It waits for its turn, and
-    /// asks again, a bounded number of times, where the firmware was busy or others wrote to our entry.
+    /// asks again, a bounded number of times, where the firmware was busy or others wrote to our entry. Each time the kernel
+    /// itself may wait up to a minute for a host that throttles.
     ///
     /// # Errors
     /// [`SnpDeviceError`]; [`SnpDeviceError::ReportDataFixed`] on Azure, which has [`SnpDevice::azure`] for it.

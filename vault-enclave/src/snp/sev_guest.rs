@@ -78,7 +78,6 @@ impl SevGuest {
             (1, _) => SnpDeviceError::Oversize { what: "certificate table", max: CERTIFICATES_BYTES },
             (2, _) => SnpDeviceError::Busy,
             (0, 0 | NOT_CALLED) => SnpDeviceError::of(&self.path, "guest request", error.errno),
-            (0, STATUS_PARAMETERS) => SnpDeviceError::KeyParameters,
             (0, status) => SnpDeviceError::Firmware(status),
             (code, _) => SnpDeviceError::Hypervisor(code),
         }

@@ -178,15 +178,15 @@ impl Entry {
         }
     }
 
-    /// The report. That the firmware is busy, or a tree has none yet, is waited for within bounds.
+    /// The report. A kernel makes it while it is read, so a busy one is not asked again here but at the next turn; a tree of
+    /// another kind has it soon.
     fn outblob(&self) -> Result<Vec<u8>, SnpDeviceError> {
         // One byte more than a report, so that a longer one shows as such.
         let report = self.patiently(|| match self.read("outblob", REPORT_BYTES + 1) {
-            Err(SnpDeviceError::Busy) => None,
             Ok(report) if report.is_empty() => None,
             other => Some(other),
         });
-        report.unwrap_or(Err(SnpDeviceError::Busy))
+        report.unwrap_or(Err(SnpDeviceError::ReportLength(0)))
     }
 
     fn patiently<T>(&self, mut look: impl FnMut() -> Option<T>) -> Option<T> {

@@ -15,7 +15,7 @@ fn each_refusal_of_the_driver_says_who_refused() {
     assert_eq!(refusal(1, 0xff, Errno::IO), too_long);
     assert_eq!(refusal(2, 0, Errno::IO), SnpDeviceError::Busy);
     assert_eq!(refusal(3, 0, Errno::IO), SnpDeviceError::Hypervisor(3));
-    assert_eq!(refusal(0, 0x16, Errno::IO), SnpDeviceError::KeyParameters);
+    assert_eq!(refusal(0, 0x16, Errno::IO), SnpDeviceError::Firmware(0x16));
     assert_eq!(refusal(0, 0x05, Errno::IO), SnpDeviceError::Firmware(5));
     assert_eq!(refusal(0, 0xff, Errno::AGAIN), SnpDeviceError::Busy);
     assert_eq!(refusal(0, 0xff, Errno::PERM), SnpDeviceError::Denied(path));

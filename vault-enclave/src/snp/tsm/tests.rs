@@ -221,7 +221,7 @@ fn what_never_comes_is_not_waited_for_without_end() {
         assert!(tree.is_empty());
         error
     };
-    assert_eq!(impatient(Content::good().then("outblob", b"")), Some(SnpDeviceError::Busy));
+    assert_eq!(impatient(Content::good().then("outblob", b"")), Some(SnpDeviceError::ReportLength(0)));
     let missing = SnpDeviceError::AttributeMissing("provider");
     assert_eq!(impatient(Content::good().without("provider")), Some(missing));
 }
