@@ -4,6 +4,7 @@
 //! keeper's TPM is a swtpm process, approvers sign with `ssh-keygen`. Guests are either swtpm processes too, or TPMs of
 //! the forge, whose every field a test can change; the world's policy names both their authorities as `emulated`.
 
+pub mod forge;
 pub mod golden;
 pub mod guest;
 pub mod memory;
@@ -11,10 +12,6 @@ pub mod process;
 pub mod publisher;
 pub mod relay;
 pub mod world;
-
-#[allow(missing_docs, clippy::new_without_default, reason = "the forge of the attestation tests, included as it is")]
-#[path = "../../attestation/tests/common/mod.rs"]
-pub mod forge;
 
 pub use guest::Guest;
 pub use process::{Boot, Running, Swtpm, binary, run, run_ok};
