@@ -6,6 +6,8 @@
 mod derived_keys;
 #[path = "snp_forge/key_server.rs"]
 mod key_server;
+#[path = "snp_forge/program.rs"]
+mod program;
 #[path = "snp_forge/served.rs"]
 mod served;
 #[path = "snp_forge/tlv.rs"]
@@ -61,16 +63,14 @@ fn every_real_vek_certificate_comes_back_from_its_values() {
 
 #[test]
 fn every_real_authority_comes_back_from_its_values() {
-    let pem = |name: &str| vectors::files("snp", name).pop().map(|(_, bytes)| String::from_utf8(bytes).unwrap());
     for product in Product::ALL {
-        let Some(text) = pem(&format!("{}_ask_ark_asvk.pem", product.name().to_lowercase())) else { continue };
+        let name = format!("{}_ask_ark_asvk.pem", product.name().to_lowercase());
+        let Some((_, pem)) = vectors::files("snp", &name).pop() else { continue };
         let soft = Authorities::new(product);
-        let blocks: Vec<&str> =
-            text.split_inclusive("-----END CERTIFICATE-----").filter(|text| text.contains("BEGIN")).collect();
-        assert_eq!(blocks.len(), 3);
-        for (block, like) in blocks.iter().zip([soft.ask, soft.ark, soft.asvk]) {
-            let bytes = decode_pem(block);
-            let body = Tlv::first(&bytes).0.at(&[0]);
+        let real = vectors::certificates(&pem);
+        assert_eq!(real.len(), 3);
+        for (bytes, like) in real.iter().zip([soft.ask, soft.ark, soft.asvk]) {
+            let body = Tlv::first(bytes).0.at(&[0]);
             assert_eq!(hex::encode(read_authority(body, like).to_be_signed()), hex::encode(body.whole), "{product:?}");
         }
     }
@@ -253,10 +253,4 @@ fn is_signed_by(signed: &[u8], issuer: &[u8]) -> Result<(), ring::error::Unspeci
     let key = Tlv::first(issuer).0.at(&[0, 6, 1]).content;
     let verifier = UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, &key[1..]);
     verifier.verify(signed.at(&[0]).whole, &signed.at(&[2]).content[1..])
-}
-
-fn decode_pem(block: &str) -> Vec<u8> {
-    use base64::Engine;
-    let text: String = block.lines().filter(|line| !line.starts_with("-----")).collect();
-    base64::engine::general_purpose::STANDARD.decode(text).unwrap()
 }

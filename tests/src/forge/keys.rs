@@ -1,6 +1,7 @@
 //! The keys that sign: RSA for the authorities, ECDSA for the chip.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use p384::ecdsa::signature::Signer;
 use ring::hkdf::{HKDF_SHA384, KeyType, Salt};
@@ -72,8 +73,10 @@ impl RsaKey {
         key.sign_with_rng(&mut Random, message).to_vec()
     }
 
-    fn pair(self) -> RsaKeyPair {
-        RsaKeyPair::from_pkcs8(self.pkcs8()).expect("an RSA key")
+    /// Each is read once: to check a key of this size takes longer than to sign with it.
+    fn pair(self) -> &'static RsaKeyPair {
+        static PAIRS: [OnceLock<RsaKeyPair>; 5] = [const { OnceLock::new() }; 5];
+        PAIRS[self as usize].get_or_init(|| RsaKeyPair::from_pkcs8(self.pkcs8()).expect("an RSA key"))
     }
 
     fn pkcs8(self) -> &'static [u8] {

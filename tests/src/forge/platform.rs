@@ -1,6 +1,6 @@
 //! A chip with SEV-SNP, and guests on it.
 
-use super::amd::{Authorities, Issued, ORGANIZATION, Product, Tcb, Vek, VekKind};
+use super::amd::{Authorities, Issued, ORGANIZATION, Product, Tcb, Vek};
 use super::keys::{VekKey, random};
 use super::report::{
     ECDSA_P384_SHA384, Firmware, POLICY_RESERVED_ONE, POLICY_SMT, REPORT_LEN, Report, SigningKey, sign,
@@ -132,9 +132,9 @@ impl SoftPlatform {
 
     /// The certificate of the authority over the signing key: ASK or ASVK.
     pub fn signer(&self) -> &Issued {
-        match self.vek().kind {
-            VekKind::Vcek => &self.authorities.ask,
-            VekKind::Vlek => &self.authorities.asvk,
+        match self.vlek {
+            None => &self.authorities.ask,
+            Some(_) => &self.authorities.asvk,
         }
     }
 
@@ -203,10 +203,7 @@ impl SoftPlatform {
     /// The certificate table that a host gives along with a report: entries of GUID (16 bytes), offset and length (little-endian
     /// u32 each), an entry of zeros, then the certificates (GHCB specification, 56421, 4.1.8.1).
     pub fn certificate_table(&self) -> Vec<u8> {
-        let vek_guid = match self.vek().kind {
-            VekKind::Vcek => VCEK_GUID,
-            VekKind::Vlek => VLEK_GUID,
-        };
+        let vek_guid = if self.vlek.is_some() { VLEK_GUID } else { VCEK_GUID };
         let guids = [vek_guid, ASK_GUID, ARK_GUID];
         let chain = self.chain();
         let mut offset = 24 * (guids.len() + 1);

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 /// The vector files of this name below a folder of vectors, or none where this machine has no vectors. With `CI=true` they
 /// must be there.
 pub(crate) fn files(folder: &str, name: &str) -> Vec<(String, Vec<u8>)> {
@@ -16,4 +19,12 @@ pub(crate) fn files(folder: &str, name: &str) -> Vec<(String, Vec<u8>)> {
     let found: Vec<_> = entries.filter_map(|entry| read(entry.unwrap().path())).collect();
     assert!(!found.is_empty(), "{} has no {name}", root.display());
     found
+}
+
+/// The certificates of a PEM file, DER.
+pub(crate) fn certificates(pem: &[u8]) -> Vec<Vec<u8>> {
+    let text = String::from_utf8(pem.to_vec()).unwrap();
+    let blocks = text.split("-----BEGIN CERTIFICATE-----").skip(1);
+    let body = |block: &str| block.split("-----END").next().unwrap_or_default().lines().collect::<String>();
+    blocks.map(|block| STANDARD.decode(body(block)).unwrap()).collect()
 }
