@@ -21,7 +21,7 @@ use vault_tests::forge::amd::{Product, Tcb};
 use vault_tests::forge::fuse::unmount;
 use vault_tests::forge::kds::SoftKds;
 use vault_tests::forge::platform::{SoftGuest, SoftPlatform};
-use vault_tests::forge::serve::Served;
+use vault_tests::forge::serve::{Form, Served};
 use vault_tests::forge::tsm::SoftMachine;
 
 /// What the chip has for life.
@@ -61,6 +61,10 @@ struct Arguments {
     /// The cloud whose leased key signs, such as CN=cloud.invalid.
     #[arg(long)]
     vlek: Option<String>,
+    /// Keep the report tree as plain files. Without it FUSE is needed: root, or fusermount3. With it a guest must wait a little
+    /// for answers, as the agent of this project does.
+    #[arg(long)]
+    plain: bool,
     /// Serve a key server too, at this address; port 0 is any free one.
     #[arg(long)]
     kds: Option<SocketAddr>,
@@ -96,14 +100,16 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         guest.guest_svn = arguments.guest_svn;
     });
     let _watcher = Watcher::start(&arguments.dir.join("report"))?;
-    let served = Served::start(&arguments.dir, SoftMachine::new(platform.clone(), guest))?;
+    let form = if arguments.plain { Form::Plain } else { Form::Fuse };
+    let served = Served::start(&arguments.dir, SoftMachine::new(platform.clone(), guest), form).map_err(|error| {
+        let hint = if arguments.plain { "" } else { "; --plain does without FUSE" };
+        format!("{}: {error}{hint}", arguments.dir.display())
+    })?;
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
     let kds = arguments.kds.map(|address| SoftKds::start_at(address, vec![platform], now)).transpose()?;
     if let Some(kds) = &kds {
         fs::write(arguments.dir.join("kds.url"), kds.url())?;
     }
-    println!("ready");
-    io::stdout().flush()?;
     wait_for_end()?;
     drop(served);
     Ok(())
@@ -150,11 +156,14 @@ fn platform(arguments: &Arguments) -> Result<SoftPlatform, Box<dyn Error>> {
     Ok(platform)
 }
 
-/// Until SIGTERM, SIGINT, or the end of stdin.
+/// Says that all is ready, and waits for SIGTERM, SIGINT, or the end of stdin.
 fn wait_for_end() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
+        // Before anybody knows that he may send one.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        println!("ready");
+        io::stdout().flush()?;
         let (closed, stdin_closed) = tokio::sync::oneshot::channel::<()>();
         std::thread::spawn(move || {
             let _ = io::copy(&mut io::stdin(), &mut io::sink());

@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::amd::pem;
 use super::derived_key::{KeyRequest, response};
 use super::fuse::FileSystem;
+use super::plain::PlainTree;
 use super::tsm::{SoftMachine, TsmTree};
 
 /// How long a guest may take over a request, so that a silent one does not keep the others from their keys.
@@ -30,22 +31,42 @@ pub struct Served {
     pub machine: Arc<Mutex<SoftMachine>>,
     directory: PathBuf,
     ends: Arc<AtomicBool>,
-    _reports: FileSystem,
+    _reports: Reports,
+}
+
+/// How the report tree is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As in Linux.
+    Fuse,
+    /// As files that a thread keeps: see [`super::plain`].
+    Plain,
+}
+
+/// Kept for what its end does.
+#[allow(dead_code, reason = "dropping it is its use")]
+enum Reports {
+    Fuse(FileSystem),
+    Plain(PlainTree),
 }
 
 impl Served {
     /// Serves a machine below this directory, which is made if it is missing.
     ///
     /// # Errors
-    /// The directory cannot be written, or FUSE cannot be had.
-    pub fn start(directory: &Path, machine: Arc<Mutex<SoftMachine>>) -> io::Result<Self> {
+    /// The directory cannot be written, or FUSE is asked for and cannot be had.
+    pub fn start(directory: &Path, machine: Arc<Mutex<SoftMachine>>, form: Form) -> io::Result<Self> {
         let reports = directory.join("report");
         fs::create_dir_all(directory)?;
         match fs::create_dir(&reports) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let reports = FileSystem::mount(&reports, TsmTree::new(Arc::clone(&machine)))?;
+        let tree = TsmTree::new(Arc::clone(&machine));
+        let reports = match form {
+            Form::Fuse => Reports::Fuse(FileSystem::mount(&reports, tree)?),
+            Form::Plain => Reports::Plain(PlainTree::keep(&reports, tree)?),
+        };
         let ends = Arc::new(AtomicBool::new(false));
         let served = Self { machine, directory: directory.to_owned(), ends, _reports: reports };
         served.write_certificates()?;

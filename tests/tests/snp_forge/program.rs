@@ -73,6 +73,10 @@ fn a_chip_stays_the_same_over_updates() {
     assert_eq!(fs::read(dir.path().join("report/two/privlevel_floor")).unwrap(), b"1\n");
     program.signal(Signal::TERM);
     assert!(program.0.wait().unwrap().success());
+    let mut plain = Program::start(dir.path(), &["--product", "Turin", "--plain"]);
+    assert!(dir.path().join("derived-key").exists());
+    plain.signal(Signal::INT);
+    assert!(plain.0.wait().unwrap().success());
     let program = Program::start(dir.path(), &["--product", "Turin", "--tcb", "1,2,3,4,6"]);
     let second = report(dir.path());
     assert_eq!(second[0x1A0..0x1E0], first[0x1A0..0x1E0], "the same chip");

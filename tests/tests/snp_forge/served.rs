@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use vault_tests::forge::amd::{Product, pem};
 use vault_tests::forge::derived_key::{KeyRequest, MIX_MEASUREMENT};
 use vault_tests::forge::platform::{SoftGuest, SoftPlatform};
-use vault_tests::forge::serve::Served;
+use vault_tests::forge::serve::{Form, Served};
 use vault_tests::forge::tsm::SoftMachine;
 
 struct Scene {
@@ -24,7 +24,7 @@ impl Scene {
         let dir = tempfile::Builder::new().prefix("weightvault-snp-").tempdir().unwrap();
         let guest = SoftGuest::new([7; 48]).with(change);
         let machine = SoftMachine::new(SoftPlatform::new(Product::Milan), guest);
-        let served = Served::start(dir.path(), machine).unwrap_or_else(|error| {
+        let served = Served::start(dir.path(), machine, Form::Fuse).unwrap_or_else(|error| {
             panic!("{error}: the soft platform needs /dev/fuse, and root or fusermount3 (package fuse3)")
         });
         Self { served, dir }
@@ -170,5 +170,37 @@ fn derived_keys_come_through_the_socket() {
     assert_eq!(answer, [&[0; 32], key.as_slice()].concat());
     for bad in [&[][..], &[0; 31], &[0; 33], &[0; 48], &[0xFF; 32]] {
         assert_eq!(scene.derived_key(bad), [&[0x16][..], &[0; 63]].concat());
+    }
+}
+
+#[test]
+fn plain_files_answer_a_guest_that_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let guest = SoftGuest::new([7; 48]).with(|guest| guest.vmpl = 1);
+    let machine = SoftMachine::new(SoftPlatform::new(Product::Genoa), guest);
+    let _served = Served::start(dir.path(), machine, Form::Plain).unwrap();
+    let wait = |path: PathBuf| {
+        for _ in 0..5000 {
+            match fs::read(&path) {
+                Ok(content) if !content.is_empty() => return content,
+                _ => std::thread::sleep(std::time::Duration::from_millis(2)),
+            }
+        }
+        panic!("{} does not come", path.display())
+    };
+    for name in ["one", "two"] {
+        let entry = dir.path().join("report").join(name);
+        fs::create_dir(&entry).unwrap();
+        assert_eq!(wait(entry.join("provider")), b"sev_guest\n");
+        assert_eq!(text(&entry.join("generation")), "0\n");
+        assert_eq!(text(&entry.join("privlevel_floor")), "1\n");
+        fs::write(entry.join("privlevel"), "3").unwrap();
+        fs::write(entry.join("inblob"), [5; 64]).unwrap();
+        let report = wait(entry.join("outblob"));
+        assert_eq!((report.len(), report[0x30]), (1184, 3));
+        assert_eq!(report[0x50..0x90], [5; 64]);
+        assert_eq!(text(&entry.join("generation")), "2\n");
+        assert!(fs::read(entry.join("auxblob")).unwrap().len() > 4000);
+        fs::remove_dir_all(&entry).unwrap();
     }
 }
