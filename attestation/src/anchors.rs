@@ -187,6 +187,26 @@ impl TrustAnchors {
         self.anchors.iter().map(|added| (&added.anchor, added.certificate.not_after()))
     }
 
+    /// What the anchor of this name, built in or added, vouches for.
+    #[must_use]
+    pub fn trust_of(&self, name: &str) -> Option<Trust> {
+        if Self::built_in_names().any(|built_in| built_in == name) {
+            return Some(Trust::Hardware);
+        }
+        self.anchors.iter().find(|added| added.anchor.name == name).map(|added| added.anchor.trust)
+    }
+
+    /// Whether evidence that rests on an anchor of this kind can have this trust at all.
+    #[must_use]
+    pub fn can_yield(&self, kind: AnchorKind, trust: Trust) -> bool {
+        let built_in = match kind {
+            AnchorKind::Tpm => false,
+            AnchorKind::Snp => trust == Trust::Hardware,
+        };
+        let is_kind = |added: &AddedAnchor| added.snp.is_some() == (kind == AnchorKind::Snp);
+        built_in || self.anchors.iter().any(|added| is_kind(added) && added.anchor.trust == trust)
+    }
+
     /// What the anchor of this name, built in or added, may endorse.
     #[must_use]
     pub fn kind_of(&self, name: &str) -> Option<AnchorKind> {

@@ -16,7 +16,7 @@ pub use renew::{Renew, RenewChallenge};
 
 use crate::encoding::{Sha256Digest, lv};
 use crate::keys::LeaseKey;
-use crate::tpm::AkName;
+use crate::tpm::{ActivationSecret, AkName};
 
 const BIND_TAG: &[u8] = b"weightvault/v1 bind\0";
 const GENESIS_TAG: &[u8] = b"weightvault/v1 genesis\0";
@@ -32,8 +32,48 @@ pub trait Transcript: sealed::Sealed {
     /// The preimage of the binding (FORMAT.md §3). It contains the activation secret.
     fn preimage(&self) -> Vec<u8>;
 
-    /// The attestation key that the credential was made for.
-    fn ak_name(&self) -> &AkName;
+    /// The TPM that takes part, if one does.
+    fn tpm(&self) -> &TpmPart;
+}
+
+/// The part of a TPM in a transcript: the fields "AK name" and "activation secret" (FORMAT.md §3).
+pub enum TpmPart {
+    /// No TPM takes part. Both fields are empty.
+    Absent,
+    /// A TPM that its EK endorses: only the TPM that has that EK and this AK could open the credential.
+    Activated {
+        /// The key that must quote.
+        ak_name: AkName,
+        /// What the credential held.
+        secret: ActivationSecret,
+    },
+    /// A virtual TPM whose AK an SNP report endorses. There is no EK to make a credential for, so the secret is empty.
+    Reported {
+        /// The key that must quote.
+        ak_name: AkName,
+    },
+}
+
+impl TpmPart {
+    /// The key that must quote, where one must.
+    #[must_use]
+    pub const fn ak_name(&self) -> Option<&AkName> {
+        match self {
+            Self::Absent => None,
+            Self::Activated { ak_name, .. } | Self::Reported { ak_name } => Some(ak_name),
+        }
+    }
+
+    fn ak_name_bytes(&self) -> &[u8] {
+        self.ak_name().map_or(&[], |name| name.as_bytes())
+    }
+
+    fn secret_bytes(&self) -> &[u8] {
+        match self {
+            Self::Absent | Self::Reported { .. } => &[],
+            Self::Activated { secret, .. } => secret.expose(),
+        }
+    }
 }
 
 /// SHA-512 of a transcript, and the statement that it stands for.

@@ -43,7 +43,7 @@
 //! ```
 //! use attestation::{
 //!     ActivationSecret, Anchor, EndorsedTpm, HpkePublicKey, LeaseKey, LoadChallenge, PcrSelection, Sha256Digest,
-//!     TpmIdentity, TpmQuote, Trust, TrustAnchors, UnitSet, UnixTime, verify_tpm,
+//!     TpmIdentity, TpmPart, TpmQuote, Trust, TrustAnchors, UnitSet, UnixTime, verify_tpm,
 //! };
 //! # use serde_json::Value;
 //! # let recorded: Value = serde_json::from_str(include_str!("../tests/data/swtpm.json"))?;
@@ -79,8 +79,7 @@
 //!     policy: Sha256Digest::of(b"policy"),
 //!     manifest: Sha256Digest::of(b"manifest"),
 //!     units: UnitSet::try_from(vec![0, 1, 2])?,
-//!     ak_name: *tpm.ak().name(),
-//!     secret,
+//!     tpm: TpmPart::Activated { ak_name: *tpm.ak().name(), secret },
 //! };
 //!
 //! // The answer: the requester's keys, and a quote for them.
@@ -90,7 +89,7 @@
 //!
 //! assert_eq!(verified.claims().trust(), Trust::Emulated);
 //! assert_eq!(verified.statement().model(), "minilm");
-//! assert_eq!(verified.claims().pcrs().len(), 5);
+//! assert_eq!(verified.claims().quote().map(|quote| quote.pcrs().len()), Some(5));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -99,8 +98,10 @@ mod anchors;
 mod binding;
 mod certificate;
 mod certificate_key;
+mod claims;
 mod encoding;
 mod error;
+mod evidence;
 mod keys;
 mod snp;
 mod tpm;
@@ -108,21 +109,24 @@ mod verify;
 
 pub use anchors::{ANCHORS_MAX, Anchor, AnchorKind, Trust, TrustAnchors};
 pub use binding::{
-    Binding, Genesis, GenesisChallenge, Keeper, KeeperChallenge, Load, LoadChallenge, Renew, RenewChallenge,
+    Binding, Genesis, GenesisChallenge, Keeper, KeeperChallenge, Load, LoadChallenge, Renew, RenewChallenge, TpmPart,
     Transcript, lease_id,
 };
+pub use claims::{Claims, EkClaims, QuoteClaims};
 pub use encoding::{Sha256Digest, UNITS_MAX, UnitSet, UnixTime, lv};
 pub use error::{
     AnchorError, CertificateError, CertificateTableError, CredentialError, DecodeError, HclError, SignatureInvalid,
     SnpCertificate, SnpError, VerifyError,
 };
+pub use evidence::{AzureEvidence, Evidence, EvidenceForm, Expected};
 pub use keys::{HPKE_PUBLIC_KEY_BYTES, HpkePublicKey, IdentityKey, LeaseKey, LogKey};
 pub use snp::{
     AzureQuote, CRL_BYTES_MAX, CRLS_MAX, CertificateTable, CpuId, CrlRule, CrlStatus, EndorsedReport, EndorsedVtpm,
     FirmwareVersion, GuestPolicy, HclReport, KeyInfo, PlatformInfo, Report, SNP_REPORT_BYTES, SigningKey, SnpClaims,
-    SnpEvidence, SnpProduct, TableEntry, TcbComponent, TcbVersion, VerifiedChain, VtpmState,
+    SnpEvidence, SnpProduct, TableEntry, TcbComponent, TcbVersion, VerifiedChain, VtpmState, chip_platform,
+    csp_platform,
 };
 pub use tpm::{
     ActivationSecret, AkName, AttestationKey, Credential, EndorsedEk, EndorsedTpm, PcrSelection, TpmIdentity, TpmQuote,
 };
-pub use verify::{Claims, Verified, verify_tpm};
+pub use verify::{Verified, verify_snp, verify_snp_vtpm, verify_snp_with_tpm, verify_tpm};

@@ -16,7 +16,7 @@ pub use azure::{AzureQuote, EndorsedVtpm, HclReport, VtpmState};
 pub(crate) use certificate::{AmdCertificate, subject_common_name};
 pub use chain::VerifiedChain;
 pub(crate) use chain::{ROOT_PREFIX, check_root};
-pub use claims::SnpClaims;
+pub use claims::{SnpClaims, chip_platform, csp_platform};
 pub use crl::{CRL_BYTES_MAX, CRLS_MAX, CrlRule, CrlStatus};
 pub use evidence::{EndorsedReport, SnpEvidence};
 pub use fields::{CpuId, FirmwareVersion, GuestPolicy, KeyInfo, PlatformInfo, SigningKey};

@@ -1,16 +1,14 @@
 //! The only code able to make a [`Verified`].
 
-use std::collections::BTreeMap;
-
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::anchors::Trust;
-use crate::binding::{Binding, Transcript};
-use crate::encoding::Sha256Digest;
+use crate::binding::{Binding, TpmPart, Transcript};
+use crate::claims::{Claims, EkClaims, QuoteClaims};
 use crate::error::VerifyError;
-use crate::tpm::attest::{self, QuoteInfo};
-use crate::tpm::{AkName, EndorsedTpm, PcrSelection, TpmQuote};
+use crate::snp::{AzureQuote, EndorsedReport, EndorsedVtpm, VtpmState};
+use crate::tpm::attest;
+use crate::tpm::{AttestationKey, EndorsedTpm, PcrSelection, TpmQuote};
 
 /// Verifies that `tpm` quoted exactly `expected_pcrs` for exactly this binding.
 ///
@@ -25,51 +23,100 @@ pub fn verify_tpm<S: Transcript>(
     binding: Binding<S>,
     expected_pcrs: &PcrSelection,
 ) -> Result<Verified<S>, VerifyError> {
+    let quote = activated_quote(quote, tpm, &binding, expected_pcrs)?;
+    Ok(Verified::new(Claims::Tpm { ek: EkClaims::of(tpm.ek()), quote }, binding))
+}
+
+/// Verifies that `report` was made for exactly this binding, in which no TPM takes part.
+pub fn verify_snp<S: Transcript>(report: EndorsedReport, binding: Binding<S>) -> Result<Verified<S>, VerifyError> {
+    match binding.statement().tpm() {
+        TpmPart::Absent => {}
+        TpmPart::Activated { .. } | TpmPart::Reported { .. } => return Err(VerifyError::QuoteMissing),
+    }
+    report.check_report_data(binding.digest()).map_err(VerifyError::Snp)?;
+    Ok(Verified::new(Claims::Snp(Box::new(report.into_claims())), binding))
+}
+
+/// Verifies that `report` and the quote of `tpm` were both made for exactly this binding. The TPM stays *unbound*: a
+/// genuine TPM elsewhere would do as well.
+pub fn verify_snp_with_tpm<S: Transcript>(
+    report: EndorsedReport,
+    quote: TpmQuote,
+    tpm: &EndorsedTpm,
+    binding: Binding<S>,
+    expected_pcrs: &PcrSelection,
+) -> Result<Verified<S>, VerifyError> {
+    let quote = activated_quote(quote, tpm, &binding, expected_pcrs)?;
+    report.check_report_data(binding.digest()).map_err(VerifyError::Snp)?;
+    let report = Box::new(report.into_claims());
+    Ok(Verified::new(Claims::SnpUnboundTpm { report, ek: EkClaims::of(tpm.ek()), quote }, binding))
+}
+
+/// Verifies that the virtual TPM whose AK a report endorses quoted exactly `expected_pcrs` for exactly this binding.
+pub fn verify_snp_vtpm<S: Transcript>(
+    vtpm: EndorsedVtpm,
+    ak: &AttestationKey,
+    quote: &AzureQuote,
+    binding: Binding<S>,
+    expected_pcrs: &PcrSelection,
+) -> Result<Verified<S>, VerifyError> {
+    match binding.statement().tpm() {
+        TpmPart::Reported { ak_name } if ak_name == ak.name() => {}
+        TpmPart::Reported { .. } | TpmPart::Absent | TpmPart::Activated { .. } => return Err(VerifyError::AkNotBound),
+    }
+    vtpm.check_ak(ak)?;
+    let VtpmState { pcrs, reset_count, restart_count, clock, safe, firmware_version } =
+        vtpm.verify_quote(quote, &binding.tpm_extra_data(), expected_pcrs)?;
+    let quote = QuoteClaims { ak_name: *ak.name(), pcrs, reset_count, restart_count, clock, safe, firmware_version };
+    let report = Box::new(vtpm.claims().clone());
+    Ok(Verified::new(Claims::SnpVtpm { report, quote }, binding))
+}
+
+/// A quote of the TPM and the AK that the credential in the binding was made for.
+fn activated_quote<S: Transcript>(
+    quote: TpmQuote,
+    tpm: &EndorsedTpm,
+    binding: &Binding<S>,
+    expected_pcrs: &PcrSelection,
+) -> Result<QuoteClaims, VerifyError> {
     if !tpm.is(&quote.identity) {
         return Err(VerifyError::IdentityChanged);
     }
-    // The credential was made for the AK in the binding; another AK's quote would show nothing about the EK.
-    if binding.statement().ak_name() != tpm.ak().name() {
-        return Err(VerifyError::AkNotBound);
+    // The credential was made for the AK in the binding; another AK's quote would show nothing about the EK. Without a
+    // secret in the binding nothing would show that the AK is in the EK's TPM at all.
+    match binding.statement().tpm() {
+        TpmPart::Activated { ak_name, .. } if ak_name == tpm.ak().name() => {}
+        TpmPart::Activated { .. } | TpmPart::Absent | TpmPart::Reported { .. } => return Err(VerifyError::AkNotBound),
     }
-    attest::verify_signature(tpm.ak(), &quote.attest, &quote.signature)?;
-    let info = attest::read_quote(&quote.attest)?;
+    checked_quote(tpm.ak(), &quote.attest, &quote.signature, &quote.pcrs, binding, expected_pcrs)
+}
+
+fn checked_quote<S: Transcript>(
+    ak: &AttestationKey,
+    attest: &[u8],
+    signature: &[u8],
+    pcrs: &[(u32, [u8; 32])],
+    binding: &Binding<S>,
+    expected_pcrs: &PcrSelection,
+) -> Result<QuoteClaims, VerifyError> {
+    attest::verify_signature(ak, attest, signature)?;
+    let info = attest::read_quote(attest)?;
     if !bool::from(info.extra_data.ct_eq(&binding.tpm_extra_data())) {
         return Err(VerifyError::ExtraDataMismatch);
     }
-    check_pcrs(&info, expected_pcrs, &quote.pcrs)?;
-    let claims = Claims {
-        platform: tpm.ek().platform(),
-        ak_name: *tpm.ak().name(),
-        trust: tpm.ek().trust(),
-        anchor: tpm.ek().anchor().to_owned(),
-        pcrs: quote.pcrs.iter().copied().collect(),
+    info.check_pcrs(expected_pcrs, pcrs)?;
+    Ok(QuoteClaims {
+        ak_name: *ak.name(),
+        pcrs: pcrs.iter().copied().collect(),
         reset_count: info.reset_count,
         restart_count: info.restart_count,
         clock: info.clock,
         safe: info.safe,
         firmware_version: info.firmware_version,
-    };
-    let (binding_digest, preimage, statement) = binding.into_parts();
-    Ok(Verified { claims, binding_digest, preimage, statement })
+    })
 }
 
-/// The quote is over the one bank and the very PCRs that were asked for, and the values given are those.
-fn check_pcrs(info: &QuoteInfo<'_>, expected: &PcrSelection, values: &[(u32, [u8; 32])]) -> Result<(), VerifyError> {
-    if info.pcr_selection != expected.tpml() {
-        return Err(VerifyError::PcrSelectionMismatch);
-    }
-    if !values.iter().map(|(index, _)| *index).eq(expected.iter()) {
-        return Err(VerifyError::PcrValuesMismatch);
-    }
-    let joined: Vec<u8> = values.iter().flat_map(|(_, value)| *value).collect();
-    if info.pcr_digest != Sha256Digest::of(&joined).as_bytes() {
-        return Err(VerifyError::PcrDigestMismatch);
-    }
-    Ok(())
-}
-
-/// A statement whose evidence holds. Private fields; only [`verify_tpm`] makes one, and it can neither be cloned nor read
+/// A statement whose evidence holds. Private fields; only this module makes one, and it can neither be cloned nor read
 /// from bytes.
 ///
 /// ```compile_fail,E0599
@@ -90,6 +137,11 @@ pub struct Verified<S> {
 }
 
 impl<S> Verified<S> {
+    fn new(claims: Claims, binding: Binding<S>) -> Self {
+        let (binding_digest, preimage, statement) = binding.into_parts();
+        Self { claims, binding_digest, preimage, statement }
+    }
+
     /// What the evidence shows.
     #[must_use]
     pub const fn claims(&self) -> &Claims {
@@ -112,82 +164,5 @@ impl<S> Verified<S> {
     #[must_use]
     pub fn preimage(&self) -> &[u8] {
         &self.preimage
-    }
-}
-
-/// What verified evidence shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claims {
-    platform: Sha256Digest,
-    ak_name: AkName,
-    trust: Trust,
-    anchor: String,
-    pcrs: BTreeMap<u32, [u8; 32]>,
-    reset_count: u32,
-    restart_count: u32,
-    clock: u64,
-    safe: bool,
-    firmware_version: u64,
-}
-
-impl Claims {
-    /// The platform id: SHA-256 of the EK's SubjectPublicKeyInfo.
-    #[must_use]
-    pub const fn platform(&self) -> Sha256Digest {
-        self.platform
-    }
-
-    /// The key that quoted.
-    #[must_use]
-    pub const fn ak_name(&self) -> &AkName {
-        &self.ak_name
-    }
-
-    /// What the anchor vouches for.
-    #[must_use]
-    pub const fn trust(&self) -> Trust {
-        self.trust
-    }
-
-    /// The name of the anchor.
-    #[must_use]
-    pub fn anchor(&self) -> &str {
-        &self.anchor
-    }
-
-    /// The quoted PCRs of the SHA-256 bank.
-    #[must_use]
-    pub const fn pcrs(&self) -> &BTreeMap<u32, [u8; 32]> {
-        &self.pcrs
-    }
-
-    /// TPM resets since the TPM was made (TPMS_CLOCK_INFO.resetCount): another value means another boot.
-    #[must_use]
-    pub const fn reset_count(&self) -> u32 {
-        self.reset_count
-    }
-
-    /// Resumes since the last reset (TPMS_CLOCK_INFO.restartCount).
-    #[must_use]
-    pub const fn restart_count(&self) -> u32 {
-        self.restart_count
-    }
-
-    /// Milliseconds that the TPM has been powered (TPMS_CLOCK_INFO.clock).
-    #[must_use]
-    pub const fn clock(&self) -> u64 {
-        self.clock
-    }
-
-    /// Whether no higher clock value was ever reported (TPMS_CLOCK_INFO.safe).
-    #[must_use]
-    pub const fn safe(&self) -> bool {
-        self.safe
-    }
-
-    /// Vendor-specific (TPMS_ATTEST.firmwareVersion).
-    #[must_use]
-    pub const fn firmware_version(&self) -> u64 {
-        self.firmware_version
     }
 }

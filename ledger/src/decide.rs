@@ -18,14 +18,14 @@ mod grant;
 
 use std::sync::Arc;
 
-use attestation::{Claims, Load, Renew, Sha256Digest, UnixTime, Verified};
+use attestation::{Claims, EvidenceForm, Load, QuoteClaims, Renew, Sha256Digest, SnpClaims, UnixTime, Verified};
 
 pub use denial::{Denial, DenialReason, DeniedRequest, Explanation};
 pub use grant::{EvidencedGrant, ReleaseGrant, RenewGrant};
 
-use crate::entry::{Action, ReleasedUnits};
+use crate::entry::{Action, BootId, Machine, ReleasedUnits};
 use crate::names::{Group, Name, Version};
-use crate::policy::{Proof, ReleaseRule};
+use crate::policy::{GuestRule, PcrRule, ReleaseRule, SnpRule};
 use crate::state::{Lease, LoggedManifest, State, Vault};
 
 /// Decides on a load. `manifest` is the one that the log names for the model; `now` is not before the last entry.
@@ -204,28 +204,53 @@ fn granted_units(
     Ok(ReleasedUnits { count, bytes, digest: load.units().digest() })
 }
 
-/// The proofs, the anchor that they rest on, the platform and what it booted.
+/// The anchor that the proofs rest on, and all that the rule asks of them.
 fn check_evidence(vault: &Vault, rule_name: &Name, rule: &ReleaseRule, claims: &Claims) -> Result<(), DenialReason> {
-    for proof in &rule.require {
-        match proof {
-            // `Verified` comes from a TPM quote: it is this proof.
-            Proof::Tpm => {}
-        }
-    }
     let (anchor, tier) = (claims.anchor(), claims.trust());
     // The evidence may have been verified under the anchors of an earlier policy.
-    let mut anchors = vault.policy().trust_anchors().iter().map(|(anchor, _)| anchor);
-    if !anchors.any(|known| known.name == anchor && known.trust == tier) {
+    if vault.policy().trust_anchors().trust_of(anchor) != Some(tier) {
         return Err(DenialReason::AnchorNotInPolicy { anchor: anchor.to_owned(), tier });
     }
-    if !rule.platforms.permits(&claims.platform()) {
-        return Err(DenialReason::PlatformNotListed { rule: rule_name.clone(), platform: claims.platform() });
+    check_claims(rule_name, &rule.guest, claims)
+}
+
+/// The form of the evidence, the platform and what it booted: all that a rule asks of verified claims. An auditor checks
+/// stored evidence with it.
+pub fn check_claims(rule_name: &Name, rule: &GuestRule, claims: &Claims) -> Result<(), DenialReason> {
+    match (rule, claims) {
+        (GuestRule::Tpm(tpm), Claims::Tpm { ek, quote }) => {
+            if !tpm.platforms.permits(&ek.platform()) {
+                return Err(DenialReason::PlatformNotListed { rule: rule_name.clone(), platform: ek.platform() });
+            }
+            check_pcrs(rule_name, &tpm.pcrs, quote)
+        }
+        // An unbound TPM beside the report neither helps nor harms.
+        (GuestRule::Snp(snp), Claims::Snp(report) | Claims::SnpUnboundTpm { report, .. }) => {
+            check_report(rule_name, snp, report)
+        }
+        (GuestRule::SnpParavisorVtpm { snp, pcrs }, Claims::SnpVtpm { report, quote }) => {
+            check_report(rule_name, snp, report)?;
+            check_pcrs(rule_name, pcrs, quote)
+        }
+        (GuestRule::Tpm(_), Claims::Snp(_) | Claims::SnpUnboundTpm { .. } | Claims::SnpVtpm { .. })
+        | (GuestRule::Snp(_), Claims::Tpm { .. } | Claims::SnpVtpm { .. })
+        | (GuestRule::SnpParavisorVtpm { .. }, Claims::Tpm { .. } | Claims::Snp(_) | Claims::SnpUnboundTpm { .. }) => {
+            let (required, seen) = (rule.form(), EvidenceForm::of(claims));
+            Err(DenialReason::ProofMissing { rule: rule_name.clone(), required, seen })
+        }
     }
-    rule.pcrs.check(claims.pcrs()).map_err(|mismatch| DenialReason::PcrNotAllowed {
+}
+
+fn check_pcrs(rule_name: &Name, rule: &PcrRule, quote: &QuoteClaims) -> Result<(), DenialReason> {
+    rule.check(quote.pcrs()).map_err(|mismatch| DenialReason::PcrNotAllowed {
         rule: rule_name.clone(),
-        allowed: rule.pcrs.allowed().get(&mismatch.index).cloned().unwrap_or_default(),
+        allowed: rule.allowed().get(&mismatch.index).cloned().unwrap_or_default(),
         mismatch,
     })
+}
+
+fn check_report(rule_name: &Name, rule: &SnpRule, report: &SnpClaims) -> Result<(), DenialReason> {
+    rule.check(report).map_err(|mismatch| DenialReason::ReportNotAllowed { rule: rule_name.clone(), mismatch })
 }
 
 /// A lease belongs to one boot of one machine: its keys were never anywhere else.
@@ -233,16 +258,35 @@ fn check_same_machine(lease: &Lease, claims: &Claims) -> Result<(), DenialReason
     if lease.platform != claims.platform() {
         return Err(DenialReason::PlatformChanged { granted: lease.platform, seen: claims.platform() });
     }
-    if lease.ak_name != *claims.ak_name() {
-        return Err(DenialReason::AkChanged);
-    }
-    let granted = (lease.reset_count, lease.restart_count);
-    let seen = (claims.reset_count(), claims.restart_count());
-    if granted != seen {
-        return Err(DenialReason::Rebooted { granted, seen });
+    match (lease.machine, Machine::of(claims)) {
+        (Machine::Tpm(granted), Machine::Tpm(seen)) => check_same_boot(granted, seen)?,
+        (Machine::Snp { report_id: granted }, Machine::Snp { report_id: seen }) => check_same_guest(granted, seen)?,
+        (Machine::SnpVtpm { report_id: granted, vtpm }, Machine::SnpVtpm { report_id: seen, vtpm: seen_vtpm }) => {
+            check_same_guest(granted, seen)?;
+            check_same_boot(vtpm, seen_vtpm)?;
+        }
+        (Machine::Tpm(_), Machine::Snp { .. } | Machine::SnpVtpm { .. })
+        | (Machine::Snp { .. }, Machine::Tpm(_) | Machine::SnpVtpm { .. })
+        | (Machine::SnpVtpm { .. }, Machine::Tpm(_) | Machine::Snp { .. }) => return Err(DenialReason::ProofChanged),
     }
     if lease.tier != claims.trust() {
         return Err(DenialReason::TierChanged { granted: lease.tier, seen: claims.trust() });
     }
     Ok(())
+}
+
+fn check_same_boot(granted: BootId, seen: BootId) -> Result<(), DenialReason> {
+    if granted.ak_name != seen.ak_name {
+        return Err(DenialReason::AkChanged);
+    }
+    let counts = |boot: BootId| (boot.reset_count, boot.restart_count);
+    match counts(granted) == counts(seen) {
+        true => Ok(()),
+        false => Err(DenialReason::Rebooted { granted: counts(granted), seen: counts(seen) }),
+    }
+}
+
+/// REPORT_ID is made at launch and stays until the guest ends: another one is another guest of the same chip.
+fn check_same_guest(granted: [u8; 32], seen: [u8; 32]) -> Result<(), DenialReason> {
+    if granted == seen { Ok(()) } else { Err(DenialReason::GuestChanged { granted, seen }) }
 }

@@ -24,8 +24,9 @@ use attestation::UnixTime;
 use serde::Serialize;
 
 pub use body::{
-    Action, Approve, Cause, Deny, DenySummary, End, GenesisEntry, GenesisWitness, ModelPublished, PolicyInForce,
-    Proposal, Propose, ProposedModel, ProposedPolicy, Release, ReleasedUnits, Renew, Renewal, Start, TimeSource,
+    Action, Approve, BootId, Cause, Deny, DenySummary, End, GenesisEntry, GenesisWitness, Machine, ModelPublished,
+    PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy, Release, ReleasedUnits, Renew, Renewal, Start,
+    TimeSource,
 };
 pub use error::EntryError;
 

@@ -23,7 +23,7 @@ pub struct KeeperIdentity {
     pub identity_key: IdentityKey,
     /// Signs checkpoints.
     pub log_key: LogKey,
-    /// Platform id of its TPM.
+    /// Its platform id (FORMAT.md §2).
     pub platform: Sha256Digest,
     /// Name of its attestation key.
     pub ak_name: AkName,

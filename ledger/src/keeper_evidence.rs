@@ -5,13 +5,13 @@
 //!
 //! ```no_run
 //! use ledger::keeper_evidence::{KeeperEvidenceError, KeeperRun, KeeperStanding};
-//! # use attestation::{Credential, TpmIdentity, TpmQuote, UnixTime};
+//! # use attestation::{Credential, Evidence, TpmIdentity, UnixTime};
 //! # fn run(vault: &ledger::vault_file::VaultFile, identity: &TpmIdentity, now: UnixTime,
-//! # ask: impl Fn(&[u8; 32], &Credential) -> (TpmQuote, KeeperStanding)) -> Result<(), KeeperEvidenceError> {
+//! # ask: impl Fn(&[u8; 32], &Credential) -> (Evidence, KeeperStanding)) -> Result<(), KeeperEvidenceError> {
 //! let rng = ring::rand::SystemRandom::new();
 //! let run = KeeperRun::start(vault.policy(), identity, now, &rng)?;
-//! let (quote, standing) = ask(run.nonce(), run.credential());
-//! let keeper = run.verify_vault(vault.genesis(), standing, quote)?;
+//! let (evidence, standing) = ask(run.nonce(), run.credential());
+//! let keeper = run.verify_vault(vault.genesis(), standing, evidence)?;
 //! println!("policy {}, {}", keeper.statement().policy(), keeper.claims().trust());
 //! # Ok(()) }
 //! ```
@@ -19,18 +19,19 @@
 use std::fmt;
 
 use attestation::{
-    ActivationSecret, Binding, Credential, CredentialError, EndorsedTpm, GenesisChallenge, HpkePublicKey, IdentityKey,
-    Keeper, KeeperChallenge, LogKey, Sha256Digest, TpmIdentity, TpmQuote, Transcript, UnixTime, Verified, VerifyError,
-    verify_tpm,
+    ActivationSecret, Binding, Claims, Credential, CredentialError, EndorsedTpm, Evidence, Expected, GenesisChallenge,
+    HpkePublicKey, IdentityKey, Keeper, KeeperChallenge, LogKey, QuoteClaims, Sha256Digest, SnpClaims, TpmIdentity,
+    TpmPart, Transcript, UnixTime, Verified, VerifyError,
 };
 use ring::rand::SecureRandom;
 
 use crate::genesis::{Genesis, KeeperIdentity};
-use crate::policy::{KeeperRule, PcrMismatch, Policy, Proof};
+use crate::policy::{KeeperRule, PcrMismatch, Policy, SnpMismatch, SnpRule, TpmRule};
 
 /// The first step: the keeper's TPM is endorsed and permitted, and a question for it is made. One use: not `Clone`.
 pub struct KeeperRun<'a> {
-    rule: &'a KeeperRule,
+    policy: &'a Policy,
+    now: UnixTime,
     tpm: EndorsedTpm,
     question: Question,
     credential: Credential,
@@ -86,7 +87,7 @@ impl GenesisKeeper {
         self.core
     }
 
-    /// What its TPM proved.
+    /// What it proved.
     pub fn verified(&self) -> &Verified<attestation::Genesis> {
         &self.verified
     }
@@ -147,13 +148,12 @@ impl<'a> KeeperRun<'a> {
         rng: &dyn SecureRandom,
     ) -> Result<Self, KeeperEvidenceError> {
         let tpm = EndorsedTpm::verify(identity, policy.trust_anchors(), now)?;
-        let rule = policy.keeper();
         let platform = tpm.ek().platform();
-        if !rule.platforms.permits(&platform) {
+        if !policy.keeper().tpm().platforms.permits(&platform) {
             return Err(KeeperEvidenceError::PlatformNotListed { platform });
         }
         let credential = tpm.make_credential(&ActivationSecret::from_bytes(question.secret), rng)?;
-        Ok(Self { rule, tpm, question, credential })
+        Ok(Self { policy, now, tpm, question, credential })
     }
 
     /// Goes to the keeper.
@@ -166,42 +166,46 @@ impl<'a> KeeperRun<'a> {
         &self.credential
     }
 
-    /// The second step, before the vault is open: the quote must be over the genesis binding with these claims.
-    pub fn verify_genesis(self, claims: KeeperClaims, quote: TpmQuote) -> Result<GenesisKeeper, KeeperEvidenceError> {
-        let identity = KeeperIdentity {
-            instance: claims.instance,
-            wrap_key: claims.wrap_key.clone(),
-            identity_key: claims.identity_key.clone(),
-            log_key: claims.log_key.clone(),
-            platform: self.tpm.ek().platform(),
-            ak_name: *self.tpm.ak().name(),
-        };
+    /// The second step, before the vault is open: the evidence must be over the genesis binding with these claims.
+    pub fn verify_genesis(
+        self,
+        claims: KeeperClaims,
+        evidence: Evidence,
+    ) -> Result<GenesisKeeper, KeeperEvidenceError> {
         let binding = GenesisChallenge {
             nonce: self.question.nonce,
             instance: claims.instance,
             core: claims.core,
+            wrap_key: claims.wrap_key.clone(),
+            identity_key: claims.identity_key.clone(),
+            log_key: claims.log_key.clone(),
+            tpm: self.tpm_part(),
+        }
+        .bind();
+        let question = Question { nonce: self.question.nonce, secret: self.question.secret };
+        let ak_name = *self.tpm.ak().name();
+        let verified = self.verify(evidence, binding)?;
+        let identity = KeeperIdentity {
+            instance: claims.instance,
             wrap_key: claims.wrap_key,
             identity_key: claims.identity_key,
             log_key: claims.log_key,
-            ak_name: *self.tpm.ak().name(),
-            secret: ActivationSecret::from_bytes(self.question.secret),
-        }
-        .bind();
-        let verified = self.verify(quote, binding)?;
-        Ok(GenesisKeeper { identity, core: claims.core, verified, question: self.question })
+            platform: verified.claims().platform(),
+            ak_name,
+        };
+        Ok(GenesisKeeper { identity, core: claims.core, verified, question })
     }
 
-    /// The second step with the keeper of an open vault: the quote must be over the keeper binding with the vault's own
-    /// keys, by the very TPM and AK that the genesis names. Whether the checkpoint is signed is for the caller to check.
+    /// The second step with the keeper of an open vault: the evidence must be over the keeper binding with the vault's own
+    /// keys, by the very chip, TPM and AK that the genesis names. Whether the checkpoint is signed is for the caller to
+    /// check.
     pub fn verify_vault(
         self,
         genesis: &Genesis,
         standing: KeeperStanding,
-        quote: TpmQuote,
+        evidence: Evidence,
     ) -> Result<Verified<Keeper>, KeeperEvidenceError> {
         let keeper = genesis.keeper();
-        check_same("the platform", self.tpm.ek().platform() == keeper.platform)?;
-        check_same("the attestation key", *self.tpm.ak().name() == keeper.ak_name)?;
         let binding = KeeperChallenge {
             nonce: self.question.nonce,
             vault: genesis.vault_id(),
@@ -210,24 +214,60 @@ impl<'a> KeeperRun<'a> {
             log_key: keeper.log_key.clone(),
             policy: standing.policy,
             checkpoint: standing.checkpoint,
-            ak_name: keeper.ak_name,
-            secret: ActivationSecret::from_bytes(self.question.secret),
+            tpm: self.tpm_part(),
         }
         .bind();
-        self.verify(quote, binding)
-    }
-
-    fn verify<S: Transcript>(&self, quote: TpmQuote, binding: Binding<S>) -> Result<Verified<S>, KeeperEvidenceError> {
-        for proof in &self.rule.require {
-            match proof {
-                // The quote below.
-                Proof::Tpm => (),
-            }
-        }
-        let verified = verify_tpm(quote, &self.tpm, binding, &self.rule.pcrs.selection())?;
-        self.rule.pcrs.check(verified.claims().pcrs()).map_err(KeeperEvidenceError::Pcr)?;
+        check_same("the attestation key", *self.tpm.ak().name() == keeper.ak_name)?;
+        let verified = self.verify(evidence, binding)?;
+        check_same("the platform", verified.claims().platform() == keeper.platform)?;
         Ok(verified)
     }
+
+    fn tpm_part(&self) -> TpmPart {
+        TpmPart::Activated {
+            ak_name: *self.tpm.ak().name(),
+            secret: ActivationSecret::from_bytes(self.question.secret),
+        }
+    }
+
+    fn verify<S: Transcript>(
+        self,
+        evidence: Evidence,
+        binding: Binding<S>,
+    ) -> Result<Verified<S>, KeeperEvidenceError> {
+        let rule = self.policy.keeper();
+        let (tpm, pcrs) = (self.tpm, rule.tpm().pcrs.selection());
+        let expected = match rule {
+            KeeperRule::Tpm(_) => Expected::Tpm { tpm, pcrs },
+            KeeperRule::Snp { snp, .. } => Expected::SnpTpm { crl: snp.crl, tpm, pcrs },
+        };
+        let verified = evidence.verify(binding, &expected, self.policy.trust_anchors(), self.now)?;
+        check_claims(rule, verified.claims())?;
+        Ok(verified)
+    }
+}
+
+/// The claims are of the rule's form, and all that it asks for. `eks` was checked before a credential was made.
+fn check_claims(rule: &KeeperRule, claims: &Claims) -> Result<(), KeeperEvidenceError> {
+    match (rule, claims) {
+        (KeeperRule::Tpm(tpm), Claims::Tpm { quote, .. }) => check_quote(tpm, quote),
+        (KeeperRule::Snp { snp, tpm }, Claims::SnpUnboundTpm { report, quote, .. }) => {
+            check_report(snp, report)?;
+            check_quote(tpm, quote)
+        }
+        (KeeperRule::Tpm(_), Claims::Snp(_) | Claims::SnpUnboundTpm { .. } | Claims::SnpVtpm { .. })
+        | (KeeperRule::Snp { .. }, Claims::Tpm { .. } | Claims::Snp(_) | Claims::SnpVtpm { .. }) => {
+            Err(KeeperEvidenceError::Evidence(VerifyError::FormMismatch))
+        }
+    }
+}
+
+fn check_quote(rule: &TpmRule, quote: &QuoteClaims) -> Result<(), KeeperEvidenceError> {
+    rule.pcrs.check(quote.pcrs()).map_err(KeeperEvidenceError::Pcr)
+}
+
+fn check_report(rule: &SnpRule, report: &SnpClaims) -> Result<(), KeeperEvidenceError> {
+    rule.check(report).map_err(KeeperEvidenceError::Report)
 }
 
 fn check_identity(seen: &KeeperIdentity, named: &KeeperIdentity) -> Result<(), KeeperEvidenceError> {
@@ -257,6 +297,8 @@ pub enum KeeperEvidenceError {
     },
     /// The keeper did not boot what `[keeper]` asks for.
     Pcr(PcrMismatch),
+    /// The keeper's report shows something that `[keeper.snp]` does not allow.
+    Report(SnpMismatch),
     /// The genesis names another keeper than the one that answered.
     OtherKeeper {
         /// What differs first.
@@ -272,6 +314,7 @@ impl KeeperEvidenceError {
             Self::Credential(error) => error.code(),
             Self::PlatformNotListed { .. } => "keeper-platform-not-listed",
             Self::Pcr(_) => "keeper-pcr-mismatch",
+            Self::Report(mismatch) => mismatch.code(),
             Self::OtherKeeper { .. } => "keeper-other",
         }
     }
@@ -284,6 +327,7 @@ impl fmt::Display for KeeperEvidenceError {
             Self::Credential(error) => error.fmt(f),
             Self::PlatformNotListed { platform } => write!(f, "`keeper.eks` does not list platform {platform}"),
             Self::Pcr(mismatch) => write!(f, "{mismatch}, which `keeper.pcrs` does not allow"),
+            Self::Report(mismatch) => write!(f, "{mismatch} (`keeper.snp.{}`)", mismatch.key()),
             Self::OtherKeeper { field } => {
                 write!(f, "another keeper answered than the genesis names: {field} differs")
             }

@@ -12,25 +12,29 @@
 //! ```
 
 mod change;
+mod change_snp;
 mod error;
 mod fields;
 mod parse;
 mod pcrs;
 mod rules;
+mod snp;
+mod snp_parse;
 mod value;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use attestation::{Sha256Digest, Trust, TrustAnchors, UnixTime};
+use attestation::{AnchorKind, Sha256Digest, Trust, TrustAnchors, UnixTime};
 
 pub use change::describe_change;
 pub use error::{PolicyError, PolicyProblem};
 pub use pcrs::{PcrMismatch, PcrRule};
 pub use rules::{
-    Approval, Approver, KeeperRule, LeaseEnd, LeaseTime, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule,
-    UnitCheck,
+    Approval, Approver, GuestRule, KeeperRule, LeaseEnd, LeaseTime, Permitted, Proof, ProposerRule, PublishRule,
+    ReleaseRule, TpmRule, UnitCheck,
 };
+pub use snp::{Allowed, MinTcb, PlatformFeature, Sha384, SnpMismatch, SnpRule, TcbField};
 
 use crate::names::Name;
 
@@ -150,8 +154,12 @@ impl Policy {
         rules.map(|rule| rule.approvals).max()
     }
 
-    /// Whether evidence that verifies under this policy can have this trust at all.
-    pub fn can_yield(&self, trust: Trust) -> bool {
-        self.trust_anchors.iter().map(|(anchor, _)| anchor).any(|anchor| anchor.trust == trust)
+    /// Whether evidence for this rule that verifies under this policy can have this trust at all.
+    pub fn can_yield(&self, rule: &GuestRule, trust: Trust) -> bool {
+        let kind = match rule {
+            GuestRule::Tpm(_) => AnchorKind::Tpm,
+            GuestRule::Snp(_) | GuestRule::SnpParavisorVtpm { .. } => AnchorKind::Snp,
+        };
+        self.trust_anchors.can_yield(kind, trust)
     }
 }

@@ -159,6 +159,16 @@ fn version(code: &'static str, text: String) -> Result<Version, WireError> {
     Version::try_from(text).map_err(|error| WireError::new(code, Fault::Name(error)))
 }
 
+/// Not more than `max` of something.
+fn check_size_or_none(code: &'static str, found: usize, max: usize) -> Result<(), WireError> {
+    if found == 0 { Ok(()) } else { check_size(code, found, max) }
+}
+
+/// Indices of PCRs, ascending, or nothing where there are none.
+fn optional_pcrs(indices: &[u32]) -> Result<Option<attestation::PcrSelection>, WireError> {
+    if indices.is_empty() { Ok(None) } else { pcrs("malformed-pcrs", indices).map(Some) }
+}
+
 /// Indices of PCRs: at least one, ascending.
 fn pcrs(code: &'static str, indices: &[u32]) -> Result<attestation::PcrSelection, WireError> {
     if !indices.is_sorted_by(|a, b| a < b) {

@@ -2,7 +2,13 @@
 
 use attestation::HPKE_PUBLIC_KEY_BYTES;
 
-/// X.509 certificates of one EK chain.
+/// CRLs of one report.
+pub const CRLS_MAX: usize = 2;
+/// One CRL.
+pub const CRL_BYTES_MAX: usize = 64 << 10;
+/// An HCL report.
+pub const HCL_REPORT_BYTES_MAX: usize = 16 << 10;
+/// X.509 certificates of one EK or report chain.
 pub const CERTIFICATES_MAX: usize = 6;
 /// One X.509 certificate.
 pub const CERTIFICATE_BYTES_MAX: usize = 4 << 10;
@@ -19,7 +25,9 @@ pub const TPM_SIGNATURE_BYTES_MAX: usize = 600;
 /// PCRs of one quote.
 pub const PCRS_MAX: usize = 24;
 /// Pieces of evidence in a set.
-pub const EVIDENCE_MAX: usize = 4;
+pub const EVIDENCE_MAX: usize = 2;
+/// Forms of evidence that a requester names.
+pub const FORMS_MAX: usize = 4;
 /// Labels in a selection.
 pub const GROUPS_MAX: usize = 256;
 /// An entry of the log.

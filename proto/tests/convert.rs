@@ -1,8 +1,10 @@
 //! Every conversion comes back as it went, and every field is held to its bound.
 #![allow(clippy::unwrap_used, reason = "a test program: helpers fail the test")]
 
-use attestation::{Credential, HpkePublicKey, IdentityKey, LeaseKey, LogKey, PcrSelection, Sha256Digest};
-use attestation::{TpmIdentity, TpmQuote, UnitSet, UnixTime};
+use attestation::{
+    AzureEvidence, AzureQuote, Credential, Evidence, EvidenceForm, HpkePublicKey, IdentityKey, LeaseKey, LogKey,
+};
+use attestation::{PcrSelection, Sha256Digest, SnpEvidence, TpmIdentity, TpmQuote, UnitSet, UnixTime};
 use ledger::manifest::Selection;
 use prost::Message;
 use vault_proto::convert::*;
@@ -26,7 +28,22 @@ fn quote() -> TpmQuote {
 }
 
 fn evidence() -> EvidenceSet {
-    EvidenceSet { tpm: quote() }
+    EvidenceSet { evidence: Evidence::Tpm(quote()) }
+}
+
+fn report() -> SnpEvidence {
+    SnpEvidence { report: vec![7; 1184], certificates: vec![vec![1; 4096]; 6], crls: vec![vec![2; 64 << 10]; 2] }
+}
+
+fn snp_evidence() -> EvidenceSet {
+    EvidenceSet { evidence: Evidence::Snp(report()) }
+}
+
+fn azure_evidence() -> EvidenceSet {
+    let SnpEvidence { certificates, crls, .. } = report();
+    let quote = AzureQuote { attest: vec![4; 1024], signature: vec![5; 600], pcrs: quote().pcrs };
+    let azure = AzureEvidence { hcl_report: vec![8; 16 << 10], certificates, crls, ak_public: vec![3; 1024], quote };
+    EvidenceSet { evidence: Evidence::AzureSnpVtpm(azure) }
 }
 
 fn credential() -> Credential {
@@ -45,12 +62,13 @@ fn challenge() -> Challenge {
     Challenge {
         session: [1; 16],
         nonce: [2; 32],
-        credential: credential(),
+        form: EvidenceForm::Tpm,
+        credential: Some(credential()),
         vault_id: digest(3),
         policy: digest(4),
         manifest: digest(5),
         units: UnitSet::try_from(vec![0, 7, 16_383]).unwrap(),
-        pcrs: PcrSelection::try_from([0, 7, 23].as_slice()).unwrap(),
+        pcrs: Some(PcrSelection::try_from([0, 7, 23].as_slice()).unwrap()),
         expires: UnixTime(60),
     }
 }
@@ -61,7 +79,8 @@ fn challenge_request(action: ChallengeFor) -> ChallengeRequest {
         model: "minilm".parse().unwrap(),
         version: "1.0+a".parse().unwrap(),
         action,
-        tpm: identity(),
+        tpm: Some(identity()),
+        forms: [EvidenceForm::Tpm, EvidenceForm::AzureSnpVtpm].into(),
     }
 }
 
@@ -215,8 +234,59 @@ macro_rules! refuses {
 fn first_tpm(set: &mut v1::EvidenceSet) -> &mut v1::TpmEvidence {
     match set.evidence.first_mut().and_then(|evidence| evidence.kind.as_mut()) {
         Some(v1::evidence::Kind::Tpm(tpm)) => tpm,
-        None => panic!("a good set has a quote"),
+        _ => panic!("a good set has a quote"),
     }
+}
+
+fn first_snp(set: &mut v1::EvidenceSet) -> &mut v1::SnpEvidence {
+    match set.evidence.first_mut().and_then(|evidence| evidence.kind.as_mut()) {
+        Some(v1::evidence::Kind::Snp(snp)) => snp,
+        _ => panic!("a good set has a report"),
+    }
+}
+
+fn first_azure(set: &mut v1::EvidenceSet) -> &mut v1::AzureSnpVtpmEvidence {
+    match set.evidence.first_mut().and_then(|evidence| evidence.kind.as_mut()) {
+        Some(v1::evidence::Kind::AzureSnpVtpm(azure)) => azure,
+        _ => panic!("a good set has an HCL report"),
+    }
+}
+
+#[test]
+fn every_form_of_evidence_has_one_blob() {
+    let both = EvidenceSet { evidence: Evidence::SnpTpm { report: report(), quote: quote() } };
+    let bare = SnpEvidence { certificates: vec![], crls: vec![], ..report() };
+    for set in [evidence(), snp_evidence(), both, azure_evidence(), EvidenceSet { evidence: Evidence::Snp(bare) }] {
+        assert_eq!(EvidenceSet::from_blob(&set.blob()), Ok(set));
+    }
+}
+
+#[test]
+fn reports_of_another_form_are_refused() {
+    refuses!(EvidenceSet, v1::EvidenceSet, snp_evidence();
+        "malformed-snp-report": |set| first_snp(set).report.push(0),
+        "malformed-snp-report": |set| { first_snp(set).report.pop(); },
+        "malformed-snp-certificates": |set| first_snp(set).certificates.push(vec![1]),
+        "malformed-snp-certificates": |set| first_snp(set).certificates[0].push(1),
+        "malformed-snp-certificates": |set| first_snp(set).certificates[5].clear(),
+        "malformed-crls": |set| first_snp(set).crls.push(vec![1]),
+        "malformed-crls": |set| first_snp(set).crls[1].push(1),
+        "malformed-crls": |set| first_snp(set).crls[1].clear(),
+        "malformed-evidence": |set| set.evidence.push(set.evidence[0].clone()),
+        "malformed-evidence": |set| set.evidence.push(v1::EvidenceSet::from(azure_evidence()).evidence[0].clone()),
+        "malformed-evidence": |set| set.evidence.insert(0, v1::EvidenceSet::from(evidence()).evidence[0].clone()),
+        "malformed-evidence": |set| set.evidence.push(v1::Evidence { kind: None }),
+    );
+    refuses!(EvidenceSet, v1::EvidenceSet, azure_evidence();
+        "malformed-hcl-report": |set| first_azure(set).hcl_report.push(0),
+        "malformed-hcl-report": |set| first_azure(set).hcl_report.clear(),
+        "malformed-ak-public": |set| first_azure(set).ak_public.push(0),
+        "malformed-attest": |set| first_azure(set).attest.clear(),
+        "malformed-tpm-signature": |set| first_azure(set).signature.push(0),
+        "malformed-pcrs": |set| first_azure(set).pcrs.reverse(),
+        "malformed-snp-certificates": |set| first_azure(set).certificates.push(vec![1]),
+        "malformed-evidence": |set| set.evidence.push(v1::EvidenceSet::from(evidence()).evidence[0].clone()),
+    );
 }
 
 #[test]
@@ -285,7 +355,8 @@ fn a_challenge_of_another_form_is_refused() {
     refuses!(Challenge, v1::GetChallengeResponse, challenge();
         "malformed-session": |m| m.session.push(0),
         "malformed-nonce": |m| { m.nonce.pop(); },
-        "malformed-credential": |m| m.credential = None,
+        "malformed-evidence-form": |m| m.form = 0,
+        "malformed-evidence-form": |m| m.form = 5,
         "malformed-id-object": |m| m.credential.as_mut().unwrap().id_object.push(0),
         "malformed-id-object": |m| m.credential.as_mut().unwrap().id_object.clear(),
         "malformed-encrypted-secret": |m| m.credential.as_mut().unwrap().encrypted_secret.push(0),
@@ -297,7 +368,6 @@ fn a_challenge_of_another_form_is_refused() {
         "malformed-units": |m| m.units.reverse(),
         "malformed-units": |m| m.units = vec![1; 2],
         "malformed-units": |m| m.units = (0..16_385).collect(),
-        "malformed-pcrs": |m| m.pcrs.clear(),
         "malformed-pcrs": |m| m.pcrs.reverse(),
         "malformed-pcrs": |m| m.pcrs = vec![7, 7],
         "malformed-pcrs": |m| m.pcrs = vec![24],
@@ -334,7 +404,6 @@ fn a_keeper_that_describes_itself_wrongly_is_refused() {
         "malformed-identity-key": |m| m.identity_key[0] = 2,
         "malformed-log-key": |m| m.log_key.clear(),
         "malformed-vault-id": |m| m.vault_id.push(0),
-        "malformed-pcrs": |m| m.pcrs.clear(),
     );
     assert_eq!(KeeperIdentity::try_from(v1::InitKeeperResponse::default()).unwrap_err().code(), "malformed-identity");
     let request = KeeperEvidenceRequest { nonce: [1; 32], credential: credential() };

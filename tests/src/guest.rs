@@ -1,8 +1,8 @@
 //! A guest that a test can bend: it speaks the protocol by hand, with a TPM of the forge.
 
 use attestation::{
-    ActivationSecret, AkName, AttestationKey, Binding, HpkePublicKey, LeaseKey, Load, LoadChallenge, RenewChallenge,
-    Sha256Digest, TpmIdentity,
+    ActivationSecret, AkName, AttestationKey, Binding, Evidence, HpkePublicKey, LeaseKey, Load, LoadChallenge,
+    RenewChallenge, Sha256Digest, TpmIdentity, TpmPart,
 };
 use ledger::lease::renew_message;
 use ring::rand::SystemRandom;
@@ -84,6 +84,7 @@ impl Guest {
             units: Some(UnitSelection { selection: Some(unit_selection::Selection::All(true)) }),
             tpm: Some(self.identity.clone().into()),
             lease_id: Vec::new(),
+            forms: vec![v1::EvidenceForm::Tpm.into()],
         }
     }
 
@@ -98,8 +99,17 @@ impl Guest {
 
     /// The credential, opened.
     pub fn secret(&self, challenge: &Challenge) -> [u8; 32] {
-        let secret = self.tpm.activate(&challenge.credential).expect("it was made for this TPM");
+        let secret = self
+            .tpm
+            .activate(challenge.credential.as_ref().expect("the form has one"))
+            .expect("it was made for this TPM");
         secret.try_into().expect("32 bytes")
+    }
+
+    /// The TPM's part in the binding.
+    pub fn part(&self, challenge: &Challenge) -> TpmPart {
+        let secret = ActivationSecret::from_bytes(self.secret(challenge));
+        TpmPart::Activated { ak_name: self.ak_name(), secret }
     }
 
     /// The binding as a good guest makes it.
@@ -119,8 +129,7 @@ impl Guest {
             policy: challenge.policy,
             manifest: challenge.manifest,
             units: challenge.units.clone(),
-            ak_name: self.ak_name(),
-            secret: ActivationSecret::from_bytes(self.secret(challenge)),
+            tpm: self.part(challenge),
         };
         change(&mut bound);
         bound.bind(self.hpke_key(), self.lease_key())
@@ -139,7 +148,7 @@ impl Guest {
             session: challenge.session,
             hpke_key: self.hpke_key(),
             lease_key: self.lease_key(),
-            evidence: EvidenceSet { tpm: quote },
+            evidence: EvidenceSet { evidence: Evidence::Tpm(quote) },
         }
     }
 
@@ -174,8 +183,7 @@ impl Guest {
             policy: challenge.policy,
             lease: id,
             lease_key: self.lease_key(),
-            ak_name: self.ak_name(),
-            secret: ActivationSecret::from_bytes(self.secret(&challenge)),
+            tpm: self.part(&challenge),
         }
         .bind();
         let evidence = self.redemption_over(&challenge, &binding.tpm_extra_data()).evidence;

@@ -63,8 +63,11 @@ async fn redemptions(world: &World) {
     // Evidence of another machine, relayed.
     let challenge = guest.challenge(guest.ask()).await.expect("a challenge");
     let mut relayed = guest.redemption(&challenge);
-    relayed.evidence.tpm =
-        other.tpm.quote(&other.identity, &vault_tests::world::PCRS, &guest.bind(&challenge).tpm_extra_data());
+    relayed.evidence.evidence = attestation::Evidence::Tpm(other.tpm.quote(
+        &other.identity,
+        &vault_tests::world::PCRS,
+        &guest.bind(&challenge).tpm_extra_data(),
+    ));
     let refused = guest.redeem(relayed).await.expect_err("another machine's quote");
     assert_eq!(guest.code_of(refused).await, "identity-changed");
 
@@ -77,7 +80,11 @@ async fn redemptions(world: &World) {
         |bound| bound.vault = Sha256Digest::of(b"another vault"),
         |bound| bound.policy = Sha256Digest::of(b"another policy"),
         |bound| bound.manifest = Sha256Digest::of(b"another manifest"),
-        |bound| bound.secret = attestation::ActivationSecret::from_bytes([0; 32]),
+        |bound| {
+            let ak_name = *bound.tpm.ak_name().expect("a TPM takes part");
+            let secret = attestation::ActivationSecret::from_bytes([0; 32]);
+            bound.tpm = attestation::TpmPart::Activated { ak_name, secret };
+        },
     ];
     for change in changes {
         let challenge = guest.challenge(guest.ask()).await.expect("a challenge");
@@ -90,7 +97,7 @@ async fn redemptions(world: &World) {
     let challenge = guest.challenge(guest.ask()).await.expect("a challenge");
     let mut partial = guest.redemption(&challenge);
     let extra = guest.bind(&challenge).tpm_extra_data();
-    partial.evidence.tpm = guest.tpm.quote(&guest.identity, &[0, 2, 4, 7, 9], &extra);
+    partial.evidence.evidence = attestation::Evidence::Tpm(guest.tpm.quote(&guest.identity, &[0, 2, 4, 7, 9], &extra));
     let refused = guest.redeem(partial).await.expect_err("partial selection");
     assert_eq!(guest.code_of(refused).await, "pcr-selection-mismatch");
 

@@ -5,6 +5,7 @@
 
 use attestation::{Sha256Digest, lv};
 use hmac::{Hmac, KeyInit, Mac};
+use ledger::genesis::SealTo;
 use ledger::manifest::{Manifest, ModelId};
 use sha2::Sha512;
 use zeroize::Zeroize;
@@ -23,40 +24,22 @@ const DEK: &[u8] = b"weightvault/v1 dek\0";
 /// Output of SHA-512.
 const HASH_BYTES: usize = 64;
 
-/// ROOT, from what the TPM sealed: Extract, then Expand. `seal_to` is the text of the core.
-///
-/// # Errors
-/// [`SecretError::Memory`].
-pub fn root(secret: &TpmSecret, seal_to: &str) -> Result<Root, SecretError> {
-    let extracted = Secret::<HASH_BYTES>::init_with(|prk| {
-        secret.with_bytes(|ikm| extract(ROOT_SALT, ikm, prk));
-        Ok::<_, SecretError>(())
-    })?;
-    Root::init_with(|root| {
-        extracted.with_bytes(|prk| expand(prk, &[&lv(&[seal_to.as_bytes()])], root));
-        Ok(())
-    })
-}
-
 /// Where ROOT comes from. What each record is sealed to is part of it, so that no source stands for another.
 #[derive(Clone, Copy)]
 pub enum RootSource<'a> {
     /// What the TPM sealed.
     Tpm(&'a TpmSecret),
-    /// What the SNP firmware derives, and the salt of its record.
-    Snp(&'a SnpDerivedSecret, &'a [u8; 32]),
-    /// Both: either alone gives nothing.
+    /// That, and what the SNP firmware derives with the salt of its record: either alone gives nothing.
     SnpAndTpm(&'a SnpDerivedSecret, &'a [u8; 32], &'a TpmSecret),
 }
 
 impl RootSource<'_> {
-    /// The text of the core that names these sources.
+    /// What the core says of these sources.
     #[must_use]
-    pub const fn seal_to(&self) -> &'static str {
+    pub const fn seal_to(&self) -> SealTo {
         match self {
-            Self::Tpm(_) => "tpm",
-            Self::Snp(..) => "snp",
-            Self::SnpAndTpm(..) => "snp,tpm",
+            Self::Tpm(_) => SealTo::Tpm,
+            Self::SnpAndTpm(..) => SealTo::SnpTpm,
         }
     }
 
@@ -67,18 +50,17 @@ impl RootSource<'_> {
     pub fn root(&self) -> Result<Root, SecretError> {
         let extracted = Secret::<HASH_BYTES>::init_with(|prk| {
             match self {
-                Self::Tpm(tpm) => tpm.with_bytes(|tpm| extract_parts(ROOT_SALT, &[tpm], prk)),
-                Self::Snp(snp, _) => snp.with_bytes(|snp| extract_parts(ROOT_SALT, &[snp], prk)),
+                Self::Tpm(tpm) => tpm.with_bytes(|tpm| extract(ROOT_SALT, &[tpm], prk)),
                 Self::SnpAndTpm(snp, _, tpm) => {
-                    snp.with_bytes(|snp| tpm.with_bytes(|tpm| extract_parts(ROOT_SALT, &[snp, tpm], prk)));
+                    snp.with_bytes(|snp| tpm.with_bytes(|tpm| extract(ROOT_SALT, &[snp, tpm], prk)));
                 }
             }
             Ok::<_, SecretError>(())
         })?;
         let info = match self {
             // As vaults have it that were made before there were other sources.
-            Self::Tpm(_) => lv(&[self.seal_to().as_bytes()]),
-            Self::Snp(_, salt) | Self::SnpAndTpm(_, salt, _) => lv(&[self.seal_to().as_bytes(), &salt[..]]),
+            Self::Tpm(_) => lv(&[self.seal_to().as_str().as_bytes()]),
+            Self::SnpAndTpm(_, salt, _) => lv(&[self.seal_to().as_str().as_bytes(), &salt[..]]),
         };
         Root::init_with(|root| {
             extracted.with_bytes(|prk| expand(prk, &[&info], root));
@@ -166,13 +148,8 @@ impl ModelContext<'_> {
     }
 }
 
-/// HKDF-Extract: HMAC of the input under the salt.
-pub(crate) fn extract(salt: &[u8], ikm: &[u8], prk: &mut [u8; HASH_BYTES]) {
-    extract_parts(salt, &[ikm], prk);
-}
-
-/// [`extract`] over parts, whose number and lengths the caller fixes, joined.
-fn extract_parts(salt: &[u8], ikm: &[&[u8]], prk: &mut [u8; HASH_BYTES]) {
+/// HKDF-Extract: HMAC under the salt of the input, given in parts whose number and lengths the caller fixes.
+fn extract(salt: &[u8], ikm: &[&[u8]], prk: &mut [u8; HASH_BYTES]) {
     wiped(|| {
         let mut mac = keyed(salt);
         ikm.iter().for_each(|part| mac.update(part));

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use attestation::{AttestationKey, PcrSelection, Sha256Digest, TpmIdentity};
+use attestation::{AttestationKey, Evidence, PcrSelection, Sha256Digest, TpmIdentity};
 use ring::rand::{SecureRandom, SystemRandom};
 use vault_proto::convert::EvidenceSet;
 
@@ -61,7 +61,8 @@ fn show(args: &EvidenceArgs) -> Result<Report, Failure> {
     let certificates = ek_certificates.iter().map(|der| CertificateReport::read(der)).collect::<Result<_, _>>()?;
     let accepted = AttestationKey::parse(&ak.public).map(drop);
     let identity = TpmIdentity { ek_certificates, ak_public: ak.public.clone() };
-    let evidence = EvidenceSet { tpm: quote.into_evidence(identity) };
+    let quote = quote.into_evidence(identity);
+    let evidence = EvidenceSet { evidence: Evidence::Tpm(quote.clone()) };
     let blob = evidence.blob();
     if let Some(out) = &args.out {
         write_new(out, &blob)?;
@@ -70,7 +71,7 @@ fn show(args: &EvidenceArgs) -> Result<Report, Failure> {
         properties,
         certificates,
         AkReport::new(&ak, accepted),
-        &evidence.tpm,
+        &quote,
         clock,
         nonce,
         Sha256Digest::of(&blob),

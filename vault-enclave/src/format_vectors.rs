@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::aead::Bulk;
 use crate::container::{Sealer, finish_message};
-use crate::derive::{KeeperContext, ModelContext, head_key, root};
+use crate::derive::{KeeperContext, ModelContext, RootSource, head_key};
 use crate::record;
 use crate::secret::{Dek, TpmSecret};
 use crate::unit_keys::UnitKeys;
@@ -37,7 +37,7 @@ fn lv_vector() -> Value {
 
 fn keeper() -> Value {
     let secret = TpmSecret::known([0x30; 64]);
-    let root = root(&secret, "tpm").unwrap();
+    let root = RootSource::Tpm(&secret).root().unwrap();
     let context = KeeperContext { instance: [0x40; 32], core: Sha256Digest::of(b"core") };
     let keys = VaultKeys::derive(&root, &context).unwrap();
     json!({

@@ -14,7 +14,7 @@ mod challenges;
 mod clock;
 mod commit;
 mod denials;
-mod identity;
+mod hardware;
 mod link;
 mod models;
 mod refusal;
@@ -29,8 +29,8 @@ use ledger::genesis::Genesis;
 use vault_proto::v1::{self, keeper_call::Request, keeper_reply::Response};
 
 use crate::keeper_dir::KeeperDir;
-use crate::tpm::Tpm;
 use ceremony::Step;
+pub use hardware::Devices;
 pub use link::{FRAME_BYTES_MAX, Link, Store, StoreError};
 pub use refusal::Refusal;
 use service::{Answer, Job, Keep};
@@ -44,7 +44,7 @@ const REOPEN_AFTER: Duration = Duration::from_secs(2);
 /// A keeper and the phase that it is in.
 pub struct Keeper {
     dir: Arc<KeeperDir>,
-    tpm: Tpm,
+    devices: Devices,
     store: Store,
     phase: Phase,
 }
@@ -67,14 +67,14 @@ impl Keeper {
     ///
     /// # Errors
     /// [`StartError`]: another boot state, another TPM, an older copy of the state, a damaged file.
-    pub fn open(dir: KeeperDir, tpm: Tpm, store: Store) -> Result<Self, StartError> {
+    pub fn open(dir: KeeperDir, devices: Devices, store: Store) -> Result<Self, StartError> {
         let dir = Arc::new(dir);
-        let phase = match start::resume(&dir, &tpm)? {
+        let phase = match start::resume(&dir, &devices)? {
             None => Phase::Empty,
             Some(run) if run.anchor.size() == 0 => Phase::Ceremony(run),
             Some(run) => Phase::closed(run, "waiting for a host to attach", Instant::now()),
         };
-        Ok(Self { dir, tpm, store, phase })
+        Ok(Self { dir, devices, store, phase })
     }
 
     /// One word for the start-up line.
@@ -114,7 +114,7 @@ impl Keeper {
 
     /// The run as its durable state is: a commit that failed may have moved head and counter.
     fn resume(&self, why: &str) -> Phase {
-        match start::resume(&self.dir, &self.tpm) {
+        match start::resume(&self.dir, &self.devices) {
             Ok(Some(run)) if run.anchor.size() == 0 => Phase::Ceremony(run),
             Ok(Some(run)) => Phase::closed(run, why, Instant::now() + REOPEN_AFTER),
             Ok(None) => Phase::Stopped("the keeper's directory was emptied while it ran".to_owned()),
@@ -146,7 +146,7 @@ impl Keeper {
     }
 
     fn init(&mut self, request: &v1::InitKeeperRequest) -> Answer {
-        let run = start::begin(&self.dir, &self.tpm, &request.core)?;
+        let run = start::begin(&self.dir, &self.devices, &request.core)?;
         let identity = run.identity();
         self.phase = Phase::Ceremony(run);
         Ok(Response::InitKeeper(v1::InitKeeperResponse { identity: Some(identity.into()) }))

@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::Server;
 use vault_proto::v1::keeper_link_server::KeeperLinkServer;
 
-use crate::keeper::{self, FRAME_BYTES_MAX, Keeper, Link, Store};
+use crate::chip::Chip;
+use crate::keeper::{self, Devices, FRAME_BYTES_MAX, Keeper, Link, Store};
 use crate::keeper_dir::KeeperDir;
 use crate::region::harden_process;
+use crate::snp::{SnpChoice, SnpDevice};
 use crate::tpm::{TctiConfig, Tpm, silence_libtss2};
 
 /// Options of `vault-enclave keeper`.
@@ -22,6 +25,10 @@ pub struct KeeperArgs {
     /// The TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321`.
     #[arg(long, default_value = "device:/dev/tpmrm0", env = "WEIGHTVAULT_TPM")]
     tpm: String,
+    /// The SNP device, where the policy's `[keeper]` asks for one: auto, configfs:/sys/kernel/config/tsm/report,
+    /// sev-guest:/dev/sev-guest, or soft:/DIR. Without it the keeper proves its TPM alone.
+    #[arg(long, value_name = "DEVICE", env = "WEIGHTVAULT_SNP")]
+    snp: Option<SnpChoice>,
     /// Where the host dials: `unix:/path/to/socket` or `tcp:127.0.0.1:7701`. Whoever reaches it can relay and refuse, no more.
     #[arg(long)]
     listen: String,
@@ -53,7 +60,12 @@ fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
     let listen = Listen::parse(&args.listen)?;
     let tpm = Tpm::open(args.tpm.parse::<TctiConfig>()?)?;
     let store = Store::default();
-    let mut keeper = Keeper::open(KeeperDir::open(&args.dir)?, tpm, store.clone())
+    let snp = match &args.snp {
+        Some(choice) => Some(Arc::new(Chip::new(SnpDevice::open(choice, Some(&tpm))?))),
+        None => None,
+    };
+    let devices = Devices { tpm, snp };
+    let mut keeper = Keeper::open(KeeperDir::open(&args.dir)?, devices, store.clone())
         .map_err(|error| format!("{error} ({})", error.code()))?;
     let (requests, queue) = keeper::queue();
     tracing::info!(phase = keeper.phase(), listen = args.listen, "keeper started");

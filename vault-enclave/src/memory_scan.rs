@@ -11,7 +11,7 @@ use ring::rand::SystemRandom;
 
 use crate::aead::{Aead, Bulk, Small};
 use crate::container::{CHUNK_BYTES, note_message_key, open_message, seal_message};
-use crate::derive::{KeeperContext, ModelContext, head_key, root};
+use crate::derive::{KeeperContext, ModelContext, RootSource, head_key};
 use crate::open::{Destination, GrantedModel, LocalUnits};
 use crate::place::{self, Facts};
 use crate::record;
@@ -124,7 +124,7 @@ fn use_every_key(halves: &mut Halves) {
     let rng = SystemRandom::new();
     let secret = TpmSecret::generate(&rng).unwrap();
     secret.with_bytes(|bytes| halves.note("tpm secret", bytes));
-    let root = root(&secret, "tpm").unwrap();
+    let root = RootSource::Tpm(&secret).root().unwrap();
     root.with_bytes(|bytes| halves.note("root", bytes));
     let head = head_key(&root).unwrap();
     head.with_bytes(|bytes| halves.note("head key", bytes));

@@ -1,4 +1,5 @@
-//! The root of a keeper's keys: a secret that its TPM seals to its boot state.
+//! The root of a keeper's keys: a secret that its TPM seals to its boot state and, where the keeper proves its chip, a key
+//! that the chip derives for this guest alone.
 //!
 //! [`create`] makes it, once; [`open`] gets it back at every start, and tells apart why it can't: this machine booted
 //! something else, it is another TPM, or the file is damaged. There is no other way to it: where TPM or board is lost, so
@@ -12,9 +13,11 @@ use std::sync::Arc;
 use attestation::PcrSelection;
 use ring::rand::SecureRandom;
 
-use crate::derive;
+use crate::chip::Chip;
+use crate::derive::RootSource;
 use crate::keeper_dir::{KeeperDir, KeeperDirError};
 use crate::secret::{Root, SecretError, TpmSecret};
+use crate::snp::{SealingError, SnpSealing};
 use crate::tpm::{PcrValues, SealedSecret, Tpm, TpmError, TpmName, TpmObject};
 use record::RootRecord;
 
@@ -28,24 +31,44 @@ pub struct KeeperRoot {
     pub pcrs: PcrValues,
 }
 
-/// What a root is sealed to, as text of the core.
-pub const SEAL_TO_TPM: &str = "tpm";
+/// What a root is to be sealed to.
+#[derive(Clone, Copy)]
+pub enum Seal<'a> {
+    /// This TPM.
+    Tpm(&'a Tpm),
+    /// Both: neither of them gives the root.
+    SnpTpm(&'a Tpm, &'a Chip),
+}
 
-/// Makes a root and an attestation key, and stores them. It opens while `pcrs` have their present values.
+/// Makes a root and an attestation key, and stores them. It opens while `pcrs` have their present values, and on SNP while
+/// this image runs on this chip.
 ///
 /// # Errors
 /// [`RootError::Exists`] where the directory has a root or a head; otherwise what TPM or disk say.
-pub fn create(dir: &KeeperDir, tpm: &Tpm, pcrs: PcrSelection, rng: &dyn SecureRandom) -> Result<KeeperRoot, RootError> {
+pub fn create(
+    dir: &KeeperDir,
+    seal: Seal<'_>,
+    pcrs: PcrSelection,
+    rng: &dyn SecureRandom,
+) -> Result<KeeperRoot, RootError> {
     if dir.read(FILE)?.is_some() || dir.read(crate::head::FILE)?.is_some() {
         return Err(RootError::Exists);
     }
+    let (tpm, chip) = match seal {
+        Seal::Tpm(tpm) => (tpm, None),
+        Seal::SnpTpm(tpm, chip) => (tpm, Some(chip)),
+    };
+    let snp = match chip {
+        Some(chip) => Some(chip.new_sealing(rng)?),
+        None => None,
+    };
     let srk_name = tpm.srk_name().wait()?;
     let secret = Arc::new(TpmSecret::generate(rng)?);
     let sealed = tpm.seal(Arc::clone(&secret), pcrs).wait()?;
     let ak = tpm.create_ak().wait()?;
-    let root = derive::root(&secret, SEAL_TO_TPM)?;
+    let root = root_of(&secret, snp.as_ref(), chip)?;
     let pcrs = sealed.pcrs.clone();
-    dir.replace(FILE, &RootRecord { srk_name, sealed, ak: ak.clone() }.encode())?;
+    dir.replace(FILE, &RootRecord { srk_name, sealed, ak: ak.clone(), snp }.encode())?;
     Ok(KeeperRoot { root, ak, pcrs })
 }
 
@@ -53,13 +76,21 @@ pub fn create(dir: &KeeperDir, tpm: &Tpm, pcrs: PcrSelection, rng: &dyn SecureRa
 ///
 /// # Errors
 /// [`RootError`]: each reason is its own.
-pub fn open(dir: &KeeperDir, tpm: &Tpm) -> Result<KeeperRoot, RootError> {
+pub fn open(dir: &KeeperDir, tpm: &Tpm, chip: Option<&Chip>) -> Result<KeeperRoot, RootError> {
     let bytes = dir.read(FILE)?.ok_or(RootError::Absent)?;
-    let RootRecord { srk_name, sealed, ak } = RootRecord::parse(&bytes).ok_or(RootError::Damaged)?;
+    let RootRecord { srk_name, sealed, ak, snp } = RootRecord::parse(&bytes).ok_or(RootError::Damaged)?;
     expect_tpm(tpm, srk_name)?;
     let secret = unseal(tpm, &sealed)?;
-    let root = derive::root(&secret, SEAL_TO_TPM)?;
+    let root = root_of(&secret, snp.as_ref(), chip)?;
     Ok(KeeperRoot { root, ak, pcrs: sealed.pcrs })
+}
+
+/// ROOT from its sources. Another chip or image derives another key, so another ROOT: the head, which then does not open,
+/// says so.
+fn root_of(secret: &TpmSecret, snp: Option<&SnpSealing>, chip: Option<&Chip>) -> Result<Root, RootError> {
+    let Some(sealing) = snp else { return Ok(RootSource::Tpm(secret).root()?) };
+    let derived = sealing.derive(chip.ok_or(RootError::ChipMissing)?.device())?;
+    Ok(RootSource::SnpAndTpm(&derived, sealing.salt(), secret).root()?)
 }
 
 /// The name in the file is not secret and proves nothing: it tells another TPM from a damaged file. The head, which
@@ -99,6 +130,10 @@ pub enum RootError {
     Tpm(TpmError),
     /// The disk.
     Dir(KeeperDirError),
+    /// It is sealed to a chip too, and this keeper was started without an SNP device.
+    ChipMissing,
+    /// The chip derives no such key.
+    Chip(SealingError),
     /// Memory for secrets, or randomness.
     Secret(SecretError),
 }
@@ -115,6 +150,8 @@ impl RootError {
             Self::Damaged => "root-damaged",
             Self::Tpm(error) => error.code(),
             Self::Dir(error) => error.code(),
+            Self::ChipMissing => "root-chip-missing",
+            Self::Chip(error) => error.code(),
             Self::Secret(error) => error.code(),
         }
     }
@@ -135,6 +172,11 @@ impl fmt::Display for RootError {
             Self::Damaged => write!(f, "{FILE} is damaged: restore it from a copy, it is not secret"),
             Self::Tpm(error) => error.fmt(f),
             Self::Dir(error) => error.fmt(f),
+            Self::ChipMissing => write!(
+                f,
+                "the root is sealed to an SNP chip too: start the keeper on its guest, with --snp; `vault-enclave doctor` shows what there is"
+            ),
+            Self::Chip(error) => error.fmt(f),
             Self::Secret(error) => error.fmt(f),
         }
     }
@@ -151,6 +193,12 @@ impl From<TpmError> for RootError {
 impl From<KeeperDirError> for RootError {
     fn from(error: KeeperDirError) -> Self {
         Self::Dir(error)
+    }
+}
+
+impl From<SealingError> for RootError {
+    fn from(error: SealingError) -> Self {
+        Self::Chip(error)
     }
 }
 

@@ -17,7 +17,7 @@ use ring::rand::SystemRandom;
 
 use crate::aead::{Aead, Bulk};
 use crate::container::{CHUNK_BYTES, SEALED_CHUNK_BYTES};
-use crate::derive::{self, KeeperContext, ModelContext};
+use crate::derive::{KeeperContext, ModelContext, RootSource};
 use crate::open::{Destination, GrantedModel, LocalUnits};
 use crate::place::{self, Facts};
 use crate::record;
@@ -156,7 +156,7 @@ fn variable(name: &str) -> Option<String> {
 #[ignore = "measures; run it by hand on a quiet machine"]
 fn release_operations() {
     let rng = SystemRandom::new();
-    let root = derive::root(&TpmSecret::generate(&rng).unwrap(), "tpm").unwrap();
+    let root = RootSource::Tpm(&TpmSecret::generate(&rng).unwrap()).root().unwrap();
     let context = KeeperContext { instance: [1; 32], core: Sha256Digest::of(b"core") };
     let vault = VaultKeys::derive(&root, &context).unwrap();
     let id = model_id("bench", "1");

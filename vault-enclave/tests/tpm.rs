@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use attestation::{
     ActivationSecret, Anchor, AttestationKey, Credential, EndorsedTpm, GenesisChallenge, HpkePublicKey, IdentityKey,
-    LogKey, PcrSelection, Sha256Digest, TpmIdentity, Trust, TrustAnchors, UnixTime, verify_tpm,
+    LogKey, PcrSelection, Sha256Digest, TpmIdentity, TpmPart, Trust, TrustAnchors, UnixTime, verify_tpm,
 };
 use ring::rand::SystemRandom;
 use tempfile::tempdir;
@@ -37,8 +37,8 @@ fn the_verifier_accepts_our_identity_credential_and_quote() {
     assert_eq!(values, tpm.read_pcrs(pcrs()).wait().unwrap());
     let verified = verify_tpm(quote.into_evidence(identity), &endorsed, theirs, &pcrs()).unwrap();
     assert_eq!(verified.claims().trust(), Trust::Emulated);
-    assert_eq!(verified.claims().reset_count(), clock.reset_count);
-    assert_eq!(verified.claims().clock(), clock.clock);
+    assert_eq!(verified.claims().quote().unwrap().reset_count(), clock.reset_count);
+    assert_eq!(verified.claims().quote().unwrap().clock(), clock.clock);
 }
 
 #[test]
@@ -385,8 +385,7 @@ fn challenge(identity: &TpmIdentity, secret: ActivationSecret) -> GenesisChallen
         wrap_key: HpkePublicKey::try_from(&[3; 1665][..]).unwrap(),
         identity_key: IdentityKey::try_from(&[&[4][..], &[5; 96]].concat()[..]).unwrap(),
         log_key: LogKey::try_from(&[6; 32][..]).unwrap(),
-        ak_name: *AttestationKey::parse(&identity.ak_public).unwrap().name(),
-        secret,
+        tpm: TpmPart::Activated { ak_name: *AttestationKey::parse(&identity.ak_public).unwrap().name(), secret },
     }
 }
 

@@ -65,7 +65,7 @@ impl Machine {
     fn create(&self, anti_rollback: AntiRollback) -> Anchor {
         let tpm = self.soft.connect();
         let dir = Arc::new(KeeperDir::open(&self.keeper()).unwrap());
-        let root = root::create(&dir, &tpm, pcrs(), &SystemRandom::new()).unwrap().root;
+        let root = root::create(&dir, root::Seal::Tpm(&tpm), pcrs(), &SystemRandom::new()).unwrap().root;
         Anchor::create(dir, tpm, &root, anti_rollback, None).unwrap()
     }
 
@@ -86,7 +86,7 @@ impl Machine {
 
 fn open(keeper: &Path, tpm: Tpm) -> Result<Anchor, AnchorError> {
     let dir = Arc::new(KeeperDir::open(keeper).unwrap());
-    let root: Root = root::open(&dir, &tpm).unwrap().root;
+    let root: Root = root::open(&dir, &tpm, None).unwrap().root;
     Anchor::open(dir, tpm, &root)
 }
 
@@ -275,7 +275,7 @@ fn a_head_that_is_missing_damaged_or_another_keepers_is_refused() {
     let other = machine.dir.path().join("other");
     let tpm = machine.soft.connect();
     let dir = Arc::new(KeeperDir::open(&other).unwrap());
-    let root = root::create(&dir, &tpm, pcrs(), &SystemRandom::new()).unwrap().root;
+    let root = root::create(&dir, root::Seal::Tpm(&tpm), pcrs(), &SystemRandom::new()).unwrap().root;
     drop(Anchor::create(dir, tpm, &root, AntiRollback::Counter, None).unwrap());
     std::fs::copy(other.join("head"), machine.head()).unwrap();
     assert_eq!(machine.refusal().code(), "head-damaged");
@@ -298,7 +298,7 @@ fn a_counter_that_is_gone_replaced_or_counted_by_another_stops_the_keeper() {
     // Another keeper's counter takes the free place; its name is even the same, but not its authorisation.
     let tpm = machine.soft.connect();
     let dir = Arc::new(KeeperDir::open(&machine.dir.path().join("other")).unwrap());
-    let root = root::create(&dir, &tpm, pcrs(), &SystemRandom::new()).unwrap().root;
+    let root = root::create(&dir, root::Seal::Tpm(&tpm), pcrs(), &SystemRandom::new()).unwrap().root;
     let _other = Anchor::create(dir, tpm, &root, AntiRollback::Counter, None).unwrap();
     assert!(matches!(machine.refusal(), AnchorError::Tpm(TpmError::CounterReplaced)));
 }
@@ -354,7 +354,7 @@ fn a_copy_cannot_keep_up_with_a_keeper_that_serves() {
 fn a_head_beside_another_tpm_is_refused() {
     let (machine, other) = (Machine::with_commits(1), Machine::new());
     let dir = Arc::new(KeeperDir::open(&machine.keeper()).unwrap());
-    let root = root::open(&dir, &machine.soft.connect()).unwrap().root;
+    let root = root::open(&dir, &machine.soft.connect(), None).unwrap().root;
     let refused = Anchor::open(Arc::clone(&dir), other.soft.connect(), &root).err().unwrap();
     assert!(matches!(refused, AnchorError::OtherTpm), "{refused}");
     assert_eq!(Anchor::open(dir, machine.soft.connect(), &root).unwrap().size(), 1);

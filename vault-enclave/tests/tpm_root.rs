@@ -12,7 +12,7 @@ use tempfile::tempdir;
 use tpm_support::{SoftTpm, pcrs};
 use vault_enclave::head::{Anchor, AntiRollback};
 use vault_enclave::keeper_dir::KeeperDir;
-use vault_enclave::root::{self, KeeperRoot, RootError};
+use vault_enclave::root::{self, KeeperRoot, RootError, Seal};
 use vault_enclave::tpm::Tpm;
 
 #[test]
@@ -95,11 +95,11 @@ fn a_directory_with_a_root_or_a_head_gets_no_other() {
 }
 
 fn create(keeper: &Path, tpm: &Tpm) -> Result<KeeperRoot, RootError> {
-    root::create(&KeeperDir::open(keeper).unwrap(), tpm, pcrs(), &SystemRandom::new())
+    root::create(&KeeperDir::open(keeper).unwrap(), Seal::Tpm(tpm), pcrs(), &SystemRandom::new())
 }
 
 fn open(keeper: &Path, tpm: &Tpm) -> Result<KeeperRoot, RootError> {
-    root::open(&KeeperDir::open(keeper).unwrap(), tpm)
+    root::open(&KeeperDir::open(keeper).unwrap(), tpm, None)
 }
 
 fn code(keeper: &Path, tpm: &Tpm) -> &'static str {

@@ -41,7 +41,7 @@ pub async fn ceremony_run(remote: &Remote, policy: &Policy, session: &Session) -
         return Err(not_verified(KeeperEvidenceError::OtherKeeper { field: "its stage" }));
     }
     let evidence = answer.evidence.clone();
-    let keeper = run.verify_genesis(claims(identity), answer.evidence.tpm).map_err(not_verified)?;
+    let keeper = run.verify_genesis(claims(identity), answer.evidence.evidence).map_err(not_verified)?;
     Ok(CeremonyRun { keeper, evidence })
 }
 
@@ -68,7 +68,7 @@ pub async fn vault_run(remote: &Remote, vault: &VaultFile, session: &Session) ->
             .why("it names no policy and no checkpoint, as the keeper of an open vault does")
     })?;
     let standing = KeeperStanding { policy: standing.policy, checkpoint: standing.checkpoint };
-    let verified = run.verify_vault(vault.genesis(), standing, answer.evidence.tpm).map_err(not_verified)?;
+    let verified = run.verify_vault(vault.genesis(), standing, answer.evidence.evidence).map_err(not_verified)?;
     let verifier = LogVerifier::new(vault.id(), vault.log_key().clone());
     let checkpoint = verifier.verify_checkpoint(verified.statement().checkpoint()).map_err(|error| {
         Failure::new(Kind::NotVerified, error.code(), "the checkpoint in the keeper's evidence is not good").why(error)

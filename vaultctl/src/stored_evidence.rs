@@ -8,13 +8,15 @@
 use std::fmt;
 
 use attestation::{
-    ActivationSecret, AkName, Binding, Claims, EndorsedTpm, HpkePublicKey, LeaseKey, LoadChallenge, PcrSelection,
-    RenewChallenge, Sha256Digest, Transcript, UnitSet, UnixTime, VerifyError, verify_tpm,
+    ActivationSecret, AkName, Binding, Claims, Evidence, HpkePublicKey, LeaseKey, LoadChallenge, RenewChallenge,
+    Sha256Digest, TpmIdentity, TpmPart, Transcript, UnitSet, UnixTime, VerifyError,
 };
-use ledger::entry::{Release, Renewal};
+use ledger::decide::{DenialReason, check_claims};
+use ledger::entry::{Machine, Release, Renewal};
 use ledger::genesis::Genesis;
 use ledger::keeper_evidence::{KeeperClaims, KeeperEvidenceError, KeeperRun};
-use ledger::policy::{PcrMismatch, Policy, ReleaseRule};
+use ledger::names::Name;
+use ledger::policy::{Policy, ReleaseRule};
 use ledger::state::Lease;
 use ring::rand::SecureRandom;
 use vault_proto::convert::{EvidenceSet, WireError};
@@ -46,13 +48,8 @@ pub enum StoredEvidenceError {
     Keeper(KeeperEvidenceError),
     /// The policy that the challenge was made under has no such rule.
     RuleUnknown,
-    /// The rule lists EKs, and not this one.
-    PlatformNotListed {
-        /// Of the quote.
-        platform: Sha256Digest,
-    },
-    /// The machine did not boot what the rule asks for.
-    Pcr(PcrMismatch),
+    /// The evidence shows something that the rule does not allow.
+    NotAllowed(Box<DenialReason>),
     /// The entry says something else than the evidence.
     EntryMismatch {
         /// What.
@@ -67,7 +64,8 @@ pub fn verify_witness(
     blobs: Blobs<'_>,
     rng: &dyn SecureRandom,
 ) -> Result<Claims, StoredEvidenceError> {
-    let quote = EvidenceSet::from_blob(blobs.evidence).map_err(StoredEvidenceError::Blob)?.tpm;
+    let evidence = stored(blobs)?;
+    let identity = identity(&evidence).ok_or(VerifyError::QuoteMissing)?.clone();
     let [nonce, _, _, _, _, _, secret] = fields(GENESIS_TAG, blobs.preimage)?;
     let keeper = genesis.keeper();
     let claims = KeeperClaims {
@@ -78,8 +76,8 @@ pub fn verify_witness(
         log_key: keeper.log_key.clone(),
     };
     let (nonce, secret) = (exactly(nonce)?, exactly(secret)?);
-    let run = KeeperRun::replay(genesis.policy(), &quote.identity, time, nonce, secret, rng)?;
-    let seen = run.verify_genesis(claims, quote)?;
+    let run = KeeperRun::replay(genesis.policy(), &identity, time, nonce, secret, rng)?;
+    let seen = run.verify_genesis(claims, evidence)?;
     seen.check(genesis)?;
     check_preimage(seen.verified().preimage(), blobs.preimage)?;
     Ok(seen.verified().claims().clone())
@@ -107,8 +105,7 @@ pub fn verify_release(
         policy: entry.policy,
         manifest: entry.manifest,
         units,
-        ak_name: ak(ak_name)?,
-        secret: ActivationSecret::from_bytes(exactly(secret)?),
+        tpm: tpm_part(ak_name, secret)?,
     }
     .bind(hpke, lease_key);
     let said = binding.statement();
@@ -119,16 +116,14 @@ pub fn verify_release(
     check_field("lease_key", *said.lease_key() == entry.lease_key)?;
     check_field("lease", said.lease_id() == entry.lease)?;
     let rule = policy.release_rule(&entry.rule).ok_or(StoredEvidenceError::RuleUnknown)?;
-    let claims = verify(binding, rule, policy, entry.time, blobs)?;
+    let claims = verify(binding, (&entry.rule, rule), policy, entry.time, blobs)?;
     check_field("platform", claims.platform() == entry.platform)?;
-    check_field("ak_name", *claims.ak_name() == entry.ak_name)?;
-    check_field("reset_count", claims.reset_count() == entry.reset_count)?;
-    check_field("restart_count", claims.restart_count() == entry.restart_count)?;
+    check_field("machine", Machine::of(&claims) == entry.machine)?;
     check_field("tier", claims.trust() == entry.tier)?;
     Ok(claims)
 }
 
-/// Verifies what a renewal rests on: the same TPM, AK and boot as the release of its lease. `policies` are those that
+/// Verifies what a renewal rests on: the same machine and boot as the release of its lease. `policies` are those that
 /// have been in force: a renewal may stand in the log a little later than its decision.
 pub fn verify_renewal<'a>(
     vault: Sha256Digest,
@@ -148,37 +143,54 @@ pub fn verify_renewal<'a>(
         policy: policy.digest(),
         lease: renewal.lease,
         lease_key: lease.lease_key.clone(),
-        ak_name: ak(ak_name)?,
-        secret: ActivationSecret::from_bytes(exactly(secret)?),
+        tpm: tpm_part(ak_name, secret)?,
     }
     .bind();
     let rule = policy.release_rule(&lease.rule).ok_or(StoredEvidenceError::RuleUnknown)?;
-    let claims = verify(binding, rule, policy, renewal.issued, blobs)?;
+    let claims = verify(binding, (&lease.rule, rule), policy, renewal.issued, blobs)?;
     check_field("platform", claims.platform() == lease.platform)?;
-    check_field("ak_name", *claims.ak_name() == lease.ak_name)?;
-    check_field("reset_count", claims.reset_count() == lease.reset_count)?;
-    check_field("restart_count", claims.restart_count() == lease.restart_count)?;
+    check_field("machine", Machine::of(&claims) == lease.machine)?;
     Ok(claims)
 }
 
 fn verify<S: Transcript>(
     binding: Binding<S>,
-    rule: &ReleaseRule,
+    (rule_name, rule): (&Name, &ReleaseRule),
     policy: &Policy,
     time: UnixTime,
     blobs: Blobs<'_>,
 ) -> Result<Claims, StoredEvidenceError> {
     check_preimage(binding.preimage(), blobs.preimage)?;
-    let quote = EvidenceSet::from_blob(blobs.evidence).map_err(StoredEvidenceError::Blob)?.tpm;
-    let tpm = EndorsedTpm::verify(&quote.identity, policy.trust_anchors(), time)?;
-    let platform = tpm.ek().platform();
-    if !rule.platforms.permits(&platform) {
-        return Err(StoredEvidenceError::PlatformNotListed { platform });
-    }
-    let selection: PcrSelection = rule.pcrs.selection();
-    let verified = verify_tpm(quote, &tpm, binding, &selection)?;
-    rule.pcrs.check(verified.claims().pcrs()).map_err(StoredEvidenceError::Pcr)?;
+    let evidence = stored(blobs)?;
+    let expected = rule.guest.expected(identity(&evidence), policy.trust_anchors(), time)?;
+    let verified = evidence.verify(binding, &expected, policy.trust_anchors(), time)?;
+    check_claims(rule_name, &rule.guest, verified.claims())
+        .map_err(|reason| StoredEvidenceError::NotAllowed(Box::new(reason)))?;
     Ok(verified.claims().clone())
+}
+
+fn stored(blobs: Blobs<'_>) -> Result<Evidence, StoredEvidenceError> {
+    Ok(EvidenceSet::from_blob(blobs.evidence).map_err(StoredEvidenceError::Blob)?.evidence)
+}
+
+/// The TPM that an EK has to endorse.
+fn identity(evidence: &Evidence) -> Option<&TpmIdentity> {
+    match evidence {
+        Evidence::Tpm(quote) | Evidence::SnpTpm { quote, .. } => Some(&quote.identity),
+        Evidence::Snp(_) | Evidence::AzureSnpVtpm(_) => None,
+    }
+}
+
+/// The TPM's part of a binding, from its two fields.
+fn tpm_part(ak_name: &[u8], secret: &[u8]) -> Result<TpmPart, StoredEvidenceError> {
+    match (ak_name, secret) {
+        ([], []) => Ok(TpmPart::Absent),
+        (ak_name, []) => Ok(TpmPart::Reported { ak_name: ak(ak_name)? }),
+        (ak_name, secret) => {
+            let secret = ActivationSecret::from_bytes(exactly(secret)?);
+            Ok(TpmPart::Activated { ak_name: ak(ak_name)?, secret })
+        }
+    }
 }
 
 fn check_preimage(built: &[u8], stored: &[u8]) -> Result<(), StoredEvidenceError> {
@@ -232,8 +244,7 @@ impl StoredEvidenceError {
             Self::Evidence(error) => error.code(),
             Self::Keeper(error) => error.code(),
             Self::RuleUnknown => "rule-unknown",
-            Self::PlatformNotListed { .. } => "platform-not-listed",
-            Self::Pcr(_) => "pcr-mismatch",
+            Self::NotAllowed(reason) => reason.code(),
             Self::EntryMismatch { .. } => "entry-evidence-mismatch",
         }
     }
@@ -248,8 +259,7 @@ impl fmt::Display for StoredEvidenceError {
             Self::Evidence(error) => error.fmt(f),
             Self::Keeper(error) => error.fmt(f),
             Self::RuleUnknown => f.write_str("the policy has no such release rule"),
-            Self::PlatformNotListed { platform } => write!(f, "the rule does not list platform {platform}"),
-            Self::Pcr(mismatch) => write!(f, "{mismatch}, which the rule does not allow"),
+            Self::NotAllowed(reason) => reason.fmt(f),
             Self::EntryMismatch { field } => write!(f, "the entry's {field} is not that of the evidence"),
         }
     }

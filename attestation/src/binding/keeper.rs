@@ -1,9 +1,8 @@
 //! The transcripts of a keeper that shows itself: before the genesis, and in every day's work.
 
-use super::{Binding, GENESIS_TAG, KEEPER_TAG, Transcript, tagged};
+use super::{Binding, GENESIS_TAG, KEEPER_TAG, TpmPart, Transcript, tagged};
 use crate::encoding::Sha256Digest;
 use crate::keys::{HpkePublicKey, IdentityKey, LogKey};
-use crate::tpm::{ActivationSecret, AkName};
 
 /// What a caller asks of a keeper that has no genesis yet. One use: not `Clone`, not serialisable.
 pub struct GenesisChallenge {
@@ -19,10 +18,8 @@ pub struct GenesisChallenge {
     pub identity_key: IdentityKey,
     /// Signs the checkpoints.
     pub log_key: LogKey,
-    /// The key that must quote.
-    pub ak_name: AkName,
-    /// What the credential made for the EK and that AK holds.
-    pub secret: ActivationSecret,
+    /// The TPM that takes part, if one does.
+    pub tpm: TpmPart,
 }
 
 impl GenesisChallenge {
@@ -88,13 +85,13 @@ impl Transcript for Genesis {
                 challenge.wrap_key.as_bytes(),
                 challenge.identity_key.as_bytes(),
                 challenge.log_key.as_bytes(),
-                challenge.secret.expose(),
+                challenge.tpm.secret_bytes(),
             ],
         )
     }
 
-    fn ak_name(&self) -> &AkName {
-        &self.challenge.ak_name
+    fn tpm(&self) -> &TpmPart {
+        &self.challenge.tpm
     }
 }
 
@@ -114,10 +111,8 @@ pub struct KeeperChallenge {
     pub policy: Sha256Digest,
     /// The newest checkpoint, as a signed note.
     pub checkpoint: String,
-    /// The key that must quote.
-    pub ak_name: AkName,
-    /// What the credential made for the EK and that AK holds.
-    pub secret: ActivationSecret,
+    /// The TPM that takes part, if one does.
+    pub tpm: TpmPart,
 }
 
 impl KeeperChallenge {
@@ -190,12 +185,12 @@ impl Transcript for Keeper {
                 challenge.log_key.as_bytes(),
                 challenge.policy.as_bytes(),
                 challenge.checkpoint.as_bytes(),
-                challenge.secret.expose(),
+                challenge.tpm.secret_bytes(),
             ],
         )
     }
 
-    fn ak_name(&self) -> &AkName {
-        &self.challenge.ak_name
+    fn tpm(&self) -> &TpmPart {
+        &self.challenge.tpm
     }
 }

@@ -1,9 +1,8 @@
 //! The transcript of a load: unit keys for an attested guest.
 
-use super::{BIND_TAG, Binding, RUNTIME_CLAIMS, Transcript, lease_id, tagged};
+use super::{BIND_TAG, Binding, RUNTIME_CLAIMS, TpmPart, Transcript, lease_id, tagged};
 use crate::encoding::{Sha256Digest, UnitSet};
 use crate::keys::{HpkePublicKey, LeaseKey};
-use crate::tpm::{ActivationSecret, AkName};
 
 /// What a keeper issued for a load. One use: not `Clone`, not serialisable.
 pub struct LoadChallenge {
@@ -26,10 +25,8 @@ pub struct LoadChallenge {
     pub manifest: Sha256Digest,
     /// The units asked for.
     pub units: UnitSet,
-    /// The key that must quote.
-    pub ak_name: AkName,
-    /// What the credential made for the EK and that AK holds.
-    pub secret: ActivationSecret,
+    /// The TPM that takes part, if one does.
+    pub tpm: TpmPart,
 }
 
 impl LoadChallenge {
@@ -137,14 +134,14 @@ impl Transcript for Load {
                 &challenge.units.bytes(),
                 self.hpke.as_bytes(),
                 self.lease.as_bytes(),
-                challenge.ak_name.as_bytes(),
-                challenge.secret.expose(),
+                challenge.tpm.ak_name_bytes(),
+                challenge.tpm.secret_bytes(),
                 RUNTIME_CLAIMS,
             ],
         )
     }
 
-    fn ak_name(&self) -> &AkName {
-        &self.challenge.ak_name
+    fn tpm(&self) -> &TpmPart {
+        &self.challenge.tpm
     }
 }

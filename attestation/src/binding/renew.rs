@@ -1,9 +1,8 @@
 //! The transcript of a renewal: fresh evidence for a lease that exists.
 
-use super::{BIND_TAG, Binding, RUNTIME_CLAIMS, Transcript, tagged};
+use super::{BIND_TAG, Binding, RUNTIME_CLAIMS, TpmPart, Transcript, tagged};
 use crate::encoding::Sha256Digest;
 use crate::keys::LeaseKey;
-use crate::tpm::{ActivationSecret, AkName};
 
 /// What a keeper issued for the renewal of a lease. One use: not `Clone`, not serialisable.
 pub struct RenewChallenge {
@@ -21,10 +20,8 @@ pub struct RenewChallenge {
     pub lease: Sha256Digest,
     /// The lease's own key: a renewal brings no new key.
     pub lease_key: LeaseKey,
-    /// The key that must quote.
-    pub ak_name: AkName,
-    /// What the credential made for the EK and that AK holds.
-    pub secret: ActivationSecret,
+    /// The TPM that takes part, if one does.
+    pub tpm: TpmPart,
 }
 
 impl RenewChallenge {
@@ -98,14 +95,14 @@ impl Transcript for Renew {
                 challenge.policy.as_bytes(),
                 challenge.lease.as_bytes(),
                 challenge.lease_key.as_bytes(),
-                challenge.ak_name.as_bytes(),
-                challenge.secret.expose(),
+                challenge.tpm.ak_name_bytes(),
+                challenge.tpm.secret_bytes(),
                 RUNTIME_CLAIMS,
             ],
         )
     }
 
-    fn ak_name(&self) -> &AkName {
-        &self.challenge.ak_name
+    fn tpm(&self) -> &TpmPart {
+        &self.challenge.tpm
     }
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::{CertificateError, DecodeError};
+use super::{CertificateError, DecodeError, HclError, SnpError};
 
 /// Evidence does not show what it must. One variant for each check, in the order in which they are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +89,14 @@ pub enum VerifyError {
     /// The AK's modulus or point is not of its size.
     AkKeyMalformed,
 
+    /// Evidence of another form than was asked for.
+    FormMismatch,
+    /// A TPM takes part in the binding, and none has quoted it.
+    QuoteMissing,
+    /// The SNP report, or what is needed to check it.
+    Snp(SnpError),
+    /// The HCL report of an Azure guest.
+    Hcl(HclError),
     /// The quote comes with another EK chain or AK than the challenge was for.
     IdentityChanged,
     /// The binding is for another AK.
@@ -151,6 +159,10 @@ impl VerifyError {
             Self::AkKeyBits { .. } => "ak-key-bits",
             Self::AkExponent { .. } => "ak-exponent",
             Self::AkKeyMalformed => "ak-key-malformed",
+            Self::FormMismatch => "evidence-form-mismatch",
+            Self::QuoteMissing => "quote-missing",
+            Self::Snp(error) => error.code(),
+            Self::Hcl(error) => error.code(),
             Self::IdentityChanged => "identity-changed",
             Self::AkNotBound => "ak-not-bound",
             Self::SignatureMalformed(_) => "quote-signature-malformed",
@@ -204,6 +216,10 @@ impl fmt::Display for VerifyError {
             Self::AkKeyBits { found } => return write!(f, "an AK of {found} bits is not RSA-2048"),
             Self::AkExponent { found } => return write!(f, "AK exponent {found} is not 65537"),
             Self::AkKeyMalformed => "the AK's key is not of its size",
+            Self::FormMismatch => "the evidence is of another form than was asked for",
+            Self::QuoteMissing => "a TPM takes part, and it has quoted nothing",
+            Self::Snp(error) => return error.fmt(f),
+            Self::Hcl(error) => return error.fmt(f),
             Self::IdentityChanged => "the quote comes with another identity than the challenge was for",
             Self::AkNotBound => "the binding is for another AK",
             Self::SignatureMalformed(error) => return write!(f, "the quote's signature: {error}"),
@@ -226,6 +242,18 @@ impl fmt::Display for VerifyError {
 }
 
 impl Error for VerifyError {}
+
+impl From<HclError> for VerifyError {
+    fn from(error: HclError) -> Self {
+        Self::Hcl(error)
+    }
+}
+
+impl From<SnpError> for VerifyError {
+    fn from(error: SnpError) -> Self {
+        Self::Snp(error)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -259,6 +287,8 @@ mod tests {
             AkKeyBits { found: 1 },
             AkExponent { found: 1 },
             AkKeyMalformed,
+            FormMismatch,
+            QuoteMissing,
             IdentityChanged,
             AkNotBound,
             SignatureMalformed(decode),

@@ -7,7 +7,22 @@ use super::fields::{CpuId, FirmwareVersion, GuestPolicy, PlatformInfo, SigningKe
 use super::report::Report;
 use super::tcb::{SnpProduct, TcbVersion};
 use crate::anchors::Trust;
-use crate::encoding::UnixTime;
+use crate::encoding::{Sha256Digest, UnixTime, lv};
+
+const CHIP_TAG: &[u8] = b"weightvault/v1 chip";
+const CSP_TAG: &[u8] = b"weightvault/v1 csp";
+
+/// The platform id of a chip: SHA-256(lv("weightvault/v1 chip", product, CHIP_ID (64 bytes))) (FORMAT.md §2).
+#[must_use]
+pub fn chip_platform(product: SnpProduct, chip_id: &[u8; 64]) -> Sha256Digest {
+    Sha256Digest::of(&lv(&[CHIP_TAG, product.as_str().as_bytes(), chip_id]))
+}
+
+/// The platform id of all machines of a cloud whose VLEK signs: SHA-256(lv("weightvault/v1 csp", id of the cloud)).
+#[must_use]
+pub fn csp_platform(csp_id: &str) -> Sha256Digest {
+    Sha256Digest::of(&lv(&[CSP_TAG, csp_id.as_bytes()]))
+}
 
 /// What an [`EndorsedReport`](super::EndorsedReport) shows. Only verification makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +48,15 @@ impl SnpClaims {
             trust: chain.trust(),
             not_after: chain.not_after(),
             crl,
+        }
+    }
+
+    /// The platform id: of the chip, or of the cloud where its VLEK signed, which names no chip.
+    #[must_use]
+    pub fn platform(&self) -> Sha256Digest {
+        match &self.csp_id {
+            Some(csp_id) => csp_platform(csp_id),
+            None => chip_platform(self.product(), self.report.chip_id()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use attestation::{
     ActivationSecret, AkName, GenesisChallenge, IdentityKey, KeeperChallenge, LogKey, RenewChallenge, Sha256Digest,
-    Transcript, lease_id, lv,
+    TpmPart, Transcript, lease_id, lv,
 };
 
 use crate::scene::{bind, challenge, hpke_key, lease_key};
@@ -19,6 +19,10 @@ fn log_key() -> LogKey {
     LogKey::try_from([7; 32].as_slice()).unwrap()
 }
 
+fn part() -> TpmPart {
+    TpmPart::Activated { ak_name: name(), secret: secret() }
+}
+
 fn secret() -> ActivationSecret {
     ActivationSecret::from_bytes([5; 32])
 }
@@ -33,8 +37,7 @@ fn renew() -> RenewChallenge {
         policy: load.policy,
         lease: Sha256Digest::of(b"lease"),
         lease_key: lease_key(4),
-        ak_name: name(),
-        secret: secret(),
+        tpm: part(),
     }
 }
 
@@ -46,8 +49,7 @@ fn genesis() -> GenesisChallenge {
         wrap_key: hpke_key(3),
         identity_key: identity_key(),
         log_key: log_key(),
-        ak_name: name(),
-        secret: secret(),
+        tpm: part(),
     }
 }
 
@@ -60,8 +62,7 @@ fn keeper() -> KeeperChallenge {
         log_key: log_key(),
         policy: Sha256Digest::of(b"policy"),
         checkpoint: "weightvault.v1/00\n3\nAAAA\n".to_owned(),
-        ak_name: name(),
-        secret: secret(),
+        tpm: part(),
     }
 }
 
@@ -151,7 +152,7 @@ fn a_statement_gives_back_what_was_bound() {
     assert_eq!(load.manifest(), Sha256Digest::of(b"manifest"));
     assert_eq!(load.units().as_slice(), [0, 1, 2]);
     assert_eq!((load.hpke_key(), load.lease_key()), (&hpke_key(3), &lease_key(4)));
-    assert_eq!(load.ak_name(), &name());
+    assert_eq!(load.tpm().ak_name(), Some(&name()));
 
     let binding = renew().bind();
     let renew = binding.statement();

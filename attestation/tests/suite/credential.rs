@@ -4,7 +4,7 @@ use attestation::{ActivationSecret, LoadChallenge};
 use ring::rand::SystemRandom;
 
 use crate::common::tpm::SoftTpm;
-use crate::scene::{Scene, bind_challenge, challenge};
+use crate::scene::{Scene, bind_challenge, challenge, part};
 
 #[test]
 fn a_tpm_with_that_ek_and_that_ak_opens_the_credential() {
@@ -45,7 +45,10 @@ fn what_the_tpm_opened_is_what_was_generated() {
 
     // Keeper and agent reach the same binding, each with its own copy of the secret.
     let bound = |secret| {
-        let binding = bind_challenge(LoadChallenge { secret, ..challenge(endorsed.ak().name()) });
+        let binding = bind_challenge(LoadChallenge {
+            tpm: part(endorsed.ak().name(), secret),
+            ..challenge(endorsed.ak().name())
+        });
         *binding.digest()
     };
     assert_eq!(bound(secret), bound(ActivationSecret::from_bytes(opened)));

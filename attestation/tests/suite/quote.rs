@@ -9,7 +9,7 @@ use crate::common::attest::Attest;
 use crate::common::authority::NOW;
 use crate::common::public::sized;
 use crate::common::tpm::SoftTpm;
-use crate::scene::{PCRS, Scene, bind, bind_challenge, challenge, hpke_key, lease_key, selection};
+use crate::scene::{PCRS, Scene, bind, bind_challenge, challenge, hpke_key, lease_key, part, selection};
 
 fn scene() -> Scene {
     Scene::new(SoftTpm::ecc())
@@ -48,13 +48,14 @@ fn a_good_quote_shows_who_where_and_since_which_boot() {
         let verified = verify_tpm(scene.quote(), &endorsed, binding, &selection(&PCRS)).unwrap();
 
         let claims = verified.claims();
+        let quote = claims.quote().unwrap();
         assert_eq!(claims.platform(), endorsed.ek().platform());
-        assert_eq!(claims.ak_name(), endorsed.ak().name());
+        assert_eq!(quote.ak_name(), endorsed.ak().name());
         assert_eq!((claims.trust(), claims.anchor()), (Trust::Emulated, "forge"));
-        assert_eq!(claims.pcrs().iter().map(|(i, v)| (*i, *v)).collect::<Vec<_>>(), scene.tpm.pcr_values(&PCRS));
-        assert_eq!((claims.reset_count(), claims.restart_count()), (7, 1));
-        assert_eq!((claims.clock(), claims.safe()), (86_400_000, true));
-        assert_eq!(claims.firmware_version(), 0x2019_1023_0016_3636);
+        assert_eq!(quote.pcrs().iter().map(|(i, v)| (*i, *v)).collect::<Vec<_>>(), scene.tpm.pcr_values(&PCRS));
+        assert_eq!((quote.reset_count(), quote.restart_count()), (7, 1));
+        assert_eq!((quote.clock(), quote.safe()), (86_400_000, true));
+        assert_eq!(quote.firmware_version(), 0x2019_1023_0016_3636);
         assert_eq!((verified.binding_digest(), verified.preimage()), (&digest, preimage.as_slice()));
         assert_eq!(verified.statement().model(), "minilm");
         assert_eq!(verified.statement().preimage(), preimage);
@@ -199,7 +200,7 @@ fn yes_and_no_have_one_form() {
     let attest = Attest::quote(&binding.tpm_extra_data(), &scene.tpm.pcr_values(&PCRS));
     quote.attest = Attest { safe: 0, ..attest }.bytes();
     quote.signature = scene.tpm.sign(&quote.attest);
-    assert!(!scene.verify(quote).unwrap().claims().safe());
+    assert!(!scene.verify(quote).unwrap().claims().quote().unwrap().safe());
 }
 
 #[test]
@@ -216,7 +217,7 @@ fn a_quote_for_another_binding_is_refused_whatever_differs() {
         bind_challenge(LoadChallenge { policy: other(), ..challenge(name) }),
         bind_challenge(LoadChallenge { manifest: other(), ..challenge(name) }),
         bind_challenge(LoadChallenge { units: UnitSet::try_from(vec![0, 1]).unwrap(), ..challenge(name) }),
-        bind_challenge(LoadChallenge { secret: ActivationSecret::from_bytes([6; 32]), ..challenge(name) }),
+        bind_challenge(LoadChallenge { tpm: part(name, ActivationSecret::from_bytes([6; 32])), ..challenge(name) }),
         challenge(name).bind(hpke_key(9), lease_key(4)),
         challenge(name).bind(hpke_key(3), lease_key(9)),
     ];

@@ -7,7 +7,7 @@ use attestation::{
 use serde_json::Value;
 
 use crate::common::authority::NOW;
-use crate::scene::{bind_challenge, challenge, selection};
+use crate::scene::{bind_challenge, challenge, part, selection};
 
 const PCRS: [u32; 5] = [0, 1, 2, 7, 11];
 
@@ -61,10 +61,11 @@ fn what_a_software_tpm_quoted_verifies() {
     for recorded in Recorded::all() {
         let tpm = recorded.endorsed();
         let secret = ActivationSecret::from_bytes(recorded.secret);
-        let binding = bind_challenge(LoadChallenge { secret, ..challenge(tpm.ak().name()) });
+        let binding =
+            bind_challenge(LoadChallenge { tpm: part(tpm.ak().name(), secret), ..challenge(tpm.ak().name()) });
         let verified = verify_tpm(recorded.quote, &tpm, binding, &selection(&PCRS)).unwrap();
-        let claims = verified.claims();
-        assert_eq!((claims.trust(), claims.anchor()), (Trust::Emulated, "swtpm"));
+        let claims = verified.claims().quote().unwrap();
+        assert_eq!((verified.claims().trust(), verified.claims().anchor()), (Trust::Emulated, "swtpm"));
         assert_eq!(
             (u64::from(claims.reset_count()), claims.restart_count(), claims.safe()),
             (recorded.reset_count, 0, true)

@@ -2,7 +2,7 @@
 
 use attestation::{
     ActivationSecret, AkName, Binding, EndorsedTpm, HpkePublicKey, LeaseKey, Load, LoadChallenge, PcrSelection,
-    Sha256Digest, TpmIdentity, TpmQuote, Trust, TrustAnchors, UnitSet, Verified, VerifyError, verify_tpm,
+    Sha256Digest, TpmIdentity, TpmPart, TpmQuote, Trust, TrustAnchors, UnitSet, Verified, VerifyError, verify_tpm,
 };
 
 use crate::common::authority::{Authority, NOW};
@@ -53,6 +53,10 @@ pub(crate) fn selection(indices: &[u32]) -> PcrSelection {
 }
 
 /// A challenge with nothing random in it, but for the AK.
+pub(crate) fn part(ak_name: &AkName, secret: ActivationSecret) -> TpmPart {
+    TpmPart::Activated { ak_name: *ak_name, secret }
+}
+
 pub(crate) fn challenge(ak_name: &AkName) -> LoadChallenge {
     LoadChallenge {
         rule: "serve".to_owned(),
@@ -64,8 +68,7 @@ pub(crate) fn challenge(ak_name: &AkName) -> LoadChallenge {
         policy: Sha256Digest::of(b"policy"),
         manifest: Sha256Digest::of(b"manifest"),
         units: UnitSet::try_from(vec![0, 1, 2]).expect("a unit set"),
-        ak_name: *ak_name,
-        secret: ActivationSecret::from_bytes([5; 32]),
+        tpm: part(ak_name, ActivationSecret::from_bytes([5; 32])),
     }
 }
 

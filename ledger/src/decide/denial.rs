@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use attestation::{Sha256Digest, Trust, UnixTime};
+use attestation::{EvidenceForm, Sha256Digest, Trust, UnixTime};
 
 use crate::entry::{Action, Deny, Entry};
 use crate::names::{Group, Name, Version};
-use crate::policy::PcrMismatch;
+use crate::policy::{PcrMismatch, SnpMismatch};
 
 /// A request that was refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +120,22 @@ pub enum DenialReason {
         /// The platform.
         platform: Sha256Digest,
     },
+    /// The rule wants another form of evidence.
+    ProofMissing {
+        /// The rule.
+        rule: Name,
+        /// What it wants.
+        required: EvidenceForm,
+        /// What was shown.
+        seen: EvidenceForm,
+    },
+    /// The SNP report shows something that the rule does not allow.
+    ReportNotAllowed {
+        /// The rule.
+        rule: Name,
+        /// The claim and its value.
+        mismatch: SnpMismatch,
+    },
     /// The machine booted something else.
     PcrNotAllowed {
         /// The rule.
@@ -173,6 +189,15 @@ pub enum DenialReason {
     },
     /// Another attestation key than the lease's.
     AkChanged,
+    /// Another form of evidence than at the release.
+    ProofChanged,
+    /// Another guest than the lease's: the REPORT_ID differs.
+    GuestChanged {
+        /// The lease's.
+        granted: [u8; 32],
+        /// The one that asks.
+        seen: [u8; 32],
+    },
     /// The machine was reset or resumed since the release: (resetCount, restartCount).
     Rebooted {
         /// At the release.
@@ -260,6 +285,8 @@ impl DenialReason {
             Self::GroupNotGranted { .. } => "group-not-granted",
             Self::AnchorNotInPolicy { .. } => "anchor-not-in-policy",
             Self::PlatformNotListed { .. } => "platform-not-listed",
+            Self::ProofMissing { .. } => "proof-missing",
+            Self::ReportNotAllowed { mismatch, .. } => mismatch.code(),
             Self::PcrNotAllowed { .. } => "pcr-not-allowed",
             Self::LeaseRepeated { .. } => "lease-repeated",
             Self::TooManyLeases { .. } => "too-many-leases",
@@ -269,6 +296,8 @@ impl DenialReason {
             Self::LeaseKeyMismatch => "lease-key-mismatch",
             Self::PlatformChanged { .. } => "platform-changed",
             Self::AkChanged => "ak-changed",
+            Self::ProofChanged => "proof-changed",
+            Self::GuestChanged { .. } => "guest-changed",
             Self::Rebooted { .. } => "rebooted",
             Self::TierChanged { .. } => "tier-changed",
             Self::GroupsNarrowed { .. } => "groups-narrowed",
@@ -312,6 +341,13 @@ impl DenialReason {
             Self::PlatformNotListed { rule, platform } => {
                 by("platform", "a platform that the rule lists".into(), platform.to_string(), rule, "eks")
             }
+            Self::ProofMissing { rule, required, seen } => {
+                by("evidence", required.to_string(), seen.to_string(), rule, "require")
+            }
+            Self::ReportNotAllowed { rule, mismatch } => {
+                let (claim, expected, seen) = mismatch.words();
+                by(claim, expected, seen, rule, &format!("snp.{}", mismatch.key()))
+            }
             Self::PcrNotAllowed { rule, allowed, mismatch } => {
                 let allowed: Vec<String> = allowed.iter().map(hex::encode).collect();
                 let key = format!("pcrs.{}", mismatch.index);
@@ -327,6 +363,8 @@ impl DenialReason {
             Self::LeaseKeyMismatch => of("lease key", "the lease's own".into(), "another".into()),
             Self::PlatformChanged { granted, seen } => of("platform", granted.to_string(), seen.to_string()),
             Self::AkChanged => of("attestation key", "the lease's own".into(), "another".into()),
+            Self::ProofChanged => of("evidence", "of the form that was shown at the release".into(), "another".into()),
+            Self::GuestChanged { granted, seen } => of("report id", hex::encode(granted), hex::encode(seen)),
             Self::Rebooted { granted, seen } => {
                 let counts = |(reset, restart): &(u32, u32)| format!("resetCount {reset}, restartCount {restart}");
                 of("boot", counts(granted), counts(seen))

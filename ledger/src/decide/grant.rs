@@ -5,7 +5,7 @@ use std::sync::Arc;
 use attestation::{Claims, HpkePublicKey, LeaseKey, Load, Renew, Sha256Digest, UnitSet, UnixTime, Verified};
 
 use super::{GrantedLoad, GrantedRenewal};
-use crate::entry::{Entry, Release, ReleasedUnits, Renewal};
+use crate::entry::{Entry, Machine, Release, ReleasedUnits, Renewal};
 use crate::lease::LeaseStatement;
 use crate::names::{Name, Version};
 use crate::policy::ReleaseRule;
@@ -151,9 +151,7 @@ impl ReleaseGrant {
             issued: self.issued,
             renew_by: self.renew_by(),
             platform: claims.platform(),
-            ak_name: *claims.ak_name(),
-            reset_count: claims.reset_count(),
-            restart_count: claims.restart_count(),
+            machine: Machine::of(claims),
             tier: claims.trust(),
             evidence,
             binding: Sha256Digest::of(self.preimage()),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use attestation::{AkName, HpkePublicKey, IdentityKey, LeaseKey, LogKey, Sha256Digest, Trust, UnixTime};
+use attestation::{
+    AkName, Claims, HpkePublicKey, IdentityKey, LeaseKey, LogKey, QuoteClaims, Sha256Digest, Trust, UnixTime,
+};
 use serde::{Deserialize, Serialize};
 
 use super::field;
@@ -180,7 +182,7 @@ pub struct ModelPublished {
 
 /// Unit keys were granted to an attested guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(into = "field::ReleaseFields", try_from = "field::ReleaseFields")]
 pub struct Release {
     /// When.
     pub time: UnixTime,
@@ -197,14 +199,12 @@ pub struct Release {
     /// Which units.
     pub units: ReleasedUnits,
     /// Names the challenge.
-    #[serde(with = "field::base64")]
     pub session: [u8; 16],
     /// SHA-256 of the key that the unit keys are wrapped to.
     pub hpke_key: Sha256Digest,
     /// Lease id.
     pub lease: Sha256Digest,
     /// Signs renewals and the end of the lease.
-    #[serde(with = "field::base64")]
     pub lease_key: LeaseKey,
     /// When the lease began: the time of the entry.
     pub issued: UnixTime,
@@ -212,19 +212,63 @@ pub struct Release {
     pub renew_by: UnixTime,
     /// Platform id of the guest.
     pub platform: Sha256Digest,
-    /// Name of the attestation key that quoted.
-    #[serde(with = "field::base64")]
-    pub ak_name: AkName,
-    /// TPMS_CLOCK_INFO.resetCount of the quote.
-    pub reset_count: u32,
-    /// TPMS_CLOCK_INFO.restartCount of the quote.
-    pub restart_count: u32,
+    /// Which boot of which machine it was.
+    pub machine: Machine,
     /// What the proof rests on.
     pub tier: Trust,
     /// SHA-256 of the evidence.
     pub evidence: Sha256Digest,
     /// SHA-256 of the binding's preimage.
     pub binding: Sha256Digest,
+}
+
+/// Which boot of which machine evidence came from: a lease belongs to it, since its keys were never anywhere else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// A machine with a TPM.
+    Tpm(BootId),
+    /// An SNP guest.
+    Snp {
+        /// REPORT_ID: made at launch.
+        report_id: [u8; 32],
+    },
+    /// An SNP guest with a virtual TPM that its report endorses.
+    SnpVtpm {
+        /// REPORT_ID.
+        report_id: [u8; 32],
+        /// The boot that the virtual TPM counts.
+        vtpm: BootId,
+    },
+}
+
+impl Machine {
+    /// That of verified evidence. A TPM that nothing binds to a report says nothing about the machine.
+    pub fn of(claims: &Claims) -> Self {
+        match claims {
+            Claims::Tpm { quote, .. } => Self::Tpm(BootId::of(quote)),
+            Claims::Snp(report) | Claims::SnpUnboundTpm { report, .. } => Self::Snp { report_id: *report.report_id() },
+            Claims::SnpVtpm { report, quote } => {
+                Self::SnpVtpm { report_id: *report.report_id(), vtpm: BootId::of(quote) }
+            }
+        }
+    }
+}
+
+/// One boot, as a TPM counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootId {
+    /// Name of the attestation key that quoted.
+    pub ak_name: AkName,
+    /// TPMS_CLOCK_INFO.resetCount of the quote.
+    pub reset_count: u32,
+    /// TPMS_CLOCK_INFO.restartCount of the quote.
+    pub restart_count: u32,
+}
+
+impl BootId {
+    fn of(quote: &QuoteClaims) -> Self {
+        Self { ak_name: *quote.ak_name(), reset_count: quote.reset_count(), restart_count: quote.restart_count() }
+    }
 }
 
 /// A set of units, in short.

@@ -2,7 +2,7 @@ use attestation::{Sha256Digest, lv};
 use serde::{Deserialize, Serialize};
 
 use super::GenesisError;
-use crate::policy::{Lineage, Policy};
+use crate::policy::{KeeperRule, Lineage, Policy};
 
 /// Longest core, in bytes.
 pub const CORE_BYTES_MAX: usize = 14 << 10;
@@ -27,6 +27,29 @@ pub enum AntiRollback {
 pub enum SealTo {
     /// The keeper's TPM and its boot state.
     Tpm,
+    /// That, and a key that the chip derives for this guest alone: neither of the two gives the root key.
+    #[serde(rename = "snp,tpm")]
+    SnpTpm,
+}
+
+impl SealTo {
+    /// What a keeper seals to that has to prove this: all of it.
+    pub const fn proven_by(rule: &KeeperRule) -> Self {
+        match rule {
+            KeeperRule::Tpm(_) => Self::Tpm,
+            KeeperRule::Snp { .. } => Self::SnpTpm,
+        }
+    }
+
+    /// As it stands in core, genesis and root record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tpm => "tpm",
+            Self::SnpTpm => "snp,tpm",
+        }
+    }
+
+    const ALL: [Self; 2] = [Self::Tpm, Self::SnpTpm];
 }
 
 /// What an empty keeper is given: everything about a vault but the keeper itself. Under another core a keeper has other
@@ -49,6 +72,7 @@ impl Core {
         if policy.lineage() != Lineage::Genesis {
             return Err(GenesisError::PolicyNotFirst { serial: policy.serial() });
         }
+        check_keeper(seal_to, policy.keeper())?;
         Ok(Self { anti_rollback, seal_to, policy_text: policy_text.to_owned(), policy })
     }
 
@@ -64,10 +88,8 @@ impl Core {
             b"none" => AntiRollback::None,
             _ => return Err(GenesisError::AntiRollbackUnknown),
         };
-        let seal_to = match seal_to {
-            b"tpm" => SealTo::Tpm,
-            _ => return Err(GenesisError::SealToUnknown),
-        };
+        let seal_to = SealTo::ALL.into_iter().find(|known| known.as_str().as_bytes() == seal_to);
+        let seal_to = seal_to.ok_or(GenesisError::SealToUnknown)?;
         Self::new(anti_rollback, seal_to, std::str::from_utf8(policy).map_err(|_| GenesisError::CoreMalformed)?)
     }
 
@@ -77,10 +99,7 @@ impl Core {
             AntiRollback::Counter => b"counter",
             AntiRollback::None => b"none",
         };
-        let seal_to: &[u8] = match self.seal_to {
-            SealTo::Tpm => b"tpm",
-        };
-        [CORE_TAG, &lv(&[anti_rollback, seal_to, self.policy_text.as_bytes()])].concat()
+        [CORE_TAG, &lv(&[anti_rollback, self.seal_to.as_str().as_bytes(), self.policy_text.as_bytes()])].concat()
     }
 
     /// SHA-256 of the exact bytes.
@@ -107,6 +126,11 @@ impl Core {
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
+}
+
+/// What a vault rests on has to be shown: a keeper seals to the very hardware that `[keeper]` makes it prove.
+fn check_keeper(seal_to: SealTo, rule: &KeeperRule) -> Result<(), GenesisError> {
+    if seal_to == SealTo::proven_by(rule) { Ok(()) } else { Err(GenesisError::SealToNotProven) }
 }
 
 /// Reads `lv` of exactly three fields (FORMAT.md §1).

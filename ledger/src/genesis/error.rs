@@ -12,8 +12,10 @@ pub enum GenesisError {
     CoreMalformed,
     /// `anti_rollback` is neither `counter` nor `none`.
     AntiRollbackUnknown,
-    /// `seal_to` is not `tpm`.
+    /// `seal_to` is not `tpm` or `snp,tpm`.
     SealToUnknown,
+    /// `seal_to` names other hardware than `[keeper]` makes the keeper prove.
+    SealToNotProven,
     /// The first policy is longer than 10 KiB.
     PolicyTooLong {
         /// How long.
@@ -47,6 +49,7 @@ impl GenesisError {
             Self::CoreMalformed => "core-malformed",
             Self::AntiRollbackUnknown => "core-anti-rollback-unknown",
             Self::SealToUnknown => "core-seal-to-unknown",
+            Self::SealToNotProven => "core-seal-to-not-proven",
             Self::PolicyTooLong { .. } => "genesis-policy-too-long",
             Self::Policy(error) => error.code(),
             Self::PolicyNotFirst { .. } => "genesis-policy-not-first",
@@ -62,7 +65,10 @@ impl fmt::Display for GenesisError {
         match self {
             Self::CoreMalformed => f.write_str("not the core of a genesis"),
             Self::AntiRollbackUnknown => f.write_str("anti_rollback is `counter` or `none`"),
-            Self::SealToUnknown => f.write_str("seal_to is `tpm` in this version"),
+            Self::SealToUnknown => f.write_str("seal_to is `tpm` or `snp,tpm`"),
+            Self::SealToNotProven => f.write_str(
+                "the keeper would seal to hardware that `[keeper]` does not make it prove; let seal_to and `[keeper]` agree",
+            ),
             Self::PolicyTooLong { bytes } => {
                 write!(f, "{bytes} bytes are more than the 10 KiB that a first policy may have")
             }

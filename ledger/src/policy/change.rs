@@ -9,9 +9,10 @@ use time::format_description::well_known::Rfc3339;
 
 use super::pcrs::PcrRule;
 use super::rules::{
-    Approval, KeeperRule, LeaseEnd, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule, UnitCheck,
+    Approval, GuestRule, KeeperRule, LeaseEnd, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule, TpmRule,
+    UnitCheck,
 };
-use super::{Lineage, Policy};
+use super::{Lineage, Policy, change_snp};
 use crate::names::Name;
 
 /// What `new` permits and forbids that `old` does not, a sentence each. What gives something away comes first and begins
@@ -47,7 +48,7 @@ enum Effect {
 
 /// Found section by section, from who decides to who reads: within one effect that is also the order of danger.
 #[derive(Default)]
-struct Changes(Vec<(Effect, String)>);
+pub(super) struct Changes(Vec<(Effect, String)>);
 
 impl Changes {
     fn in_order(mut self) -> Vec<String> {
@@ -60,20 +61,20 @@ impl Changes {
         self.0.into_iter().map(line).collect()
     }
 
-    fn looser(&mut self, text: String) {
+    pub(super) fn looser(&mut self, text: String) {
         self.0.push((Effect::Looser, text));
     }
 
-    fn changed(&mut self, text: String) {
+    pub(super) fn changed(&mut self, text: String) {
         self.0.push((Effect::Changed, text));
     }
 
-    fn stricter(&mut self, text: String) {
+    pub(super) fn stricter(&mut self, text: String) {
         self.0.push((Effect::Stricter, text));
     }
 
     /// Looser or stricter, whichever `is_looser` says.
-    fn either(&mut self, is_looser: bool, text: String) {
+    pub(super) fn either(&mut self, is_looser: bool, text: String) {
         if is_looser { self.looser(text) } else { self.stricter(text) }
     }
 
@@ -154,9 +155,14 @@ impl Changes {
     }
 
     fn keeper(&mut self, old: &KeeperRule, new: &KeeperRule) {
-        self.proofs("keeper.require", &old.require, &new.require);
-        self.pcrs("keeper.pcrs", &old.pcrs, &new.pcrs);
-        self.permitted("keeper.eks", &old.platforms, &new.platforms);
+        self.proofs("keeper.require", &old.require(), &new.require());
+        self.tpm("keeper", old.tpm(), new.tpm());
+        self.snp("keeper.snp", old.snp(), new.snp());
+    }
+
+    fn tpm(&mut self, key: &str, old: &TpmRule, new: &TpmRule) {
+        self.pcrs(&format!("{key}.pcrs"), Some(&old.pcrs), Some(&new.pcrs));
+        self.permitted(&format!("{key}.eks"), &old.platforms, &new.platforms);
     }
 
     fn publish(&mut self, old: &BTreeMap<Name, PublishRule>, new: &BTreeMap<Name, PublishRule>) {
@@ -185,9 +191,12 @@ impl Changes {
     }
 
     fn release(&mut self, key: &str, old: &ReleaseRule, new: &ReleaseRule) {
-        self.proofs(&format!("{key}.require"), &old.require, &new.require);
-        self.pcrs(&format!("{key}.pcrs"), &old.pcrs, &new.pcrs);
-        self.permitted(&format!("{key}.eks"), &old.platforms, &new.platforms);
+        self.proofs(&format!("{key}.require"), &old.guest.require(), &new.guest.require());
+        self.pcrs(&format!("{key}.pcrs"), old.guest.pcrs(), new.guest.pcrs());
+        if let (Some(old), Some(new)) = (old.guest.eks(), new.guest.eks()) {
+            self.permitted(&format!("{key}.eks"), old, new);
+        }
+        self.snp(&format!("{key}.snp"), old.guest.snp(), new.guest.snp());
         self.permitted(&format!("{key}.models"), &old.models, &new.models);
         self.permitted(&format!("{key}.groups"), &old.groups, &new.groups);
         let (a, b) = (old.max_leases, new.max_leases);
@@ -227,7 +236,13 @@ impl Changes {
         }
     }
 
-    fn pcrs(&mut self, key: &str, old: &PcrRule, new: &PcrRule) {
+    fn pcrs(&mut self, key: &str, old: Option<&PcrRule>, new: Option<&PcrRule>) {
+        let (old, new) = match (old, new) {
+            (Some(old), Some(new)) => (old, new),
+            (Some(_), None) => return self.looser(format!("{key} is gone: no PCR is checked")),
+            (None, Some(_)) => return self.stricter(format!("{key} is new")),
+            (None, None) => return,
+        };
         for index in old.allowed().keys().filter(|index| !new.allowed().contains_key(index)) {
             self.looser(format!("{key} no longer checks PCR {index}"));
         }
@@ -245,7 +260,7 @@ impl Changes {
         }
     }
 
-    fn permitted<T: PartialEq + Display>(&mut self, key: &str, old: &Permitted<T>, new: &Permitted<T>) {
+    pub(super) fn permitted<T: PartialEq + Display>(&mut self, key: &str, old: &Permitted<T>, new: &Permitted<T>) {
         match (old, new) {
             (Permitted::Any, Permitted::Any) => {}
             (Permitted::Only(_), Permitted::Any) => self.looser(format!("{key} is any, before {old}")),
@@ -263,16 +278,20 @@ impl Changes {
 }
 
 fn in_words(rule: &ReleaseRule) -> String {
-    let pcrs: Vec<String> = rule.pcrs.allowed().keys().map(u32::to_string).collect();
-    format!(
-        "models {}, groups {}, EKs {}, PCRs {}, {} leases of {} s",
-        rule.models,
-        rule.groups,
-        rule.platforms,
-        pcrs.join(", "),
-        rule.max_leases,
-        rule.lease.seconds()
-    )
+    let proof = match &rule.guest {
+        GuestRule::Tpm(tpm) => format!("EKs {}, PCRs {}", tpm.platforms, indices(&tpm.pcrs)),
+        GuestRule::Snp(snp) => change_snp::in_words(snp),
+        GuestRule::SnpParavisorVtpm { snp, pcrs } => {
+            format!("{}, PCRs {} of the paravisor's TPM", change_snp::in_words(snp), indices(pcrs))
+        }
+    };
+    let (models, groups, leases, seconds) = (&rule.models, &rule.groups, rule.max_leases, rule.lease.seconds());
+    format!("models {models}, groups {groups}, {proof}, {leases} leases of {seconds} s")
+}
+
+fn indices(pcrs: &PcrRule) -> String {
+    let pcrs: Vec<String> = pcrs.allowed().keys().map(u32::to_string).collect();
+    pcrs.join(", ")
 }
 
 fn keys_of(rule: &PublishRule) -> String {

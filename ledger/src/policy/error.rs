@@ -105,6 +105,35 @@ pub enum PolicyProblem {
     PcrsOnlyResettable,
     /// A machine could fulfil both `[keeper]` and this rule.
     KeeperNotDisjoint,
+    /// `[keeper]` and this rule list the same launch digest.
+    KeeperSameLaunch,
+    /// `[keeper]` requires a TPM beside a report that does not endorse it.
+    KeeperTpmUnbound,
+    /// A rule requires a TPM beside a report that does not endorse it.
+    GuestTpmUnbound,
+    /// The launch digest covers the paravisor alone, and nothing is asked of what was booted after it.
+    CodeNotCovered,
+    /// `code_covered_by` is unknown, or can't be used here.
+    CodeCoverUnknown,
+    /// Not a launch digest or key digest.
+    Sha384Malformed,
+    /// Not 32 bytes of HOST_DATA.
+    HostDataMalformed,
+    /// `min_tcb` names no product.
+    MinTcbEmpty,
+    /// A number is too large for its field.
+    NumberTooLarge {
+        /// The most it may be.
+        max: u64,
+    },
+    /// This version knows no such report version.
+    ReportVersionUnknown,
+    /// Neither `required` nor `if-present`.
+    CrlRuleUnknown,
+    /// Not a firmware version.
+    FirmwareVersionMalformed,
+    /// There is no such platform feature.
+    PlatformFeatureUnknown,
     /// A time span is not a number and a unit.
     DurationMalformed,
     /// A lease is too short or too long.
@@ -161,6 +190,19 @@ impl PolicyProblem {
             Self::PcrsBlank => "policy-pcrs-blank",
             Self::PcrsOnlyResettable => "policy-pcrs-only-resettable",
             Self::KeeperNotDisjoint => "policy-keeper-not-disjoint",
+            Self::KeeperSameLaunch => "policy-keeper-same-launch",
+            Self::KeeperTpmUnbound => "policy-keeper-tpm-unbound",
+            Self::GuestTpmUnbound => "policy-guest-tpm-unbound",
+            Self::CodeNotCovered => "policy-code-not-covered",
+            Self::CodeCoverUnknown => "policy-code-cover-unknown",
+            Self::Sha384Malformed => "policy-sha384-malformed",
+            Self::HostDataMalformed => "policy-host-data-malformed",
+            Self::MinTcbEmpty => "policy-min-tcb-empty",
+            Self::NumberTooLarge { .. } => "policy-number-too-large",
+            Self::ReportVersionUnknown => "policy-report-version-unknown",
+            Self::CrlRuleUnknown => "policy-crl-rule-unknown",
+            Self::FirmwareVersionMalformed => "policy-firmware-version-malformed",
+            Self::PlatformFeatureUnknown => "policy-platform-feature-unknown",
             Self::DurationMalformed => "policy-duration-malformed",
             Self::LeaseOutOfBounds { .. } => "policy-lease-out-of-bounds",
             Self::LeaseEndMalformed => "policy-lease-end-malformed",
@@ -191,7 +233,7 @@ impl fmt::Display for PolicyProblem {
             }
             Self::PublisherKeyRefused(error) => return write!(f, "{error}; write the PEM of one public key"),
             Self::AnchorRefused(error) => return write!(f, "{error}; write the PEM of one CA certificate"),
-            Self::ProofUnknown { found } => return write!(f, "proof {found:?} is unknown; write \"tpm\""),
+            Self::ProofUnknown { found } => return write!(f, "proof {found:?} is unknown; write \"tpm\" or \"snp\""),
             Self::ProofNotOfKeeper { proof } => {
                 return write!(f, "requires {proof:?}, which `keeper.require` does not; add it there or drop it here");
             }
@@ -199,6 +241,7 @@ impl fmt::Display for PolicyProblem {
                 let (min, max) = (LeaseTime::SECS_MIN, LeaseTime::SECS_MAX);
                 return write!(f, "{seconds} s is not between {min} s and {max} s; write for example \"15m\"");
             }
+            Self::NumberTooLarge { max } => return write!(f, "write a number from 0 to {max}"),
             Self::LeaseEndMalformed => {
                 return write!(f, "write \"end\" or \"drain 30s\", at most {} s", LeaseEnd::DRAIN_SECS_MAX);
             }
@@ -228,6 +271,27 @@ impl fmt::Display for PolicyProblem {
             Self::KeeperNotDisjoint => {
                 "a machine could fulfil both this rule and `keeper.pcrs`, and pose as a keeper; let them differ in a PCR"
             }
+            Self::KeeperSameLaunch => {
+                "`keeper.snp.measurements` has one of these launch digests: a guest could pose as a keeper; give each its own image"
+            }
+            Self::KeeperTpmUnbound => {
+                "nothing binds a TPM to an SNP report; write [\"snp\"], and `pcrs` and `eks` for the TPM that it seals to"
+            }
+            Self::GuestTpmUnbound => {
+                "nothing binds this TPM to the SNP report, so it would prove nothing; drop \"tpm\", or write \
+                 code_covered_by = \"paravisor-vtpm\""
+            }
+            Self::CodeNotCovered => {
+                "the launch digest covers the paravisor alone; add \"tpm\" to `require` and the PCRs of what it boots"
+            }
+            Self::CodeCoverUnknown => "write \"launch\" or, for a guest, \"paravisor-vtpm\"",
+            Self::Sha384Malformed => "write 96 lower-case hex digits (SHA-384)",
+            Self::HostDataMalformed => "write 64 lower-case hex digits",
+            Self::MinTcbEmpty => "names no product; write milan, genoa or turin with its lowest TCB",
+            Self::ReportVersionUnknown => "write 2, 3, 4 or 5",
+            Self::CrlRuleUnknown => "write \"required\" or \"if-present\"",
+            Self::FirmwareVersionMalformed => "write major.minor.build, such as \"1.55.21\"",
+            Self::PlatformFeatureUnknown => "write ecc, tsme, rapl-disabled, ciphertext-hiding or alias-check",
             Self::DurationMalformed => "write a whole number and s, m, h or d, such as \"15m\"",
             Self::MaxLeasesOutOfBounds => "write a number from 1 to 4294967295",
         };

@@ -41,6 +41,11 @@ impl Fields {
         })
     }
 
+    /// Whether the key is there and was not taken.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// An integer from 0 up.
     pub(super) fn count(&mut self, key: &str) -> Result<Field<u64>, PolicyError> {
         self.take(key, "an integer from 0 up", |value| value.as_integer().and_then(|integer| integer.try_into().ok()))
@@ -122,6 +127,11 @@ impl Fields {
             Some(left) => Err(PolicyError { key: join(&self.path, left), problem: PolicyProblem::KeyUnknown }),
             None => Ok(()),
         }
+    }
+
+    /// The full name of this table.
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     /// The full name of a key of this table.

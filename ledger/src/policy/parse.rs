@@ -9,8 +9,10 @@ use super::error::{PolicyError, PolicyProblem};
 use super::fields::{Field, Fields};
 use super::pcrs::PcrRule;
 use super::rules::{
-    Approval, Approver, KeeperRule, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule, UnitCheck,
+    Approval, Approver, GuestRule, KeeperRule, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule, TpmRule,
+    UnitCheck,
 };
+use super::snp_parse::{self, CodeCoveredBy};
 use super::{Lineage, POLICY_BYTES_MAX, Policy, value};
 use crate::model_signature::PublisherKey;
 use crate::names::Name;
@@ -120,10 +122,37 @@ fn anchors(list: Vec<Fields>) -> Result<TrustAnchors, PolicyError> {
 }
 
 fn keeper(mut fields: Fields) -> Result<KeeperRule, PolicyError> {
-    let rule =
-        KeeperRule { require: proofs(&mut fields)?, pcrs: pcrs(&mut fields)?, platforms: platforms(&mut fields)? };
+    let (require_key, proofs) = (fields.key("require"), proofs(&mut fields)?);
+    let rule = match (proofs.contains(&Proof::Snp), proofs.contains(&Proof::Tpm)) {
+        (false, _) => KeeperRule::Tpm(tpm_rule(&mut fields)?),
+        (true, false) => {
+            let snp = snp_parse::launched(fields.table("snp")?)?;
+            KeeperRule::Snp { snp: Box::new(snp), tpm: tpm_rule(&mut fields)? }
+        }
+        (true, true) => return Err(PolicyError { key: require_key, problem: PolicyProblem::KeeperTpmUnbound }),
+    };
     fields.finish()?;
     Ok(rule)
+}
+
+fn tpm_rule(fields: &mut Fields) -> Result<TpmRule, PolicyError> {
+    Ok(TpmRule { pcrs: pcrs(fields)?, platforms: platforms(fields)? })
+}
+
+/// What a guest must prove. Keys of a proof that is not required are unknown: nothing would check them.
+fn guest_rule(fields: &mut Fields) -> Result<GuestRule, PolicyError> {
+    let proofs = proofs(fields)?;
+    if !proofs.contains(&Proof::Snp) {
+        return Ok(GuestRule::Tpm(tpm_rule(fields)?));
+    }
+    let (covered, snp) = snp_parse::rule(fields.table("snp")?)?;
+    let snp = Box::new(snp);
+    match (covered.value, proofs.contains(&Proof::Tpm)) {
+        (CodeCoveredBy::Launch, false) => Ok(GuestRule::Snp(snp)),
+        (CodeCoveredBy::ParavisorVtpm, true) => Ok(GuestRule::SnpParavisorVtpm { snp, pcrs: pcrs(fields)? }),
+        (CodeCoveredBy::ParavisorVtpm, false) => Err(covered.refuse(PolicyProblem::CodeNotCovered)),
+        (CodeCoveredBy::Launch, true) => Err(covered.refuse(PolicyProblem::GuestTpmUnbound)),
+    }
 }
 
 fn by_name<T>(
@@ -150,13 +179,11 @@ fn publish_rule(mut fields: Fields, approval: &Approval) -> Result<PublishRule, 
 }
 
 fn release_rule(mut fields: Fields, keeper: &KeeperRule) -> Result<ReleaseRule, PolicyError> {
-    let (require_key, pcrs_key) = (fields.key("require"), fields.key("pcrs"));
+    let (require_key, pcrs_key, snp_key) = (fields.key("require"), fields.key("pcrs"), fields.key("snp.measurements"));
     let rule = ReleaseRule {
         models: models(&mut fields)?,
         groups: permitted(fields.any_or_texts("groups")?, value::group)?,
-        require: proofs(&mut fields)?,
-        pcrs: pcrs(&mut fields)?,
-        platforms: platforms(&mut fields)?,
+        guest: guest_rule(&mut fields)?,
         lease: value::lease(&fields.text("lease")?)?,
         lease_end: value::lease_end(&fields.text("on_lease_end")?)?,
         max_leases: max_leases(&fields.count("max_leases")?)?,
@@ -167,7 +194,11 @@ fn release_rule(mut fields: Fields, keeper: &KeeperRule) -> Result<ReleaseRule, 
     };
     fields.finish()?;
     check_against_keeper(&rule, keeper).map_err(|problem| {
-        let key = if problem == PolicyProblem::KeeperNotDisjoint { pcrs_key } else { require_key };
+        let key = match &problem {
+            PolicyProblem::KeeperNotDisjoint => pcrs_key,
+            PolicyProblem::KeeperSameLaunch => snp_key,
+            _ => require_key,
+        };
         PolicyError { key, problem }
     })?;
     Ok(rule)
@@ -175,13 +206,22 @@ fn release_rule(mut fields: Fields, keeper: &KeeperRule) -> Result<ReleaseRule, 
 
 /// A keeper must not prove less than it asks of others, and no machine that is granted keys may pose as a keeper.
 fn check_against_keeper(rule: &ReleaseRule, keeper: &KeeperRule) -> Result<(), PolicyProblem> {
-    if let Some(proof) = rule.require.difference(&keeper.require).next() {
-        return Err(PolicyProblem::ProofNotOfKeeper { proof: proof.to_string() });
+    let missing = |proof: Proof| Err(PolicyProblem::ProofNotOfKeeper { proof: proof.to_string() });
+    match (&rule.guest, keeper) {
+        (GuestRule::Tpm(guest), KeeperRule::Tpm(keeper)) => match guest.pcrs.is_disjoint(&keeper.pcrs) {
+            true => Ok(()),
+            false => Err(PolicyProblem::KeeperNotDisjoint),
+        },
+        // The virtual TPM only covers what the launch digest does not; a keeper's digest covers all.
+        (GuestRule::Snp(guest) | GuestRule::SnpParavisorVtpm { snp: guest, .. }, KeeperRule::Snp { snp, .. }) => {
+            match guest.measurements.iter().any(|digest| snp.measurements.contains(digest)) {
+                true => Err(PolicyProblem::KeeperSameLaunch),
+                false => Ok(()),
+            }
+        }
+        (GuestRule::Tpm(_), KeeperRule::Snp { .. }) => missing(Proof::Tpm),
+        (GuestRule::Snp(_) | GuestRule::SnpParavisorVtpm { .. }, KeeperRule::Tpm(_)) => missing(Proof::Snp),
     }
-    if !rule.pcrs.is_disjoint(&keeper.pcrs) {
-        return Err(PolicyProblem::KeeperNotDisjoint);
-    }
-    Ok(())
 }
 
 fn models(fields: &mut Fields) -> Result<Permitted<Name>, PolicyError> {
@@ -206,6 +246,7 @@ fn proofs(fields: &mut Fields) -> Result<BTreeSet<Proof>, PolicyError> {
     let texts = fields.texts("require")?;
     let proofs = texts.iter().map(|field| match field.value.as_str() {
         "tpm" => Ok(Proof::Tpm),
+        "snp" => Ok(Proof::Snp),
         other => Err(field.refuse(PolicyProblem::ProofUnknown { found: other.to_owned() })),
     });
     proofs.collect()
@@ -225,35 +266,5 @@ fn max_leases(field: &Field<u64>) -> Result<u32, PolicyError> {
     match u32::try_from(field.value) {
         Ok(count) if count > 0 => Ok(count),
         _ => Err(field.refuse(PolicyProblem::MaxLeasesOutOfBounds)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::rules::{LeaseEnd, LeaseTime};
-    use super::*;
-
-    fn pcrs(value: u8) -> PcrRule {
-        PcrRule::new(BTreeMap::from([(11, vec![[value; 32]])])).unwrap()
-    }
-
-    /// With one kind of proof no text can say this yet: `[keeper]` has it or is refused.
-    #[test]
-    fn a_proof_that_the_keeper_does_not_give_is_refused() {
-        let keeper = |require| KeeperRule { require, pcrs: pcrs(1), platforms: Permitted::Any };
-        let rule = ReleaseRule {
-            models: Permitted::Any,
-            groups: Permitted::Any,
-            require: BTreeSet::from([Proof::Tpm]),
-            pcrs: pcrs(2),
-            platforms: Permitted::Any,
-            lease: LeaseTime::from_seconds(60).unwrap(),
-            lease_end: LeaseEnd::End,
-            max_leases: 1,
-            unit_check: UnitCheck::Hashed,
-        };
-        assert_eq!(check_against_keeper(&rule, &keeper(BTreeSet::from([Proof::Tpm]))), Ok(()));
-        let refused = check_against_keeper(&rule, &keeper(BTreeSet::new()));
-        assert_eq!(refused, Err(PolicyProblem::ProofNotOfKeeper { proof: "tpm".to_owned() }));
     }
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use attestation::Sha256Digest;
+use attestation::{
+    EndorsedTpm, EvidenceForm, Expected, Sha256Digest, TpmIdentity, TrustAnchors, UnixTime, VerifyError,
+};
 
 use super::pcrs::PcrRule;
+use super::snp::SnpRule;
 use crate::approvals::ApproverKey;
 use crate::model_signature::PublisherKey;
 use crate::names::{Group, Name};
@@ -89,25 +92,154 @@ impl fmt::Display for Approver {
 pub enum Proof {
     /// A TPM 2.0 quote.
     Tpm,
+    /// An SEV-SNP report.
+    Snp,
 }
 
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tpm => "tpm",
+            Self::Snp => "snp",
         })
     }
 }
 
-/// `[keeper]`.
+/// What a TPM that its EK endorses must show.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeeperRule {
-    /// The proofs that are needed, all of them.
-    pub require: BTreeSet<Proof>,
-    /// What it must have booted.
+pub struct TpmRule {
+    /// What the machine must have booted.
     pub pcrs: PcrRule,
     /// Which TPMs, by platform id.
     pub platforms: Permitted<Sha256Digest>,
+}
+
+/// `[keeper]`: what a keeper must prove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeeperRule {
+    /// `require = ["tpm"]`.
+    Tpm(TpmRule),
+    /// `require = ["snp"]`.
+    Snp {
+        /// What its report must show.
+        snp: Box<SnpRule>,
+        /// The TPM that it seals to as well, and counts with. It stays unbound: what it quotes is checked and shown, and
+        /// proves nothing about the guest.
+        tpm: TpmRule,
+    },
+}
+
+impl KeeperRule {
+    /// The proofs that it asks for.
+    pub fn require(&self) -> BTreeSet<Proof> {
+        match self {
+            Self::Tpm(_) => BTreeSet::from([Proof::Tpm]),
+            Self::Snp { .. } => BTreeSet::from([Proof::Snp]),
+        }
+    }
+
+    /// The TPM that takes part. A keeper of this version has one, whatever it has to prove: it counts there.
+    pub const fn tpm(&self) -> &TpmRule {
+        match self {
+            Self::Tpm(tpm) | Self::Snp { tpm, .. } => tpm,
+        }
+    }
+
+    /// The report, if there is one.
+    pub fn snp(&self) -> Option<&SnpRule> {
+        match self {
+            Self::Tpm(_) => None,
+            Self::Snp { snp, .. } => Some(snp),
+        }
+    }
+}
+
+/// What a guest must prove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestRule {
+    /// `require = ["tpm"]`.
+    Tpm(TpmRule),
+    /// `require = ["snp"]` and `code_covered_by = "launch"`: the launch digest covers kernel, initrd and command line.
+    Snp(Box<SnpRule>),
+    /// `require = ["snp", "tpm"]` and `code_covered_by = "paravisor-vtpm"`: the launch digest covers the paravisor, and
+    /// its virtual TPM, whose AK the report endorses, what was booted after it.
+    SnpParavisorVtpm {
+        /// What the report must show.
+        snp: Box<SnpRule>,
+        /// What the guest must have booted.
+        pcrs: PcrRule,
+    },
+}
+
+impl GuestRule {
+    /// The proofs that it asks for.
+    pub fn require(&self) -> BTreeSet<Proof> {
+        match self {
+            Self::Tpm(_) => BTreeSet::from([Proof::Tpm]),
+            Self::Snp(_) => BTreeSet::from([Proof::Snp]),
+            Self::SnpParavisorVtpm { .. } => BTreeSet::from([Proof::Snp, Proof::Tpm]),
+        }
+    }
+
+    /// The form of evidence that fulfils it.
+    pub const fn form(&self) -> EvidenceForm {
+        match self {
+            Self::Tpm(_) => EvidenceForm::Tpm,
+            Self::Snp(_) => EvidenceForm::Snp,
+            Self::SnpParavisorVtpm { .. } => EvidenceForm::AzureSnpVtpm,
+        }
+    }
+
+    /// What evidence for it is checked against. Where an EK has to endorse a TPM, that of `identity` is verified.
+    pub fn expected(
+        &self,
+        identity: Option<&TpmIdentity>,
+        anchors: &TrustAnchors,
+        now: UnixTime,
+    ) -> Result<Expected, VerifyError> {
+        match self {
+            Self::Tpm(rule) => {
+                let identity = identity.ok_or(VerifyError::QuoteMissing)?;
+                let tpm = EndorsedTpm::verify(identity, anchors, now)?;
+                Ok(Expected::Tpm { tpm, pcrs: rule.pcrs.selection() })
+            }
+            Self::Snp(snp) => Ok(Expected::Snp { crl: snp.crl }),
+            Self::SnpParavisorVtpm { snp, pcrs } => Ok(Expected::AzureSnpVtpm { crl: snp.crl, pcrs: pcrs.selection() }),
+        }
+    }
+
+    /// The PCRs that have to be quoted, if any.
+    pub const fn pcrs(&self) -> Option<&PcrRule> {
+        match self {
+            Self::Tpm(tpm) => Some(&tpm.pcrs),
+            Self::Snp(_) => None,
+            Self::SnpParavisorVtpm { pcrs, .. } => Some(pcrs),
+        }
+    }
+
+    /// What the report must show, if there is one.
+    pub fn snp(&self) -> Option<&SnpRule> {
+        match self {
+            Self::Tpm(_) => None,
+            Self::Snp(snp) | Self::SnpParavisorVtpm { snp, .. } => Some(snp),
+        }
+    }
+
+    /// The EKs that it permits, if it asks for one.
+    pub const fn eks(&self) -> Option<&Permitted<Sha256Digest>> {
+        match self {
+            Self::Tpm(tpm) => Some(&tpm.platforms),
+            Self::Snp(_) | Self::SnpParavisorVtpm { .. } => None,
+        }
+    }
+
+    /// Whether evidence of this platform can fulfil it at all: for the fold, which has no evidence.
+    pub fn permits_platform(&self, platform: Sha256Digest) -> bool {
+        match self {
+            Self::Tpm(tpm) => tpm.platforms.permits(&platform),
+            Self::Snp(snp) | Self::SnpParavisorVtpm { snp, .. } => snp.permits_platform(platform),
+        }
+    }
 }
 
 /// `[publish.NAME]`.
@@ -135,12 +267,8 @@ pub struct ReleaseRule {
     pub models: Permitted<Name>,
     /// Which groups of units, besides the header units, which every grant may have.
     pub groups: Permitted<Group>,
-    /// The proofs that are needed, all of them.
-    pub require: BTreeSet<Proof>,
-    /// What the guest must have booted.
-    pub pcrs: PcrRule,
-    /// Which TPMs, by platform id.
-    pub platforms: Permitted<Sha256Digest>,
+    /// What the guest must prove.
+    pub guest: GuestRule,
     /// How long a grant lasts without a renewal.
     pub lease: LeaseTime,
     /// What an agent does when its lease is over.

@@ -39,11 +39,16 @@ pub(super) fn time(field: &Field<String>) -> Result<UnixTime, PolicyError> {
 
 /// 64 lower-case hex digits.
 pub(super) fn pcr_value(field: &Field<String>) -> Result<[u8; 32], PolicyError> {
-    let mut value = [0; 32];
+    lower_hex(field, PolicyProblem::PcrValueMalformed)
+}
+
+/// Twice `N` lower-case hex digits.
+pub(super) fn lower_hex<const N: usize>(field: &Field<String>, problem: PolicyProblem) -> Result<[u8; N], PolicyError> {
+    let mut value = [0; N];
     let lower = !field.value.bytes().any(|digit| digit.is_ascii_uppercase());
     match hex::decode_to_slice(&field.value, &mut value) {
         Ok(()) if lower => Ok(value),
-        _ => Err(field.refuse(PolicyProblem::PcrValueMalformed)),
+        _ => Err(field.refuse(problem)),
     }
 }
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use attestation::{AkName, LeaseKey, Sha256Digest, Trust, UnixTime};
+use attestation::{LeaseKey, Sha256Digest, Trust, UnixTime};
 
 use super::error::FoldError;
-use crate::entry::Release;
+use crate::entry::{Machine, Release};
 use crate::names::{Name, Version};
 use crate::policy::{Policy, ReleaseRule};
 
@@ -30,12 +30,8 @@ pub struct Lease {
     pub lease_key: LeaseKey,
     /// Platform id of the guest.
     pub platform: Sha256Digest,
-    /// The attestation key of the guest.
-    pub ak_name: AkName,
-    /// TPMS_CLOCK_INFO.resetCount at the release.
-    pub reset_count: u32,
-    /// TPMS_CLOCK_INFO.restartCount at the release.
-    pub restart_count: u32,
+    /// Which boot of which machine it belongs to.
+    pub machine: Machine,
     /// What its proof rests on.
     pub tier: Trust,
     /// When it was granted or last renewed.
@@ -57,9 +53,7 @@ impl Lease {
             version: release.version,
             lease_key: release.lease_key,
             platform: release.platform,
-            ak_name: release.ak_name,
-            reset_count: release.reset_count,
-            restart_count: release.restart_count,
+            machine: release.machine,
             tier: release.tier,
             issued: release.issued,
             renew_by: release.renew_by,

@@ -20,11 +20,11 @@ impl Vault {
             return Err(FoldError::PolicyNotInForce);
         }
         let rule = Arc::clone(policy.release_rule(&release.rule).ok_or(FoldError::RuleUnknown)?);
-        if !policy.can_yield(release.tier) {
+        if !policy.can_yield(&rule.guest, release.tier) {
             return Err(FoldError::TierImpossible);
         }
         self.check_released_model(&release, &rule)?;
-        if !rule.platforms.permits(&release.platform) {
+        if !rule.guest.permits_platform(release.platform) {
             return Err(FoldError::PlatformNotListed);
         }
         self.check_new_lease(&release, &rule)?;
@@ -106,7 +106,7 @@ impl Vault {
         if !lease.granted_under.groups.is_within(&rule.groups) {
             return Err(FoldError::GroupsNarrowed);
         }
-        if !rule.platforms.permits(&lease.platform) {
+        if !rule.guest.permits_platform(lease.platform) {
             return Err(FoldError::PlatformNotListed);
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use attestation::{LoadChallenge, RenewChallenge, Sha256Digest, Trust, UnitSet, UnixTime};
 use ledger::decide::{Denial, DenialReason, decide, decide_renew};
-use ledger::entry::{Action, Entry};
+use ledger::entry::{Action, Entry, Machine};
 use ledger::lease::LeaseStatement;
 use ledger::manifest::Manifest;
 use ledger::names::{Name, Version};
@@ -70,7 +70,8 @@ fn a_grant_is_for_the_key_inside_the_evidence() {
     assert_eq!((entry.units.count, entry.units.bytes, entry.units.digest), (2, 1100, grant.units().digest()));
     assert_eq!((entry.time, entry.hpke_key), (world.now, Sha256Digest::of(hpke_key().as_bytes())));
     assert_eq!((entry.evidence, entry.binding), (Sha256Digest::of(b"evidence"), Sha256Digest::of(grant.preimage())));
-    assert_eq!((entry.reset_count, entry.restart_count), (7, 1));
+    let Machine::Tpm(boot) = entry.machine else { panic!("a TPM quoted") };
+    assert_eq!((boot.reset_count, boot.restart_count), (7, 1));
 
     let bytes = Entry::Release(entry).encode().unwrap();
     let evidenced = grant.with_evidence(Sha256Digest::of(b"evidence"));
@@ -335,7 +336,7 @@ fn a_lease_is_renewed_by_the_same_machine() {
     let statement = grant.lease_statement();
     assert_eq!((&statement.rule, &statement.lease_key), (&rule(), &lease_key()));
     assert_eq!(statement.vault, world.genesis.vault_id());
-    assert_eq!(grant.claims().reset_count(), 7);
+    assert_eq!(grant.claims().quote().map(|quote| quote.reset_count()), Some(7));
     let renewal = grant.renewal(OTHER);
     assert_eq!((renewal.evidence, renewal.binding), (OTHER, Sha256Digest::of(grant.preimage())));
     let entry = world.renew(vec![renewal]);

@@ -43,7 +43,7 @@ fn a_policy_says_exactly_what_its_text_says() {
     assert_eq!(rule.models, Permitted::Only(vec![Name::try_from("minilm").unwrap()]));
     assert!(rule.grants(&"header".parse().unwrap()) && rule.grants(&"layer.0".parse().unwrap()));
     assert!(!rule.grants(&"layer.1".parse().unwrap()));
-    assert_eq!(rule.pcrs.selection().iter().collect::<Vec<_>>(), [0, 11]);
+    assert_eq!(rule.guest.pcrs().unwrap().selection().iter().collect::<Vec<_>>(), [0, 11]);
     assert_eq!(policy.trust_anchors().iter().len(), 0);
     assert!(!policy.is_expired(UnixTime(1_803_859_200)) && policy.is_expired(UnixTime(1_803_859_201)));
 }
@@ -245,7 +245,10 @@ fn anchors_are_named_certificates_of_authorities() {
         .map(|anchor| (anchor.name.as_str(), anchor.trust))
         .collect();
     assert_eq!(names, [("ci-tpm", Trust::Emulated), ("vendor", Trust::Hardware)]);
-    assert!(policy.can_yield(Trust::Hardware) && !Policy::parse(&first()).unwrap().can_yield(Trust::Emulated));
+    let guest = |policy: &Policy| policy.release_rules().values().next().unwrap().guest.clone();
+    assert!(policy.can_yield(&guest(&policy), Trust::Hardware));
+    let first = Policy::parse(&first()).unwrap();
+    assert!(!first.can_yield(&guest(&first), Trust::Emulated) && !first.can_yield(&guest(&first), Trust::Hardware));
 
     let change = |from: &str, to: &str| refusal(&[good.replace(from, to)]);
     assert_eq!(change("\"ci-tpm\"", "\"CI\""), ("anchors[0].name".to_owned(), "policy-name-malformed"));
@@ -263,7 +266,9 @@ fn anchors_are_named_certificates_of_authorities() {
 fn proofs_are_known_and_at_least_one() {
     let (keeper, rule) = ("[keeper]\nrequire = [\"tpm\"]", "groups = [\"layer.0\", \"other\"]\nrequire = [\"tpm\"]");
     refused(keeper, "[keeper]\nrequire = []", "keeper.require", "policy-list-empty");
-    refused(keeper, "[keeper]\nrequire = [\"snp\"]", "keeper.require[0]", "policy-proof-unknown");
+    refused(keeper, "[keeper]\nrequire = [\"tdx\"]", "keeper.require[0]", "policy-proof-unknown");
+    refused(keeper, "[keeper]\nrequire = [\"snp\"]", "keeper.snp", "policy-key-missing");
+    refused(keeper, "[keeper]\nrequire = [\"snp\", \"tpm\"]", "keeper.require", "policy-keeper-tpm-unbound");
     let with = |list: &str| format!("groups = \"any\"\nrequire = {list}");
     refused(rule, &with("[]"), "release.minilm.require", "policy-list-empty");
     refused(rule, &with("[\"tpm\", \"tpm\"]"), "release.minilm.require[1]", "policy-item-repeated");
@@ -334,7 +339,7 @@ fn platforms_are_digests() {
     refused(rule, "eks = [\"abc\"]\nlease", "release.minilm.eks[0]", "policy-digest-malformed");
     refused(rule, "eks = []\nlease", "release.minilm.eks", "policy-list-empty");
     let policy = Policy::parse(&first().replace(rule, &format!("eks = [\"{DIGEST}\"]\nlease"))).unwrap();
-    let platforms = &policy.release_rules().values().next().unwrap().platforms;
+    let platforms = &policy.release_rules().values().next().unwrap().guest.eks().unwrap();
     assert!(platforms.permits(&DIGEST.parse().unwrap()) && !platforms.permits(&Sha256Digest::of(b"")));
 }
 

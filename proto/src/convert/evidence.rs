@@ -1,20 +1,23 @@
-//! TPM identities, credentials, quotes, and the evidence blob.
+//! TPM identities, credentials, quotes, reports, and the evidence blob.
 
-use attestation::{Credential, TpmIdentity, TpmQuote};
+use attestation::{
+    AzureEvidence, AzureQuote, Credential, Evidence, EvidenceForm, SNP_REPORT_BYTES, SnpEvidence, TpmIdentity, TpmQuote,
+};
 use prost::Message;
 
-use super::{Fault, WireError, bytes, check_size, exact, present};
+use super::{Fault, WireError, bytes, check_size, check_size_or_none, exact, present};
 use crate::limits::{
-    AK_PUBLIC_BYTES_MAX, ATTEST_BYTES_MAX, CERTIFICATE_BYTES_MAX, CERTIFICATES_MAX, ENCRYPTED_SECRET_BYTES_MAX,
-    EVIDENCE_MAX, ID_OBJECT_BYTES_MAX, PCRS_MAX, TPM_SIGNATURE_BYTES_MAX,
+    AK_PUBLIC_BYTES_MAX, ATTEST_BYTES_MAX, CERTIFICATE_BYTES_MAX, CERTIFICATES_MAX, CRL_BYTES_MAX, CRLS_MAX,
+    ENCRYPTED_SECRET_BYTES_MAX, EVIDENCE_MAX, HCL_REPORT_BYTES_MAX, ID_OBJECT_BYTES_MAX, PCRS_MAX,
+    TPM_SIGNATURE_BYTES_MAX,
 };
 use crate::v1;
 
-/// All the evidence of one request, raw. In this version that is one TPM quote.
+/// All the evidence of one request, raw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvidenceSet {
-    /// The quote.
-    pub tpm: TpmQuote,
+    /// In the form that was asked for.
+    pub evidence: Evidence,
 }
 
 impl EvidenceSet {
@@ -44,26 +47,140 @@ impl TryFrom<v1::EvidenceSet> for EvidenceSet {
     type Error = WireError;
 
     fn try_from(set: v1::EvidenceSet) -> Result<Self, WireError> {
+        use v1::evidence::Kind;
         const CODE: &str = "malformed-evidence";
         check_size(CODE, set.evidence.len(), EVIDENCE_MAX)?;
-        let mut quote = None;
-        for evidence in set.evidence {
-            match present(CODE, evidence.kind)? {
-                v1::evidence::Kind::Tpm(tpm) => {
-                    if quote.replace(TpmQuote::try_from(tpm)?).is_some() {
-                        return Err(WireError::new(CODE, Fault::Order));
-                    }
-                }
+        let kinds = set.evidence.into_iter().map(|evidence| present(CODE, evidence.kind));
+        let mut kinds = kinds.collect::<Result<Vec<_>, _>>()?.into_iter();
+        let first = present(CODE, kinds.next())?;
+        let evidence = match (first, kinds.next()) {
+            (Kind::Tpm(quote), None) => Evidence::Tpm(quote.try_into()?),
+            (Kind::Snp(report), None) => Evidence::Snp(report.try_into()?),
+            (Kind::Snp(report), Some(Kind::Tpm(quote))) => {
+                Evidence::SnpTpm { report: report.try_into()?, quote: quote.try_into()? }
             }
+            (Kind::AzureSnpVtpm(azure), None) => Evidence::AzureSnpVtpm(azure.try_into()?),
+            (Kind::Tpm(_) | Kind::AzureSnpVtpm(_), Some(_))
+            | (Kind::Snp(_), Some(Kind::Snp(_) | Kind::AzureSnpVtpm(_))) => {
+                return Err(WireError::new(CODE, Fault::Order));
+            }
+        };
+        match kinds.next() {
+            None => Ok(Self { evidence }),
+            Some(_) => Err(WireError::new(CODE, Fault::Order)),
         }
-        Ok(Self { tpm: present(CODE, quote)? })
     }
 }
 
 impl From<EvidenceSet> for v1::EvidenceSet {
     fn from(set: EvidenceSet) -> Self {
-        Self { evidence: vec![v1::Evidence { kind: Some(v1::evidence::Kind::Tpm(set.tpm.into())) }] }
+        use v1::evidence::Kind;
+        let kinds = match set.evidence {
+            Evidence::Tpm(quote) => vec![Kind::Tpm(quote.into())],
+            Evidence::Snp(report) => vec![Kind::Snp(report.into())],
+            Evidence::SnpTpm { report, quote } => vec![Kind::Snp(report.into()), Kind::Tpm(quote.into())],
+            Evidence::AzureSnpVtpm(azure) => vec![Kind::AzureSnpVtpm(azure.into())],
+        };
+        Self { evidence: kinds.into_iter().map(|kind| v1::Evidence { kind: Some(kind) }).collect() }
     }
+}
+
+impl TryFrom<v1::EvidenceForm> for EvidenceForm {
+    type Error = WireError;
+
+    fn try_from(form: v1::EvidenceForm) -> Result<Self, WireError> {
+        match form {
+            v1::EvidenceForm::Unspecified => Err(WireError::new("malformed-evidence-form", Fault::Value)),
+            v1::EvidenceForm::Tpm => Ok(Self::Tpm),
+            v1::EvidenceForm::Snp => Ok(Self::Snp),
+            v1::EvidenceForm::SnpTpm => Ok(Self::SnpTpm),
+            v1::EvidenceForm::AzureSnpVtpm => Ok(Self::AzureSnpVtpm),
+        }
+    }
+}
+
+impl From<EvidenceForm> for v1::EvidenceForm {
+    fn from(form: EvidenceForm) -> Self {
+        match form {
+            EvidenceForm::Tpm => Self::Tpm,
+            EvidenceForm::Snp => Self::Snp,
+            EvidenceForm::SnpTpm => Self::SnpTpm,
+            EvidenceForm::AzureSnpVtpm => Self::AzureSnpVtpm,
+        }
+    }
+}
+
+/// A form by its number on the wire.
+pub(super) fn form(number: i32) -> Result<EvidenceForm, WireError> {
+    let form = v1::EvidenceForm::try_from(number);
+    form.map_err(|_| WireError::new("malformed-evidence-form", Fault::Value))?.try_into()
+}
+
+impl TryFrom<v1::SnpEvidence> for SnpEvidence {
+    type Error = WireError;
+
+    fn try_from(snp: v1::SnpEvidence) -> Result<Self, WireError> {
+        let report: [u8; SNP_REPORT_BYTES] = exact("malformed-snp-report", &snp.report)?;
+        let (certificates, crls) = collateral(snp.certificates, snp.crls)?;
+        Ok(Self { report: report.to_vec(), certificates, crls })
+    }
+}
+
+impl From<SnpEvidence> for v1::SnpEvidence {
+    fn from(snp: SnpEvidence) -> Self {
+        Self { report: snp.report, certificates: snp.certificates, crls: snp.crls }
+    }
+}
+
+impl TryFrom<v1::AzureSnpVtpmEvidence> for AzureEvidence {
+    type Error = WireError;
+
+    fn try_from(azure: v1::AzureSnpVtpmEvidence) -> Result<Self, WireError> {
+        let (certificates, crls) = collateral(azure.certificates, azure.crls)?;
+        Ok(Self {
+            hcl_report: bytes("malformed-hcl-report", azure.hcl_report, HCL_REPORT_BYTES_MAX)?,
+            certificates,
+            crls,
+            ak_public: bytes("malformed-ak-public", azure.ak_public, AK_PUBLIC_BYTES_MAX)?,
+            quote: AzureQuote {
+                attest: bytes("malformed-attest", azure.attest, ATTEST_BYTES_MAX)?,
+                signature: bytes("malformed-tpm-signature", azure.signature, TPM_SIGNATURE_BYTES_MAX)?,
+                pcrs: quoted_pcrs(azure.pcrs)?,
+            },
+        })
+    }
+}
+
+impl From<AzureEvidence> for v1::AzureSnpVtpmEvidence {
+    fn from(azure: AzureEvidence) -> Self {
+        Self {
+            hcl_report: azure.hcl_report,
+            certificates: azure.certificates,
+            crls: azure.crls,
+            attest: azure.quote.attest,
+            signature: azure.quote.signature,
+            pcrs: azure.quote.pcrs.into_iter().map(wire_pcr).collect(),
+            ak_public: azure.ak_public,
+        }
+    }
+}
+
+/// Certificates and CRLs, within their bounds.
+fn collateral(certificates: Vec<Vec<u8>>, crls: Vec<Vec<u8>>) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), WireError> {
+    Ok((
+        list("malformed-snp-certificates", certificates, CERTIFICATES_MAX, CERTIFICATE_BYTES_MAX)?,
+        list("malformed-crls", crls, CRLS_MAX, CRL_BYTES_MAX)?,
+    ))
+}
+
+/// Byte strings, at most `max` of at most `bytes_max` each.
+fn list(code: &'static str, items: Vec<Vec<u8>>, max: usize, bytes_max: usize) -> Result<Vec<Vec<u8>>, WireError> {
+    check_size_or_none(code, items.len(), max)?;
+    items.into_iter().map(|item| bytes(code, item, bytes_max)).collect()
+}
+
+fn wire_pcr((index, sha256): (u32, [u8; 32])) -> v1::PcrValue {
+    v1::PcrValue { index, sha256: sha256.to_vec() }
 }
 
 impl TryFrom<v1::TpmEvidence> for TpmQuote {
@@ -81,12 +198,11 @@ impl TryFrom<v1::TpmEvidence> for TpmQuote {
 
 impl From<TpmQuote> for v1::TpmEvidence {
     fn from(quote: TpmQuote) -> Self {
-        let pcr = |(index, sha256): (u32, [u8; 32])| v1::PcrValue { index, sha256: sha256.to_vec() };
         Self {
             identity: Some(quote.identity.into()),
             attest: quote.attest,
             signature: quote.signature,
-            pcrs: quote.pcrs.into_iter().map(pcr).collect(),
+            pcrs: quote.pcrs.into_iter().map(wire_pcr).collect(),
         }
     }
 }
@@ -97,11 +213,8 @@ impl TryFrom<v1::TpmIdentity> for TpmIdentity {
     fn try_from(identity: v1::TpmIdentity) -> Result<Self, WireError> {
         const CODE: &str = "malformed-ek-certificates";
         check_size(CODE, identity.ek_certificates.len(), CERTIFICATES_MAX)?;
-        let certificates = identity.ek_certificates.into_iter();
         Ok(Self {
-            ek_certificates: certificates
-                .map(|certificate| bytes(CODE, certificate, CERTIFICATE_BYTES_MAX))
-                .collect::<Result<_, _>>()?,
+            ek_certificates: list(CODE, identity.ek_certificates, CERTIFICATES_MAX, CERTIFICATE_BYTES_MAX)?,
             ak_public: bytes("malformed-ak-public", identity.ak_public, AK_PUBLIC_BYTES_MAX)?,
         })
     }

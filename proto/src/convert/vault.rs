@@ -1,15 +1,19 @@
 //! What an inference guest asks and gets: challenges, releases, ciphertext.
 
+use std::collections::BTreeSet;
+
 use attestation::{
-    Credential, HPKE_PUBLIC_KEY_BYTES, HpkePublicKey, LeaseKey, PcrSelection, Sha256Digest, TpmIdentity,
+    Credential, EvidenceForm, HPKE_PUBLIC_KEY_BYTES, HpkePublicKey, LeaseKey, PcrSelection, Sha256Digest, TpmIdentity,
+    UNITS_MAX, UnitSet, UnixTime,
 };
-use attestation::{UNITS_MAX, UnitSet, UnixTime};
 use ledger::manifest::Selection;
 use ledger::names::{Group, Name, Version};
 
-use super::{EvidenceSet, Fault, SignedLease, WireError, bytes, check_size, digest, exact, key, name, pcrs, present};
+use super::{
+    EvidenceSet, Fault, SignedLease, WireError, bytes, check_size, digest, exact, key, name, optional_pcrs, present,
+};
 use super::{text, version};
-use crate::limits::{ENTRY_BYTES_MAX, GROUPS_MAX, LOG_PROOF_BYTES_MAX, RANGES_MAX};
+use crate::limits::{ENTRY_BYTES_MAX, FORMS_MAX, GROUPS_MAX, LOG_PROOF_BYTES_MAX, RANGES_MAX};
 use crate::v1;
 
 /// Asks for a challenge.
@@ -23,8 +27,10 @@ pub struct ChallengeRequest {
     pub version: Version,
     /// What for.
     pub action: ChallengeFor,
-    /// Who will quote.
-    pub tpm: TpmIdentity,
+    /// Who could quote, where it has a TPM that its EK endorses.
+    pub tpm: Option<TpmIdentity>,
+    /// What the requester can show.
+    pub forms: BTreeSet<EvidenceForm>,
 }
 
 /// What a challenge is for.
@@ -46,8 +52,10 @@ pub struct Challenge {
     pub session: [u8; 16],
     /// Makes the evidence fresh.
     pub nonce: [u8; 32],
+    /// What the rule wants to see.
+    pub form: EvidenceForm,
     /// Only the TPM that was named can open it.
-    pub credential: Credential,
+    pub credential: Option<Credential>,
     /// The vault that answers.
     pub vault_id: Sha256Digest,
     /// The policy in force.
@@ -56,8 +64,8 @@ pub struct Challenge {
     pub manifest: Sha256Digest,
     /// What the selection means.
     pub units: UnitSet,
-    /// What the rule wants quoted.
-    pub pcrs: PcrSelection,
+    /// What the rule wants quoted, if anything.
+    pub pcrs: Option<PcrSelection>,
     /// When the challenge stops being good.
     pub expires: UnixTime,
 }
@@ -133,12 +141,19 @@ impl TryFrom<v1::GetChallengeRequest> for ChallengeRequest {
             Ok(v1::Action::Renew) => ChallengeFor::Renew { lease_id: digest("malformed-lease-id", &request.lease_id)? },
             Ok(v1::Action::Unspecified) | Err(_) => return Err(WireError::new("malformed-action", Fault::Value)),
         };
+        let forms = forms(&request.forms)?;
+        let has_ek = forms.contains(&EvidenceForm::Tpm) || forms.contains(&EvidenceForm::SnpTpm);
+        if has_ek != request.tpm.is_some() {
+            let fault = if has_ek { Fault::Missing } else { Fault::Unexpected };
+            return Err(WireError::new("malformed-tpm-identity", fault));
+        }
         Ok(Self {
             rule: name("malformed-rule", request.rule)?,
             model: name("malformed-model", request.model)?,
             version: version("malformed-version", request.version)?,
             action,
-            tpm: present("malformed-tpm-identity", request.tpm)?.try_into()?,
+            tpm: request.tpm.map(TpmIdentity::try_from).transpose()?,
+            forms,
         })
     }
 }
@@ -155,8 +170,9 @@ impl From<ChallengeRequest> for v1::GetChallengeRequest {
             model: request.model.to_string(),
             version: request.version.to_string(),
             units,
-            tpm: Some(request.tpm.into()),
+            tpm: request.tpm.map(Into::into),
             lease_id,
+            forms: request.forms.into_iter().map(|form| v1::EvidenceForm::from(form).into()).collect(),
         }
     }
 }
@@ -168,13 +184,14 @@ impl TryFrom<v1::GetChallengeResponse> for Challenge {
         Ok(Self {
             session: exact("malformed-session", &response.session)?,
             nonce: exact("malformed-nonce", &response.nonce)?,
-            credential: present("malformed-credential", response.credential)?.try_into()?,
+            form: super::evidence::form(response.form)?,
+            credential: response.credential.map(Credential::try_from).transpose()?,
             vault_id: digest("malformed-vault-id", &response.vault_id)?,
             policy: digest("malformed-policy-digest", &response.policy_digest)?,
             manifest: digest("malformed-manifest-digest", &response.manifest_digest)?,
             units: UnitSet::try_from(response.units)
                 .map_err(|error| WireError::new("malformed-units", Fault::Form(error)))?,
-            pcrs: pcrs("malformed-pcrs", &response.pcrs)?,
+            pcrs: optional_pcrs(&response.pcrs)?,
             expires: UnixTime(response.expires_unix),
         })
     }
@@ -185,12 +202,13 @@ impl From<Challenge> for v1::GetChallengeResponse {
         Self {
             session: challenge.session.to_vec(),
             nonce: challenge.nonce.to_vec(),
-            credential: Some(challenge.credential.into()),
+            credential: challenge.credential.map(Into::into),
             vault_id: challenge.vault_id.as_bytes().to_vec(),
             policy_digest: challenge.policy.as_bytes().to_vec(),
             manifest_digest: challenge.manifest.as_bytes().to_vec(),
             units: challenge.units.as_slice().to_vec(),
-            pcrs: challenge.pcrs.iter().collect(),
+            pcrs: challenge.pcrs.iter().flat_map(PcrSelection::iter).collect(),
+            form: v1::EvidenceForm::from(challenge.form).into(),
             expires_unix: challenge.expires.seconds(),
         }
     }
@@ -296,6 +314,19 @@ impl From<FetchRequest> for v1::FetchUnitsRequest {
     }
 }
 
+/// At least one form, none twice.
+fn forms(numbers: &[i32]) -> Result<BTreeSet<EvidenceForm>, WireError> {
+    const CODE: &str = "malformed-evidence-form";
+    check_size(CODE, numbers.len(), FORMS_MAX)?;
+    let mut forms = BTreeSet::new();
+    for number in numbers {
+        if !forms.insert(super::evidence::form(*number)?) {
+            return Err(WireError::new(CODE, Fault::Order));
+        }
+    }
+    Ok(forms)
+}
+
 fn model_name(model: String, version_text: String) -> Result<ModelName, WireError> {
     Ok(ModelName { model: name("malformed-model", model)?, version: version("malformed-version", version_text)? })
 }
@@ -307,7 +338,7 @@ fn selection(units: v1::UnitSelection) -> Result<Selection, WireError> {
         v1::unit_selection::Selection::All(false) => Err(WireError::new(CODE, Fault::Value)),
         v1::unit_selection::Selection::Groups(list) => {
             check_size(CODE, list.groups.len(), GROUPS_MAX)?;
-            let mut seen = std::collections::BTreeSet::new();
+            let mut seen = BTreeSet::new();
             let mut groups = Vec::with_capacity(list.groups.len());
             for label in list.groups {
                 let group = Group::try_from(label).map_err(|error| WireError::new(CODE, Fault::Name(error)))?;

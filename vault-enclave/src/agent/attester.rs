@@ -1,17 +1,40 @@
-//! The TPM that an agent attests with. Loader and lease holder open it one after the other, never at once: whoever opens
-//! a TPM without a resource manager flushes what others left in it.
+//! What an agent attests with: a TPM, an SNP guest's chip, or both. Loader and lease holder open the TPM one after the
+//! other, never at once: whoever opens one without a resource manager flushes what others left in it.
+
+use std::collections::BTreeSet;
 
 use attestation::{
-    ActivationSecret, AkName, AttestationKey, Binding, Credential, PcrSelection, TpmIdentity, Transcript,
+    AkName, AttestationKey, AzureEvidence, Binding, Evidence, EvidenceForm, PcrSelection, TpmIdentity, TpmPart,
+    Transcript,
 };
-use vault_proto::convert::EvidenceSet;
+use vault_proto::convert::{Challenge, EvidenceSet};
 
 use super::error::SessionError;
+use crate::chip::Chip;
+use crate::snp::{SEV_GUEST, SnpChoice, SnpDevice, SnpDeviceKind, TSM_ROOT, probe};
 use crate::tpm::{TctiConfig, Tpm, TpmObject};
 
-/// What names an agent's attestation key from one opening of the TPM to the next. Nothing in it is secret.
+/// What names an agent's hardware from one opening to the next. Nothing in it is secret.
 #[derive(Clone)]
 pub struct AgentIdentity {
+    /// The TPM, where there is one.
+    pub tpm: Option<TpmAgent>,
+    /// The SNP device, where this is an SNP guest.
+    pub chip: Option<ChipAgent>,
+}
+
+/// Where the SNP device of this guest is.
+#[derive(Clone)]
+pub struct ChipAgent {
+    /// Which device; never [`SnpChoice::Auto`], so that every opening finds the same.
+    pub choice: SnpChoice,
+    /// The virtual TPM of an Azure guest.
+    pub azure_tcti: Option<TctiConfig>,
+}
+
+/// A TPM and the attestation key in it.
+#[derive(Clone)]
+pub struct TpmAgent {
     /// Where the TPM is.
     pub tcti: TctiConfig,
     /// The AK's blobs, useless without that TPM.
@@ -19,10 +42,78 @@ pub struct AgentIdentity {
     /// Its name.
     pub ak_name: AkName,
     /// What the keeper is told.
-    pub tpm: TpmIdentity,
+    pub identity: TpmIdentity,
 }
 
 impl AgentIdentity {
+    /// What this machine can show.
+    #[must_use]
+    pub fn forms(&self) -> BTreeSet<EvidenceForm> {
+        let chip = self.chip.as_ref().map(|chip| match chip.azure_tcti {
+            Some(_) => EvidenceForm::AzureSnpVtpm,
+            None => EvidenceForm::Snp,
+        });
+        self.tpm.iter().map(|_| EvidenceForm::Tpm).chain(chip).collect()
+    }
+
+    /// What the keeper is told of the TPM.
+    #[must_use]
+    pub fn tpm_identity(&self) -> Option<TpmIdentity> {
+        self.tpm.as_ref().map(|tpm| tpm.identity.clone())
+    }
+
+    /// Opens what there is to answer a challenge.
+    ///
+    /// # Errors
+    /// [`SessionError::Tpm`], [`SessionError::ChipUnusable`].
+    pub fn open(&self) -> Result<Attester<'_>, SessionError> {
+        let chip = self.chip.as_ref().map(ChipAgent::open).transpose()?;
+        let tpm = match &self.tpm {
+            Some(agent) => Some((Tpm::open(agent.tcti.clone())?, agent)),
+            None => None,
+        };
+        Ok(Attester { tpm, chip })
+    }
+}
+
+impl ChipAgent {
+    /// Finds the device that `choice` names, if it is there. An Azure guest's is looked for in the TPM at `tcti`.
+    ///
+    /// # Errors
+    /// [`SessionError::Tpm`]; [`SessionError::ChipUnusable`] where a device was named.
+    pub fn find(choice: &SnpChoice, tcti: Option<&TctiConfig>) -> Result<Option<Self>, SessionError> {
+        let named = *choice != SnpChoice::Auto;
+        // Only a named device is worth opening a TPM for that may not be there.
+        let tpm = match tcti {
+            Some(tcti) if *choice == SnpChoice::Auto || *choice == SnpChoice::AzureVtpm => Tpm::open(tcti.clone()).ok(),
+            Some(_) | None => None,
+        };
+        let found = probe(choice, tpm.as_ref()).find_map(|(kind, device)| device.ok().map(|_| kind));
+        let choice = match (found, named) {
+            (Some(_), true) => choice.clone(),
+            (Some(SnpDeviceKind::ConfigfsTsm), false) => SnpChoice::ConfigfsTsm(TSM_ROOT.into()),
+            (Some(SnpDeviceKind::SevGuest), false) => SnpChoice::SevGuest(SEV_GUEST.into()),
+            (Some(SnpDeviceKind::AzureVtpm), false) => SnpChoice::AzureVtpm,
+            (Some(SnpDeviceKind::Soft) | None, false) => return Ok(None),
+            (None, true) => {
+                return match SnpDevice::open(choice, tpm.as_ref()) {
+                    Err(none) => Err(SessionError::ChipUnusable(none)),
+                    // It came up between the two looks.
+                    Ok(_) => Self::find(choice, tcti),
+                };
+            }
+        };
+        let azure_tcti = if choice == SnpChoice::AzureVtpm { tcti.cloned() } else { None };
+        Ok(Some(Self { choice, azure_tcti }))
+    }
+
+    fn open(&self) -> Result<Chip, SessionError> {
+        let tpm = self.azure_tcti.clone().map(Tpm::open).transpose()?;
+        Ok(Chip::new(SnpDevice::open(&self.choice, tpm.as_ref()).map_err(SessionError::ChipUnusable)?))
+    }
+}
+
+impl TpmAgent {
     /// Reads the EK certificate and pairs it with `ak`, or with a new AK.
     ///
     /// # Errors
@@ -43,50 +134,73 @@ impl AgentIdentity {
     /// An AK that is not of our template.
     pub fn new(tcti: TctiConfig, ak: TpmObject, ek_certificates: Vec<Vec<u8>>) -> Result<Self, SessionError> {
         let ak_name = *AttestationKey::parse(&ak.public)?.name();
-        let tpm = TpmIdentity { ek_certificates, ak_public: ak.public.clone() };
-        Ok(Self { tcti, ak, ak_name, tpm })
-    }
-
-    /// Opens the TPM to answer a challenge.
-    ///
-    /// # Errors
-    /// [`SessionError::Tpm`].
-    pub fn open(&self) -> Result<AgentTpm<'_>, SessionError> {
-        Ok(AgentTpm { tpm: Tpm::open(self.tcti.clone())?, identity: self })
+        let identity = TpmIdentity { ek_certificates, ak_public: ak.public.clone() };
+        Ok(Self { tcti, ak, ak_name, identity })
     }
 }
 
-/// The opened TPM. It is closed on drop.
-pub struct AgentTpm<'a> {
-    tpm: Tpm,
-    identity: &'a AgentIdentity,
+/// The opened hardware. The TPM is closed on drop.
+pub struct Attester<'a> {
+    tpm: Option<(Tpm, &'a TpmAgent)>,
+    chip: Option<Chip>,
 }
 
-impl AgentTpm<'_> {
-    /// Name of the AK.
-    #[must_use]
-    pub fn ak_name(&self) -> AkName {
-        self.identity.ak_name
-    }
-
-    /// Opens the credential of a challenge.
+impl Attester<'_> {
+    /// The TPM's part in the binding of a challenge: its credential opened, where the form has one.
     ///
     /// # Errors
-    /// [`SessionError::Tpm`]: it was made for another EK or AK.
-    pub fn activate(&self, credential: &Credential) -> Result<ActivationSecret, SessionError> {
-        Ok(self.tpm.activate(&self.identity.ak, credential).wait()?)
+    /// [`SessionError::Tpm`]: the credential was made for another EK or AK. [`SessionError::FormUnavailable`]: the keeper
+    /// asks for what this machine did not offer.
+    pub fn part(&self, challenge: &Challenge) -> Result<TpmPart, SessionError> {
+        match challenge.form {
+            EvidenceForm::Snp => Ok(TpmPart::Absent),
+            EvidenceForm::Tpm | EvidenceForm::SnpTpm => {
+                let (tpm, agent) = self.tpm(challenge.form)?;
+                let credential = challenge.credential.as_ref().ok_or(SessionError::CredentialMissing)?;
+                let secret = tpm.activate(&agent.ak, credential).wait()?;
+                Ok(TpmPart::Activated { ak_name: agent.ak_name, secret })
+            }
+            EvidenceForm::AzureSnpVtpm => {
+                Ok(TpmPart::Reported { ak_name: self.chip(challenge.form)?.azure_ak_name()? })
+            }
+        }
     }
 
-    /// A quote over a binding.
+    /// Evidence of the form that the challenge asks for, over a binding.
     ///
     /// # Errors
-    /// [`SessionError::Tpm`].
+    /// What the TPM or the chip says; [`SessionError::FormUnavailable`], [`SessionError::PcrsMissing`].
     pub fn evidence<S: Transcript>(
         &self,
         binding: &Binding<S>,
-        pcrs: PcrSelection,
+        form: EvidenceForm,
+        pcrs: Option<PcrSelection>,
     ) -> Result<EvidenceSet, SessionError> {
-        let quote = self.tpm.quote(&self.identity.ak, binding.tpm_extra_data(), pcrs).wait()?;
-        Ok(EvidenceSet { tpm: quote.into_evidence(self.identity.tpm.clone()) })
+        let pcrs = || pcrs.ok_or(SessionError::PcrsMissing);
+        let quote = || {
+            let (tpm, agent) = self.tpm(form)?;
+            let quote = tpm.quote(&agent.ak, binding.tpm_extra_data(), pcrs()?).wait()?;
+            Ok::<_, SessionError>(quote.into_evidence(agent.identity.clone()))
+        };
+        let evidence = match form {
+            EvidenceForm::Tpm => Evidence::Tpm(quote()?),
+            EvidenceForm::Snp => Evidence::Snp(self.chip(form)?.evidence(binding.digest())?),
+            EvidenceForm::SnpTpm => {
+                Evidence::SnpTpm { report: self.chip(form)?.evidence(binding.digest())?, quote: quote()? }
+            }
+            EvidenceForm::AzureSnpVtpm => {
+                let azure: AzureEvidence = self.chip(form)?.azure_evidence(&binding.tpm_extra_data(), pcrs()?)?;
+                Evidence::AzureSnpVtpm(azure)
+            }
+        };
+        Ok(EvidenceSet { evidence })
+    }
+
+    fn tpm(&self, form: EvidenceForm) -> Result<(&Tpm, &TpmAgent), SessionError> {
+        self.tpm.as_ref().map(|(tpm, agent)| (tpm, *agent)).ok_or(SessionError::FormUnavailable(form))
+    }
+
+    fn chip(&self, form: EvidenceForm) -> Result<&Chip, SessionError> {
+        self.chip.as_ref().ok_or(SessionError::FormUnavailable(form))
     }
 }

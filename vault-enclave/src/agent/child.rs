@@ -13,7 +13,7 @@ use vault_proto::convert::SignedLease;
 
 use super::attester::AgentIdentity;
 use super::holder::{END_TIME_MAX, end_lease};
-use super::job::{ADOPTED, Base64, Job, Loaded, Owner, Said};
+use super::job::{ADOPTED, Base64, Job, JobChip, JobTpm, Loaded, Owner, Said};
 use super::lease_signer::LeaseSigner;
 use super::options::Request;
 use super::session::verify_lease;
@@ -116,7 +116,7 @@ impl Load<'_> {
 
     fn job(&self) -> Result<Job, Failure> {
         let Request { vault, hosts, rule, model, selection, .. } = self.request;
-        let AgentIdentity { tcti, ak, tpm, .. } = self.identity;
+        let AgentIdentity { tpm, chip } = self.identity;
         Ok(Job {
             vault: Base64(vault.encode()),
             hosts: hosts.addresses.clone(),
@@ -125,10 +125,8 @@ impl Load<'_> {
             model: model.model.clone(),
             version: model.version.clone(),
             units: selection.into(),
-            tcti: tcti.to_string(),
-            ak_public: Base64(ak.public.clone()),
-            ak_private: Base64(ak.private.clone()),
-            ek_certificates: tpm.ek_certificates.iter().cloned().map(Base64).collect(),
+            tpm: tpm.as_ref().map(JobTpm::from),
+            chip: chip.as_ref().map(JobChip::from),
             lease_key: Base64(self.signer.public().as_bytes().to_vec()),
             into: self.into.to_owned(),
             owner: self.owner,

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
-use attestation::{Sha256Digest, VerifyError};
+use attestation::{EvidenceForm, Sha256Digest, VerifyError};
 use ledger::entry::EntryError;
 use ledger::manifest::SelectError;
 use ledger::proof::ProofError;
 
+use crate::chip::ChipError;
 use crate::secret::SecretError;
+use crate::snp::NoSnpDevice;
 use crate::tpm::TpmError;
 use crate::wrap::WrapError;
 
@@ -36,6 +38,16 @@ pub enum SessionError {
     OtherUnits,
     /// This machine's TPM, or its attestation key.
     Tpm(TpmError),
+    /// This guest's chip.
+    Chip(ChipError),
+    /// The SNP device that was named is not usable.
+    ChipUnusable(NoSnpDevice),
+    /// The challenge asks for a form of evidence that this machine did not offer.
+    FormUnavailable(EvidenceForm),
+    /// The challenge asks for a TPM's quote and holds no credential.
+    CredentialMissing,
+    /// The challenge asks for a quote and names no PCRs.
+    PcrsMissing,
     /// The attestation key is not of the kind that evidence needs.
     AttestationKey(VerifyError),
     /// No memory for a key, or no randomness.
@@ -79,6 +91,11 @@ impl SessionError {
             Self::Select(error) => error.code(),
             Self::OtherUnits => "challenge-other-units",
             Self::Tpm(error) => error.code(),
+            Self::Chip(error) => error.code(),
+            Self::ChipUnusable(error) => error.code(),
+            Self::FormUnavailable(_) => "challenge-form",
+            Self::CredentialMissing => "challenge-credential",
+            Self::PcrsMissing => "challenge-pcrs",
             Self::AttestationKey(error) => error.code(),
             Self::Secret(error) => error.code(),
             Self::GrantSignature => "grant-signature",
@@ -108,6 +125,13 @@ impl fmt::Display for SessionError {
             Self::Select(error) => error.fmt(f),
             Self::OtherUnits => f.write_str("the host's challenge is for other units than were asked for"),
             Self::Tpm(error) => error.fmt(f),
+            Self::Chip(error) => error.fmt(f),
+            Self::ChipUnusable(error) => error.fmt(f),
+            Self::FormUnavailable(form) => {
+                write!(f, "the host's challenge asks for evidence of the form {form}, which this machine did not offer")
+            }
+            Self::CredentialMissing => f.write_str("the host's challenge asks for a quote and holds no credential"),
+            Self::PcrsMissing => f.write_str("the host's challenge asks for a quote and names no PCRs"),
             Self::AttestationKey(error) => write!(f, "this machine's attestation key: {error}"),
             Self::Secret(error) => error.fmt(f),
             Self::GrantSignature => f.write_str("the grant is not signed by the vault's identity key"),
@@ -140,6 +164,6 @@ macro_rules! from {
 }
 
 from! {
-    Select: SelectError, Tpm: TpmError, AttestationKey: VerifyError, Secret: SecretError, LogProof: ProofError,
+    Select: SelectError, Tpm: TpmError, Chip: ChipError, ChipUnusable: NoSnpDevice, AttestationKey: VerifyError, Secret: SecretError, LogProof: ProofError,
     Entry: EntryError, Wrap: WrapError
 }

@@ -155,7 +155,8 @@ impl Holder {
             model: self.model.model.clone(),
             version: self.model.version.clone(),
             action: ChallengeFor::Renew { lease_id: self.statement.lease },
-            tpm: self.identity.tpm.clone(),
+            tpm: self.identity.tpm_identity(),
+            forms: self.identity.forms(),
         };
         let challenge = remote.challenge(request).await?;
         let (expected, found) = (self.vault.id(), challenge.vault_id);
@@ -167,7 +168,7 @@ impl Holder {
 
     /// Fresh evidence for a challenge. The TPM is open for no longer than that.
     fn answer(&self, challenge: Challenge) -> Result<RenewRequest, Failure> {
-        let tpm = self.identity.open()?;
+        let attester = self.identity.open()?;
         let session = challenge.session;
         let lease_id = self.statement.lease;
         let binding = RenewChallenge {
@@ -178,11 +179,10 @@ impl Holder {
             policy: challenge.policy,
             lease: lease_id,
             lease_key: self.signer.public().clone(),
-            ak_name: tpm.ak_name(),
-            secret: tpm.activate(&challenge.credential)?,
+            tpm: attester.part(&challenge)?,
         }
         .bind();
-        let evidence = tpm.evidence(&binding, challenge.pcrs)?;
+        let evidence = attester.evidence(&binding, challenge.form, challenge.pcrs)?;
         let lease_signature = self.signer.sign(&renew_message(&session, &lease_id, binding.digest()))?;
         Ok(RenewRequest { session, lease_id, evidence, lease: self.newest.clone(), lease_signature })
     }

@@ -11,7 +11,7 @@ use ledger::names::{Group, Name, Version};
 use serde::{Deserialize, Serialize};
 use vault_proto::convert::SignedLease;
 
-use super::attester::AgentIdentity;
+use super::attester::{AgentIdentity, ChipAgent, TpmAgent};
 use super::remote::Hosts;
 use super::term::BootTime;
 use crate::failure::{Failure, Kind};
@@ -31,14 +31,30 @@ pub(super) struct Job {
     pub(super) model: Name,
     pub(super) version: Version,
     pub(super) units: Units,
-    pub(super) tcti: String,
-    pub(super) ak_public: Base64,
-    pub(super) ak_private: Base64,
-    pub(super) ek_certificates: Vec<Base64>,
+    pub(super) tpm: Option<JobTpm>,
+    pub(super) chip: Option<JobChip>,
     pub(super) lease_key: Base64,
     pub(super) into: PathBuf,
     pub(super) owner: Option<Owner>,
     pub(super) insecure_plaintext_on_disk: bool,
+}
+
+/// The TPM of an agent, as JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobTpm {
+    tcti: String,
+    ak_public: Base64,
+    ak_private: Base64,
+    ek_certificates: Vec<Base64>,
+}
+
+/// The SNP device of an agent, as JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobChip {
+    choice: String,
+    azure_tcti: Option<String>,
 }
 
 /// [`Selection`], as JSON.
@@ -102,14 +118,51 @@ impl Job {
     }
 
     pub(super) fn identity(&self) -> Result<AgentIdentity, Failure> {
-        let ak = TpmObject { public: self.ak_public.0.clone(), private: self.ak_private.0.clone() };
-        let certificates = self.ek_certificates.iter().map(|certificate| certificate.0.clone()).collect();
-        Ok(AgentIdentity::new(self.tcti.parse::<TctiConfig>()?, ak, certificates)?)
+        let tpm = self.tpm.as_ref().map(TpmAgent::try_from).transpose()?;
+        let chip = self.chip.as_ref().map(ChipAgent::try_from).transpose()?;
+        Ok(AgentIdentity { tpm, chip })
     }
 
     pub(super) fn lease_key(&self) -> Result<LeaseKey, Failure> {
         LeaseKey::try_from(self.lease_key.0.as_slice())
             .map_err(|error| Failure::new(Kind::Failed, "job-malformed", error))
+    }
+}
+
+impl From<&ChipAgent> for JobChip {
+    fn from(agent: &ChipAgent) -> Self {
+        Self { choice: agent.choice.to_string(), azure_tcti: agent.azure_tcti.as_ref().map(ToString::to_string) }
+    }
+}
+
+impl TryFrom<&JobChip> for ChipAgent {
+    type Error = Failure;
+
+    fn try_from(job: &JobChip) -> Result<Self, Failure> {
+        let choice = job.choice.parse().map_err(|error| Failure::new(Kind::Failed, "job-malformed", error))?;
+        let azure_tcti = job.azure_tcti.as_deref().map(str::parse).transpose()?;
+        Ok(Self { choice, azure_tcti })
+    }
+}
+
+impl From<&TpmAgent> for JobTpm {
+    fn from(agent: &TpmAgent) -> Self {
+        Self {
+            tcti: agent.tcti.to_string(),
+            ak_public: Base64(agent.ak.public.clone()),
+            ak_private: Base64(agent.ak.private.clone()),
+            ek_certificates: agent.identity.ek_certificates.iter().cloned().map(Base64).collect(),
+        }
+    }
+}
+
+impl TryFrom<&JobTpm> for TpmAgent {
+    type Error = Failure;
+
+    fn try_from(job: &JobTpm) -> Result<Self, Failure> {
+        let ak = TpmObject { public: job.ak_public.0.clone(), private: job.ak_private.0.clone() };
+        let certificates = job.ek_certificates.iter().map(|certificate| certificate.0.clone()).collect();
+        Ok(Self::new(job.tcti.parse::<TctiConfig>()?, ak, certificates)?)
     }
 }
 

@@ -65,7 +65,7 @@ fn load(args: &LoadArgs) -> Result<Ended, Failure> {
     let destination = Destination::open(&into, place)?;
     runtime()?.block_on(async {
         let mut signals = Signals::new()?;
-        let identity = state::identity(request.tcti.clone(), request.state.as_deref())?;
+        let identity = state::identity(&request.devices, request.state.as_deref())?;
         let signer = LeaseSigner::generate(&SystemRandom::new())?;
         let load = Load {
             request: &request,

@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use tokio::runtime::Runtime;
 use vault_proto::convert::{ChallengeFor, ChallengeRequest, ModelName};
 
-use super::attester::AgentTpm;
+use super::attester::Attester;
 use super::fetch::RemoteUnits;
 use super::job::{ADOPTED, Base64, Job, Loaded, Owner, Said};
 use super::progress::Progress;
@@ -123,17 +123,18 @@ fn load(job: &Job, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> 
 fn ask(wanted: &Wanted<'_>, job: &Job, remote: &Remote, runtime: &Runtime) -> Result<(BootTime, Granted), Failure> {
     let identity = job.identity()?;
     let lease_key = job.lease_key()?;
-    let tpm = identity.open()?;
+    let attester = identity.open()?;
     let request = ChallengeRequest {
         rule: job.rule.clone(),
         model: job.model.clone(),
         version: job.version.clone(),
         action: ChallengeFor::Load(wanted.selection.clone()),
-        tpm: identity.tpm.clone(),
+        tpm: identity.tpm_identity(),
+        forms: identity.forms(),
     };
     let mut tries = 1;
     loop {
-        match exchange(wanted, &request, &tpm, &lease_key, remote, runtime) {
+        match exchange(wanted, &request, &attester, &lease_key, remote, runtime) {
             Err(Refused::Remote(error)) if error.is_try_again() && tries < TRIES_MAX => {
                 std::thread::sleep(TRY_AFTER * 2_u32.pow(tries));
                 tries += 1;
@@ -153,7 +154,7 @@ enum Refused {
 fn exchange(
     wanted: &Wanted<'_>,
     request: &ChallengeRequest,
-    tpm: &AgentTpm<'_>,
+    attester: &Attester<'_>,
     lease_key: &LeaseKey,
     remote: &Remote,
     runtime: &Runtime,
@@ -161,7 +162,7 @@ fn exchange(
     let here = |error: super::error::SessionError| Refused::Here(error.into());
     let challenge = runtime.block_on(remote.challenge(request.clone())).map_err(Refused::Remote)?;
     let (session, request) =
-        Session::start(wanted, challenge, tpm, lease_key.clone(), &SystemRandom::new()).map_err(here)?;
+        Session::start(wanted, challenge, attester, lease_key.clone(), &SystemRandom::new()).map_err(here)?;
     say(&Said::Asking { session: hex::encode(request.session) }).map_err(Refused::Here)?;
     let asked = BootTime::now();
     let grant = runtime.block_on(remote.release(request)).map_err(Refused::Remote)?;

@@ -1,7 +1,7 @@
 //! What `load` and `run` are told on the command line, and what it means.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ledger::manifest::{Selection, UNITS_MAX};
@@ -12,6 +12,7 @@ use vault_proto::limits::GROUPS_MAX;
 
 use super::remote::Hosts;
 use crate::failure::{Failure, Kind};
+use crate::snp::SnpChoice;
 use crate::tpm::TctiConfig;
 
 /// Which model, from which vault, by which rule.
@@ -32,9 +33,12 @@ pub struct ModelArgs {
     /// Only these units, as in 0,3-5.
     #[arg(long, value_name = "LIST")]
     units: Option<UnitList>,
-    /// The TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321`.
-    #[arg(long, value_name = "TCTI", default_value = "device:/dev/tpmrm0", env = "WEIGHTVAULT_TPM")]
-    tpm: String,
+    /// The TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321` [default: the first, where it is there].
+    #[arg(long, value_name = "TCTI", env = "WEIGHTVAULT_TPM")]
+    tpm: Option<String>,
+    /// The SNP device: auto, configfs:/sys/kernel/config/tsm/report, sev-guest:/dev/sev-guest, azure, or soft:/DIR.
+    #[arg(long, value_name = "DEVICE", default_value = "auto", env = "WEIGHTVAULT_SNP")]
+    snp: SnpChoice,
     /// Ask this host instead of those in the vault file: http://…, https://… or unix:/path. Can be given more than once.
     #[arg(long, value_name = "URL")]
     host: Vec<String>,
@@ -53,9 +57,29 @@ pub(super) struct Request {
     pub(super) rule: Name,
     pub(super) model: ModelName,
     pub(super) selection: Selection,
-    pub(super) tcti: TctiConfig,
+    pub(super) devices: Devices,
     pub(super) state: Option<PathBuf>,
 }
+
+/// Where to look for what this machine attests with.
+pub(super) struct Devices {
+    pub(super) tpm: Option<TctiConfig>,
+    pub(super) snp: SnpChoice,
+}
+
+impl Devices {
+    /// A TPM that is named must be there; the usual one may.
+    fn new(tpm: Option<&str>, snp: SnpChoice) -> Result<Self, Failure> {
+        let tpm = match tpm {
+            Some(tcti) => Some(tcti.parse()?),
+            None if Path::new(TPM_DEVICE).exists() => Some(format!("device:{TPM_DEVICE}").parse()?),
+            None => None,
+        };
+        Ok(Self { tpm, snp })
+    }
+}
+
+const TPM_DEVICE: &str = "/dev/tpmrm0";
 
 /// `MODEL@VERSION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +126,7 @@ impl ModelArgs {
             rule: self.rule.clone().unwrap_or_else(|| self.model.0.model.clone()),
             model: self.model.0.clone(),
             selection,
-            tcti: self.tpm.parse()?,
+            devices: Devices::new(self.tpm.as_deref(), self.snp.clone())?,
             state: self.state.clone(),
         })
     }

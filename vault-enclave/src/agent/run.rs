@@ -93,7 +93,7 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
         let mount = PrivateMount::new(&at, bytes, files)?;
         let place = judge(&Facts::gather(mount.path())?, bytes, false)?;
         let destination = Destination::open(mount.path(), place)?;
-        let identity = state::identity(request.tcti.clone(), request.state.as_deref())?;
+        let identity = state::identity(&request.devices, request.state.as_deref())?;
         let signer = LeaseSigner::generate(&SystemRandom::new())?;
         let load = Load {
             request: &request,

@@ -14,7 +14,7 @@ use ledger::vault_file::VaultFile;
 use ring::rand::SecureRandom;
 use vault_proto::convert::{Challenge, EvidenceSet, Grant, ReleaseRequest, SignedLease};
 
-use super::attester::AgentTpm;
+use super::attester::Attester;
 use super::error::SessionError;
 use crate::unit_keys::UnitKeys;
 use crate::wrap::{GrantInfo, HpkeKeyPair, WrappedKeys, unwrap_unit_keys};
@@ -60,19 +60,19 @@ pub struct Granted {
 }
 
 impl<'a> Session<'a> {
-    /// Answers a challenge: a one-use key pair, the credential activated, a quote over the binding.
+    /// Answers a challenge: a one-use key pair, the credential activated where there is one, evidence over the binding.
     ///
     /// # Errors
     /// [`SessionError`]: the challenge is not for what was wanted, or the TPM refused.
     pub fn start(
         wanted: &'a Wanted<'a>,
         challenge: Challenge,
-        agent: &AgentTpm<'_>,
+        agent: &Attester<'_>,
         lease_key: LeaseKey,
         rng: &dyn SecureRandom,
     ) -> Result<(Self, ReleaseRequest), SessionError> {
         wanted.check(&challenge)?;
-        let secret = agent.activate(&challenge.credential)?;
+        let tpm = agent.part(&challenge)?;
         let pair = HpkeKeyPair::generate(rng)?;
         let hpke_key = pair.public_key().clone();
         let session = challenge.session;
@@ -86,11 +86,10 @@ impl<'a> Session<'a> {
             policy: challenge.policy,
             manifest: challenge.manifest,
             units: challenge.units,
-            ak_name: agent.ak_name(),
-            secret,
+            tpm,
         }
         .bind(hpke_key.clone(), lease_key.clone());
-        let evidence = agent.evidence(&binding, challenge.pcrs)?;
+        let evidence = agent.evidence(&binding, challenge.form, challenge.pcrs)?;
         let started = Self::bound(wanted, pair, binding, &evidence);
         Ok((started, ReleaseRequest { session, hpke_key, lease_key, evidence }))
     }

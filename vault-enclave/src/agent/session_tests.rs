@@ -167,12 +167,13 @@ fn challenged(model: &str, change: Change<'_, Challenge>) -> Result<(), SessionE
     let mut challenge = Challenge {
         session: SESSION,
         nonce: [8; 32],
-        credential: attestation::Credential { id_object: vec![1], encrypted_secret: vec![2] },
+        form: attestation::EvidenceForm::Tpm,
+        credential: Some(attestation::Credential { id_object: vec![1], encrypted_secret: vec![2] }),
         vault_id: keeper.vault.id(),
         policy: keeper.vault.policy().digest(),
         manifest: manifest.digest(),
         units: UnitSet::try_from(vec![0, 2]).unwrap(),
-        pcrs: attestation::PcrSelection::try_from([0_u32].as_slice()).unwrap(),
+        pcrs: attestation::PcrSelection::try_from([0_u32].as_slice()).ok(),
         expires: NOW.plus(60),
     };
     change(&mut challenge);

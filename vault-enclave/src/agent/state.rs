@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::attester::AgentIdentity;
+use super::attester::{AgentIdentity, ChipAgent, TpmAgent};
 use super::job::Base64;
+use super::options::Devices;
 use crate::failure::{Failure, Kind};
 use crate::keeper_dir::KeeperDir;
 use crate::tpm::{TctiConfig, TpmObject};
@@ -20,15 +21,32 @@ struct Stored {
     private: Base64,
 }
 
-/// The identity of this machine: with a new AK, or with the one that is kept in `state`.
-pub(super) fn identity(tcti: TctiConfig, state: Option<&Path>) -> Result<AgentIdentity, Failure> {
-    let Some(path) = state else { return Ok(AgentIdentity::establish(tcti, None)?) };
+/// The identity of this machine.
+pub(super) fn identity(devices: &Devices, state: Option<&Path>) -> Result<AgentIdentity, Failure> {
+    let chip = ChipAgent::find(&devices.snp, devices.tpm.as_ref())?;
+    // The virtual TPM of an Azure guest has no EK that an anchor endorses: its report does.
+    let is_azure = chip.as_ref().is_some_and(|chip| chip.azure_tcti.is_some());
+    let tpm = match &devices.tpm {
+        Some(tcti) if !is_azure => Some(tpm(tcti.clone(), state)?),
+        Some(_) | None => None,
+    };
+    if tpm.is_none() && chip.is_none() {
+        let next =
+            "give the machine a TPM, or name the SNP device with --snp; `vault-enclave doctor` shows what there is";
+        return Err(Failure::new(Kind::Failed, "no-hardware", "this machine has nothing to attest with").next(next));
+    }
+    Ok(AgentIdentity { tpm, chip })
+}
+
+/// The TPM with a new AK, or with the one that is kept in `state`.
+fn tpm(tcti: TctiConfig, state: Option<&Path>) -> Result<TpmAgent, Failure> {
+    let Some(path) = state else { return Ok(TpmAgent::establish(tcti, None)?) };
     let failed = |error: crate::keeper_dir::KeeperDirError| Failure::new(Kind::Failed, "state-dir", error);
     let directory = KeeperDir::open(path).map_err(failed)?;
     if let Some(bytes) = directory.read(FILE).map_err(failed)? {
-        return Ok(AgentIdentity::establish(tcti, Some(parse(&bytes, path)?))?);
+        return Ok(TpmAgent::establish(tcti, Some(parse(&bytes, path)?))?);
     }
-    let identity = AgentIdentity::establish(tcti, None)?;
+    let identity = TpmAgent::establish(tcti, None)?;
     let TpmObject { public, private } = identity.ak.clone();
     let stored = Stored { v: 1, public: Base64(public), private: Base64(private) };
     let bytes = serde_json::to_vec(&stored).map_err(|error| Failure::new(Kind::Failed, "state-dir", error))?;

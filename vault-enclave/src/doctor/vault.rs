@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use attestation::{EndorsedEk, Sha256Digest, Trust, UnixTime};
-use ledger::policy::{Policy, ReleaseRule};
+use ledger::policy::{GuestRule, Policy, TpmRule};
 use ledger::vault_file::VaultFile;
 use ring::rand::SystemRandom;
 
@@ -119,8 +119,17 @@ fn permission(policy: &Policy, seen: &Seen, now: UnixTime) -> Vec<Check> {
     };
     let known = Check::ok("policy knows this tpm", format_args!("by the anchor {} ({})", ek.anchor(), ek.trust()));
     let rules = policy.release_rules().iter().map(|(name, rule)| {
-        let values = seen.tpm.read_pcrs(rule.pcrs.selection()).wait();
         let check = format!("release.{name}");
+        let rule = match &rule.guest {
+            GuestRule::Tpm(rule) => rule,
+            GuestRule::Snp(_) | GuestRule::SnpParavisorVtpm { .. } => {
+                return Check::ok(
+                    check,
+                    "asks for an SNP report: the checks of the SNP devices say whether there is one",
+                );
+            }
+        };
+        let values = seen.tpm.read_pcrs(rule.pcrs.selection()).wait();
         match values {
             Ok(values) => {
                 let values = values.iter().map(|(index, value)| (index, *value)).collect();
@@ -132,7 +141,7 @@ fn permission(policy: &Policy, seen: &Seen, now: UnixTime) -> Vec<Check> {
     std::iter::once(known).chain(rules).collect()
 }
 
-fn release(check: String, rule: &ReleaseRule, platform: Sha256Digest, pcrs: &BTreeMap<u32, [u8; 32]>) -> Check {
+fn release(check: String, rule: &TpmRule, platform: Sha256Digest, pcrs: &BTreeMap<u32, [u8; 32]>) -> Check {
     if !rule.platforms.permits(&platform) {
         return Check::warn(
             check,

@@ -8,7 +8,7 @@ use vault_proto::convert::{EvidenceSet, KeeperEvidence, KeeperEvidenceRequest, K
 use vault_proto::v1::{self, keeper_call::Request, keeper_reply::Response};
 
 use super::clock::Clock;
-use super::identity::KeeperTpm;
+use super::hardware::Hardware;
 use super::link::Store;
 use super::refusal::Refusal;
 use super::service::Answer;
@@ -52,22 +52,22 @@ impl Run {
 
     pub(super) fn identity(&self) -> KeeperIdentity {
         KeeperIdentity {
-            tpm: self.tpm.identity.clone(),
+            tpm: self.hardware.identity.clone(),
             instance: self.instance,
             core_digest: self.core.digest(),
             wrap_key: self.keys.wrap_key().clone(),
             identity_key: self.keys.identity_key().clone(),
             log_key: self.keys.log_key().clone(),
             vault_id: None,
-            pcrs: self.core.policy().keeper().pcrs.selection(),
+            pcrs: self.core.policy().keeper().tpm().pcrs.selection(),
         }
     }
 
     fn evidence(&self, request: v1::GetKeeperEvidenceRequest) -> Answer {
         let KeeperEvidenceRequest { nonce, credential } = request.try_into()?;
-        let pcrs = self.core.policy().keeper().pcrs.selection();
+        let pcrs = self.core.policy().keeper().tpm().pcrs.selection();
         let named = self.named(self.platform(Clock.now(UnixTime(0)))?.0);
-        let evidence = self.tpm.genesis_evidence(&credential, pcrs, nonce, self.core.digest(), &named)?;
+        let evidence = self.hardware.genesis_evidence(&credential, pcrs, nonce, self.core.digest(), &named)?;
         Ok(Response::GetKeeperEvidence(KeeperEvidence { evidence, standing: None }.into()))
     }
 
@@ -81,7 +81,7 @@ impl Run {
         }
         let (platform, _) = self.platform(now)?;
         if genesis.keeper().platform != platform {
-            return Err(Refusal::denied("genesis-other", "the genesis names another TPM than this keeper's"));
+            return Err(Refusal::denied("genesis-other", "the genesis names other hardware than this keeper's"));
         }
         Ok(genesis)
     }
@@ -99,7 +99,7 @@ impl Run {
     }
 
     fn platform(&self, now: UnixTime) -> Result<(Sha256Digest, Trust), Refusal> {
-        self.tpm.check(self.core.policy(), now)
+        self.hardware.check(self.core.policy(), now)
     }
 
     fn named(&self, platform: Sha256Digest) -> NamedKeeper {
@@ -109,7 +109,7 @@ impl Run {
             identity_key: self.keys.identity_key().clone(),
             log_key: self.keys.log_key().clone(),
             platform,
-            ak_name: self.tpm.ak_name,
+            ak_name: self.hardware.ak_name,
         }
     }
 
@@ -126,7 +126,7 @@ impl Run {
     }
 }
 
-impl KeeperTpm {
+impl Hardware {
     /// A quote over the genesis binding.
     ///
     /// # Errors
@@ -139,7 +139,7 @@ impl KeeperTpm {
         core: Sha256Digest,
         keeper: &NamedKeeper,
     ) -> Result<EvidenceSet, Refusal> {
-        self.evidence(credential, pcrs, |secret| {
+        self.evidence(credential, pcrs, |tpm| {
             GenesisChallenge {
                 nonce,
                 instance: keeper.instance,
@@ -147,8 +147,7 @@ impl KeeperTpm {
                 wrap_key: keeper.wrap_key.clone(),
                 identity_key: keeper.identity_key.clone(),
                 log_key: keeper.log_key.clone(),
-                ak_name: keeper.ak_name,
-                secret,
+                tpm,
             }
             .bind()
         })

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use attestation::{EndorsedTpm, LoadChallenge, PcrSelection, RenewChallenge, Sha256Digest};
+use attestation::{Expected, LoadChallenge, RenewChallenge, Sha256Digest};
 use tokio::sync::oneshot;
 
 use super::refusal::Refusal;
@@ -19,6 +19,9 @@ pub(super) const CHALLENGE_TTL_SECS: u64 = 60;
 const CHALLENGES_MAX: usize = 8192;
 /// Challenges that are out at once for one platform: only an endorsed EK can have any.
 const CHALLENGES_PER_PLATFORM_MAX: usize = 512;
+/// Challenges that are out at once for requesters of whom nothing is known before their evidence: whoever mints them can't
+/// take the room of those with an EK.
+const CHALLENGES_UNNAMED_MAX: usize = CHALLENGES_MAX / 2;
 
 /// 16 random bytes that name one exchange.
 pub(super) type SessionId = [u8; 16];
@@ -35,10 +38,8 @@ pub(super) enum Asked {
 pub(super) struct Pending {
     /// What it asks for; moved into the binding, once.
     pub asked: Asked,
-    /// The TPM that it was made for.
-    pub tpm: EndorsedTpm,
-    /// The PCRs that the quote must cover.
-    pub pcrs: PcrSelection,
+    /// The form of evidence that it was made for, and what that is checked against.
+    pub expected: Expected,
     expires: Instant,
 }
 
@@ -62,7 +63,7 @@ pub(super) struct Redemption {
 #[derive(Default)]
 pub(super) struct Challenges {
     out: HashMap<SessionId, Pending>,
-    per_platform: HashMap<Sha256Digest, usize>,
+    per_platform: HashMap<Option<Sha256Digest>, usize>,
     used: HashMap<SessionId, Used>,
 }
 
@@ -70,26 +71,33 @@ impl Challenges {
     /// Keeps a challenge until it is redeemed or expires.
     ///
     /// # Errors
-    /// `challenges-full`, `challenges-full-platform`.
+    /// `challenges-full`, `challenges-full-platform`, `challenges-full-unnamed`.
     pub(super) fn issue(
         &mut self,
         session: SessionId,
         asked: Asked,
-        tpm: EndorsedTpm,
-        pcrs: PcrSelection,
+        expected: Expected,
         now: Instant,
     ) -> Result<(), Refusal> {
         self.expire(now);
         if self.out.len() >= CHALLENGES_MAX || self.used.len() >= CHALLENGES_MAX {
             return Err(Refusal::busy("challenges-full", "too many challenges are out: try again in a minute"));
         }
-        let count = self.per_platform.entry(tpm.ek().platform()).or_default();
-        if *count >= CHALLENGES_PER_PLATFORM_MAX {
-            return Err(Refusal::busy("challenges-full-platform", "this platform has too many challenges out"));
+        let platform = platform(&expected);
+        let count = self.per_platform.entry(platform).or_default();
+        match platform {
+            Some(_) if *count >= CHALLENGES_PER_PLATFORM_MAX => {
+                return Err(Refusal::busy("challenges-full-platform", "this platform has too many challenges out"));
+            }
+            None if *count >= CHALLENGES_UNNAMED_MAX => {
+                let message = "too many challenges are out for requesters without an EK: try again in a minute";
+                return Err(Refusal::busy("challenges-full-unnamed", message));
+            }
+            Some(_) | None => {}
         }
         *count += 1;
         let expires = now + Duration::from_secs(CHALLENGE_TTL_SECS);
-        self.out.insert(session, Pending { asked, tpm, pcrs, expires });
+        self.out.insert(session, Pending { asked, expected, expires });
         Ok(())
     }
 
@@ -151,13 +159,22 @@ impl Challenges {
         self.used.retain(|_, used| used.expires > now);
     }
 
-    fn uncount(per_platform: &mut HashMap<Sha256Digest, usize>, pending: &Pending) {
-        let platform = pending.tpm.ek().platform();
+    fn uncount(per_platform: &mut HashMap<Option<Sha256Digest>, usize>, pending: &Pending) {
+        let platform = platform(&pending.expected);
         if let Some(count) = per_platform.get_mut(&platform) {
             *count = count.saturating_sub(1);
             if *count == 0 {
                 per_platform.remove(&platform);
             }
         }
+    }
+}
+
+/// Who asks, as far as it is known before the evidence: a stranger can name a chip, but not have an EK's certificate for
+/// one of his own.
+fn platform(expected: &Expected) -> Option<Sha256Digest> {
+    match expected {
+        Expected::Tpm { tpm, .. } | Expected::SnpTpm { tpm, .. } => Some(tpm.ek().platform()),
+        Expected::Snp { .. } | Expected::AzureSnpVtpm { .. } => None,
     }
 }

@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use attestation::UnixTime;
-use ledger::genesis::{Core, GenesisError};
+use ledger::genesis::{Core, GenesisError, SealTo};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::clock::Clock;
-use super::identity::{KeeperTpm, check_tpm};
+use super::hardware::{self, Devices, Hardware};
 use super::refusal::Refusal;
 use super::vault::Run;
 use crate::derive::KeeperContext;
 use crate::head::{Anchor, AnchorError};
 use crate::keeper_dir::{KeeperDir, KeeperDirError};
-use crate::root::{self, RootError};
-use crate::tpm::Tpm;
+use crate::root::{self, RootError, Seal};
 use crate::vault_keys::{VaultKeys, VaultKeysError};
 
 /// File of the core in the keeper's directory.
@@ -81,14 +80,19 @@ impl std::error::Error for StartError {}
 ///
 /// # Errors
 /// The core's own, a TPM that the core's policy does not allow, or what TPM and disk say.
-pub(super) fn begin(dir: &Arc<KeeperDir>, tpm: &Tpm, core_bytes: &[u8]) -> Result<Run, Refusal> {
+pub(super) fn begin(dir: &Arc<KeeperDir>, devices: &Devices, core_bytes: &[u8]) -> Result<Run, Refusal> {
     let core = Core::parse(core_bytes).map_err(|error| Refusal::malformed(error.code(), error))?;
     let rng = SystemRandom::new();
-    let pcrs = core.policy().keeper().pcrs.selection();
-    // A TPM that the policy does not allow gets no root: the next core begins from nothing.
-    check_tpm(tpm, &tpm.ek_certificates().wait()?, core.policy(), Clock.now(UnixTime(0)))?;
-    let root = root::create(dir, tpm, pcrs, &rng).map_err(|error| Refusal::unavailable(error.code(), error))?;
-    let keeper_tpm = KeeperTpm::new(tpm.clone(), root.ak.clone())?;
+    let tpm = &devices.tpm;
+    let pcrs = core.policy().keeper().tpm().pcrs.selection();
+    // Hardware that the policy does not allow gets no root: the next core begins from nothing.
+    hardware::check(devices, &tpm.ek_certificates().wait()?, core.policy(), Clock.now(UnixTime(0)))?;
+    let seal = match core.seal_to() {
+        SealTo::Tpm => Seal::Tpm(tpm),
+        SealTo::SnpTpm => Seal::SnpTpm(tpm, devices.chip()?),
+    };
+    let root = root::create(dir, seal, pcrs, &rng).map_err(|error| Refusal::unavailable(error.code(), error))?;
+    let hardware = Hardware::new(devices.clone(), root.ak.clone(), core.policy().keeper())?;
     let mut instance = [0; 32];
     rng.fill(&mut instance).map_err(|_| Refusal::unavailable("random", "the system gave no random bytes"))?;
     let context = KeeperContext { instance, core: core.digest() };
@@ -96,15 +100,16 @@ pub(super) fn begin(dir: &Arc<KeeperDir>, tpm: &Tpm, core_bytes: &[u8]) -> Resul
     dir.replace(CORE_FILE, core_bytes).map_err(|error| Refusal::unavailable(error.code(), error))?;
     let anchor = Anchor::create(Arc::clone(dir), tpm.clone(), &root.root, core.anti_rollback(), Some(context))
         .map_err(|error| Refusal::unavailable(error.code(), error))?;
-    Ok(Run { core, keys, instance, tpm: keeper_tpm, anchor })
+    Ok(Run { core, keys, instance, hardware, anchor })
 }
 
 /// What the directory holds; `None` where it is empty.
 ///
 /// # Errors
 /// [`StartError`].
-pub(super) fn resume(dir: &Arc<KeeperDir>, tpm: &Tpm) -> Result<Option<Run>, StartError> {
-    let root = match root::open(dir, tpm) {
+pub(super) fn resume(dir: &Arc<KeeperDir>, devices: &Devices) -> Result<Option<Run>, StartError> {
+    let tpm = &devices.tpm;
+    let root = match root::open(dir, tpm, devices.snp.as_deref()) {
         Ok(root) => root,
         Err(RootError::Absent) => return Ok(None),
         Err(error) => return Err(StartError::Root(error)),
@@ -117,6 +122,6 @@ pub(super) fn resume(dir: &Arc<KeeperDir>, tpm: &Tpm) -> Result<Option<Run>, Sta
         return Err(StartError::CoreChanged);
     }
     let keys = VaultKeys::derive(&root.root, &context).map_err(StartError::Keys)?;
-    let tpm = KeeperTpm::new(tpm.clone(), root.ak).map_err(StartError::Tpm)?;
-    Ok(Some(Run { core, keys, instance: context.instance, tpm, anchor }))
+    let hardware = Hardware::new(devices.clone(), root.ak, core.policy().keeper()).map_err(StartError::Tpm)?;
+    Ok(Some(Run { core, keys, instance: context.instance, hardware, anchor }))
 }

@@ -21,7 +21,7 @@ use super::challenges::{Challenges, SessionId};
 use super::clock::Clock;
 use super::commit::{CommitError, Committer};
 use super::denials::Denials;
-use super::identity::KeeperTpm;
+use super::hardware::Hardware;
 use super::link::Store;
 use super::models::Models;
 use super::refusal::Refusal;
@@ -37,7 +37,7 @@ pub(super) use status::anti_rollback;
 pub(super) struct Vault {
     genesis: Genesis,
     keys: VaultKeys,
-    tpm: KeeperTpm,
+    hardware: Hardware,
     tier: Trust,
     store: Store,
     anchor: Anchor,

@@ -4,10 +4,18 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ledger::genesis::SealTo;
 use serde::{Deserialize, Serialize};
 
-use super::SEAL_TO_TPM;
+use crate::snp::SnpSealing;
 use crate::tpm::{SealedSecret, TpmName, TpmObject};
+
+const fn seal_to(snp: Option<&SnpSealing>) -> SealTo {
+    match snp {
+        None => SealTo::Tpm,
+        Some(_) => SealTo::SnpTpm,
+    }
+}
 
 /// Longest public or private area, in bytes: those of the kinds used have some 200.
 const AREA_BYTES_MAX: usize = 2048;
@@ -17,24 +25,27 @@ pub(super) struct RootRecord {
     pub(super) srk_name: TpmName,
     pub(super) sealed: SealedSecret,
     pub(super) ak: TpmObject,
+    /// What the chip's part was derived with, where there is one.
+    pub(super) snp: Option<SnpSealing>,
 }
 
 impl RootRecord {
     pub(super) fn encode(&self) -> Vec<u8> {
         let file = File {
             v: 1,
-            seal_to: SEAL_TO_TPM.to_owned(),
+            seal_to: seal_to(self.snp.as_ref()).as_str().to_owned(),
             srk_name: STANDARD.encode(self.srk_name.as_bytes()),
             secret: (&self.sealed.object).into(),
             pcrs: self.sealed.pcrs.iter().map(|(index, value)| (index, hex::encode(value))).collect(),
             ak: (&self.ak).into(),
+            snp: self.snp.clone(),
         };
         serde_json::to_vec_pretty(&file).expect("strings and numbers are JSON")
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let file: File = serde_json::from_slice(bytes).ok().filter(|file: &File| file.v == 1)?;
-        if file.seal_to != SEAL_TO_TPM {
+        if file.seal_to != seal_to(file.snp.as_ref()).as_str() {
             return None;
         }
         let values = file.pcrs.iter().map(|(index, value)| {
@@ -46,6 +57,7 @@ impl RootRecord {
             srk_name: STANDARD.decode(&file.srk_name).ok()?[..].try_into().ok()?,
             sealed: SealedSecret { object: file.secret.decode()?, pcrs },
             ak: file.ak.decode()?,
+            snp: file.snp,
         })
     }
 }
@@ -59,6 +71,8 @@ struct File {
     secret: Areas,
     pcrs: BTreeMap<u32, String>,
     ak: Areas,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    snp: Option<SnpSealing>,
 }
 
 #[derive(Serialize, Deserialize)]

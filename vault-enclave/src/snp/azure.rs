@@ -50,7 +50,7 @@ impl AzureVtpm {
     /// [`SnpDeviceError::HclMalformed`], [`SnpDeviceError::Tpm`] where this is no Azure confidential VM.
     pub fn evidence(&self, extra_data: [u8; 32], pcrs: PcrSelection) -> Result<AzureEvidence, SnpDeviceError> {
         let hcl_report = self.hcl_report()?;
-        let ak_public = self.tpm.persistent_public(HCL_AK_HANDLE).wait()?;
+        let ak_public = self.ak_public()?;
         let quote = self.tpm.quote_persistent(HCL_AK_HANDLE, extra_data, pcrs).wait()?;
         Ok(AzureEvidence { hcl_report, ak_public, quote })
     }
@@ -60,6 +60,14 @@ impl AzureVtpm {
         self.hcl_report()?;
         self.tpm.persistent_public(HCL_AK_HANDLE).wait()?;
         Ok(())
+    }
+
+    /// TPMT_PUBLIC of the key that quotes.
+    ///
+    /// # Errors
+    /// [`SnpDeviceError::Tpm`] where this is no Azure confidential VM.
+    pub fn ak_public(&self) -> Result<Vec<u8>, SnpDeviceError> {
+        Ok(self.tpm.persistent_public(HCL_AK_HANDLE).wait()?)
     }
 
     fn hcl_report(&self) -> Result<Vec<u8>, SnpDeviceError> {

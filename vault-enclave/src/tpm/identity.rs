@@ -43,11 +43,18 @@ pub struct TpmClock {
 }
 
 impl Quote {
+    /// TPMS_ATTEST, TPMT_SIGNATURE, and index and value of each quoted PCR.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<u8>, Vec<u8>, Vec<(u32, [u8; 32])>) {
+        let pcrs = self.pcrs.iter().map(|(index, value)| (index, *value)).collect();
+        (self.attest, self.signature, pcrs)
+    }
+
     /// This quote as evidence of `identity`.
     #[must_use]
     pub fn into_evidence(self, identity: TpmIdentity) -> TpmQuote {
-        let pcrs = self.pcrs.iter().map(|(index, value)| (index, *value)).collect();
-        TpmQuote { identity, attest: self.attest, signature: self.signature, pcrs }
+        let (attest, signature, pcrs) = self.into_parts();
+        TpmQuote { identity, attest, signature, pcrs }
     }
 }
 

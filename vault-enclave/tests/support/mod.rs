@@ -11,7 +11,7 @@ use ledger::manifest::{Manifest, Selection};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair};
 use tempfile::TempDir;
-use vault_enclave::derive::{self, KeeperContext, ModelContext};
+use vault_enclave::derive::{KeeperContext, ModelContext, RootSource};
 use vault_enclave::open::{Destination, GrantedModel, LocalUnits, OpenModelError, OpenedModel, UnitSource};
 use vault_enclave::place::{self, Facts};
 use vault_enclave::publisher::PublisherSigner;
@@ -35,7 +35,7 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let rng = SystemRandom::new();
-        let root = derive::root(&TpmSecret::generate(&rng).unwrap(), "tpm").unwrap();
+        let root = RootSource::Tpm(&TpmSecret::generate(&rng).unwrap()).root().unwrap();
         let context = KeeperContext { instance: [1; 32], core: Sha256Digest::of(b"core") };
         let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &rng).unwrap();
         let text = base64::engine::general_purpose::STANDARD.encode(der.as_ref());

@@ -70,6 +70,11 @@ async fn every_field_of_a_challenge_request_is_checked_before_it_is_relayed() {
             m.units = units(Units(UnitList { units: (0..16_385).collect() }));
         },
         "malformed-tpm-identity": |m: &mut GetChallengeRequest| m.tpm = None,
+        "malformed-tpm-identity": |m: &mut GetChallengeRequest| m.forms = vec![2],
+        "malformed-evidence-form": |m: &mut GetChallengeRequest| m.forms.clear(),
+        "malformed-evidence-form": |m: &mut GetChallengeRequest| m.forms = vec![1, 1],
+        "malformed-evidence-form": |m: &mut GetChallengeRequest| m.forms = vec![0],
+        "malformed-evidence-form": |m: &mut GetChallengeRequest| m.forms = vec![5],
         "malformed-ek-certificates": |m: &mut GetChallengeRequest| m.tpm.as_mut().unwrap().ek_certificates.clear(),
         "malformed-ek-certificates": |m: &mut GetChallengeRequest| {
             m.tpm.as_mut().unwrap().ek_certificates = vec![vec![1]; 7];

@@ -133,6 +133,7 @@ pub fn challenge_request() -> GetChallengeRequest {
         units: Some(UnitSelection { selection: Some(all) }),
         tpm: Some(tpm_identity()),
         lease_id: Vec::new(),
+        forms: vec![1],
     }
 }
 

@@ -5,7 +5,7 @@ mod entry;
 use std::fmt;
 use std::path::Path;
 
-use attestation::{AttestationKey, Sha256Digest};
+use attestation::{AttestationKey, Evidence, Sha256Digest};
 use serde::Serialize;
 use vault_proto::convert::EvidenceSet;
 use vault_proto::limits::BLOB_BYTES_MAX;
@@ -23,10 +23,27 @@ use crate::words::ClaimsReport;
 pub(crate) struct ShowReport {
     verified: bool,
     digest: Sha256Digest,
+    form: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snp: Option<SnpShown>,
     ek_certificates: Vec<Sha256Digest>,
     ak_name: Option<String>,
-    attest_bytes: usize,
     pcrs: Vec<Pcr>,
+}
+
+/// A report, unread: `vaultctl evidence verify` reads it.
+#[derive(Debug, Serialize)]
+struct SnpShown {
+    report: Sha256Digest,
+    bytes: usize,
+    certificates: Vec<Sha256Digest>,
+}
+
+impl SnpShown {
+    fn of(report: &[u8], certificates: &[Vec<u8>]) -> Self {
+        let certificates = certificates.iter().map(|der| Sha256Digest::of(der)).collect();
+        Self { report: Sha256Digest::of(report), bytes: report.len(), certificates }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -48,22 +65,35 @@ pub(crate) struct KeeperReport {
 
 pub(crate) fn show(file: &Path) -> Result<ShowReport, Failure> {
     let blob = read(file, BLOB_BYTES_MAX)?;
-    let quote = match EvidenceSet::from_blob(&blob) {
-        Ok(set) => set.tpm,
+    let evidence = match EvidenceSet::from_blob(&blob) {
+        Ok(set) => set.evidence,
         Err(error) => {
             return Err(Failure::new(Kind::Usage, error.code(), format!("{} is not an evidence set", file.display()))
                 .why(error)
                 .next("give the blob that an entry of the log names under `evidence`"));
         }
     };
-    let ak = AttestationKey::parse(&quote.identity.ak_public).ok();
+    let form = evidence.form().to_string();
+    let (snp, quote, pcrs) = match evidence {
+        Evidence::Tpm(quote) => (None, Some(quote.clone()), quote.pcrs),
+        Evidence::Snp(report) => (Some(SnpShown::of(&report.report, &report.certificates)), None, Vec::new()),
+        Evidence::SnpTpm { report, quote } => {
+            (Some(SnpShown::of(&report.report, &report.certificates)), Some(quote.clone()), quote.pcrs)
+        }
+        Evidence::AzureSnpVtpm(azure) => {
+            (Some(SnpShown::of(&azure.hcl_report, &azure.certificates)), None, azure.quote.pcrs)
+        }
+    };
+    let ak = quote.as_ref().and_then(|quote| AttestationKey::parse(&quote.identity.ak_public).ok());
+    let certificates = quote.map_or(Vec::new(), |quote| quote.identity.ek_certificates);
     Ok(ShowReport {
         verified: false,
         digest: Sha256Digest::of(&blob),
-        ek_certificates: quote.identity.ek_certificates.iter().map(|der| Sha256Digest::of(der)).collect(),
+        form,
+        snp,
+        ek_certificates: certificates.iter().map(|der| Sha256Digest::of(der)).collect(),
         ak_name: ak.map(|ak| hex::encode(ak.name().as_bytes())),
-        attest_bytes: quote.attest.len(),
-        pcrs: quote.pcrs.iter().map(|(index, value)| Pcr { index: *index, sha256: hex::encode(value) }).collect(),
+        pcrs: pcrs.iter().map(|(index, value)| Pcr { index: *index, sha256: hex::encode(value) }).collect(),
     })
 }
 
@@ -83,14 +113,18 @@ pub(crate) async fn verify_keeper(session: &Session) -> Result<KeeperReport, Fai
 
 impl fmt::Display for ShowReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Evidence set {}. NOT VERIFIED: what a quote is for is not in it.", self.digest)?;
+        writeln!(f, "Evidence set {}, {}. NOT VERIFIED: what it is for is not in it.", self.digest, self.form)?;
+        if let Some(snp) = &self.snp {
+            writeln!(f, "  SNP report: {} bytes, {}", snp.bytes, snp.report)?;
+            snp.certificates.iter().try_for_each(|digest| writeln!(f, "  its certificate: {digest}"))?;
+        }
         for (index, digest) in self.ek_certificates.iter().enumerate() {
             let what = if index == 0 { "EK certificate" } else { "issuer" };
             writeln!(f, "  {what}: {digest}")?;
         }
-        let ak = self.ak_name.as_deref().unwrap_or("not an attestation key that could be taken");
-        writeln!(f, "  AK name: {ak}")?;
-        writeln!(f, "  attestation: {} bytes", self.attest_bytes)?;
+        if let Some(ak) = &self.ak_name {
+            writeln!(f, "  AK name: {ak}")?;
+        }
         self.pcrs.iter().try_for_each(|pcr| writeln!(f, "  PCR {:>2}: {}", pcr.index, pcr.sha256))?;
         writeln!(f, "`vaultctl evidence verify --entry INDEX` verifies the evidence of an entry.")
     }

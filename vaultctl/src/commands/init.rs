@@ -9,7 +9,8 @@ use std::path::Path;
 
 use attestation::Sha256Digest;
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
-use ledger::genesis::{Core, GENESIS_POLICY_BYTES_MAX, Genesis, SealTo};
+use ledger::genesis::{AntiRollback, Core, GENESIS_POLICY_BYTES_MAX, Genesis, GenesisError, SealTo};
+use ledger::policy::Policy;
 use ledger::vault_file::VaultFile;
 use vault_proto::convert::{Approval, GenesisWitness};
 
@@ -32,7 +33,7 @@ const VAULT_FILE: &str = "vault.json";
 /// it was written after the evidence verified, and before the keeper got the genesis.
 pub(crate) async fn start(session: &Session, args: &InitStartArgs) -> Result<StartReport, Failure> {
     let text = read_text(&args.policy, GENESIS_POLICY_BYTES_MAX)?;
-    let core = Core::new(args.anti_rollback.into(), SealTo::Tpm, &text).map_err(|error| {
+    let core = first_core(args.anti_rollback.into(), &text).map_err(|error| {
         Failure::new(Kind::Usage, error.code(), format!("{} can't begin a vault", args.policy.display()))
             .why(error)
             .next("correct it, then run `vaultctl policy check`")
@@ -50,6 +51,12 @@ pub(crate) async fn start(session: &Session, args: &InitStartArgs) -> Result<Sta
             .why(format!("{id}, and the genesis that it was sent has {}", vault.id())));
     }
     Ok(StartReport::new(&vault, path, resumed))
+}
+
+/// The keeper seals to all that the policy makes it prove.
+fn first_core(anti_rollback: AntiRollback, text: &str) -> Result<Core, GenesisError> {
+    let seal_to = SealTo::proven_by(Policy::parse(text).map_err(GenesisError::Policy)?.keeper());
+    Core::new(anti_rollback, seal_to, text)
 }
 
 fn resume(path: &Path, core: &Core) -> Result<VaultFile, Failure> {

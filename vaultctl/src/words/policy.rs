@@ -1,12 +1,15 @@
 //! A policy in words: what it asks for, and what in it deserves a second look.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use attestation::{Sha256Digest, Trust, UnixTime};
-use ledger::policy::{Lineage, Permitted, Policy, ProposerRule, UnitCheck};
+use ledger::policy::{Lineage, Permitted, Policy, Proof, ProposerRule, UnitCheck};
 use serde::Serialize;
 
 use crate::print::{distance, moment, span};
+
+mod snp;
 
 const SECS_PER_DAY: u64 = 24 * 60 * 60;
 /// A policy that ends sooner than this deserves a word: its successor takes people and time.
@@ -111,7 +114,7 @@ fn approval(policy: &Policy) -> Clause {
 fn anchors(policy: &Policy) -> Vec<String> {
     let anchors = policy.trust_anchors().iter();
     if anchors.len() == 0 {
-        return vec!["none: this version has none built in, so no TPM is endorsed".to_owned()];
+        return vec!["AMD's, for SEV-SNP; none for TPMs, so no TPM is endorsed".to_owned()];
     }
     anchors
         .map(|(anchor, until)| {
@@ -122,40 +125,35 @@ fn anchors(policy: &Policy) -> Vec<String> {
 
 fn keeper(policy: &Policy) -> Clause {
     let rule = policy.keeper();
-    let proofs: Vec<String> = rule.require.iter().map(ToString::to_string).collect();
-    Clause {
-        section: "keeper".to_owned(),
-        says: vec![
-            format!("must prove: {}", proofs.join(", ")),
-            format!("PCRs: {}", pcrs(rule.pcrs.allowed())),
-            format!("TPMs: {}", tpms(&rule.platforms)),
-        ],
-    }
+    let mut says = vec![format!("must prove: {}", proofs(&rule.require()))];
+    says.extend(rule.snp().map(snp::says).unwrap_or_default());
+    says.push(format!("PCRs: {}", pcrs(rule.tpm().pcrs.allowed())));
+    says.push(format!("TPMs: {}", tpms(&rule.tpm().platforms)));
+    Clause { section: "keeper".to_owned(), says }
+}
+
+fn proofs(proofs: &BTreeSet<Proof>) -> String {
+    let proofs: Vec<String> = proofs.iter().map(ToString::to_string).collect();
+    proofs.join(", ")
 }
 
 fn releases(policy: &Policy) -> impl Iterator<Item = Clause> + '_ {
     policy.release_rules().iter().map(|(name, rule)| {
-        let proofs: Vec<String> = rule.require.iter().map(ToString::to_string).collect();
         let checked = match rule.unit_check {
             UnitCheck::Hashed => "every unit is hashed against the publisher's manifest",
             UnitCheck::SealOnly => "units are not hashed against the publisher's manifest",
         };
-        Clause {
-            section: format!("release.{name}"),
-            says: vec![
-                format!("models: {}; groups: {}", rule.models, rule.groups),
-                format!("must prove: {}", proofs.join(", ")),
-                format!("PCRs: {}", pcrs(rule.pcrs.allowed())),
-                format!("TPMs: {}", tpms(&rule.platforms)),
-                format!(
-                    "lease of {}, then: {}; at most {} at once",
-                    span(rule.lease.seconds()),
-                    rule.lease_end,
-                    rule.max_leases
-                ),
-                checked.to_owned(),
-            ],
-        }
+        let mut says = vec![
+            format!("models: {}; groups: {}", rule.models, rule.groups),
+            format!("must prove: {}", proofs(&rule.guest.require())),
+        ];
+        says.extend(rule.guest.snp().map(snp::says).unwrap_or_default());
+        says.extend(rule.guest.pcrs().map(|rule| format!("PCRs: {}", pcrs(rule.allowed()))));
+        says.extend(rule.guest.eks().map(|eks| format!("TPMs: {}", tpms(eks))));
+        let (lease, end, most) = (span(rule.lease.seconds()), rule.lease_end, rule.max_leases);
+        says.push(format!("lease of {lease}, then: {end}; at most {most} at once"));
+        says.push(checked.to_owned());
+        Clause { section: format!("release.{name}"), says }
     })
 }
 
@@ -174,12 +172,16 @@ pub fn warnings(policy: &Policy, now: UnixTime) -> Vec<String> {
         warnings.push("the proposer and one other can change the policy".to_owned());
     }
     if policy.trust_anchors().iter().any(|(anchor, _)| anchor.trust == Trust::Emulated) {
-        warnings
-            .push("it trusts EMULATED TPMs, whose keys anybody who runs one can take: good for tests alone".to_owned());
+        warnings.push(
+            "it trusts EMULATED hardware, whose keys anybody who runs it can take: good for tests alone".to_owned(),
+        );
     }
     let any_tpm = |platforms: &Permitted<Sha256Digest>| *platforms == Permitted::Any;
-    if any_tpm(&policy.keeper().platforms) {
+    if any_tpm(&policy.keeper().tpm().platforms) {
         warnings.push("any TPM that an anchor endorses may be the keeper's".to_owned());
+    }
+    if let Some(rule) = policy.keeper().snp() {
+        warnings.extend(snp::warnings(rule).into_iter().map(|warning| format!("keeper: {warning}")));
     }
     for (name, rule) in policy.publish_rules() {
         if rule.approvals == 1 {
@@ -187,8 +189,11 @@ pub fn warnings(policy: &Policy, now: UnixTime) -> Vec<String> {
         }
     }
     for (name, rule) in policy.release_rules() {
-        if any_tpm(&rule.platforms) {
+        if rule.guest.eks().is_some_and(any_tpm) {
             warnings.push(format!("release.{name}: any TPM that an anchor endorses may get keys"));
+        }
+        if let Some(rule) = rule.guest.snp() {
+            warnings.extend(snp::warnings(rule).into_iter().map(|warning| format!("release.{name}: {warning}")));
         }
         if rule.unit_check == UnitCheck::SealOnly {
             warnings.push(format!("release.{name}: a node that has a unit's key could forge that unit for others"));

@@ -1,10 +1,12 @@
 //! `vaultctl evidence …`: the keeper now, and what entries of the log rest on.
 
 use attestation::{
-    ActivationSecret, Anchor, AttestationKey, EndorsedTpm, HpkePublicKey, LeaseKey, LoadChallenge, RenewChallenge,
-    Sha256Digest, TpmIdentity, Trust, TrustAnchors, UnitSet,
+    ActivationSecret, Anchor, AttestationKey, EndorsedTpm, Evidence, HpkePublicKey, LeaseKey, LoadChallenge,
+    RenewChallenge, Sha256Digest, TpmIdentity, TpmPart, Trust, TrustAnchors, UnitSet,
 };
-use ledger::entry::{Entry, ModelPublished, Proposal, Propose, ProposedModel, Release, ReleasedUnits, Renew, Renewal};
+use ledger::entry::{
+    BootId, Entry, Machine, ModelPublished, Proposal, Propose, ProposedModel, Release, ReleasedUnits, Renew, Renewal,
+};
 use serde_json::json;
 use vault_proto::convert::EvidenceSet;
 
@@ -70,6 +72,15 @@ impl Guest {
         *AttestationKey::parse(&self.identity.ak_public).unwrap().name()
     }
 
+    /// The part in a binding whose secret has these bytes.
+    pub(crate) fn part(&self, secret: u8) -> TpmPart {
+        TpmPart::Activated { ak_name: self.ak_name(), secret: ActivationSecret::from_bytes([secret; 32]) }
+    }
+
+    pub(crate) fn boot(&self) -> BootId {
+        BootId { ak_name: self.ak_name(), reset_count: 7, restart_count: 1 }
+    }
+
     /// Every TPM of the forge has the same EK.
     pub(crate) fn platform(&self) -> Sha256Digest {
         let anchors = TrustAnchors::built_in().with(self.anchor.clone()).unwrap();
@@ -77,7 +88,14 @@ impl Guest {
     }
 
     pub(crate) fn quote(&self, extra_data: &[u8]) -> Vec<u8> {
-        EvidenceSet { tpm: self.tpm.quote(&self.identity, &PCRS, extra_data) }.blob()
+        EvidenceSet { evidence: Evidence::Tpm(self.tpm.quote(&self.identity, &PCRS, extra_data)) }.blob()
+    }
+}
+
+fn boot(entry: &mut Release) -> &mut BootId {
+    match &mut entry.machine {
+        Machine::Tpm(boot) => boot,
+        Machine::Snp { .. } | Machine::SnpVtpm { .. } => panic!("the guest has a TPM"),
     }
 }
 
@@ -116,8 +134,7 @@ fn release(scene: &Scene, guest: &Guest, session: u8, change: impl FnOnce(&mut R
         policy,
         manifest: proposed.manifest,
         units: UnitSet::try_from(vec![0]).unwrap(),
-        ak_name: guest.ak_name(),
-        secret: ActivationSecret::from_bytes([5; 32]),
+        tpm: guest.part(5),
     }
     .bind(HpkePublicKey::try_from([8; 1665].as_slice()).unwrap(), LeaseKey::try_from([9; 32].as_slice()).unwrap());
     let evidence = keeper.put(guest.quote(&binding.tpm_extra_data()));
@@ -138,9 +155,7 @@ fn release(scene: &Scene, guest: &Guest, session: u8, change: impl FnOnce(&mut R
         issued: time,
         renew_by: time.plus(15 * 60),
         platform: guest.platform(),
-        ak_name: guest.ak_name(),
-        reset_count: 7,
-        restart_count: 1,
+        machine: Machine::Tpm(guest.boot()),
         tier: Trust::Emulated,
         evidence,
         binding: preimage,
@@ -209,14 +224,15 @@ fn the_evidence_of_a_release_verifies_again() {
 #[test]
 fn a_release_whose_entry_says_something_else_than_its_evidence_is_found() {
     type Change = fn(&mut Release);
-    let changes: [(&str, Change); 9] = [
-        ("entry-evidence-mismatch", |entry| entry.reset_count += 1),
-        ("entry-evidence-mismatch", |entry| entry.restart_count += 1),
+    let changes: [(&str, Change); 10] = [
+        ("entry-evidence-mismatch", |entry| boot(entry).reset_count += 1),
+        ("entry-evidence-mismatch", |entry| boot(entry).restart_count += 1),
+        ("entry-evidence-mismatch", |entry| entry.machine = Machine::Snp { report_id: [1; 32] }),
         ("entry-evidence-mismatch", |entry| entry.platform = Sha256Digest::of(b"another")),
         ("entry-evidence-mismatch", |entry| entry.hpke_key = Sha256Digest::of(b"another")),
         ("entry-evidence-mismatch", |entry| entry.units.digest = Sha256Digest::of(b"another")),
         ("entry-evidence-mismatch", |entry| {
-            entry.ak_name =
+            boot(entry).ak_name =
                 attestation::AkName::try_from([&[0x00, 0x0b], [1; 32].as_slice()].concat().as_slice()).unwrap()
         }),
         ("malformed-evidence-blob", |entry| entry.evidence = entry.binding),
@@ -241,7 +257,7 @@ fn a_release_to_a_machine_that_the_rule_does_not_allow_is_found() {
     guest.tpm.pcrs[11] = [0x78; 32];
     publish(&scene);
     let index = release(&scene, &guest, 1, |_| ());
-    scene.with_vault(&["evidence", "verify", "--entry", &index.to_string()]).fails(4, "pcr-mismatch");
+    scene.with_vault(&["evidence", "verify", "--entry", &index.to_string()]).fails(4, "pcr-not-allowed");
 }
 
 #[test]
@@ -263,8 +279,7 @@ fn the_evidence_of_a_renewal_verifies_again() {
             policy,
             lease,
             lease_key,
-            ak_name: guest.ak_name(),
-            secret: ActivationSecret::from_bytes([6; 32]),
+            tpm: guest.part(6),
         }
         .bind();
         let evidence = keeper.put(guest.quote(&binding.tpm_extra_data()));

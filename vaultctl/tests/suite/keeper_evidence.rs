@@ -1,8 +1,8 @@
 //! The two-step evidence of a keeper, without the wire: each test changes one thing in a good run.
 
 use attestation::{
-    ActivationSecret, Credential, GenesisChallenge, KeeperChallenge, Sha256Digest, TpmIdentity, TpmQuote, Trust,
-    VerifyError,
+    ActivationSecret, Credential, Evidence, GenesisChallenge, KeeperChallenge, Sha256Digest, TpmIdentity, TpmPart,
+    TpmQuote, Trust, VerifyError,
 };
 use ledger::genesis::{AntiRollback, Core, Genesis, SealTo};
 use ledger::keeper_evidence::{GenesisKeeper, KeeperClaims, KeeperEvidenceError, KeeperRun, KeeperStanding};
@@ -53,6 +53,10 @@ impl Run {
         ActivationSecret::from_bytes(self.tpm.activate(credential).unwrap().try_into().unwrap())
     }
 
+    fn part(&self, credential: &Credential) -> TpmPart {
+        TpmPart::Activated { ak_name: self.ak_name(), secret: self.secret(credential) }
+    }
+
     fn ak_name(&self) -> attestation::AkName {
         *attestation::AttestationKey::parse(&self.identity.ak_public).unwrap().name()
     }
@@ -60,8 +64,8 @@ impl Run {
     /// What a good keeper answers in its ceremony.
     fn quote(&self, nonce: [u8; 32], credential: &Credential) -> TpmQuote {
         let KeeperClaims { instance, core, wrap_key, identity_key, log_key } = self.claims();
-        let (ak_name, secret) = (self.ak_name(), self.secret(credential));
-        let challenge = GenesisChallenge { nonce, instance, core, wrap_key, identity_key, log_key, ak_name, secret };
+        let tpm = self.part(credential);
+        let challenge = GenesisChallenge { nonce, instance, core, wrap_key, identity_key, log_key, tpm };
         self.tpm.quote(&self.identity, &PCRS, &challenge.bind().tpm_extra_data())
     }
 
@@ -73,7 +77,7 @@ impl Run {
         let run = self.start()?;
         let (mut claims, mut quote) = (self.claims(), self.quote(*run.nonce(), run.credential()));
         change(&mut claims, &mut quote);
-        run.verify_genesis(claims, quote)
+        run.verify_genesis(claims, Evidence::Tpm(quote))
     }
 
     fn genesis(&self) -> Genesis {
@@ -96,8 +100,7 @@ impl Run {
             log_key: Keeper::log_key(),
             policy: standing().policy,
             checkpoint: standing().checkpoint,
-            ak_name: self.ak_name(),
-            secret: self.secret(run.credential()),
+            tpm: self.part(run.credential()),
         };
         change(&mut challenge);
         self.tpm.quote(&self.identity, &PCRS, &challenge.bind().tpm_extra_data())
@@ -154,11 +157,11 @@ fn the_same_run_can_be_checked_again_by_who_knows_nonce_and_secret() {
     let run = Run::new();
     let started = run.start().ok().unwrap();
     let quote = run.quote(*started.nonce(), started.credential());
-    let seen = started.verify_genesis(run.claims(), quote.clone()).ok().unwrap();
+    let seen = started.verify_genesis(run.claims(), Evidence::Tpm(quote.clone())).ok().unwrap();
     let again = |nonce, secret| {
         let rng = SystemRandom::new();
         let again = KeeperRun::replay(run.core.policy(), &run.identity, NOW, nonce, secret, &rng).ok().unwrap();
-        again.verify_genesis(run.claims(), quote.clone())
+        again.verify_genesis(run.claims(), Evidence::Tpm(quote.clone()))
     };
     assert!(again(*seen.nonce(), *seen.activation_secret()).is_ok());
     let mismatch = KeeperEvidenceError::Evidence(VerifyError::ExtraDataMismatch);
@@ -230,7 +233,7 @@ fn the_keeper_of_a_vault_states_policy_and_checkpoint() {
     let genesis = run.genesis();
     let started = run.start().ok().unwrap();
     let quote = run.vault_quote(&started, &genesis, |_| ());
-    let verified = started.verify_vault(&genesis, standing(), quote).ok().unwrap();
+    let verified = started.verify_vault(&genesis, standing(), Evidence::Tpm(quote)).ok().unwrap();
     assert_eq!((verified.statement().policy(), verified.statement().checkpoint()), (standing().policy, "checkpoint"));
 }
 
@@ -249,7 +252,7 @@ fn the_keeper_of_a_vault_has_exactly_the_vaults_keys_and_says_what_it_quotes() {
     for change in changes {
         let started = run.start().ok().unwrap();
         let quote = run.vault_quote(&started, &genesis, change);
-        let refused = refusal(started.verify_vault(&genesis, standing(), quote));
+        let refused = refusal(started.verify_vault(&genesis, standing(), Evidence::Tpm(quote)));
         assert_eq!(refused, KeeperEvidenceError::Evidence(VerifyError::ExtraDataMismatch));
     }
 }
@@ -260,7 +263,7 @@ fn genuine_evidence_for_a_genesis_does_not_speak_for_a_vault() {
     let genesis = run.genesis();
     let started = run.start().ok().unwrap();
     let quote = run.quote(*started.nonce(), started.credential());
-    let refused = refusal(started.verify_vault(&genesis, standing(), quote));
+    let refused = refusal(started.verify_vault(&genesis, standing(), Evidence::Tpm(quote)));
     assert_eq!(refused, KeeperEvidenceError::Evidence(VerifyError::ExtraDataMismatch));
 }
 
@@ -272,6 +275,6 @@ fn another_attestation_key_than_the_genesis_names_is_refused_before_its_quote_is
     run.identity = run.tpm.identity(&run.scene.authority, &[]);
     let started = run.start().ok().unwrap();
     let quote = run.quote(*started.nonce(), started.credential());
-    let refused = refusal(started.verify_vault(&genesis, standing(), quote));
+    let refused = refusal(started.verify_vault(&genesis, standing(), Evidence::Tpm(quote)));
     assert_eq!(refused, KeeperEvidenceError::OtherKeeper { field: "the attestation key" });
 }

@@ -1,9 +1,8 @@
 //! Evidence beside the log: each test changes one thing in a good release.
 
-use attestation::{
-    ActivationSecret, HpkePublicKey, LeaseKey, LoadChallenge, Sha256Digest, Trust, UnitSet, VerifyError, lv,
-};
-use ledger::entry::{Release, ReleasedUnits};
+use attestation::{HpkePublicKey, LeaseKey, LoadChallenge, Sha256Digest, Trust, UnitSet, VerifyError, lv};
+use ledger::decide::DenialReason;
+use ledger::entry::{Machine, Release, ReleasedUnits};
 use ledger::policy::Policy;
 use vaultctl::stored_evidence::{Blobs, StoredEvidenceError, verify_release};
 
@@ -38,8 +37,7 @@ impl Good {
             policy: policy.digest(),
             manifest: Sha256Digest::of(b"manifest"),
             units: UnitSet::try_from(vec![0]).unwrap(),
-            ak_name: guest.ak_name(),
-            secret: ActivationSecret::from_bytes([5; 32]),
+            tpm: guest.part(5),
         }
         .bind(HpkePublicKey::try_from([8; 1665].as_slice()).unwrap(), LeaseKey::try_from([9; 32].as_slice()).unwrap());
         let evidence = guest.quote(&binding.tpm_extra_data());
@@ -59,9 +57,7 @@ impl Good {
             issued: NOW,
             renew_by: NOW.plus(900),
             platform: guest.platform(),
-            ak_name: guest.ak_name(),
-            reset_count: 7,
-            restart_count: 1,
+            machine: Machine::Tpm(guest.boot()),
             tier: Trust::Emulated,
             evidence: Sha256Digest::of(&evidence),
             binding: Sha256Digest::of(binding.preimage()),
@@ -157,7 +153,9 @@ fn a_platform_that_the_rule_does_not_list_is_refused() {
     let listed = format!("eks = [\"{}\"]\nlease", Sha256Digest::of(b"another"));
     let good = Good::with_policy(|policy| policy.replace("eks = \"any\"\nlease", &listed));
     let platform = good.entry.platform;
-    assert_eq!(good.verify(), Err(StoredEvidenceError::PlatformNotListed { platform }));
+    let rule = "minilm".parse().unwrap();
+    let reason = Box::new(DenialReason::PlatformNotListed { rule, platform });
+    assert_eq!(good.verify(), Err(StoredEvidenceError::NotAllowed(reason)));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use attestation::{
     ActivationSecret, EndorsedTpm, HpkePublicKey, LeaseKey, Load, LoadChallenge, PcrSelection, Renew, RenewChallenge,
-    Sha256Digest, TpmIdentity, TpmQuote, Transcript, TrustAnchors, UnitSet, Verified, verify_tpm,
+    Sha256Digest, TpmIdentity, TpmPart, TpmQuote, Transcript, TrustAnchors, UnitSet, Verified, verify_tpm,
 };
 
 use super::policy_text::{PCR_0, PCR_11_GUEST, pcr};
@@ -39,6 +39,10 @@ impl Guest {
         self
     }
 
+    fn tpm_part(&self) -> TpmPart {
+        TpmPart::Activated { ak_name: *self.endorsed().ak().name(), secret: ActivationSecret::from_bytes([5; 32]) }
+    }
+
     pub fn endorsed(&self) -> EndorsedTpm {
         EndorsedTpm::verify(&self.identity, &self.anchors, NOW).unwrap()
     }
@@ -55,8 +59,7 @@ impl Guest {
             policy: world.policy().digest(),
             manifest: world.manifest().digest(),
             units: UnitSet::try_from(vec![0, 1]).unwrap(),
-            ak_name: *self.endorsed().ak().name(),
-            secret: ActivationSecret::from_bytes([5; 32]),
+            tpm: self.tpm_part(),
         }
     }
 
@@ -78,8 +81,7 @@ impl Guest {
             policy: world.policy().digest(),
             lease,
             lease_key: lease_key(),
-            ak_name: *self.endorsed().ak().name(),
-            secret: ActivationSecret::from_bytes([5; 32]),
+            tpm: self.tpm_part(),
         }
     }
 

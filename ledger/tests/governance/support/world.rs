@@ -3,8 +3,8 @@
 use attestation::{AkName, HpkePublicKey, IdentityKey, LeaseKey, LogKey, Sha256Digest, Trust, UnixTime, lease_id};
 use ledger::approvals::{ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{
-    Approve, Cause, End, Entry, GenesisWitness, ModelPublished, PolicyInForce, Proposal, Propose, ProposedModel,
-    ProposedPolicy, Release, ReleasedUnits, Renew, Renewal, Start, TimeSource,
+    Approve, BootId, Cause, End, Entry, GenesisWitness, Machine, ModelPublished, PolicyInForce, Proposal, Propose,
+    ProposedModel, ProposedPolicy, Release, ReleasedUnits, Renew, Renewal, Start, TimeSource,
 };
 use ledger::genesis::{AntiRollback, Core, Genesis, KeeperIdentity, SealTo};
 use ledger::manifest::{Blake3Digest, Manifest, ModelId, Plan, PlanUnit, SealedDigests};
@@ -272,9 +272,7 @@ impl World {
             issued: self.now,
             renew_by: self.now.plus(LEASE_SECS),
             platform: Sha256Digest::of(b"guest"),
-            ak_name: ak_name(),
-            reset_count: 7,
-            restart_count: 1,
+            machine: Machine::Tpm(BootId { ak_name: ak_name(), reset_count: 7, restart_count: 1 }),
             tier: Trust::Emulated,
             evidence: Sha256Digest::of(b"evidence"),
             binding: Sha256Digest::of(b"binding"),

@@ -1,13 +1,13 @@
 //! A keeper's real keys and a real log, one exchange that is good, and the places where a test changes one thing in it.
 
 use attestation::{
-    ActivationSecret, AkName, HpkePublicKey, LeaseKey, LoadChallenge, Sha256Digest, TpmIdentity, TpmQuote, Trust,
-    UnitSet, UnixTime, lv,
+    ActivationSecret, AkName, Evidence, HpkePublicKey, LeaseKey, LoadChallenge, Sha256Digest, TpmIdentity, TpmPart,
+    TpmQuote, Trust, UnitSet, UnixTime, lv,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ledger::checkpoint::LogVerifier;
-use ledger::entry::{Entry, Release, ReleasedUnits};
+use ledger::entry::{BootId, Entry, Machine, Release, ReleasedUnits};
 use ledger::genesis::{AntiRollback, Core, Genesis, KeeperIdentity, SealTo};
 use ledger::lease::{LeaseStatement, grant_message};
 use ledger::manifest::{Blake3Digest, Manifest, ModelId, Plan, PlanUnit, SealedDigests, Selection};
@@ -19,7 +19,7 @@ use vault_proto::convert::{EvidenceSet, Grant, SignedLease};
 
 use crate::agent::error::SessionError;
 use crate::agent::session::{Granted, Session, Wanted};
-use crate::derive::{KeeperContext, ModelContext, root};
+use crate::derive::{KeeperContext, ModelContext, RootSource};
 use crate::secret::{Dek, TpmSecret};
 use crate::unit_keys::UnitKeys;
 use crate::vault_keys::{VaultKeys, VaultKeysError};
@@ -85,7 +85,8 @@ impl Keeper {
     pub(super) fn new(seed: u8) -> Self {
         let core = Core::new(AntiRollback::Counter, SealTo::Tpm, &policy()).unwrap();
         let context = KeeperContext { instance: INSTANCE, core: core.digest() };
-        let keys = VaultKeys::derive(&root(&TpmSecret::known([seed; 64]), "tpm").unwrap(), &context).unwrap();
+        let keys =
+            VaultKeys::derive(&RootSource::Tpm(&TpmSecret::known([seed; 64])).root().unwrap(), &context).unwrap();
         let identity = KeeperIdentity {
             instance: INSTANCE,
             wrap_key: keys.wrap_key().clone(),
@@ -224,7 +225,8 @@ pub(super) fn digest(text: &str) -> Sha256Digest {
 
 fn evidence() -> EvidenceSet {
     let identity = TpmIdentity { ek_certificates: vec![vec![1]], ak_public: vec![2] };
-    EvidenceSet { tpm: TpmQuote { identity, attest: vec![3], signature: vec![4], pcrs: vec![(0, [5; 32])] } }
+    let quote = TpmQuote { identity, attest: vec![3], signature: vec![4], pcrs: vec![(0, [5; 32])] };
+    EvidenceSet { evidence: Evidence::Tpm(quote) }
 }
 
 /// One exchange: a session that waits, the grant that `changes` makes, and what `relay` makes of that on the way.
@@ -260,8 +262,7 @@ pub(super) fn exchange(changes: &Changes<'_>, relay: Change<'_, Grant>) -> Resul
         policy: vault.policy().digest(),
         manifest: manifest.digest(),
         units: units.clone(),
-        ak_name: ak_name(),
-        secret: ActivationSecret::from_bytes([4; 32]),
+        tpm: TpmPart::Activated { ak_name: ak_name(), secret: ActivationSecret::from_bytes([4; 32]) },
     }
     .bind(load.hpke_key.clone(), load.lease_key.clone());
     let release = Release {
@@ -279,9 +280,7 @@ pub(super) fn exchange(changes: &Changes<'_>, relay: Change<'_, Grant>) -> Resul
         issued: NOW,
         renew_by: NOW.plus(LEASE_SECS),
         platform: digest("guest"),
-        ak_name: ak_name(),
-        reset_count: 1,
-        restart_count: 0,
+        machine: Machine::Tpm(BootId { ak_name: ak_name(), reset_count: 1, restart_count: 0 }),
         tier: Trust::Emulated,
         evidence: Sha256Digest::of(&evidence().blob()),
         binding: Sha256Digest::of(binding.preimage()),

@@ -2,11 +2,15 @@
 
 use std::time::Instant;
 
-use attestation::{ActivationSecret, EndorsedTpm, LoadChallenge, RenewChallenge, Sha256Digest, UnixTime, verify_tpm};
+use attestation::{
+    ActivationSecret, Binding, Credential, Evidence, Expected, LoadChallenge, RenewChallenge, Sha256Digest, TpmPart,
+    Transcript, UnixTime, Verified,
+};
 use ledger::decide::{Denial, EvidencedGrant, ReleaseGrant, decide};
 use ledger::lease::{LeaseStatement, grant_message};
 use ledger::manifest::Selection;
 use ledger::names::{Name, Version};
+use ledger::policy::{GuestRule, PcrRule, Policy};
 use ledger::release_log::Logged;
 use ledger::state::LoggedManifest;
 use prost::Message;
@@ -33,13 +37,11 @@ impl Vault {
         let rule = policy
             .release_rule(&request.rule)
             .ok_or_else(|| Refusal::denied("rule-unknown", format!("the policy has no [release.{}]", request.rule)))?;
-        let pcrs = rule.pcrs.selection();
-        let tpm = EndorsedTpm::verify(&request.tpm, policy.trust_anchors(), now)?;
-        let secret = ActivationSecret::generate(&self.rng)?;
-        let credential = tpm.make_credential(&secret, &self.rng)?;
+        let Prepared { expected, part, credential } = self.prepare(&rule.guest, &request, &policy, now)?;
+        let (form, pcrs) = (rule.guest.form(), rule.guest.pcrs().map(PcrRule::selection));
         let (session, nonce) = (self.random()?, self.random()?);
         let manifest = self.logged_manifest(&request.model, &request.version)?;
-        let (ak_name, vault) = (*tpm.ak().name(), self.vault_id());
+        let vault = self.vault_id();
         let (asked, units) = match request.action {
             ChallengeFor::Load(selection) => {
                 let units = manifest.manifest().select(&selection)?;
@@ -53,8 +55,7 @@ impl Vault {
                     policy: policy_digest,
                     manifest: manifest.manifest().digest(),
                     units: units.clone(),
-                    ak_name,
-                    secret,
+                    tpm: part,
                 };
                 (Asked::Load(challenge), units)
             }
@@ -68,16 +69,16 @@ impl Vault {
                     policy: policy_digest,
                     lease: lease_id,
                     lease_key: lease.lease_key.clone(),
-                    ak_name,
-                    secret,
+                    tpm: part,
                 };
                 (Asked::Renew(challenge), manifest.manifest().select(&Selection::All)?)
             }
         };
-        self.challenges.issue(session, asked, tpm, pcrs, Instant::now())?;
+        self.challenges.issue(session, asked, expected, Instant::now())?;
         let challenge = Challenge {
             session,
             nonce,
+            form,
             credential,
             vault_id: vault,
             policy: policy_digest,
@@ -87,6 +88,35 @@ impl Vault {
             expires: now.plus(CHALLENGE_TTL_SECS),
         };
         Ok(Outcome::Now(Ok(Response::GetChallenge(challenge.into()))))
+    }
+
+    /// What the evidence will be checked against, and the TPM's part in the binding: as the rule's form asks.
+    fn prepare(
+        &self,
+        rule: &GuestRule,
+        request: &ChallengeRequest,
+        policy: &Policy,
+        now: UnixTime,
+    ) -> Result<Prepared, Refusal> {
+        let form = rule.form();
+        if !request.forms.contains(&form) {
+            let message =
+                format!("the rule {} asks for evidence of the form {form}, which this guest can't show", request.rule);
+            return Err(Refusal::denied("evidence-form-unavailable", message));
+        }
+        let expected = rule.expected(request.tpm.as_ref(), policy.trust_anchors(), now)?;
+        match &expected {
+            Expected::Tpm { tpm, .. } | Expected::SnpTpm { tpm, .. } => {
+                let secret = ActivationSecret::generate(&self.rng)?;
+                let credential = Some(tpm.make_credential(&secret, &self.rng)?);
+                let part = TpmPart::Activated { ak_name: *tpm.ak().name(), secret };
+                Ok(Prepared { expected, part, credential })
+            }
+            // The AK of an Azure guest comes with the evidence, and is then in the binding.
+            Expected::Snp { .. } | Expected::AzureSnpVtpm { .. } => {
+                Ok(Prepared { expected, part: TpmPart::Absent, credential: None })
+            }
+        }
     }
 
     /// Redeems a load challenge.
@@ -114,14 +144,15 @@ impl Vault {
     }
 
     fn decide_load(&mut self, pending: Pending, request: v1::ReleaseKeysRequest) -> Result<Outcome, Refusal> {
-        let Asked::Load(challenge) = pending.asked else {
+        let Asked::Load(mut challenge) = pending.asked else {
             return Err(Refusal::denied("challenge-action", "this challenge was made for another action"));
         };
         let ReleaseRequest { hpke_key, lease_key, evidence, .. } = request.try_into()?;
         let (model, version) = (name(&challenge.model)?, version(&challenge.version)?);
         let blob = evidence.blob();
+        name_reported_ak(&mut challenge.tpm, &evidence.evidence)?;
         let binding = challenge.bind(hpke_key, lease_key);
-        let verified = verify_tpm(evidence.tpm, &pending.tpm, binding, &pending.pcrs)?;
+        let verified = self.verify(evidence.evidence, binding, &pending.expected)?;
         let manifest = self.logged_manifest(&model, &version)?;
         let now = self.now();
         let evidence = Sha256Digest::of(&blob);
@@ -195,6 +226,18 @@ impl Vault {
             .map_err(|error| Refusal::unavailable(error.code(), error))
     }
 
+    /// Under the anchors of the policy in force: the decision asks whether it is still the challenge's.
+    pub(super) fn verify<S: Transcript>(
+        &mut self,
+        evidence: Evidence,
+        binding: Binding<S>,
+        expected: &Expected,
+    ) -> Result<Verified<S>, Refusal> {
+        let now = self.now();
+        let anchors = self.opened()?.policy().trust_anchors();
+        Ok(evidence.verify(binding, expected, anchors, now)?)
+    }
+
     pub(super) fn sign_lease(&self, statement: &LeaseStatement) -> Result<SignedLease, Refusal> {
         let statement = statement.encode();
         let signature = self.keys.sign_identity(&LeaseStatement::message(&statement))?;
@@ -215,6 +258,25 @@ impl Vault {
         let mut bytes = [0; N];
         self.rng.fill(&mut bytes).map_err(|_| Refusal::unavailable("random", "the system gave no random bytes"))?;
         Ok(bytes)
+    }
+}
+
+/// How a challenge is made for a rule.
+struct Prepared {
+    expected: Expected,
+    part: TpmPart,
+    credential: Option<Credential>,
+}
+
+/// Puts the AK that an Azure report endorses into the binding. It is taken from the request, as the HPKE key is: whether
+/// the report endorses it is what the verification says.
+pub(super) fn name_reported_ak(part: &mut TpmPart, evidence: &Evidence) -> Result<(), Refusal> {
+    match evidence {
+        Evidence::AzureSnpVtpm(azure) => {
+            *part = TpmPart::Reported { ak_name: azure.ak_name()? };
+            Ok(())
+        }
+        Evidence::Tpm(_) | Evidence::Snp(_) | Evidence::SnpTpm { .. } => Ok(()),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::keeper::challenges::Challenges;
 use crate::keeper::clock::Clock;
 use crate::keeper::commit::{CommitError, Committer};
 use crate::keeper::denials::Denials;
-use crate::keeper::identity::KeeperTpm;
+use crate::keeper::hardware::Hardware;
 use crate::keeper::link::{Store, StoreError};
 use crate::keeper::models::Models;
 use crate::keeper::refusal::Refusal;
@@ -39,7 +39,7 @@ pub(crate) enum OpenError {
     Commit(LogError<CommitError>),
     /// The log begins with the genesis of another ceremony.
     OtherGenesis,
-    /// The keeper's own TPM is not what the policy asks for, or another step of the start failed.
+    /// The keeper's own hardware is not what the policy asks for, or another step of the start failed.
     Refused(Refusal),
 }
 
@@ -87,8 +87,8 @@ pub(crate) struct Run {
     pub keys: VaultKeys,
     /// Its instance.
     pub instance: [u8; 32],
-    /// Its TPM.
-    pub tpm: KeeperTpm,
+    /// Its TPM and, where it seals to it, its chip.
+    pub hardware: Hardware,
     /// Head and counter, already checked against each other.
     pub anchor: Anchor,
 }
@@ -143,7 +143,7 @@ impl Run {
         Ok(Vault {
             genesis,
             keys: self.keys,
-            tpm: self.tpm,
+            hardware: self.hardware,
             tier,
             store: store.clone(),
             anchor: self.anchor,
@@ -172,7 +172,7 @@ impl Run {
         let genesis = state.genesis().ok_or(OpenError::OtherGenesis)?.clone();
         self.check_genesis(&genesis)?;
         let policy = state.vault().map_or_else(|| genesis.policy(), |vault| vault.policy());
-        let (_, tier) = self.tpm.check(policy, Clock.now(state.time())).map_err(OpenError::Refused)?;
+        let (_, tier) = self.hardware.check(policy, Clock.now(state.time())).map_err(OpenError::Refused)?;
         Ok(Folded { log, state, genesis, tier })
     }
 
@@ -184,7 +184,7 @@ impl Run {
             && keeper.identity_key == *self.keys.identity_key()
             && keeper.log_key == *self.keys.log_key()
             && keeper.wrap_key == *self.keys.wrap_key()
-            && self.tpm.ak_name == keeper.ak_name;
+            && self.hardware.ak_name == keeper.ak_name;
         if own { Ok(()) } else { Err(OpenError::OtherGenesis) }
     }
 }

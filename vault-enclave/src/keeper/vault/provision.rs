@@ -1,6 +1,6 @@
 //! Models, policies and approvals: proposals that take effect when enough signatures are in the log.
 
-use attestation::{KeeperChallenge, Sha256Digest};
+use attestation::{Evidence, KeeperChallenge, Sha256Digest};
 use ledger::approvals::{ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{self, Approve, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy};
 use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
@@ -146,9 +146,16 @@ impl Vault {
         let convert::GenesisWitness { evidence, nonce, activation_secret } = witness;
         let named = self.genesis.keeper();
         let blob = evidence.blob();
+        let evidence = evidence.evidence;
+        let identity = match &evidence {
+            Evidence::Tpm(quote) | Evidence::SnpTpm { quote, .. } => quote.identity.clone(),
+            Evidence::Snp(_) | Evidence::AzureSnpVtpm(_) => {
+                return Err(Refusal::denied("keeper-tpm-missing", "the witness has no quote of the keeper's TPM"));
+            }
+        };
         let run = KeeperRun::replay(
             self.genesis.policy(),
-            &evidence.tpm.identity,
+            &identity,
             self.genesis.time(),
             nonce,
             activation_secret,
@@ -161,7 +168,7 @@ impl Vault {
             identity_key: named.identity_key.clone(),
             log_key: named.log_key.clone(),
         };
-        let seen = run.verify_genesis(claims, evidence.tpm)?;
+        let seen = run.verify_genesis(claims, evidence)?;
         seen.check(&self.genesis)?;
         let preimage = seen.verified().preimage().to_vec();
         let names = entry::GenesisWitness { evidence: Sha256Digest::of(&blob), binding: Sha256Digest::of(&preimage) };
@@ -172,13 +179,12 @@ impl Vault {
     pub(super) fn keeper_evidence(&mut self, request: v1::GetKeeperEvidenceRequest) -> Result<Outcome, Refusal> {
         let KeeperEvidenceRequest { nonce, credential } = request.try_into()?;
         let keeper = self.genesis.keeper().clone();
-        let ak_name = keeper.ak_name;
         let answer = if let Some(vault) = self.state.vault() {
             let policy = vault.policy();
             // The selection is that of the genesis, which is what a caller with a vault file knows.
-            let (policy_digest, pcrs) = (policy.digest(), self.genesis.policy().keeper().pcrs.selection());
+            let (policy_digest, pcrs) = (policy.digest(), self.genesis.policy().keeper().tpm().pcrs.selection());
             let (vault, checkpoint) = (self.vault_id(), self.log.checkpoint().to_owned());
-            let evidence = self.tpm.evidence(&credential, pcrs, |secret| {
+            let evidence = self.hardware.evidence(&credential, pcrs, |tpm| {
                 KeeperChallenge {
                     nonce,
                     vault,
@@ -187,17 +193,16 @@ impl Vault {
                     log_key: keeper.log_key,
                     policy: policy_digest,
                     checkpoint: checkpoint.clone(),
-                    ak_name,
-                    secret,
+                    tpm,
                 }
                 .bind()
             })?;
             KeeperEvidence { evidence, standing: Some(KeeperStanding { policy: policy_digest, checkpoint }) }
         } else {
             let core = self.genesis.core().digest();
-            let pcrs = self.genesis.policy().keeper().pcrs.selection();
+            let pcrs = self.genesis.policy().keeper().tpm().pcrs.selection();
             KeeperEvidence {
-                evidence: self.tpm.genesis_evidence(&credential, pcrs, nonce, core, &keeper)?,
+                evidence: self.hardware.genesis_evidence(&credential, pcrs, nonce, core, &keeper)?,
                 standing: None,
             }
         };

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use attestation::{Sha256Digest, UnixTime, verify_tpm};
+use attestation::{Sha256Digest, UnixTime};
 use ledger::decide::decide_renew;
 use ledger::entry::{Cause, End, Entry, Renew, Renewal};
 use ledger::lease::{LeaseStatement, end_message, renew_message};
@@ -19,7 +19,7 @@ use prost::Message;
 use vault_proto::convert::{EndLease, RenewRequest};
 use vault_proto::v1::{self, keeper_reply::Response};
 
-use super::load::unknown_lease;
+use super::load::{name_reported_ak, unknown_lease};
 use super::{Outcome, Reply, Vault};
 use crate::keeper::challenges::{Asked, Pending};
 use crate::keeper::refusal::Refusal;
@@ -63,7 +63,7 @@ impl Vault {
     }
 
     fn decide_renewal(&mut self, pending: Pending, request: v1::RenewLeaseRequest) -> Result<Outcome, Refusal> {
-        let Asked::Renew(challenge) = pending.asked else {
+        let Asked::Renew(mut challenge) = pending.asked else {
             return Err(Refusal::denied("challenge-action", "this challenge was made for another action"));
         };
         let RenewRequest { session, lease_id, evidence, lease, lease_signature } = request.try_into()?;
@@ -74,11 +74,12 @@ impl Vault {
         self.check_shown_lease(&lease_id, &lease, now)?;
         let blob = evidence.blob();
         let lease_key = challenge.lease_key.clone();
+        name_reported_ak(&mut challenge.tpm, &evidence.evidence)?;
         let binding = challenge.bind();
         lease_key
             .verify(&renew_message(&session, &lease_id, binding.digest()), &lease_signature)
             .map_err(|_| Refusal::denied("lease-signature", "the lease key did not sign this request"))?;
-        let verified = verify_tpm(evidence.tpm, &pending.tpm, binding, &pending.pcrs)?;
+        let verified = self.verify(evidence.evidence, binding, &pending.expected)?;
         self.stage_renewals_of_another_time();
         if self.renewals.uncounted.iter().any(|renewal| renewal.lease == lease_id) {
             // The decision must see the renewal before.

@@ -63,9 +63,9 @@ impl Vault {
     fn own_identity(&self) -> KeeperIdentity {
         let keeper = self.genesis.keeper();
         let open = self.state.vault();
-        let pcrs = self.genesis.policy().keeper().pcrs.selection();
+        let pcrs = self.genesis.policy().keeper().tpm().pcrs.selection();
         KeeperIdentity {
-            tpm: self.tpm.identity.clone(),
+            tpm: self.hardware.identity.clone(),
             instance: keeper.instance,
             core_digest: self.genesis.core().digest(),
             wrap_key: keeper.wrap_key.clone(),

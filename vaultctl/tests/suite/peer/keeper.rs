@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use attestation::{
-    ActivationSecret, AttestationKey, GenesisChallenge, HpkePublicKey, IdentityKey, KeeperChallenge, LogKey,
-    Sha256Digest, TpmIdentity, TpmQuote, Transcript, Trust, UnixTime,
+    ActivationSecret, AttestationKey, Evidence, GenesisChallenge, HpkePublicKey, IdentityKey, KeeperChallenge, LogKey,
+    Sha256Digest, TpmIdentity, TpmPart, TpmQuote, Transcript, Trust, UnixTime,
 };
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
@@ -121,7 +121,10 @@ impl Keeper {
         match self.state.vault() {
             None => {
                 let quote = self.quote(&self.genesis_challenge(nonce, secret).bind());
-                Some(convert::KeeperEvidence { evidence: EvidenceSet { tpm: quote }, standing: None })
+                Some(convert::KeeperEvidence {
+                    evidence: EvidenceSet { evidence: Evidence::Tpm(quote) },
+                    standing: None,
+                })
             }
             Some(vault) => {
                 let checkpoint = self.checkpoint(self.state.size());
@@ -133,19 +136,23 @@ impl Keeper {
                     log_key: Self::log_key(),
                     policy: vault.policy().digest(),
                     checkpoint: checkpoint.clone(),
-                    ak_name: *AttestationKey::parse(&self.identity.ak_public).unwrap().name(),
-                    secret,
+                    tpm: self.part(secret),
                 };
                 let standing = convert::KeeperStanding { policy: vault.policy().digest(), checkpoint };
-                let evidence = EvidenceSet { tpm: self.quote(&challenge.bind()) };
+                let evidence = EvidenceSet { evidence: Evidence::Tpm(self.quote(&challenge.bind())) };
                 Some(convert::KeeperEvidence { evidence, standing: Some(standing) })
             }
         }
     }
 
     fn quote<S: Transcript>(&self, binding: &attestation::Binding<S>) -> TpmQuote {
-        let pcrs: Vec<u32> = self.policy().keeper().pcrs.selection().iter().collect();
+        let pcrs: Vec<u32> = self.policy().keeper().tpm().pcrs.selection().iter().collect();
         self.tpm.quote(&self.identity, &pcrs, &binding.tpm_extra_data())
+    }
+
+    fn part(&self, secret: ActivationSecret) -> TpmPart {
+        let ak = AttestationKey::parse(&self.identity.ak_public).unwrap();
+        TpmPart::Activated { ak_name: *ak.name(), secret }
     }
 
     fn genesis_challenge(&self, nonce: [u8; 32], secret: ActivationSecret) -> GenesisChallenge {
@@ -156,8 +163,7 @@ impl Keeper {
             wrap_key: Self::wrap_key(),
             identity_key: Self::identity_key(),
             log_key: Self::log_key(),
-            ak_name: *AttestationKey::parse(&self.identity.ak_public).unwrap().name(),
-            secret,
+            tpm: self.part(secret),
         }
     }
 

@@ -55,7 +55,7 @@ impl Keeper {
             identity_key: Self::identity_key(),
             log_key: Self::log_key(),
             vault_id: self.state.vault().map(|vault| vault.id()),
-            pcrs: core.policy().keeper().pcrs.selection(),
+            pcrs: core.policy().keeper().tpm().pcrs.selection(),
         }
         .into())
     }

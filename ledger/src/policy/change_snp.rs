@@ -1,0 +1,132 @@
+//! The difference between two `snp` sections in words.
+
+use attestation::{CrlRule, TcbVersion};
+
+use super::change::Changes;
+use super::snp::{Allowed, SnpRule};
+
+/// A new section, in short.
+pub(super) fn in_words(rule: &SnpRule) -> String {
+    let products: Vec<String> = rule.min_tcb.iter().map(|(product, tcb)| format!("{product} from TCB {tcb}")).collect();
+    format!(
+        "{} launch digests, chips {}, {} clouds' keys, {}",
+        rule.measurements.len(),
+        rule.chips,
+        rule.csps.len(),
+        products.join(", ")
+    )
+}
+
+impl Changes {
+    pub(super) fn snp(&mut self, key: &str, old: Option<&SnpRule>, new: Option<&SnpRule>) {
+        match (old, new) {
+            (Some(old), Some(new)) => self.both_snp(key, old, new),
+            (Some(_), None) => self.looser(format!("{key} is gone: no report is checked")),
+            (None, Some(_)) => self.stricter(format!("{key} is new")),
+            (None, None) => {}
+        }
+    }
+
+    fn both_snp(&mut self, key: &str, old: &SnpRule, new: &SnpRule) {
+        let hex_all = |list: &[[u8; 48]]| list.iter().map(hex::encode).collect::<Vec<_>>();
+        self.listed(
+            &format!("{key}.measurements"),
+            Some(&hex_all(&old.measurements)),
+            Some(&hex_all(&new.measurements)),
+        );
+        self.permitted(&format!("{key}.chips"), &old.chips, &new.chips);
+        // An empty list is the strictest here: no cloud's key will do.
+        self.listed(&format!("{key}.csps"), Some(&old.csps), Some(&new.csps));
+        self.min_tcb(&format!("{key}.min_tcb"), old, new);
+        if old.vmpl != new.vmpl {
+            self.changed(format!("{key}.vmpl is {}, before {}", new.vmpl, old.vmpl));
+        }
+        self.minimum(&format!("{key}.min_report_version"), Some(old.min_report_version), Some(new.min_report_version));
+        match (old.crl, new.crl) {
+            (CrlRule::Required, CrlRule::IfPresent) => {
+                self.looser(format!("{key} no longer needs a revocation list"));
+            }
+            (CrlRule::IfPresent, CrlRule::Required) => self.stricter(format!("{key} needs a revocation list")),
+            (CrlRule::Required, CrlRule::Required) | (CrlRule::IfPresent, CrlRule::IfPresent) => {}
+        }
+        self.allowed(&format!("{key}.smt"), old.smt, new.smt);
+        self.allowed(&format!("{key}.provisional_firmware"), old.provisional_firmware, new.provisional_firmware);
+        self.narrowing(key, old, new);
+    }
+
+    /// Keys that may be left out, which is the loosest.
+    fn narrowing(&mut self, key: &str, old: &SnpRule, new: &SnpRule) {
+        fn hex_all<const N: usize>(list: &Option<Vec<[u8; N]>>) -> Option<Vec<String>> {
+            list.as_ref().map(|list| list.iter().map(hex::encode).collect())
+        }
+        for (name, old, new) in [
+            ("host_data", hex_all(&old.host_data), hex_all(&new.host_data)),
+            ("id_keys", hex_all(&old.id_keys), hex_all(&new.id_keys)),
+            ("author_keys", hex_all(&old.author_keys), hex_all(&new.author_keys)),
+        ] {
+            self.listed(&format!("{key}.{name}"), old.as_deref(), new.as_deref());
+        }
+        self.minimum(&format!("{key}.min_guest_svn"), old.min_guest_svn, new.min_guest_svn);
+        self.minimum(&format!("{key}.min_firmware"), old.min_firmware, new.min_firmware);
+        for feature in old.platform.iter().filter(|feature| !new.platform.contains(feature)) {
+            self.looser(format!("{key}.platform no longer needs {feature}"));
+        }
+        for feature in new.platform.iter().filter(|feature| !old.platform.contains(feature)) {
+            self.stricter(format!("{key}.platform also needs {feature}"));
+        }
+    }
+
+    /// Items that are allowed; no list allows everything.
+    fn listed(&mut self, key: &str, old: Option<&[String]>, new: Option<&[String]>) {
+        match (old, new) {
+            (None, None) => {}
+            (Some(_), None) => self.looser(format!("{key} is no longer looked at")),
+            (None, Some(_)) => self.stricter(format!("{key} is looked at")),
+            (Some(old), Some(new)) => {
+                for item in new.iter().filter(|item| !old.contains(item)) {
+                    self.looser(format!("{key} also allows {item}"));
+                }
+                for item in old.iter().filter(|item| !new.contains(item)) {
+                    self.stricter(format!("{key} no longer allows {item}"));
+                }
+            }
+        }
+    }
+
+    fn minimum<T: PartialOrd + std::fmt::Display>(&mut self, key: &str, old: Option<T>, new: Option<T>) {
+        match (old, new) {
+            (Some(old), None) => self.looser(format!("{key} is gone, before {old}")),
+            (None, Some(new)) => self.stricter(format!("{key} is {new}")),
+            (Some(old), Some(new)) if old != new => self.either(new < old, format!("{key} is {new}, before {old}")),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
+
+    fn allowed(&mut self, key: &str, old: Allowed, new: Allowed) {
+        match (old, new) {
+            (Allowed::No, Allowed::Yes) => self.looser(format!("{key} is allowed")),
+            (Allowed::Yes, Allowed::No) => self.stricter(format!("{key} is no longer allowed")),
+            (Allowed::No, Allowed::No) | (Allowed::Yes, Allowed::Yes) => {}
+        }
+    }
+
+    fn min_tcb(&mut self, key: &str, old: &SnpRule, new: &SnpRule) {
+        for (product, tcb) in new.min_tcb.iter() {
+            match old.min_tcb.of(product) {
+                None => self.looser(format!("{key} also takes {product}, from {tcb} on")),
+                Some(before) if before == tcb => {}
+                // Lower in one part is looser, whatever the others are.
+                Some(before) => {
+                    self.either(is_looser(before, tcb), format!("{key}.{product} is {tcb}, before {before}"))
+                }
+            }
+        }
+        for (product, _) in old.min_tcb.iter().filter(|(product, _)| new.min_tcb.of(*product).is_none()) {
+            self.stricter(format!("{key} no longer takes {product}"));
+        }
+    }
+}
+
+fn is_looser(before: &TcbVersion, after: &TcbVersion) -> bool {
+    !after.meets(before)
+}
