@@ -27,6 +27,7 @@ use attestation::{Sha256Digest, UnixTime, lv};
 use serde::{Deserialize, Serialize};
 
 pub use key::{ApproverKey, KeyError};
+pub(crate) use sshsig::signer;
 pub use sshsig::{SSHSIG_BYTES_MAX, SSHSIG_NAMESPACE, SshsigError};
 
 use crate::json::{self, JsonError};
@@ -92,7 +93,7 @@ impl SignedStatement {
 /// Checks an armored SSHSIG over the exact bytes of a statement, and finds the signer among the approvers.
 pub fn verify(statement: &[u8], signature: &str, approvers: &[Approver]) -> Result<SignedStatement, ApprovalError> {
     let parsed = ApprovalStatement::parse(statement)?;
-    let key = sshsig::signer(statement, signature)?;
+    let key = signer(statement, signature)?;
     match approvers.iter().find(|approver| approver.key == key) {
         Some(approver) => Ok(SignedStatement { statement: parsed, approver: approver.id.clone() }),
         None => Err(ApprovalError::NotAnApprover { fingerprint: key.fingerprint() }),

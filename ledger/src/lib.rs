@@ -10,6 +10,7 @@
 //! - [`state`]: the fold refuses whatever no keeper should have written. An auditor who folds the log checks the keeper.
 //! - [`policy`]: nothing that weakens security has a default; a refusal names the key and says what to write.
 //! - [`approvals`]: thresholds of SSH signatures over exact bytes, by distinct approvers in force.
+//! - [`log_reader`]: who may read a private log, for how long.
 //! - [`decide`](mod@decide): one rule, all of it, or a denial that says claim, expected, seen and the policy's key.
 //! - [`release_log`]: no log entry, no key. It is the only code that makes a [`release_log::Logged`].
 //!
@@ -36,6 +37,7 @@ pub mod genesis;
 pub mod json;
 pub mod keeper_evidence;
 pub mod lease;
+pub mod log_reader;
 pub mod manifest;
 pub mod merkle;
 pub mod model_signature;

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod convert;
 pub mod limits;
+pub mod reader;
 
 /// Generated code. Field documentation is that of the `.proto` files.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]

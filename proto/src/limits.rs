@@ -48,6 +48,8 @@ pub const POLICY_BYTES_MAX: usize = 12 << 10;
 pub const APPROVAL_BYTES_MAX: usize = 1 << 10;
 /// An armored SSHSIG.
 pub const SSHSIG_BYTES_MAX: usize = 4 << 10;
+/// A statement of a reader of the log.
+pub const READ_STATEMENT_BYTES_MAX: usize = 256;
 /// Approvers of a proposal.
 pub const APPROVERS_MAX: usize = 256;
 /// A line about a proposal, for a person.

@@ -8,11 +8,13 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use attestation::Sha256Digest;
+use attestation::{Sha256Digest, UnixTime};
 use ledger::entry::{Entry, Proposal, Propose};
+use ledger::log_reader::AuthorisedReader;
 use ledger::tiles::Tile;
 use rustix::fs::FlockOperation;
 use vault_proto::limits::READ_LOG_MAX;
+use vault_proto::v1::ReaderCredential;
 
 mod blobs;
 mod error;
@@ -31,7 +33,7 @@ pub(crate) use uploads::{ABANDONED_AFTER, Uploads};
 use blobs::Blobs;
 use files::Scratch;
 use log::Log;
-use readers::Readers;
+use readers::{NotAuthorised, Readers};
 use segment::SEGMENT_ENTRIES;
 use tile_files::TileFiles;
 
@@ -64,7 +66,8 @@ impl Store {
         if cut > 0 {
             tracing::warn!(bytes = cut, size = log.size(), "cut an entry that was half-written when the host stopped");
         }
-        let (readers, followed) = Readers::open(data_dir.join("log/policy.toml"), scratch.clone())?;
+        let genesis = vault_of(&log)?;
+        let (readers, followed) = Readers::open(data_dir.join("log/policy.toml"), scratch.clone(), genesis)?;
         let store = Self {
             tiles: log.tiles().clone(),
             log: Mutex::new(log),
@@ -167,6 +170,15 @@ impl Store {
         self.readers.anyone()
     }
 
+    /// Whether the holder of this credential may read the log.
+    pub(crate) fn authorise_reader(
+        &self,
+        credential: &ReaderCredential,
+        now: UnixTime,
+    ) -> Result<AuthorisedReader, NotAuthorised> {
+        self.readers.authorise(credential, now)
+    }
+
     /// Follows the entries from `from` to `to`.
     fn follow(&self, log: &Log, from: u64, to: u64) -> Result<(), StoreError> {
         let mut next = from;
@@ -180,8 +192,12 @@ impl Store {
                             tracing::info!(model = %model.model, version = %model.version, "released a model");
                         }
                     }
-                    Ok(Entry::Genesis(genesis)) => self.readers.follow(&genesis.policy)?,
-                    Ok(Entry::Policy(policy)) => self.readers.follow(&policy_text(log, policy.proposal)?)?,
+                    Ok(Entry::Genesis(genesis)) => self.readers.follow(&genesis.policy, Sha256Digest::of(entry))?,
+                    Ok(Entry::Policy(policy)) => {
+                        // A log that has entries has a first one.
+                        let Some(genesis) = vault_of(log)? else { continue };
+                        self.readers.follow(&policy_text(log, policy.proposal)?, genesis)?;
+                    }
                     Ok(_) | Err(_) => {}
                 }
             }
@@ -220,6 +236,11 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::DataDirInUse),
         Err(error) => Err(StoreError::io(path, error.into())),
     }
+}
+
+/// The vault of a log: the digest of its genesis, which is entry 0.
+fn vault_of(log: &Log) -> Result<Option<Sha256Digest>, StoreError> {
+    Ok(log.read(0, 1)?.first().map(|genesis| Sha256Digest::of(genesis)))
 }
 
 /// The text of a proposed policy; nothing, which lets nobody read, where the entry is none.

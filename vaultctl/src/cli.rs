@@ -45,6 +45,9 @@ pub struct Global {
     /// PEM of the certificate authority of https hosts.
     #[arg(long, global = true, value_name = "FILE")]
     pub ca: Option<PathBuf>,
+    /// SSH key of a reader or approver, for a log whose policy names its readers. It signs only if the host asks.
+    #[arg(long, global = true, value_name = "KEY", env = "WEIGHTVAULT_READER_KEY")]
+    pub reader_key: Option<PathBuf>,
     /// Machine output.
     #[arg(long, global = true)]
     pub json: bool,

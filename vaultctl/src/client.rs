@@ -2,6 +2,7 @@
 //!
 //! Wire messages end here: what comes out are domain types, with every length checked.
 
+mod reader;
 mod refusal;
 mod status;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use attestation::Sha256Digest;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 use vault_proto::convert::{
     Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, PolicySubmission, Proposal,
 };
@@ -20,6 +21,7 @@ use vault_proto::v1::audit_client::AuditClient;
 use vault_proto::v1::provision_client::ProvisionClient;
 use vault_proto::v1::vault_client::VaultClient;
 
+pub use reader::Reader;
 pub use refusal::refused;
 pub use status::{Lease, VaultState, VaultStatus};
 
@@ -36,6 +38,7 @@ const MODELS_MAX: usize = 65_536;
 pub struct Remote {
     address: String,
     channel: Channel,
+    reader: Option<Reader>,
 }
 
 /// A model as a host lists it.
@@ -73,13 +76,18 @@ impl Remote {
         let mut reasons = Vec::new();
         for host in hosts {
             match endpoint(host, ca.as_deref())?.connect().await {
-                Ok(channel) => return Ok(Self { address: host.clone(), channel }),
+                Ok(channel) => return Ok(Self { address: host.clone(), channel, reader: None }),
                 Err(error) => reasons.push(format!("{host}: {}", chain(&error))),
             }
         }
         Err(Failure::new(Kind::Failed, "host-unreachable", "no host answers")
             .why(reasons.join("\n"))
             .next("check that vault-host runs there, or name another one with --host"))
+    }
+
+    /// Whoever reads the log here, if a host asks.
+    pub fn reading_as(self, reader: Reader) -> Self {
+        Self { reader: Some(reader), ..self }
     }
 
     /// The address that answered.
@@ -171,8 +179,14 @@ impl Remote {
     pub async fn entries(&self, first: u64, count: u64) -> Result<Vec<Vec<u8>>, Failure> {
         const METHOD: &str = "GetEntries";
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(GET_ENTRIES_MAX);
-        let request = v1::GetEntriesRequest { first, count };
-        let answer = self.accepted(METHOD, self.audit().get_entries(request).await)?;
+        let ask = || self.reading(v1::GetEntriesRequest { first, count });
+        let answer = match self.accepted(METHOD, self.audit().get_entries(ask()).await) {
+            Ok(answer) => answer,
+            Err(failure) => {
+                self.sign_in(failure).await?;
+                self.accepted(METHOD, self.audit().get_entries(ask()).await)?
+            }
+        };
         if answer.entries.is_empty() || answer.entries.len() > count as usize {
             return Err(self.malformed(METHOD, format!("{} entries from {first} on", answer.entries.len())));
         }
@@ -182,14 +196,35 @@ impl Remote {
     /// A blob that the log names. It has this digest: else it is refused.
     pub async fn blob(&self, digest: Sha256Digest) -> Result<Vec<u8>, Failure> {
         const METHOD: &str = "GetBlob";
-        let request = v1::GetBlobRequest { digest: digest.as_bytes().to_vec() };
-        let blob = self.accepted(METHOD, self.audit().get_blob(request).await)?.blob;
+        let ask = || self.reading(v1::GetBlobRequest { digest: digest.as_bytes().to_vec() });
+        let blob = match self.accepted(METHOD, self.audit().get_blob(ask()).await) {
+            Ok(answer) => answer.blob,
+            Err(failure) => {
+                self.sign_in(failure).await?;
+                self.accepted(METHOD, self.audit().get_blob(ask()).await)?.blob
+            }
+        };
         if blob.len() > BLOB_BYTES_MAX || Sha256Digest::of(&blob) != digest {
             return Err(Failure::new(Kind::NotVerified, "blob-digest-mismatch", "the host gave another blob")
                 .why(format!("asked {} for {digest}, and the answer has another digest", self.address))
                 .next("do not trust this host's storage; ask another host with --host"));
         }
         Ok(blob)
+    }
+
+    fn reading<T>(&self, message: T) -> Request<T> {
+        match &self.reader {
+            Some(reader) => reader.request(message),
+            None => Request::new(message),
+        }
+    }
+
+    /// After a refusal: signs in where that helps, else gives the refusal back.
+    async fn sign_in(&self, failure: Failure) -> Result<(), Failure> {
+        match &self.reader {
+            Some(reader) => reader.refused(failure).await,
+            None => Err(failure),
+        }
     }
 
     fn provision(&self) -> ProvisionClient<Channel> {

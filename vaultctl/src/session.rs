@@ -9,7 +9,7 @@ use ledger::vault_file::{VAULT_FILE_BYTES_MAX, VaultFile};
 use ring::rand::SystemRandom;
 
 use crate::cli::Global;
-use crate::client::Remote;
+use crate::client::{Reader, Remote};
 use crate::failure::{Failure, Kind};
 use crate::print::{Form, Plain};
 
@@ -58,10 +58,11 @@ impl Session {
 
     /// The first host of the vault that answers; or the one that `--host` names.
     pub async fn remote(&self, vault: &VaultFile) -> Result<Remote, Failure> {
-        match &self.global.host {
-            Some(host) => Remote::connect(std::slice::from_ref(host), self.ca()).await,
-            None => Remote::connect(vault.hosts(), self.ca()).await,
-        }
+        let remote = match &self.global.host {
+            Some(host) => Remote::connect(std::slice::from_ref(host), self.ca()).await?,
+            None => Remote::connect(vault.hosts(), self.ca()).await?,
+        };
+        Ok(remote.reading_as(Reader::new(self.global.reader_key.clone(), vault.id(), self.now)))
     }
 
     /// The host that `--host` names.

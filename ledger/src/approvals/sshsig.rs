@@ -47,7 +47,7 @@ pub enum SshsigError {
 
 /// Whose signature over `message` this is. The key comes out of the signature itself: it says nothing until it is found
 /// among the approvers.
-pub(super) fn signer(message: &[u8], armored: &str) -> Result<ApproverKey, SshsigError> {
+pub(crate) fn signer(message: &[u8], armored: &str) -> Result<ApproverKey, SshsigError> {
     let blob = unarmor(armored)?;
     let fields = Fields::of(&blob).ok_or(SshsigError::Malformed)?;
     if fields.namespace != SSHSIG_NAMESPACE.as_bytes() {

@@ -15,6 +15,7 @@ mod fold;
 mod fold_leases;
 mod fold_proposals;
 mod genesis;
+mod log_reader;
 mod policy;
 mod properties;
 mod speed;

@@ -1,11 +1,14 @@
 //! What auditors read.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use attestation::UnixTime;
 use ledger::tiles::Tile;
 use tonic::{Request, Response, Status};
 use vault_proto::convert::blob_digest;
 use vault_proto::limits::{BLOB_BYTES_MAX, GET_ENTRIES_MAX};
+use vault_proto::reader::{self, CredentialError};
 use vault_proto::v1;
 use vault_proto::v1::Coarse;
 use vault_proto::v1::audit_server::Audit;
@@ -24,13 +27,23 @@ const BUNDLE_BYTES_MAX: u64 = 256 * (2 + (16 << 10));
 pub(crate) struct AuditService(pub(crate) Arc<Host>);
 
 impl AuditService {
-    fn check_reader(&self) -> Result<(), Refused> {
+    /// Refuses whoever may not read the log. Where anybody may, nobody looks at the credential.
+    fn check_reader(&self, credential: &Result<v1::ReaderCredential, CredentialError>) -> Result<(), Refused> {
         if self.0.store.anyone_may_read() {
             return Ok(());
         }
-        let message = "the policy in force names the readers of the log, and this protocol can't tell who you are: \
-                       read the files beside the host";
-        Err(Refused::new(Coarse::Denied, "audit-readers-named", message))
+        let credential = credential.as_ref().map_err(|error| {
+            let coarse = match error {
+                CredentialError::Missing => Coarse::Denied,
+                CredentialError::Malformed => Coarse::Malformed,
+            };
+            Refused::new(coarse, error.code(), error)
+        })?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
+        let reader = self.0.store.authorise_reader(credential, UnixTime(now));
+        let reader = reader.map_err(|error| Refused::new(Coarse::Denied, error.code(), error))?;
+        tracing::info!(reader = %reader.id(), "a reader of the log");
+        Ok(())
     }
 }
 
@@ -51,9 +64,10 @@ impl Audit for AuditService {
     }
 
     async fn get_tile(&self, request: Request<v1::GetTileRequest>) -> Result<Response<v1::GetTileResponse>, Status> {
+        let credential = reader::read(request.metadata());
         let (context, message) = enter(request);
         let read = async {
-            self.check_reader()?;
+            self.check_reader(&credential)?;
             let tile: Tile =
                 message.path.parse().map_err(|error| Refused::new(Coarse::Malformed, "malformed-path", error))?;
             let memory = self.0.admission.reply_memory(BUNDLE_BYTES_MAX).await?;
@@ -67,9 +81,10 @@ impl Audit for AuditService {
         &self,
         request: Request<v1::GetEntriesRequest>,
     ) -> Result<Response<v1::GetEntriesResponse>, Status> {
+        let credential = reader::read(request.metadata());
         let (context, v1::GetEntriesRequest { first, count }) = enter(request);
         let read = async {
-            self.check_reader()?;
+            self.check_reader(&credential)?;
             if count == 0 || count > GET_ENTRIES_MAX {
                 return Err(Refused::new(Coarse::Malformed, "malformed-count", "1 to 1024 entries can be asked for"));
             }
@@ -94,9 +109,10 @@ impl Audit for AuditService {
     }
 
     async fn get_blob(&self, request: Request<v1::GetBlobRequest>) -> Result<Response<v1::GetBlobResponse>, Status> {
+        let credential = reader::read(request.metadata());
         let (context, message) = enter(request);
         let read = async {
-            self.check_reader()?;
+            self.check_reader(&credential)?;
             let digest = blob_digest(&message)?;
             let memory = self.0.admission.reply_memory(BLOB_BYTES_MAX as u64).await?;
             let blob = self.0.on_disk(move |store| store.blob(&digest)).await?;

@@ -1,12 +1,15 @@
-//! Whether anybody may read the log: `[audit]` of the policy in force, followed from the entries.
+//! Who may read the log: `[audit]` of the policy in force, followed from the entries.
 //!
-//! A policy can name its readers, but no message of this protocol says who asks. So a log with named readers is not
-//! served at all; whoever can read the host's disk still can.
+//! Whoever can read the host's disk reads it anyway: this keeps other clients out, no more.
 
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use ledger::policy::{Permitted, Policy};
+use attestation::{Sha256Digest, UnixTime};
+use ledger::log_reader::{self, AuthorisedReader, ReaderError};
+use ledger::policy::{Lineage, Permitted, Policy};
+use vault_proto::v1::ReaderCredential;
 
 use super::StoreError;
 use super::files::{self, Scratch};
@@ -19,32 +22,97 @@ pub(crate) struct Readers {
     /// The text of the policy in force, so that a start need not look for it in the log.
     path: PathBuf,
     scratch: Scratch,
-    anyone: AtomicBool,
+    in_force: RwLock<Option<Arc<InForce>>>,
+}
+
+#[derive(Debug)]
+struct InForce {
+    vault: Sha256Digest,
+    policy: Policy,
+}
+
+/// Why somebody may not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotAuthorised {
+    /// No policy is in force here that could name him.
+    NoPolicy,
+    /// The credential.
+    Reader(ReaderError),
+}
+
+impl NotAuthorised {
+    /// Stable code.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::NoPolicy => "audit-no-policy",
+            Self::Reader(error) => error.code(),
+        }
+    }
+}
+
+impl fmt::Display for NotAuthorised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPolicy => f.write_str("this host has no policy in force yet, so nobody is a reader of its log"),
+            Self::Reader(error) => error.fmt(f),
+        }
+    }
 }
 
 impl Readers {
-    /// Opens the copy at `path`. The second value is false where there is none yet.
-    pub(crate) fn open(path: PathBuf, scratch: Scratch) -> Result<(Self, bool), StoreError> {
+    /// Opens the copy at `path`; `genesis` is the digest of entry 0. The second value is false where there is none yet.
+    pub(crate) fn open(
+        path: PathBuf,
+        scratch: Scratch,
+        genesis: Option<Sha256Digest>,
+    ) -> Result<(Self, bool), StoreError> {
         let text = files::read(&path, POLICY_BYTES_MAX)?;
-        let anyone = text.as_deref().is_some_and(|text| std::str::from_utf8(text).is_ok_and(lets_anyone_read));
-        Ok((Self { path, scratch, anyone: AtomicBool::new(anyone) }, text.is_some()))
+        let followed = text.is_some() && genesis.is_some();
+        let policy = text.and_then(|text| String::from_utf8(text).ok());
+        let in_force = genesis.zip(policy).and_then(|(genesis, policy)| in_force(&policy, genesis));
+        Ok((Self { path, scratch, in_force: RwLock::new(in_force) }, followed))
     }
 
     /// Whether anybody may.
     pub(crate) fn anyone(&self) -> bool {
-        self.anyone.load(Ordering::Acquire)
+        self.now().is_some_and(|in_force| *in_force.policy.readers() == Permitted::Any)
     }
 
-    /// A policy came into force.
-    pub(crate) fn follow(&self, policy: &str) -> Result<(), StoreError> {
+    /// Whether the holder of this credential may.
+    pub(crate) fn authorise(
+        &self,
+        credential: &ReaderCredential,
+        now: UnixTime,
+    ) -> Result<AuthorisedReader, NotAuthorised> {
+        let in_force = self.now().ok_or(NotAuthorised::NoPolicy)?;
+        let ReaderCredential { statement, signature } = credential;
+        log_reader::authorise(statement, signature, &in_force.policy, in_force.vault, now)
+            .map_err(NotAuthorised::Reader)
+    }
+
+    /// A policy came into force; `genesis` is the digest of entry 0.
+    pub(crate) fn follow(&self, policy: &str, genesis: Sha256Digest) -> Result<(), StoreError> {
         // Closed first: a failed write must not leave a log open that should be closed.
-        self.anyone.store(false, Ordering::Release);
+        self.set(None);
         self.scratch.write(&self.path, policy.as_bytes())?;
-        self.anyone.store(lets_anyone_read(policy), Ordering::Release);
+        self.set(in_force(policy, genesis));
         Ok(())
+    }
+
+    fn now(&self) -> Option<Arc<InForce>> {
+        self.in_force.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, in_force: Option<Arc<InForce>>) {
+        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = in_force;
     }
 }
 
-fn lets_anyone_read(policy: &str) -> bool {
-    Policy::parse(policy).is_ok_and(|policy| *policy.readers() == Permitted::Any)
+fn in_force(policy: &str, genesis: Sha256Digest) -> Option<Arc<InForce>> {
+    let policy = Policy::parse(policy).ok()?;
+    let vault = match policy.lineage() {
+        Lineage::Genesis => genesis,
+        Lineage::Successor { vault, .. } => vault,
+    };
+    Some(Arc::new(InForce { vault, policy }))
 }

@@ -3,13 +3,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ledger::entry::{Entry, PolicyInForce, Proposal, Propose, ProposedPolicy};
 use ledger::genesis::{AntiRollback, Core, Genesis, KeeperIdentity, SealTo};
+use ledger::log_reader::ReadStatement;
 use ledger::merkle::{Tree, leaf_hash};
 use ledger::tiles::{decode_bundle, encode_bundle};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use tonic::Code;
 use tonic::transport::Channel;
 use vault_proto::v1::audit_client::AuditClient;
-use vault_proto::v1::{GetBlobRequest, GetCheckpointRequest, GetEntriesRequest, GetTileRequest};
+use vault_proto::v1::{GetBlobRequest, GetCheckpointRequest, GetEntriesRequest, GetTileRequest, ReaderCredential};
 
 use crate::setup::{Place, RunningHost, assert_refused, host_and_keeper};
 
@@ -168,7 +169,7 @@ async fn blobs_come_as_they_were_put() {
 }
 
 #[tokio::test]
-async fn a_log_whose_policy_names_its_readers_is_served_to_nobody() {
+async fn a_log_whose_policy_names_its_readers_is_served_to_nobody_who_does_not_say_who_he_is() {
     let place = Place::new();
     let (host, keeper) = host_and_keeper(&place, |_| None).await;
     let first = genesis("\"any\"");
@@ -193,7 +194,7 @@ async fn a_log_whose_policy_names_its_readers_is_served_to_nobody() {
 
     let mut client = host.audit().await;
     let ask = GetEntriesRequest { first: 0, count: 1 };
-    assert_refused(client.get_entries(ask).await, Code::PermissionDenied, "audit-readers-named");
+    assert_refused(client.get_entries(ask).await, Code::PermissionDenied, "audit-reader-missing");
     keeper.append(0, &log[..2]).await.unwrap();
     keeper.put_checkpoint(&checkpoint(&log[..2]), 2).await.unwrap();
     client.get_entries(ask).await.unwrap();
@@ -201,10 +202,10 @@ async fn a_log_whose_policy_names_its_readers_is_served_to_nobody() {
     keeper.append(2, &log[2..]).await.unwrap();
     keeper.put_checkpoint(&checkpoint(&log), 3).await.unwrap();
     let check_closed = async |client: &mut AuditClient<Channel>| {
-        assert_refused(client.get_entries(ask).await, Code::PermissionDenied, "audit-readers-named");
-        assert_refused(tile(client, "tile/0/000.p/3").await, Code::PermissionDenied, "audit-readers-named");
+        assert_refused(client.get_entries(ask).await, Code::PermissionDenied, "audit-reader-missing");
+        assert_refused(tile(client, "tile/0/000.p/3").await, Code::PermissionDenied, "audit-reader-missing");
         let blob = client.get_blob(GetBlobRequest { digest: vec![1; 32] }).await;
-        assert_refused(blob, Code::PermissionDenied, "audit-readers-named");
+        assert_refused(blob, Code::PermissionDenied, "audit-reader-missing");
         client.get_checkpoint(GetCheckpointRequest {}).await.unwrap();
     };
     check_closed(&mut client).await;
@@ -218,4 +219,79 @@ async fn a_log_whose_policy_names_its_readers_is_served_to_nobody() {
     std::fs::remove_file(place.data_dir().join("log/policy.toml")).unwrap();
     let host = RunningHost::start(&place.config("")).await;
     check_closed(&mut host.audit().await).await;
+}
+
+/// Metadata as a reader makes it, signed with the key of this seed.
+fn asked<T>(message: T, seed: u8, statement: &[u8]) -> tonic::Request<T> {
+    let string = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+    let head = [string(b"weightvault"), string(b""), string(b"sha256")].concat();
+    let signed = [b"SSHSIG".as_slice(), &head, &string(Sha256Digest::of(statement).as_bytes())].concat();
+    let key = attestation::lv(&[b"ssh-ed25519", pair.public_key().as_ref()]);
+    let signature = attestation::lv(&[b"ssh-ed25519", pair.sign(&signed).as_ref()]);
+    let blob = [b"SSHSIG\0\0\0\x01".as_slice(), &string(&key), &head, &string(&signature)].concat();
+    let text = STANDARD.encode(blob);
+    let lines: Vec<&str> = text.as_bytes().chunks(70).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    let signature = format!("-----BEGIN SSH SIGNATURE-----\n{}\n-----END SSH SIGNATURE-----\n", lines.join("\n"));
+    let mut request = tonic::Request::new(message);
+    vault_proto::reader::attach(&ReaderCredential { statement: statement.to_vec(), signature }, request.metadata_mut());
+    request
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[tokio::test]
+async fn a_private_log_is_read_by_its_readers_and_approvers_and_by_nobody_else() {
+    const READER: u8 = 9;
+    let place = Place::new();
+    let (host, keeper) = host_and_keeper(&place, |_| None).await;
+    let mut client = host.audit().await;
+    let ask = GetEntriesRequest { first: 0, count: 1 };
+    let before = ReadStatement { vault: Sha256Digest::of(b"none"), not_after: UnixTime(now() + 60) }.encode();
+    let refused = client.get_entries(asked(ask, READER, &before)).await;
+    assert_refused(refused, Code::PermissionDenied, "audit-no-policy");
+
+    let first = genesis(&format!("[ {{ id = \"dave\", key = \"{}\" }} ]", approver(READER)));
+    let vault = Sha256Digest::of(&first);
+    let log = [first];
+    keeper.append(0, &log).await.unwrap();
+    keeper.put_checkpoint(&checkpoint(&log), 1).await.unwrap();
+    let good = ReadStatement { vault, not_after: UnixTime(now() + 3600) };
+    let text = good.encode();
+    for seed in [READER, 1, 2, 3] {
+        let read = client.get_entries(asked(ask, seed, &text)).await.unwrap().into_inner();
+        assert_eq!(read.entries, log, "reader or approver {seed}");
+    }
+    let path = "tile/entries/000.p/1".to_owned();
+    client.get_tile(asked(GetTileRequest { path }, READER, &text)).await.unwrap();
+    let blob = GetBlobRequest { digest: vec![1; 32] };
+    assert_refused(client.get_blob(asked(blob, READER, &text)).await, Code::NotFound, "not-found");
+
+    let other_action = String::from_utf8(text.clone()).unwrap().replace("read-log", "policy").into_bytes();
+    let cases = [
+        ("not-a-reader", 8, text.clone()),
+        ("reader-statement-expired", READER, ReadStatement { not_after: UnixTime(now() - 2), ..good }.encode()),
+        (
+            "reader-statement-too-far-ahead",
+            READER,
+            ReadStatement { not_after: UnixTime(now() + 86_400), ..good }.encode(),
+        ),
+        ("reader-vault-other", READER, ReadStatement { vault: Sha256Digest::of(b"other"), ..good }.encode()),
+        ("reader-action-other", READER, other_action),
+    ];
+    for (code, seed, statement) in cases {
+        let refused = client.get_entries(asked(ask, seed, &statement)).await;
+        assert_refused(refused, Code::PermissionDenied, code);
+    }
+    let mut twice = asked(ask, READER, &text);
+    let value = tonic::metadata::MetadataValue::from_bytes(b"");
+    twice.metadata_mut().append_bin(vault_proto::reader::READER_METADATA, value);
+    assert_refused(client.get_entries(twice).await, Code::InvalidArgument, "malformed-reader-credential");
+
+    drop(client);
+    host.stop().await;
+    let host = RunningHost::start(&place.config("")).await;
+    host.audit().await.get_entries(asked(ask, READER, &text)).await.unwrap();
 }
