@@ -75,6 +75,15 @@ const NEEDS: &[Need] = &[
         suse: "swtpm",
     },
     Need {
+        name: "fuse3",
+        why: "mounts the report tree of the soft SNP platform for who is not root",
+        found_by: FoundBy::Program("fusermount3"),
+        debian: &[&["fuse3"]],
+        fedora: "fuse3",
+        arch: "fuse3",
+        suse: "fuse3",
+    },
+    Need {
         name: "tpm2-tools",
         why: "tests compare with it, and an engineer reads PCRs with it",
         found_by: FoundBy::Program("tpm2"),
