@@ -2,11 +2,14 @@
 
 mod bench;
 mod children;
+mod machine;
+mod policy;
 mod scenario;
 mod steps;
 
 pub(crate) use bench::{BenchArgs, run as bench};
 use children::Children;
+pub(crate) use machine::Tier;
 use steps::{Details, Steps};
 
 use crate::setup::{PythonSet, Venv};
@@ -23,6 +26,9 @@ pub(crate) struct DemoArgs {
     /// Fetch nothing: make a synthetic model.
     #[arg(long)]
     pub(crate) offline: bool,
+    /// What the machines attest with: software TPMs, or a soft SEV-SNP platform beside them.
+    #[arg(long, value_enum, default_value = "tpm")]
+    pub(crate) tier: Tier,
     /// Leave the vault up until Ctrl-C, and say how to go on.
     #[arg(long)]
     pub(crate) keep: bool,
@@ -162,7 +168,7 @@ mod tests {
     #[test]
     fn directory_without_a_model_is_refused() {
         let dir = scratch("empty");
-        let args = DemoArgs { model: Some(dir.clone()), offline: false, keep: false };
+        let args = DemoArgs { model: Some(dir.clone()), offline: false, tier: Tier::Tpm, keep: false };
         assert!(args.find_model().err().unwrap().to_string().contains("no safetensors"));
         fs::write(dir.join("model.safetensors"), "").unwrap();
         assert_eq!(args.find_model().unwrap().dir, dir.canonicalize().unwrap());

@@ -2,13 +2,14 @@
 //!
 //! It serves below `--dir` what [`vault_tests::forge::serve`] lists (`report/`, `derived-key`, `ark.pem`, `chain.pem`) and, with
 //! `--kds`, a key server whose address it writes to `kds.url`. It prints `ready` when all is there, and ends with SIGTERM or
-//! SIGINT, or when its stdin closes. The chip is kept in `chip.json`: the next start below the same directory is the same chip,
+//! SIGINT, or when its stdin, where that is a pipe, closes. The chip is kept in `chip.json`: the next start below the same directory is the same chip,
 //! so a firmware update is a start with another `--tcb`.
 
 use std::error::Error;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -166,8 +167,13 @@ fn wait_for_end() -> io::Result<()> {
         io::stdout().flush()?;
         let (closed, stdin_closed) = tokio::sync::oneshot::channel::<()>();
         std::thread::spawn(move || {
-            let _ = io::copy(&mut io::stdin(), &mut io::sink());
-            let _ = closed.send(());
+            // Somebody who holds a pipe to us may be killed; /dev/null and a terminal are nobody.
+            if fs::metadata("/proc/self/fd/0").is_ok_and(|stdin| stdin.file_type().is_fifo()) {
+                let _ = io::copy(&mut io::stdin(), &mut io::sink());
+                let _ = closed.send(());
+            } else {
+                std::mem::forget(closed);
+            }
         });
         tokio::select! {
             _ = terminate.recv() => {}

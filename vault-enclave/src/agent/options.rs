@@ -33,7 +33,7 @@ pub struct ModelArgs {
     /// Only these units, as in 0,3-5.
     #[arg(long, value_name = "LIST")]
     units: Option<UnitList>,
-    /// The TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321` [default: the first, where it is there].
+    /// The TPM: `device:/dev/tpmrm0`, `swtpm:host=127.0.0.1,port=2321`, or none [default: the first, where it is there].
     #[arg(long, value_name = "TCTI", env = "WEIGHTVAULT_TPM")]
     tpm: Option<String>,
     /// The SNP device: auto, configfs:/sys/kernel/config/tsm/report, sev-guest:/dev/sev-guest, azure, or soft:/DIR.
@@ -71,6 +71,7 @@ impl Devices {
     /// A TPM that is named must be there; the usual one may.
     fn new(tpm: Option<&str>, snp: SnpChoice) -> Result<Self, Failure> {
         let tpm = match tpm {
+            Some("none") => None,
             Some(tcti) => Some(tcti.parse()?),
             None if Path::new(TPM_DEVICE).exists() => Some(format!("device:{TPM_DEVICE}").parse()?),
             None => None,

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a seal, an upload and an attested load cost beside `cp`, in one run on one machine; and what a
 //! release costs a keeper.
 
+use super::machine::Tier;
 use super::scenario::{Findings, World};
 use super::{DemoModel, Details};
 use crate::{Result, model, setup, shell};
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let bytes: u64 = fs::read_dir(&dir)?.map(|file| Ok(file?.metadata()?.len())).sum::<std::io::Result<u64>>()?;
     let source = DemoModel { dir: dir.clone(), name: "bench".into(), what: "a synthetic model".into() };
     let (mut details, mut findings) = (Details::default(), Findings::default());
-    let mut world = World::start(source, None, &mut details)?;
+    let mut world = World::start(Tier::Tpm, source, None, &mut details)?;
     world.write_policy(&mut details)?;
     world.start_services(&mut details)?;
     world.genesis(&mut details)?;

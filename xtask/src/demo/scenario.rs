@@ -1,7 +1,7 @@
 //! The story that the demo tells: a vault is made, a model sealed, a guest attested and served, others refused.
 
-use super::{Children, DemoArgs, DemoModel, Details, Place, Steps, binary};
-use crate::swtpm::{BootLog, SoftTpm, TpmOptions};
+use super::machine::{Machine, TCB, Tier};
+use super::{Children, DemoArgs, DemoModel, Details, Place, Steps, binary, policy};
 use crate::{Result, setup, shell, test};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,9 +22,10 @@ pub(super) struct World {
     children: Children,
     model: DemoModel,
     python: Option<PathBuf>,
-    keeper_tpm: SoftTpm,
-    guest_tpm: SoftTpm,
-    stranger_tpm: SoftTpm,
+    tier: Tier,
+    keeper: Machine,
+    guest: Machine,
+    stranger: Machine,
 }
 
 /// What the summary says.
@@ -47,8 +48,11 @@ pub(super) fn play(args: &DemoArgs) -> Result<()> {
         details.line(format!("{}: {}", model.name, model.what));
         Ok((model, args.python()?))
     })?;
-    let mut world = steps
-        .step("Start three software TPMs: keeper, guest, stranger", |details| World::start(model, python, details))?;
+    let machines = match args.tier {
+        Tier::Tpm => "Start three software TPMs: keeper, guest, stranger",
+        Tier::Snp => "Start a soft SNP platform: keeper, guest; and a stranger with a TPM alone",
+    };
+    let mut world = steps.step(machines, |details| World::start(args.tier, model, python, details))?;
     steps.step("Make keys and write the first policy", |details| world.write_policy(details))?;
     steps.step("Start keeper and host", |details| world.start_services(details))?;
     steps.step("Genesis: each approver verifies the keeper himself, then signs", |details| world.genesis(details))?;
@@ -57,7 +61,7 @@ pub(super) fn play(args: &DemoArgs) -> Result<()> {
     steps.step("Attest the guest, load, run a program on the weights", |details| world.load(details, &mut findings))?;
     steps.step("Others are refused", |details| world.refusals(details, &mut findings))?;
     steps.step("Verify the log", |details| world.verify_log(details, &mut findings))?;
-    findings.print();
+    findings.print(args.tier);
     if args.keep {
         world.print_how_to_go_on();
         world.children.until_interrupted()?;
@@ -66,18 +70,24 @@ pub(super) fn play(args: &DemoArgs) -> Result<()> {
 }
 
 impl World {
-    pub(super) fn start(model: DemoModel, python: Option<PathBuf>, details: &mut Details) -> Result<Self> {
+    pub(super) fn start(tier: Tier, model: DemoModel, python: Option<PathBuf>, details: &mut Details) -> Result<Self> {
         let place = Place::take()?;
-        let children = Children::new(place.logs())?;
-        let agent = binary("vault-enclave");
-        let keeper_tpm = tpm(&place, "keeper", "ca", &agent)?;
-        // The guest's image differs from the keeper's: another program is measured into PCR 11.
-        let guest_tpm = tpm(&place, "guest", "ca", &binary("vault-host"))?;
-        let stranger_tpm = tpm(&place, "stranger", "stranger-ca", &binary("vault-host"))?;
-        for (name, tpm) in [("keeper", &keeper_tpm), ("guest", &guest_tpm), ("stranger", &stranger_tpm)] {
-            details.line(format!("{name:<9} {}", tpm.tcti()));
+        let mut children = Children::new(place.logs())?;
+        // The guest's image differs from the keeper's: another program is measured.
+        let (keeper_image, guest_image) = (binary("vault-enclave"), binary("vault-host"));
+        let keeper = Machine::with_tpm(&place, "keeper", "ca", &keeper_image)?;
+        let stranger = Machine::with_tpm(&place, "stranger", "stranger-ca", &guest_image)?;
+        let (keeper, guest) = match tier {
+            Tier::Tpm => (keeper, Machine::with_tpm(&place, "guest", "ca", &guest_image)?),
+            Tier::Snp => (
+                keeper.and_snp(&mut children, &place, "keeper", &keeper_image)?,
+                Machine::snp(&mut children, &place, "guest", &guest_image, TCB)?,
+            ),
+        };
+        for (name, machine) in [("keeper", &keeper), ("guest", &guest), ("stranger", &stranger)] {
+            details.line(format!("{name:<9} {}", machine.describe()));
         }
-        Ok(Self { place, children, model, python, keeper_tpm, guest_tpm, stranger_tpm })
+        Ok(Self { place, children, model, python, tier, keeper, guest, stranger })
     }
 
     pub(super) fn write_policy(&mut self, details: &mut Details) -> Result<()> {
@@ -96,65 +106,21 @@ impl World {
         shell::output(Command::new("ssh-keygen").args(arguments).arg(&publisher))?;
         let public = self.place.path("publisher.pem.pub");
         let public = shell::output(Command::new("ssh-keygen").args(["-e", "-m", "PKCS8", "-f"]).arg(&public))?;
-        let keeper = self.pcrs("keeper-evidence", &self.keeper_tpm.tcti())?;
-        let guest = self.pcrs("guest-evidence", &self.guest_tpm.tcti())?;
-        let name = &self.model.name;
-        let policy = format!(
-            r#"format = 1
-vault = "genesis"
-serial = 1
-prev = "none"
-not_after = "{not_after}"
-
-[approval]
-threshold = 2
-proposer_may_approve = false
-approvers = [
-  {approvers}
-]
-
-[[anchors]]
-name = "swtpm-root"
-trust = "emulated"
-certificate = """
-{root}"""
-
-[[anchors]]
-name = "swtpm-issuer"
-trust = "emulated"
-certificate = """
-{issuer}"""
-
-[keeper]
-require = ["tpm"]
-{keeper}
-eks = "any"
-
-[publish.{name}]
-models = ["{name}"]
-keys = ["""
-{public}"""]
-approvals = 2
-
-[release.{name}]
-models = ["{name}"]
-groups = "any"
-require = ["tpm"]
-{guest}
-eks = "any"
-lease = "5m"
-on_lease_end = "end"
-max_leases = 8
-verify_units = true
-
-[audit]
-readers = "any"
-"#,
-            not_after = next_year()?,
-            approvers = approvers.join(",\n  "),
-            root = fs::read_to_string(self.keeper_tpm.ca_root())?,
-            issuer = fs::read_to_string(self.keeper_tpm.ca_issuer())?,
-        );
+        let keeper_tcti = self.keeper.tcti().ok_or("the keeper has a TPM")?;
+        let keeper_pcrs = self.pcrs("keeper-evidence", &keeper_tcti)?;
+        let guest_pcrs = match self.guest.tcti() {
+            Some(tcti) => Some(self.pcrs("guest-evidence", &tcti)?),
+            None => None,
+        };
+        let policy = policy::write(&policy::Parts {
+            approvers,
+            publisher: public,
+            keeper_pcrs,
+            guest_pcrs,
+            keeper: &self.keeper,
+            guest: &self.guest,
+            model: &self.model.name,
+        })?;
         fs::write(self.place.path("policy.toml"), policy)?;
         details.line("3 approvers (ssh-keygen, ed25519), 1 publisher (ECDSA P-384), policy.toml");
         Ok(())
@@ -164,7 +130,7 @@ readers = "any"
         let socket = self.place.path("keeper.sock");
         let mut keeper = Command::new(binary("vault-enclave"));
         keeper.args(["keeper", "--dir"]).arg(self.place.path("keeper"));
-        keeper.args(["--tpm", &self.keeper_tpm.tcti(), "--listen"]).arg(format!("unix:{}", socket.display()));
+        keeper.args(self.keeper.arguments()).arg("--listen").arg(format!("unix:{}", socket.display()));
         self.children.spawn("keeper", &keeper)?;
         self.children.wait_ready("keeper", LIMIT, || socket.exists().then_some(()))?;
         let port = free_port()?;
@@ -193,7 +159,7 @@ readers = "any"
             let mut sign = self.vaultctl(&["init", "sign", "--yes", "--key"]);
             sign.arg(self.place.path(name));
             self.children.run_ok(&format!("init-sign-{name}"), &sign, LIMIT)?;
-            details.line(format!("{name} verified the keeper's quote and signed"));
+            details.line(format!("{name} verified the keeper's evidence and signed"));
         }
         Ok(())
     }
@@ -205,7 +171,7 @@ readers = "any"
         let sealed = self.children.run_ok("seal", &seal, LONG_LIMIT)?;
         tell(details, &sealed.output);
         // Nobody has approved it yet.
-        let refused = self.try_load("load-unapproved", &self.guest_tpm.tcti())?;
+        let refused = self.try_load("load-unapproved", &self.guest.arguments())?;
         details.line(format!("a load now is refused: {refused}"));
         findings.refusals.push(format!("{refused:<30} a model that nobody approved"));
         Ok(())
@@ -218,7 +184,7 @@ readers = "any"
             self.children.run_ok(&format!("approve-{name}"), &approve, LIMIT)?;
             details.line(format!("{name} approved"));
             if *name == APPROVERS[0] {
-                let refused = self.try_load("load-one-approval", &self.guest_tpm.tcti())?;
+                let refused = self.try_load("load-one-approval", &self.guest.arguments())?;
                 findings.refusals.push(format!("{refused:<30} a model with one approval of two"));
             }
         }
@@ -235,7 +201,7 @@ readers = "any"
         let at = if shell::is_root() { self.place.path("weights") } else { private_place() };
         let mut command = Command::new(&agent);
         command.arg(if shell::is_root() { "run" } else { "load" }).arg(&name).arg("--vault").arg(self.vault());
-        command.args(["--tpm", &self.guest_tpm.tcti()]).arg(if shell::is_root() { "--at" } else { "--into" }).arg(&at);
+        command.args(self.guest.arguments()).arg(if shell::is_root() { "--at" } else { "--into" }).arg(&at);
         if shell::is_root() {
             command.arg("--").arg(&python).arg(&plain).arg(&at).arg(&go);
             self.children.spawn("run", &command)?;
@@ -318,17 +284,35 @@ readers = "any"
             details.line(format!("{code:<30} {what}"));
             findings.refusals.push(format!("{code:<30} {what}"));
         };
-        show(self.try_load("load-stranger", &self.stranger_tpm.tcti())?, "a TPM that no anchor endorses");
-        let changed = tpm(&self.place, "guest-changed", "ca", &binary("xtask"))?;
-        show(self.try_load("load-changed", &changed.tcti())?, "a genuine TPM under another program (PCR 11)");
-        drop(changed);
+        let stranger = self.stranger.arguments();
+        let program = binary("xtask");
+        match self.tier {
+            Tier::Tpm => {
+                show(self.try_load("load-stranger", &stranger)?, "a TPM that no anchor endorses");
+                let changed = Machine::with_tpm(&self.place, "guest-changed", "ca", &program)?;
+                let what = "a genuine TPM under another program (PCR 11)";
+                show(self.try_load("load-changed", &changed.arguments())?, what);
+            }
+            Tier::Snp => {
+                show(self.try_load("load-stranger", &stranger)?, "a TPM, where the rule asks for an SNP report");
+                let changed = Machine::snp(&mut self.children, &self.place, "guest-changed", &program, TCB)?;
+                show(
+                    self.try_load("load-changed", &changed.arguments())?,
+                    "a guest that was launched with another image",
+                );
+                let [bootloader, tee, snp, microcode] = TCB;
+                let (name, old) = ("guest-old", [bootloader, tee, snp - 1, microcode]);
+                let old = Machine::snp(&mut self.children, &self.place, name, &binary("vault-host"), old)?;
+                show(self.try_load("load-old", &old.arguments())?, "the right image on older firmware");
+            }
+        }
         let unit = self.place.path("host").join("models").join(&self.model.name).join("1/units/00001.cob");
         let bytes = fs::read(&unit)?;
         let mut flipped = bytes.clone();
         let middle = flipped.len() / 2;
         *flipped.get_mut(middle).ok_or("the unit is empty")? ^= 1;
         fs::write(&unit, flipped)?;
-        let code = self.try_load("load-flipped", &self.guest_tpm.tcti());
+        let code = self.try_load("load-flipped", &self.guest.arguments());
         fs::write(&unit, bytes)?;
         show(code?, "one bit of one unit flipped on the host");
         Ok(())
@@ -352,7 +336,7 @@ readers = "any"
         let into = private_place();
         let mut load = Command::new(binary("vault-enclave"));
         load.arg("load").arg(format!("{}@1", self.model.name)).arg("--vault").arg(self.vault());
-        load.args(["--tpm", &self.guest_tpm.tcti(), "--into"]).arg(&into);
+        load.args(self.guest.arguments()).arg("--into").arg(&into);
         self.children.spawn(log, &load)?;
         self.children.wait_for_line(log, LONG_LIMIT, "ready ")?;
         let said = fs::read_to_string(self.children.log(log))?;
@@ -367,11 +351,11 @@ readers = "any"
     }
 
     /// Tries a load that must be refused; the exact code.
-    fn try_load(&mut self, log: &str, tcti: &str) -> Result<String> {
+    fn try_load(&mut self, log: &str, machine: &[String]) -> Result<String> {
         let into = private_place();
         let mut load = Command::new(binary("vault-enclave"));
         load.arg("load").arg(format!("{}@1", self.model.name)).arg("--vault").arg(self.vault());
-        load.args(["--tpm", tcti, "--into"]).arg(&into);
+        load.args(machine).arg("--into").arg(&into);
         let tried = self.children.run(log, &load, LIMIT)?;
         let left = fs::read_dir(&into).is_ok_and(|mut entries| entries.next().is_some());
         // An empty directory is no secret, but it is ours.
@@ -416,25 +400,25 @@ readers = "any"
         println!("  {} --vault {} status", binary("vaultctl").display(), vault.display());
         println!("  {} --vault {} log show", binary("vaultctl").display(), vault.display());
         println!(
-            "  {} load {}@1 --vault {} --tpm {} --into /dev/shm/weights",
+            "  {} load {}@1 --vault {} {} --into /dev/shm/weights",
             binary("vault-enclave").display(),
             self.model.name,
             vault.display(),
-            self.guest_tpm.tcti()
+            self.guest.arguments().join(" ")
         );
     }
 
     /// Ends everything, then removes it.
     pub(super) fn end(self) -> Result<()> {
-        let Self { place, children, keeper_tpm, guest_tpm, stranger_tpm, .. } = self;
+        let Self { place, children, keeper, guest, stranger, .. } = self;
         drop(children);
-        drop((keeper_tpm, guest_tpm, stranger_tpm));
+        drop((keeper, guest, stranger));
         place.remove()
     }
 }
 
 impl Findings {
-    fn print(&self) {
+    fn print(&self, tier: Tier) {
         println!("\nWhat this showed");
         for line in &self.lines {
             println!("  {line}");
@@ -443,10 +427,17 @@ impl Findings {
         for line in &self.refusals {
             println!("    {line}");
         }
-        println!(
-            "\nTier: EMULATED. These are software TPMs: whoever runs them has their keys, so none of this proves anything\n\
-             about hardware. And with the proof `tpm` alone, root on the guest can read the weights in its memory."
-        );
+        match tier {
+            Tier::Tpm => println!(
+                "\nTier: EMULATED. These are software TPMs: whoever runs them has their keys, so none of this proves anything\n\
+                 about hardware. And with the proof `tpm` alone, root on the guest can read the weights in its memory."
+            ),
+            Tier::Snp => println!(
+                "\nTier: EMULATED. This is a soft SNP platform: everybody has the keys of its root, and its guests are ordinary\n\
+                 processes whose memory root can read, so none of this proves anything about hardware. On a genuine chip the\n\
+                 host's root cannot read the guest; that its code is all inside the launch digest is for the image to make true."
+            ),
+        }
     }
 }
 
@@ -457,17 +448,6 @@ fn tell(details: &mut Details, output: &str) {
             details.line(line);
         }
     }
-}
-
-fn tpm(place: &Place, name: &str, ca: &str, measure: &Path) -> Result<SoftTpm> {
-    SoftTpm::start(&TpmOptions {
-        state: place.path(&format!("tpm-{name}")),
-        ca: place.path(ca),
-        name: name.to_owned(),
-        port: None,
-        boot_log: BootLog::Recorded,
-        measure: Some(measure.to_owned()),
-    })
 }
 
 /// A directory in memory, of our own, that does not exist yet.
@@ -489,12 +469,6 @@ fn local_code(output: &str) -> Option<String> {
 
 fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// The end of the demo's policy: a year from now.
-fn next_year() -> Result<String> {
-    let text = shell::output(Command::new("date").args(["-u", "-d", "+365 days", "+%Y-%m-%dT00:00:00Z"]))?;
-    Ok(text.trim().to_owned())
 }
 
 /// An ordinary program on ordinary files: it knows nothing of the vault.
