@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use attestation::Trust;
+use ledger::entry::Machine;
 
 use super::child::Held;
 
@@ -18,7 +19,13 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
     let rate = loaded.bytes as f64 / loaded.seconds.max(f64::EPSILON) / 1e9;
     let pages = if loaded.huge { ", huge pages" } else { "" };
     let mut lines = vec![
-        format!("attested  TPM {} under rule {}: {}", release.platform, release.rule, tier(release.tier)),
+        format!(
+            "attested  {} {} under rule {}: {}",
+            machine(&release.machine),
+            release.platform,
+            release.rule,
+            tier(release.tier)
+        ),
         format!(
             "released  {}@{}, {} units; log entry {}, proven in the vault's log by {}",
             release.model, release.version, release.units.count, loaded.index, loaded.host
@@ -36,7 +43,7 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
             held.statement.renew_by.seconds().saturating_sub(held.statement.issued.seconds()),
             held.statement.lease_end
         ),
-        "note      the proof is `tpm` alone: root on this machine can read the weights".to_owned(),
+        format!("note      {}", worth(&release.machine)),
     ];
     if loaded.insecure {
         lines.push("WARNING   plaintext may reach a disk here, and stay there after it is wiped".to_owned());
@@ -44,9 +51,27 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
     lines
 }
 
+fn machine(machine: &Machine) -> &'static str {
+    match machine {
+        Machine::Tpm(_) => "TPM",
+        Machine::Snp { .. } => "SNP guest on",
+        Machine::SnpVtpm { .. } => "SNP guest with a vTPM, on",
+    }
+}
+
+/// What the proof does not show.
+fn worth(machine: &Machine) -> &'static str {
+    match machine {
+        Machine::Tpm(_) => "the proof is `tpm` alone: root on this machine can read the weights",
+        Machine::Snp { .. } | Machine::SnpVtpm { .. } => {
+            "the proof is `snp`: the host's root can't read the weights; whoever is root in this guest can"
+        }
+    }
+}
+
 fn tier(tier: Trust) -> &'static str {
     match tier {
-        Trust::Emulated => "EMULATED. A software TPM proves nothing: whoever runs it has its keys",
+        Trust::Emulated => "EMULATED. Software in the place of hardware proves nothing: whoever runs it has its keys",
         Trust::Hardware => "hardware",
     }
 }

@@ -120,7 +120,7 @@ impl SealArgs {
         let keeper = remote.check_keeper(vault, now, rng).await?;
         self.tell(format_args!("keeper:  {} shows the keys of vault {}", keeper.claims().platform(), vault.id()));
         if keeper.claims().trust() == Trust::Emulated {
-            self.tell("warning: the keeper's TPM is EMULATED; whoever runs it can read the keys of this vault");
+            self.tell("warning: the keeper's hardware is EMULATED; whoever runs it can read the keys of this vault");
         }
         // Of a later policy nothing is known here: the keeper will say.
         if keeper.statement().policy() == vault.policy().digest() {

@@ -146,7 +146,7 @@ impl fmt::Display for VerifyReport {
             write!(f, ", continuing the older checkpoint of {size}")?;
         }
         if self.fresh {
-            write!(f, ", and no older than what the keeper's own quote named just now")?;
+            write!(f, ", and no older than what the keeper's own evidence named just now")?;
         }
         writeln!(f, ". The last entry is of {}.", moment(self.last_entry))?;
         if !self.fresh {

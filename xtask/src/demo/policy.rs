@@ -98,7 +98,7 @@ chips = "any"
 min_tcb.milan = {{ bootloader = {bootloader}, tee = {tee}, snp = {snp}, microcode = {microcode} }}
 vmpl = 0
 min_report_version = 5
-crl = "required"
+crl = "if-present"
 smt = true
 provisional_firmware = false
 "#

@@ -191,7 +191,7 @@ impl StatusReport {
             writeln!(f, "rollback:  {}", rollback(anti_rollback))?;
         }
         if self.vault.is_some() && !self.recoverable {
-            writeln!(f, "loss:      NOT RECOVERABLE: with the keeper's TPM every sealed model is lost")?;
+            writeln!(f, "loss:      NOT RECOVERABLE: with the keeper's TPM or chip every sealed model is lost")?;
         }
         if let Some(policy) = &self.policy {
             writeln!(f, "policy:    {}, {}", policy.serial, policy.digest)?;
