@@ -3,8 +3,8 @@
 use std::fmt;
 
 use attestation::{
-    AkName, AttestationKey, AzureEvidence, AzureQuote, CertificateTable, CertificateTableError, PcrSelection,
-    SnpEvidence, VerifyError,
+    AkName, AttestationKey, AzureEvidence, CertificateTable, CertificateTableError, PcrSelection, SnpEvidence,
+    VerifyError,
 };
 
 use crate::snp::{AzureVtpm, GuestState, RootKey, SealingError, SnpDevice, SnpDeviceError, SnpSealing};
@@ -67,13 +67,12 @@ impl Chip {
     /// [`ChipError`].
     pub fn azure_evidence(&self, extra_data: &[u8; 32], pcrs: PcrSelection) -> Result<AzureEvidence, ChipError> {
         let raw = self.azure()?.evidence(*extra_data, pcrs)?;
-        let (attest, signature, pcrs) = raw.quote.into_parts();
         Ok(AzureEvidence {
             hcl_report: raw.hcl_report,
             certificates: Vec::new(),
             crls: Vec::new(),
             ak_public: raw.ak_public,
-            quote: AzureQuote { attest, signature, pcrs },
+            quote: raw.quote.into_azure(),
         })
     }
 

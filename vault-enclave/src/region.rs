@@ -2,7 +2,7 @@
 //!
 //! The only file of the workspace with `unsafe`. [`Region`] holds keys: never swapped, never in a core dump, empty in a
 //! forked child, fenced by pages that fault, wiped before it is given back. [`FileMapping`] is the place where weights
-//! are opened: the bytes of a file, written without a system call per chunk. [`snp_derived_key`] and [`snp_report`] are
+//! are opened: the bytes of a file, written without a system call per chunk. `snp_derived_key` and `snp_report` are
 //! here as the kernel writes through the addresses in their requests: a derived key straight into a [`Region`].
 //!
 //! What it does not do: it does not hide memory from root on the same machine (only an encrypted guest does), and

@@ -121,8 +121,7 @@ impl TryFrom<v1::SnpEvidence> for SnpEvidence {
 
     fn try_from(snp: v1::SnpEvidence) -> Result<Self, WireError> {
         let report: [u8; SNP_REPORT_BYTES] = exact("malformed-snp-report", &snp.report)?;
-        let (certificates, crls) = collateral(snp.certificates, snp.crls)?;
-        Ok(Self { report: report.to_vec(), certificates, crls })
+        Ok(Self { report: report.to_vec(), certificates: certificates(snp.certificates)?, crls: crls(snp.crls)? })
     }
 }
 
@@ -136,11 +135,10 @@ impl TryFrom<v1::AzureSnpVtpmEvidence> for AzureEvidence {
     type Error = WireError;
 
     fn try_from(azure: v1::AzureSnpVtpmEvidence) -> Result<Self, WireError> {
-        let (certificates, crls) = collateral(azure.certificates, azure.crls)?;
         Ok(Self {
             hcl_report: bytes("malformed-hcl-report", azure.hcl_report, HCL_REPORT_BYTES_MAX)?,
-            certificates,
-            crls,
+            certificates: certificates(azure.certificates)?,
+            crls: crls(azure.crls)?,
             ak_public: bytes("malformed-ak-public", azure.ak_public, AK_PUBLIC_BYTES_MAX)?,
             quote: AzureQuote {
                 attest: bytes("malformed-attest", azure.attest, ATTEST_BYTES_MAX)?,
@@ -165,12 +163,12 @@ impl From<AzureEvidence> for v1::AzureSnpVtpmEvidence {
     }
 }
 
-/// Certificates and CRLs, within their bounds.
-fn collateral(certificates: Vec<Vec<u8>>, crls: Vec<Vec<u8>>) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), WireError> {
-    Ok((
-        list("malformed-snp-certificates", certificates, CERTIFICATES_MAX, CERTIFICATE_BYTES_MAX)?,
-        list("malformed-crls", crls, CRLS_MAX, CRL_BYTES_MAX)?,
-    ))
+fn certificates(certificates: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, WireError> {
+    list("malformed-snp-certificates", certificates, CERTIFICATES_MAX, CERTIFICATE_BYTES_MAX)
+}
+
+fn crls(crls: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, WireError> {
+    list("malformed-crls", crls, CRLS_MAX, CRL_BYTES_MAX)
 }
 
 /// Byte strings, at most `max` of at most `bytes_max` each.

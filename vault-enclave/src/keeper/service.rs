@@ -31,7 +31,7 @@ pub struct Job {
 
 /// What wakes the keeper's thread.
 enum Wake {
-    Job(Job),
+    Job(Box<Job>),
     /// A host attached: a keeper that waits for its log can go on.
     Attached,
 }
@@ -48,7 +48,7 @@ impl Requests {
     /// # Errors
     /// `keeper-busy` where the queue is full: nothing waits without a bound.
     pub fn push(&self, job: Job) -> Result<(), Refusal> {
-        self.queue.try_send(Wake::Job(job)).map_err(|error| match error {
+        self.queue.try_send(Wake::Job(Box::new(job))).map_err(|error| match error {
             TrySendError::Full(_) => Refusal::busy("keeper-busy", "too many requests wait: try again in a second"),
             TrySendError::Disconnected(_) => Refusal::stopping(),
         })
@@ -106,7 +106,7 @@ impl Queue {
             match wake {
                 // Work for a caller who is gone is not begun.
                 Wake::Job(job) if job.reply.is_closed() => {}
-                Wake::Job(job) => jobs.push(job),
+                Wake::Job(job) => jobs.push(*job),
                 Wake::Attached => keeper.tick(),
             }
             if jobs.len() >= BATCH_MAX {

@@ -1,6 +1,6 @@
 //! Who this TPM is and what state it is in: certificates, attestation key, credential, quote.
 
-use attestation::{ActivationSecret, Credential, PcrSelection, TpmIdentity, TpmQuote};
+use attestation::{ActivationSecret, AzureQuote, Credential, PcrSelection, TpmIdentity, TpmQuote};
 use tss_esapi::attributes::ObjectAttributes;
 use tss_esapi::constants::SessionType;
 use tss_esapi::handles::{AuthHandle, KeyHandle, PersistentTpmHandle, TpmHandle};
@@ -43,17 +43,17 @@ pub struct TpmClock {
 }
 
 impl Quote {
-    /// TPMS_ATTEST, TPMT_SIGNATURE, and index and value of each quoted PCR.
+    /// This quote as that of an Azure guest's virtual TPM.
     #[must_use]
-    pub fn into_parts(self) -> (Vec<u8>, Vec<u8>, Vec<(u32, [u8; 32])>) {
+    pub fn into_azure(self) -> AzureQuote {
         let pcrs = self.pcrs.iter().map(|(index, value)| (index, *value)).collect();
-        (self.attest, self.signature, pcrs)
+        AzureQuote { attest: self.attest, signature: self.signature, pcrs }
     }
 
     /// This quote as evidence of `identity`.
     #[must_use]
     pub fn into_evidence(self, identity: TpmIdentity) -> TpmQuote {
-        let (attest, signature, pcrs) = self.into_parts();
+        let AzureQuote { attest, signature, pcrs } = self.into_azure();
         TpmQuote { identity, attest, signature, pcrs }
     }
 }
