@@ -11,14 +11,19 @@ use super::vault::PublishedModel;
 use crate::manifest::{Manifest, ManifestError};
 use crate::names::{Name, Version};
 
-/// The manifest of a published model. Only [`State::open_manifest`] makes one.
+/// The manifest of a published model. Only [`State::open_manifest`] makes one; a clone shares it.
 #[derive(Debug, Clone)]
 pub struct LoggedManifest {
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     model: Arc<PublishedModel>,
 }
 
 impl LoggedManifest {
+    /// Whether it is that of this published model, so that it need not be read again.
+    pub fn is_of(&self, model: &PublishedModel) -> bool {
+        self.model.proposed == model.proposed
+    }
+
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -58,7 +63,7 @@ impl State {
         {
             return Err(OpenManifestError::NotAsLogged);
         }
-        Ok(LoggedManifest { manifest, model: Arc::clone(published) })
+        Ok(LoggedManifest { manifest: Arc::new(manifest), model: Arc::clone(published) })
     }
 }
 

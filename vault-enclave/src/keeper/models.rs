@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use attestation::Sha256Digest;
+use ledger::state::LoggedManifest;
 
 use super::link::{Store, StoreError};
 
@@ -14,6 +15,8 @@ const CACHE_BYTES_MAX: usize = 64 << 20;
 #[derive(Default)]
 pub(super) struct Models {
     blobs: HashMap<Sha256Digest, Arc<[u8]>>,
+    /// Manifests as they were read, of blobs that are kept: one of 16,384 units takes longer to read than to grant from.
+    opened: HashMap<Sha256Digest, LoggedManifest>,
     bytes: usize,
 }
 
@@ -29,10 +32,23 @@ impl Models {
         let blob: Arc<[u8]> = store.blob(digest)?.into();
         if self.bytes + blob.len() > CACHE_BYTES_MAX {
             self.blobs.clear();
+            self.opened.clear();
             self.bytes = 0;
         }
         self.bytes += blob.len();
         self.blobs.insert(digest, Arc::clone(&blob));
         Ok(blob)
+    }
+
+    /// The manifest with this digest, if it was read before.
+    pub(super) fn opened(&self, digest: Sha256Digest) -> Option<LoggedManifest> {
+        self.opened.get(&digest).cloned()
+    }
+
+    /// Keeps a manifest as long as its blob.
+    pub(super) fn keep_opened(&mut self, manifest: &LoggedManifest) {
+        if self.blobs.contains_key(&manifest.digest()) {
+            self.opened.insert(manifest.digest(), manifest.clone());
+        }
     }
 }

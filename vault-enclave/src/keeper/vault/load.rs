@@ -246,12 +246,18 @@ impl Vault {
 
     /// The manifest that the log names for a model; the host's copy has no other digest.
     pub(super) fn logged_manifest(&mut self, model: &Name, version: &Version) -> Result<LoggedManifest, Refusal> {
-        let digest = match self.opened()?.model(model, version) {
-            Some(published) => published.proposed.manifest,
-            None => return Err(unknown_model(model, version)),
+        let Some(published) = self.opened()?.model(model, version).cloned() else {
+            return Err(unknown_model(model, version));
         };
+        let digest = published.proposed.manifest;
+        if let Some(known) = self.models.opened(digest).filter(|known| known.is_of(&published)) {
+            return Ok(known);
+        }
         let bytes = self.models.blob(&self.store, digest)?;
-        self.state.open_manifest(model, version, &bytes).map_err(|error| Refusal::unavailable(error.code(), error))
+        let opened = self.state.open_manifest(model, version, &bytes);
+        let opened = opened.map_err(|error| Refusal::unavailable(error.code(), error))?;
+        self.models.keep_opened(&opened);
+        Ok(opened)
     }
 
     pub(super) fn random<const N: usize>(&self) -> Result<[u8; N], Refusal> {
