@@ -1,10 +1,13 @@
 //! The story that the demo tells: a vault is made, a model sealed, a guest attested and served, others refused.
 
+mod refused;
+mod served;
+
 use super::machine::{Machine, TCB, Tier};
 use super::{Children, DemoArgs, DemoModel, Details, Place, Steps, binary, policy};
 use crate::{Result, setup, shell, test};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -191,133 +194,6 @@ impl World {
         Ok(())
     }
 
-    fn load(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
-        let plain = self.place.path("reader.py");
-        fs::write(&plain, READER)?;
-        let go = self.place.path("go");
-        let python = self.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
-        let agent = binary("vault-enclave");
-        let name = format!("{}@1", self.model.name);
-        let at = if shell::is_root() { self.place.path("weights") } else { private_place() };
-        let mut command = Command::new(&agent);
-        command.arg(if shell::is_root() { "run" } else { "load" }).arg(&name).arg("--vault").arg(self.vault());
-        command.args(self.guest.arguments()).arg(if shell::is_root() { "--at" } else { "--into" }).arg(&at);
-        if shell::is_root() {
-            command.arg("--").arg(&python).arg(&plain).arg(&at).arg(&go);
-            self.children.spawn("run", &command)?;
-        } else {
-            self.children.spawn("run", &command)?;
-            self.children.wait_for_line("run", LONG_LIMIT, "ready")?;
-            let mut reader = Command::new(&python);
-            reader.arg(&plain).arg(&at).arg(&go);
-            self.children.spawn("reader", &reader)?;
-        }
-        let reader = if shell::is_root() { "run" } else { "reader" };
-        self.children.wait_for_line(reader, LONG_LIMIT, "reader: done")?;
-        let output = fs::read_to_string(self.children.log("run"))?;
-        tell(details, &output);
-        for line in output.lines().filter(|line| line.contains("GB/s") || line.contains("MULATED")) {
-            findings.lines.push(line.trim().to_owned());
-        }
-        let seen = fs::read_to_string(self.children.log(reader))?;
-        self.compare(&seen, details, findings)?;
-        self.show_isolation(&at, details, findings)?;
-        fs::write(&go, "")?;
-        self.children.wait_ready(reader, LIMIT, || None::<()>).err();
-        self.children.end(reader)?;
-        if !shell::is_root() {
-            self.children.end("run")?;
-        }
-        if fs::read_dir(&at).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(format!("{}: plaintext is left", at.display()).into());
-        }
-        details.line("afterwards nothing is left there");
-        Ok(())
-    }
-
-    /// Every file under `run` has the bytes of the source.
-    fn compare(&self, seen: &str, details: &mut Details, findings: &mut Findings) -> Result<()> {
-        let files: Vec<(&str, &str)> = seen
-            .lines()
-            .filter_map(|line| line.strip_prefix("reader: sha256 "))
-            .filter_map(|line| line.split_once(' '))
-            .collect();
-        if files.is_empty() {
-            return Err("the program saw no file".into());
-        }
-        for (digest, file) in &files {
-            let source = shell::output(Command::new("sha256sum").arg(self.model.dir.join(file)))?;
-            if !source.starts_with(digest) {
-                return Err(format!("{file}: the program read other bytes than the source has").into());
-            }
-        }
-        let text = format!("{} files as the program read them equal the source (sha256)", files.len());
-        details.line(&text);
-        findings.lines.push(text);
-        for line in
-            seen.lines().filter_map(|line| line.strip_prefix("reader: ")).filter(|line| line.contains("tensors"))
-        {
-            details.line(line);
-            findings.lines.push(line.to_owned());
-        }
-        Ok(())
-    }
-
-    /// A process of another user, without privileges, must not reach the files.
-    fn show_isolation(&self, at: &Path, details: &mut Details, findings: &mut Findings) -> Result<()> {
-        if !shell::is_root() || shell::which("setpriv").is_none() {
-            return Ok(());
-        }
-        let script = format!("find {} -type f 2>/dev/null | xargs -r cat 2>/dev/null | head -c 1", at.display());
-        let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c"];
-        let seen = shell::output(Command::new("setpriv").args(nobody).arg(script))?;
-        if !seen.is_empty() {
-            return Err("an unprivileged process reads the weights".into());
-        }
-        details.line("meanwhile a process without privileges sees no file there");
-        findings.lines.push("an unprivileged process could not see the files".to_owned());
-        Ok(())
-    }
-
-    fn refusals(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
-        let mut show = |code: String, what: &str| {
-            details.line(format!("{code:<30} {what}"));
-            findings.refusals.push(format!("{code:<30} {what}"));
-        };
-        let stranger = self.stranger.arguments();
-        let program = binary("xtask");
-        match self.tier {
-            Tier::Tpm => {
-                show(self.try_load("load-stranger", &stranger)?, "a TPM that no anchor endorses");
-                let changed = Machine::with_tpm(&self.place, "guest-changed", "ca", &program)?;
-                let what = "a genuine TPM under another program (PCR 11)";
-                show(self.try_load("load-changed", &changed.arguments())?, what);
-            }
-            Tier::Snp => {
-                show(self.try_load("load-stranger", &stranger)?, "a TPM, where the rule asks for an SNP report");
-                let changed = Machine::snp(&mut self.children, &self.place, "guest-changed", &program, TCB)?;
-                show(
-                    self.try_load("load-changed", &changed.arguments())?,
-                    "a guest that was launched with another image",
-                );
-                let [bootloader, tee, snp, microcode] = TCB;
-                let (name, old) = ("guest-old", [bootloader, tee, snp - 1, microcode]);
-                let old = Machine::snp(&mut self.children, &self.place, name, &binary("vault-host"), old)?;
-                show(self.try_load("load-old", &old.arguments())?, "the right image on older firmware");
-            }
-        }
-        let unit = self.place.path("host").join("models").join(&self.model.name).join("1/units/00001.cob");
-        let bytes = fs::read(&unit)?;
-        let mut flipped = bytes.clone();
-        let middle = flipped.len() / 2;
-        *flipped.get_mut(middle).ok_or("the unit is empty")? ^= 1;
-        fs::write(&unit, flipped)?;
-        let code = self.try_load("load-flipped", &self.guest.arguments());
-        fs::write(&unit, bytes)?;
-        show(code?, "one bit of one unit flipped on the host");
-        Ok(())
-    }
-
     fn verify_log(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
         let verify = self.vaultctl(&["log", "verify", "--fresh"]);
         let verified = self.children.run_ok("log-verify", &verify, LIMIT)?;
@@ -348,31 +224,6 @@ impl World {
     /// What a finished step wrote.
     pub(super) fn said(&self, log: &str) -> Result<String> {
         Ok(fs::read_to_string(self.children.log(log))?)
-    }
-
-    /// Tries a load that must be refused; the exact code.
-    fn try_load(&mut self, log: &str, machine: &[String]) -> Result<String> {
-        let into = private_place();
-        let mut load = Command::new(binary("vault-enclave"));
-        load.arg("load").arg(format!("{}@1", self.model.name)).arg("--vault").arg(self.vault());
-        load.args(machine).arg("--into").arg(&into);
-        let tried = self.children.run(log, &load, LIMIT)?;
-        let left = fs::read_dir(&into).is_ok_and(|mut entries| entries.next().is_some());
-        // An empty directory is no secret, but it is ours.
-        let _ = fs::remove_dir(&into);
-        if tried.status.success() || left {
-            return Err(format!("{log}: a load that had to be refused was not:\n{}", tried.output).into());
-        }
-        // The agent learns a coarse code and a request id; the operator gets the exact one.
-        match request_id(&tried.output) {
-            Some(id) => {
-                let explain = self.vaultctl(&["--json", "explain", &id]);
-                let explained = self.children.run_ok(&format!("{log}-explain"), &explain, LIMIT)?;
-                let value: serde_json::Value = serde_json::from_str(&explained.output)?;
-                Ok(value["code"].as_str().ok_or("explain gave no code")?.to_owned())
-            }
-            None => local_code(&tried.output).ok_or_else(|| format!("{log}: no code in:\n{}", tried.output).into()),
-        }
     }
 
     /// The line for a policy with the PCR values that this TPM has now.
@@ -455,66 +306,6 @@ fn private_place() -> PathBuf {
     PathBuf::from(format!("/dev/shm/weightvault-demo-{}", std::process::id()))
 }
 
-fn request_id(output: &str) -> Option<String> {
-    let words = output.split(|c: char| !c.is_ascii_alphanumeric());
-    words.into_iter().find(|word| word.len() == 32 && word.bytes().all(|b| b.is_ascii_hexdigit())).map(str::to_owned)
-}
-
-/// The code at the end of an error line: `(code)` or `[code]`.
-fn local_code(output: &str) -> Option<String> {
-    let line = output.lines().find(|line| line.starts_with("error:"))?.trim_end();
-    let line = line.strip_suffix([')', ']'])?;
-    Some(line.rsplit_once(['(', '['])?.1.to_owned())
-}
-
 fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// An ordinary program on ordinary files: it knows nothing of the vault.
-const READER: &str = r#"
-import hashlib, os, sys, time
-root, go = sys.argv[1:3]
-for where, _, names in sorted(os.walk(root)):
-    for name in sorted(names):
-        path = os.path.join(where, name)
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-        print("reader: sha256", digest.hexdigest(), os.path.relpath(path, root), flush=True)
-try:
-    from safetensors import safe_open
-    for where, _, names in sorted(os.walk(root)):
-        for name in sorted(n for n in names if n.endswith(".safetensors")):
-            with safe_open(os.path.join(where, name), framework="np") as model:
-                keys = list(model.keys())
-                shape = model.get_slice(keys[0]).get_shape()
-            print(f"reader: Python's safetensors opens {name}: {len(keys)} tensors, {keys[0]} is {shape}", flush=True)
-except ImportError:
-    print("reader: no Python safetensors here: the tensors were compared by their bytes", flush=True)
-print("reader: done", flush=True)
-for _ in range(300):
-    if os.path.exists(go):
-        break
-    time.sleep(0.1)
-"#;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn request_id_is_found_in_an_error() {
-        let id = "096e05448cf394801f4c8fa29f918e86";
-        assert_eq!(request_id(&format!("error: refused\n  request {id}: see")), Some(id.to_owned()));
-        assert_eq!(request_id(&format!("sha256:{id}{id}")), None);
-    }
-
-    #[test]
-    fn code_of_a_local_error_is_found() {
-        assert_eq!(local_code("x\nerror: a unit is not what was sealed [chunk-tag]\n"), Some("chunk-tag".into()));
-        assert_eq!(local_code("error: sealed unit 1 (chunk-refused)\n"), Some("chunk-refused".into()));
-        assert_eq!(local_code("error: no code\n"), None);
-    }
 }
