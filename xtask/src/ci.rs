@@ -31,6 +31,8 @@ pub(crate) fn run(args: &CiArgs, has_demo: bool) -> Result<()> {
         // The README's own commands, as a person types them. The tests come last: their summary ends the output.
         if has_demo {
             steps.push(Step { name: "demo", run: || shell::run(shell::cargo().args(["xtask", "demo"])) });
+            let snp = || shell::run(shell::cargo().args(["xtask", "demo", "--tier", "snp"]));
+            steps.push(Step { name: "demo snp", run: snp });
         }
         steps.push(Step { name: "test", run: || shell::run(shell::cargo().args(["xtask", "test"])) });
     }
