@@ -193,10 +193,14 @@ impl Changes {
     fn release(&mut self, key: &str, old: &ReleaseRule, new: &ReleaseRule) {
         self.proofs(&format!("{key}.require"), &old.guest.require(), &new.guest.require());
         self.pcrs(&format!("{key}.pcrs"), old.guest.pcrs(), new.guest.pcrs());
-        if let (Some(old), Some(new)) = (old.guest.eks(), new.guest.eks()) {
-            self.permitted(&format!("{key}.eks"), old, new);
+        match (old.guest.eks(), new.guest.eks()) {
+            (Some(old), Some(new)) => self.permitted(&format!("{key}.eks"), old, new),
+            (Some(old), None) => self.looser(format!("{key}.eks is gone, before {old}")),
+            (None, Some(new)) => self.stricter(format!("{key}.eks is new: {new}")),
+            (None, None) => {}
         }
         self.snp(&format!("{key}.snp"), old.guest.snp(), new.guest.snp());
+        self.code_cover(&format!("{key}.snp.code_covered_by"), &old.guest, &new.guest);
         self.permitted(&format!("{key}.models"), &old.models, &new.models);
         self.permitted(&format!("{key}.groups"), &old.groups, &new.groups);
         let (a, b) = (old.max_leases, new.max_leases);

@@ -3,6 +3,7 @@
 use attestation::{CrlRule, TcbVersion};
 
 use super::change::Changes;
+use super::rules::GuestRule;
 use super::snp::{Allowed, SnpRule};
 
 /// A new section, in short.
@@ -22,8 +23,25 @@ impl Changes {
         match (old, new) {
             (Some(old), Some(new)) => self.both_snp(key, old, new),
             (Some(_), None) => self.looser(format!("{key} is gone: no report is checked")),
-            (None, Some(_)) => self.stricter(format!("{key} is new")),
+            (None, Some(new)) => self.stricter(format!("{key} is new: {}", in_words(new))),
             (None, None) => {}
+        }
+    }
+
+    /// What covers the code that runs after the firmware.
+    pub(super) fn code_cover(&mut self, key: &str, old: &GuestRule, new: &GuestRule) {
+        match (old, new) {
+            (GuestRule::Snp(_), GuestRule::SnpParavisorVtpm { .. }) => {
+                self.looser(format!("{key} is paravisor-vtpm: the launch digest need no longer cover what is booted"));
+            }
+            (GuestRule::SnpParavisorVtpm { .. }, GuestRule::Snp(_)) => {
+                self.stricter(format!("{key} is launch: the launch digest covers what is booted"));
+            }
+            // A section that comes or goes was said to.
+            (GuestRule::Tpm(_), GuestRule::Tpm(_) | GuestRule::Snp(_) | GuestRule::SnpParavisorVtpm { .. })
+            | (GuestRule::Snp(_) | GuestRule::SnpParavisorVtpm { .. }, GuestRule::Tpm(_))
+            | (GuestRule::Snp(_), GuestRule::Snp(_))
+            | (GuestRule::SnpParavisorVtpm { .. }, GuestRule::SnpParavisorVtpm { .. }) => {}
         }
     }
 
@@ -44,9 +62,9 @@ impl Changes {
         self.minimum(&format!("{key}.min_report_version"), Some(old.min_report_version), Some(new.min_report_version));
         match (old.crl, new.crl) {
             (CrlRule::Required, CrlRule::IfPresent) => {
-                self.looser(format!("{key} no longer needs a revocation list"));
+                self.looser(format!("{key}.crl no longer needs a revocation list"));
             }
-            (CrlRule::IfPresent, CrlRule::Required) => self.stricter(format!("{key} needs a revocation list")),
+            (CrlRule::IfPresent, CrlRule::Required) => self.stricter(format!("{key}.crl needs a revocation list")),
             (CrlRule::Required, CrlRule::Required) | (CrlRule::IfPresent, CrlRule::IfPresent) => {}
         }
         self.allowed(&format!("{key}.smt"), old.smt, new.smt);

@@ -9,6 +9,7 @@ mod common;
 
 mod approvals;
 mod change;
+mod change_snp;
 mod decide;
 mod entry;
 mod fold;
@@ -17,6 +18,7 @@ mod fold_proposals;
 mod genesis;
 mod log_reader;
 mod policy;
+mod policy_snp;
 mod properties;
 mod speed;
 mod support;

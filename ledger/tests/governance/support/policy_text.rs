@@ -65,6 +65,62 @@ readers = "any"
     )
 }
 
+/// Launch digest of the keeper in [`snp`].
+pub const LAUNCH_KEEPER: &str =
+    "666666666666666666666666666666666666666666666666666666666666666666666666666666666666666666666666";
+/// Launch digest of the guest in [`snp`].
+pub const LAUNCH_GUEST: &str =
+    "777777777777777777777777777777777777777777777777777777777777777777777777777777777777777777777777";
+/// Digest of an ID key and of an author key in [`snp_section`].
+pub const ID_KEY: &str =
+    "888888888888888888888888888888888888888888888888888888888888888888888888888888888888888888888888";
+
+/// A section with every key, a line each.
+pub fn snp_section(measurement: &str) -> String {
+    format!(
+        r#"code_covered_by = "launch"
+measurements = ["{measurement}"]
+chips = "any"
+csps = ["CN=cc-us-east-2.amazonaws.com"]
+vmpl = 0
+min_report_version = 3
+crl = "required"
+smt = false
+provisional_firmware = false
+host_data = ["{PCR_0}"]
+id_keys = ["{ID_KEY}"]
+author_keys = ["{ID_KEY}"]
+min_guest_svn = 7
+min_firmware = "1.55.21"
+platform = ["ecc", "alias-check"]
+min_tcb.milan = {{ bootloader = 4, tee = 1, snp = 24, microcode = 219 }}
+min_tcb.turin = {{ fmc = 1, bootloader = 2, tee = 1, snp = 4, microcode = 71 }}
+"#
+    )
+}
+
+/// The first policy of a vault whose keeper and guest show SNP reports. Each section begins with its heading.
+pub fn snp() -> String {
+    let keeper = format!(
+        "[keeper]\nrequire = [\"tpm\"]\npcrs = {{ 0 = [\"{PCR_0}\"], 11 = [\"{PCR_11_KEEPER}\"] }}\neks = \"any\"\n"
+    );
+    let guest =
+        format!("require = [\"tpm\"]\npcrs = {{ 0 = [\"{PCR_0}\"], 11 = [\"{PCR_11_GUEST}\"] }}\neks = \"any\"\nlease");
+    let text = first();
+    assert!(text.contains(&keeper) && text.contains(&guest));
+    let keeper_snp = format!("{}\n[keeper.snp]\n{}", keeper.replace("\"tpm\"", "\"snp\""), snp_section(LAUNCH_KEEPER));
+    let guest_snp = format!("\n[release.minilm.snp]\n{}\n[audit]", snp_section(LAUNCH_GUEST));
+    text.replace(&keeper, &keeper_snp).replace(&guest, "require = [\"snp\"]\nlease").replace("\n[audit]", &guest_snp)
+}
+
+/// The same with a guest of Azure's: the launch digest covers the paravisor, its virtual TPM the rest.
+pub fn paravisor() -> String {
+    let guest = format!("require = [\"snp\", \"tpm\"]\npcrs = {{ 11 = [\"{PCR_11_GUEST}\"] }}\nlease");
+    let (head, tail) = snp().split_once("[release.minilm.snp]").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let head = head.replace("require = [\"snp\"]\nlease", &guest);
+    format!("{head}[release.minilm.snp]{}", tail.replace("\"launch\"", "\"paravisor-vtpm\""))
+}
+
 /// What a policy has at its end for each anchor.
 pub fn anchor(name: &str, trust: Trust, authority: &Authority) -> String {
     let pem = authority.pem();
