@@ -1,6 +1,6 @@
 //! An entry has one spelling, and nothing else is one.
 
-use ledger::entry::{ENTRY_BYTES_MAX, Entry, EntryError};
+use ledger::entry::{BootId, ENTRY_BYTES_MAX, Entry, EntryError, Machine};
 
 const D: &str = "sha256:4444444444444444444444444444444444444444444444444444444444444444";
 const D2: &str = "sha256:5555555555555555555555555555555555555555555555555555555555555555";
@@ -39,6 +39,14 @@ pub fn samples() -> Vec<String> {
     ]
 }
 
+/// The fields that say which machine it was: of a TPM, of an SNP guest, and of one with a virtual TPM.
+fn machines() -> [String; 3] {
+    let report_id = format!(r#""report_id":"{}","#, base64_of(32));
+    let ak_name = "AAtERERERERERERERERERERERERERERERERERERERERERA==";
+    let boot = format!(r#""ak_name":"{ak_name}","reset_count":1,"restart_count":2,"#);
+    [boot.clone(), report_id.clone(), report_id + &boot]
+}
+
 fn base64_of(bytes: usize) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(vec![7; bytes])
@@ -64,6 +72,64 @@ fn every_type_comes_back_as_its_exact_bytes() {
         assert_eq!(entry.time().seconds(), 5);
         assert!(text.contains(&format!(r#""type":"{}""#, entry.type_name())));
     }
+}
+
+/// The release of [`samples`] with other fields of the machine.
+fn release_of(machine: &str) -> String {
+    let [tpm, ..] = machines();
+    let sample = &samples()[8];
+    assert_eq!(sample.matches(&tpm).count(), 1);
+    sample.replace(&tpm, machine)
+}
+
+#[test]
+fn a_release_says_which_machine_it_was_in_one_of_three_forms() {
+    let ak_name = [[0, 0x0b].as_slice(), &[0x44; 32]].concat();
+    let boot = BootId { ak_name: ak_name.as_slice().try_into().unwrap(), reset_count: 1, restart_count: 2 };
+    let report_id = [7; 32];
+    let meant = [Machine::Tpm(boot), Machine::Snp { report_id }, Machine::SnpVtpm { report_id, vtpm: boot }];
+    for (text, meant) in machines().iter().map(|machine| release_of(machine)).zip(meant) {
+        let Entry::Release(release) = Entry::parse(text.as_bytes()).unwrap() else { panic!("not a release") };
+        assert_eq!(release.machine, meant);
+        assert_eq!(String::from_utf8(Entry::Release(release).encode().unwrap()).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_release_with_part_of_a_machine_or_none_is_refused() {
+    let [tpm, snp, both] = machines();
+    let part = |machine: &str, field: &str| {
+        let at = machine.find(&format!("\"{field}\"")).unwrap();
+        let end = at + machine[at..].find(',').unwrap() + 1;
+        format!("{}{}", &machine[..at], &machine[end..])
+    };
+    for whole in [&tpm, &both] {
+        for field in ["ak_name", "reset_count", "restart_count"] {
+            let said = refusal(&release_of(&part(whole, field))).to_string();
+            assert!(said.contains("together"), "{field}: {said}");
+        }
+    }
+    assert!(refusal(&release_of("")).to_string().contains("which machine"));
+    // In another order, twice, with something else in it, or with nothing: none of it is a second spelling.
+    assert_eq!(refusal(&release_of(&(tpm.clone() + &snp))), EntryError::NotCanonical);
+    for (machine, code) in [
+        (snp.clone() + &snp, "entry-malformed"),
+        (snp.clone() + r#""chip":1,"#, "entry-malformed"),
+        (snp.replace(&base64_of(32), &base64_of(31)), "entry-malformed"),
+        (snp.replace(&base64_of(32), &base64_of(33)), "entry-malformed"),
+        (snp.replace(&format!("\"{}\"", base64_of(32)), "null") + &tpm, "entry-malformed"),
+        (snp.clone() + r#""reset_count":null,"#, "entry-not-canonical"),
+    ] {
+        assert_eq!(refusal(&release_of(&machine)).code(), code, "{machine}");
+    }
+}
+
+#[test]
+fn a_genesis_says_what_its_root_is_sealed_to() {
+    let genesis = &samples()[0];
+    let both = genesis.replace(r#""seal_to":"tpm""#, r#""seal_to":"snp,tpm""#);
+    let Entry::Genesis(entry) = Entry::parse(both.as_bytes()).unwrap() else { panic!("not a genesis") };
+    assert_eq!(Entry::Genesis(entry).encode().unwrap(), both.as_bytes());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use attestation::{AkName, HpkePublicKey, IdentityKey, LogKey, Sha256Digest, Unix
 use ledger::genesis::{AntiRollback, Core, Genesis, GenesisError, KeeperIdentity, SealTo};
 use ledger::vault_file::{VaultFile, VaultFileError};
 
-use crate::support::policy_text::{first, with_head};
+use crate::support::policy_text::{first, snp, with_head};
 
 const BEGIN: UnixTime = UnixTime(1_790_000_000);
 const DIGEST: &str = "sha256:4444444444444444444444444444444444444444444444444444444444444444";
@@ -60,6 +60,26 @@ fn a_core_that_is_anything_else_is_refused() {
     assert_eq!(refusal(&[good.as_slice(), b"x"].concat()), GenesisError::CoreMalformed);
     assert_eq!(refusal(&[b"X", &good[1..]].concat()), GenesisError::CoreMalformed);
     assert_eq!(refusal(&of(b"counter", b"tpm", &[b'#'; 14 << 10])), GenesisError::CoreMalformed);
+}
+
+#[test]
+fn a_keeper_seals_to_all_that_it_has_to_prove_and_nothing_else() {
+    let both = Core::new(AntiRollback::Counter, SealTo::SnpTpm, &snp()).unwrap();
+    let bytes = both.encode();
+    let fields = lv(&[b"counter", b"snp,tpm", snp().as_bytes()]);
+    assert_eq!(bytes, [b"weightvault/v1 core\0".as_slice(), &fields].concat());
+    assert_eq!(Core::parse(&bytes).unwrap().seal_to(), SealTo::SnpTpm);
+    let genesis = Genesis::build(BEGIN, &both, keeper()).unwrap();
+    assert_eq!(Genesis::parse(genesis.bytes()).unwrap().core().digest(), both.digest());
+    // A root that the chip had no part in would be had without the chip that approvers have seen; and the other way round.
+    for (seal_to, text) in [(SealTo::Tpm, snp()), (SealTo::SnpTpm, first())] {
+        let refused = Core::new(AntiRollback::Counter, seal_to, &text).unwrap_err();
+        assert_eq!((&refused, refused.code()), (&GenesisError::SealToNotProven, "core-seal-to-not-proven"));
+    }
+    let text = String::from_utf8(genesis.bytes().to_vec()).unwrap();
+    let other = text.replacen(r#""seal_to":"snp,tpm""#, r#""seal_to":"tpm""#, 1);
+    assert_ne!(text, other);
+    assert_eq!(Genesis::parse(other.as_bytes()).unwrap_err(), GenesisError::SealToNotProven);
 }
 
 #[test]
