@@ -112,6 +112,8 @@ pub enum FoldError {
     },
     /// A proposed policy does not follow the policy in force.
     PolicyPrev,
+    /// A proposed policy makes the keeper prove other hardware than the genesis says that its root is sealed to.
+    PolicyKeeperProof,
     /// A policy is past its last moment.
     PolicyExpired {
         /// Its last moment.
@@ -199,6 +201,7 @@ impl FoldError {
             Self::PolicyOfAnotherVault => "policy-of-another-vault",
             Self::PolicySerial { .. } => "policy-serial",
             Self::PolicyPrev => "policy-prev",
+            Self::PolicyKeeperProof => "policy-keeper-proof",
             Self::PolicyExpired { .. } => "policy-expired",
             Self::PublisherNotAllowed => "publisher-not-allowed",
             Self::ModelAlreadyPublished => "model-already-published",
@@ -257,6 +260,10 @@ impl fmt::Display for FoldError {
             Self::PolicyOfAnotherVault => f.write_str("the policy is for another vault"),
             Self::PolicySerial { in_force, found } => write!(f, "the policy in force has serial {in_force}, the proposed one {found}; it must be one more"),
             Self::PolicyPrev => f.write_str("`prev` is not the digest of the policy in force"),
+            Self::PolicyKeeperProof => f.write_str(
+                "`keeper.require` is not that of the first policy: the keeper's root is sealed to what that one asks for; \
+                 keep it, or make a new vault",
+            ),
             Self::PolicyExpired { not_after } => write!(f, "the policy ended at {not_after}"),
             Self::PublisherNotAllowed => f.write_str("no publish rule lets this key publish this model"),
             Self::ModelAlreadyPublished => f.write_str("this version is published already; give it another name"),

@@ -11,7 +11,7 @@ use super::proposals::{PendingProposal, Proposals, Subject};
 use super::statement::Expected;
 use crate::approvals::{self, ApprovalAction, SignedStatement, model_object};
 use crate::entry::{Approve, Entry, ModelPublished, PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy};
-use crate::genesis::Genesis;
+use crate::genesis::{Genesis, SealTo};
 use crate::names::{Name, Version};
 use crate::policy::{Lineage, Policy};
 
@@ -165,6 +165,10 @@ impl Vault {
         }
         if prev != self.policy.digest() {
             return Err(FoldError::PolicyPrev);
+        }
+        // In force it would ask the keeper for what it cannot show, and be the end of it at its next start.
+        if SealTo::proven_by(policy.keeper()) != self.genesis.core().seal_to() {
+            return Err(FoldError::PolicyKeeperProof);
         }
         if policy.is_expired(now) {
             return Err(FoldError::PolicyExpired { not_after: policy.not_after() });

@@ -6,6 +6,7 @@ use ledger::entry::{Entry, ModelPublished, PolicyInForce, Proposal, ProposedMode
 use ledger::state::{FoldError, PROPOSALS_PER_PROPOSER_MAX, Subject};
 
 use crate::support::keys::Person;
+use crate::support::policy_text;
 use crate::support::world::{ALICE, BOB, CAROL, World, publisher};
 
 const OTHER: Sha256Digest = Sha256Digest::from_bytes([0x44; 32]);
@@ -59,6 +60,22 @@ fn a_proposed_policy_follows_the_one_in_force() {
     assert_eq!(policy_refusal(|_| "format = 1".to_owned()).code(), "policy-key-missing");
     let over = policy_refusal(|text| text.replace("2027-03-01", "2027-01-01"));
     assert_eq!(over, FoldError::PolicyExpired { not_after: UnixTime(1_798_761_600) });
+}
+
+#[test]
+fn a_later_policy_asks_of_its_keeper_what_the_root_is_sealed_to() {
+    let snp = policy_text::snp();
+    let keeper = |text: &str| {
+        let (begin, end) = (text.find("[keeper]").unwrap(), text.find("[publish").unwrap());
+        text[begin..end].to_owned()
+    };
+    let rules = |text: &str| {
+        let (begin, end) = (text.find("[release").unwrap(), text.find("[audit]").unwrap());
+        text[begin..end].to_owned()
+    };
+    let to_snp = |text: String| text.replace(&keeper(&text), &keeper(&snp)).replace(&rules(&text), &rules(&snp));
+    let refused = policy_refusal(to_snp);
+    assert_eq!((&refused, refused.code()), (&FoldError::PolicyKeeperProof, "policy-keeper-proof"));
 }
 
 /// The refusal of Alice's proposal of a good policy with her statement changed.
