@@ -4,7 +4,7 @@ use attestation::{CrlRule, TcbVersion};
 
 use super::change::Changes;
 use super::rules::GuestRule;
-use super::snp::{Allowed, SnpRule};
+use super::snp::{Allowed, MinTcb, SnpRule};
 
 /// A new section, in short.
 pub(super) fn in_words(rule: &SnpRule) -> String {
@@ -135,7 +135,8 @@ impl Changes {
                 Some(before) if before == tcb => {}
                 // Lower in one part is looser, whatever the others are.
                 Some(before) => {
-                    self.either(is_looser(before, tcb), format!("{key}.{product} is {tcb}, before {before}"))
+                    let product = MinTcb::key_of(product);
+                    self.either(is_looser(before, tcb), format!("{key}.{product} is {tcb}, before {before}"));
                 }
             }
         }

@@ -77,6 +77,15 @@ impl MinTcb {
         }
     }
 
+    /// The key of a product in a policy.
+    pub(super) const fn key_of(product: SnpProduct) -> &'static str {
+        match product {
+            SnpProduct::Milan => "milan",
+            SnpProduct::Genoa => "genoa",
+            SnpProduct::Turin => "turin",
+        }
+    }
+
     /// The products that may be used, with their lowest TCB.
     pub fn iter(&self) -> impl Iterator<Item = (SnpProduct, &TcbVersion)> {
         [SnpProduct::Milan, SnpProduct::Genoa, SnpProduct::Turin]
@@ -292,10 +301,11 @@ impl SnpRule {
         }
         let product = report.product();
         let min = self.min_tcb.of(product).ok_or(SnpMismatch::Product { seen: product })?;
-        // Each by itself: the host chooses what is reported, and what was in use at launch may have leaked.
+        // Each by itself: the host chooses what is reported, and what was in use at launch may have leaked. What runs comes
+        // first: nothing that is reported or committed is above it.
         for (field, tcb) in [
-            (TcbField::Reported, report.reported_tcb()),
             (TcbField::Current, report.current_tcb()),
+            (TcbField::Reported, report.reported_tcb()),
             (TcbField::Committed, report.committed_tcb()),
             (TcbField::Launch, report.launch_tcb()),
         ] {
@@ -359,7 +369,7 @@ impl SnpMismatch {
             Self::Chip { .. } => "chips".to_owned(),
             Self::Csp { .. } => "csps".to_owned(),
             Self::Product { .. } => "min_tcb".to_owned(),
-            Self::Tcb { product, .. } => format!("min_tcb.{product}"),
+            Self::Tcb { product, .. } => format!("min_tcb.{}", MinTcb::key_of(*product)),
             Self::Vmpl { .. } => "vmpl".to_owned(),
             Self::ReportVersion { .. } => "min_report_version".to_owned(),
             Self::Smt => "smt".to_owned(),

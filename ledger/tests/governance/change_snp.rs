@@ -60,8 +60,8 @@ fn every_loosening_of_a_section_is_named_and_so_is_its_opposite() {
             text.replace(&format!("{part}{equals}{number}"), &format!("{part}{equals}{}", number - 1))
         };
         let (to, below) = (lower(milan, " = "), lower(at, "="));
-        let said = format!("KEY.min_tcb.Milan is {below}, before {at}");
-        looser(milan, &to, &said, &format!("KEY.min_tcb.Milan is {at}, before {below}"));
+        let said = format!("KEY.min_tcb.milan is {below}, before {at}");
+        looser(milan, &to, &said, &format!("KEY.min_tcb.milan is {at}, before {below}"));
     }
     looser(
         "vmpl = 0\n",

@@ -44,7 +44,8 @@ impl World {
         let authority = Authority::root("ci");
         let anchor = policy_text::anchor("ci", Trust::Emulated, &authority);
         let policy_text = change(policy_text::first() + &anchor);
-        let core = Core::new(AntiRollback::Counter, SealTo::Tpm, &policy_text).unwrap();
+        let seal_to = SealTo::proven_by(Policy::parse(&policy_text).unwrap().keeper());
+        let core = Core::new(AntiRollback::Counter, seal_to, &policy_text).unwrap();
         let genesis = Genesis::build(NOW, &core, keeper()).unwrap();
         let mut state = State::new();
         state.apply(0, genesis.bytes()).unwrap();
