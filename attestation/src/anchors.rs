@@ -156,7 +156,7 @@ impl TrustAnchors {
     /// ([`AnchorKind`]). When it is valid is checked where it is used, since no time is known here.
     ///
     /// Refuses a second anchor of the same name, or of the same key, which would leave open whose trust counts; those
-    /// that are compiled in count too.
+    /// that are compiled in count too. Refuses an SEV-SNP root that is to count as hardware: AMD's are compiled in.
     pub fn with(mut self, anchor: Anchor) -> Result<Self, AnchorError> {
         if self.anchors.len() >= ANCHORS_MAX {
             return Err(AnchorError::TooMany);
@@ -176,6 +176,9 @@ impl TrustAnchors {
             if other == key {
                 return Err(AnchorError::KeyRepeated);
             }
+        }
+        if snp.is_some() && anchor.trust == Trust::Hardware {
+            return Err(AnchorError::SnpNotHardware);
         }
         self.anchors.push(AddedAnchor { anchor, certificate, snp });
         Ok(self)

@@ -13,8 +13,12 @@ mod support;
 
 #[path = "snp_decide/fields.rs"]
 mod fields;
+#[path = "snp_forge/vectors.rs"]
+mod files;
 #[path = "snp_decide/forms.rs"]
 mod forms;
+#[path = "snp_decide/real.rs"]
+mod real;
 #[path = "snp_decide/renewals.rs"]
 mod renewals;
 #[path = "snp_decide/scene.rs"]

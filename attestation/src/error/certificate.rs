@@ -132,6 +132,8 @@ pub enum AnchorError {
     Certificate(CertificateError),
     /// The certificate is named like the root of an SEV-SNP platform (`ARK-`), and cannot be one.
     SnpRoot(SnpError),
+    /// The root of an SEV-SNP platform is to count as hardware. AMD's roots are built in: any other is a soft platform's.
+    SnpNotHardware,
 }
 
 impl AnchorError {
@@ -146,6 +148,7 @@ impl AnchorError {
             Self::TooMany => "anchors-too-many",
             Self::Certificate(error) => error.code(),
             Self::SnpRoot(error) => error.code(),
+            Self::SnpNotHardware => "anchor-snp-not-hardware",
         }
     }
 }
@@ -160,6 +163,9 @@ impl fmt::Display for AnchorError {
             Self::TooMany => "there are more than 64 anchors",
             Self::Certificate(error) => return write!(f, "the anchor's certificate: {error}"),
             Self::SnpRoot(error) => return write!(f, "the anchor is named like an SEV-SNP root: {error}"),
+            Self::SnpNotHardware => {
+                "AMD's SEV-SNP roots are built in, and any other is a soft platform's: it counts as emulated"
+            }
         })
     }
 }
