@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use attestation::PcrSelection;
+use ledger::genesis::SealTo;
 use ring::rand::SecureRandom;
 
 use crate::chip::Chip;
@@ -29,6 +30,8 @@ pub struct KeeperRoot {
     pub ak: TpmObject,
     /// The PCR values that open it.
     pub pcrs: PcrValues,
+    /// What it is sealed to.
+    pub seal_to: SealTo,
 }
 
 /// What a root is to be sealed to.
@@ -68,8 +71,9 @@ pub fn create(
     let ak = tpm.create_ak().wait()?;
     let root = root_of(&secret, snp.as_ref(), chip)?;
     let pcrs = sealed.pcrs.clone();
-    dir.replace(FILE, &RootRecord { srk_name, sealed, ak: ak.clone(), snp }.encode())?;
-    Ok(KeeperRoot { root, ak, pcrs })
+    let record = RootRecord { srk_name, sealed, ak: ak.clone(), snp };
+    dir.replace(FILE, &record.encode())?;
+    Ok(KeeperRoot { root, ak, pcrs, seal_to: record.seal_to() })
 }
 
 /// Opens the root that [`create`] made.
@@ -78,11 +82,13 @@ pub fn create(
 /// [`RootError`]: each reason is its own.
 pub fn open(dir: &KeeperDir, tpm: &Tpm, chip: Option<&Chip>) -> Result<KeeperRoot, RootError> {
     let bytes = dir.read(FILE)?.ok_or(RootError::Absent)?;
-    let RootRecord { srk_name, sealed, ak, snp } = RootRecord::parse(&bytes).ok_or(RootError::Damaged)?;
+    let record = RootRecord::parse(&bytes).ok_or(RootError::Damaged)?;
+    let seal_to = record.seal_to();
+    let RootRecord { srk_name, sealed, ak, snp } = record;
     expect_tpm(tpm, srk_name)?;
     let secret = unseal(tpm, &sealed)?;
     let root = root_of(&secret, snp.as_ref(), chip)?;
-    Ok(KeeperRoot { root, ak, pcrs: sealed.pcrs })
+    Ok(KeeperRoot { root, ak, pcrs: sealed.pcrs, seal_to })
 }
 
 /// ROOT from its sources. Another chip or image derives another key, so another ROOT: the head, which then does not open,

@@ -26,6 +26,8 @@ pub enum StartError {
     Root(RootError),
     /// Head or counter.
     Anchor(AnchorError),
+    /// The chip derived a key, but not the one that the head was written under.
+    OtherGuest,
     /// The directory.
     Dir(KeeperDirError),
     /// The TPM.
@@ -47,6 +49,7 @@ impl StartError {
         match self {
             Self::Root(error) => error.code(),
             Self::Anchor(error) => error.code(),
+            Self::OtherGuest => "root-other-guest",
             Self::Dir(error) => error.code(),
             Self::Tpm(error) => error.code(),
             Self::Keys(error) => error.code(),
@@ -62,6 +65,11 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Root(error) => error.fmt(f),
             Self::Anchor(error) => error.fmt(f),
+            Self::OtherGuest => f.write_str(
+                "the chip derives another key here than the one that the root was made with: start the keeper on the chip, \
+                 with the guest image, guest policy and VMPL of its ceremony. If these are the same, the head is damaged: \
+                 restore it from a copy",
+            ),
             Self::Dir(error) => error.fmt(f),
             Self::Tpm(error) => error.fmt(f),
             Self::Keys(error) => error.fmt(f),
@@ -114,7 +122,8 @@ pub(super) fn resume(dir: &Arc<KeeperDir>, devices: &Devices) -> Result<Option<R
         Err(RootError::Absent) => return Ok(None),
         Err(error) => return Err(StartError::Root(error)),
     };
-    let anchor = Anchor::open(Arc::clone(dir), tpm.clone(), &root.root).map_err(StartError::Anchor)?;
+    let anchor =
+        Anchor::open(Arc::clone(dir), tpm.clone(), &root.root).map_err(|error| start_error(error, root.seal_to))?;
     let context = anchor.context().ok_or(StartError::CoreMissing)?;
     let core = dir.read(CORE_FILE).map_err(StartError::Dir)?.ok_or(StartError::CoreMissing)?;
     let core = Core::parse(&core).map_err(StartError::Core)?;
@@ -124,4 +133,12 @@ pub(super) fn resume(dir: &Arc<KeeperDir>, devices: &Devices) -> Result<Option<R
     let keys = VaultKeys::derive(&root.root, &context).map_err(StartError::Keys)?;
     let hardware = Hardware::new(devices.clone(), root.ak, core.policy().keeper()).map_err(StartError::Tpm)?;
     Ok(Some(Run { core, keys, instance: context.instance, hardware, anchor }))
+}
+
+/// A derived key is none that can be checked by itself: the first thing that does not open under another one is the head.
+fn start_error(error: AnchorError, seal_to: SealTo) -> StartError {
+    match (error, seal_to) {
+        (AnchorError::HeadDamaged, SealTo::SnpTpm) => StartError::OtherGuest,
+        (error, SealTo::Tpm | SealTo::SnpTpm) => StartError::Anchor(error),
+    }
 }

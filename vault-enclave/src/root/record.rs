@@ -30,10 +30,15 @@ pub(super) struct RootRecord {
 }
 
 impl RootRecord {
+    /// What the root is sealed to.
+    pub(super) const fn seal_to(&self) -> SealTo {
+        seal_to(self.snp.as_ref())
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let file = File {
             v: 1,
-            seal_to: seal_to(self.snp.as_ref()).as_str().to_owned(),
+            seal_to: self.seal_to().as_str().to_owned(),
             srk_name: STANDARD.encode(self.srk_name.as_bytes()),
             secret: (&self.sealed.object).into(),
             pcrs: self.sealed.pcrs.iter().map(|(index, value)| (index, hex::encode(value))).collect(),
