@@ -1,9 +1,12 @@
-//! Vectors of FORMAT.md §5 and §6: fixed inputs, exact bytes, in `tests/data/vectors.json`. They never change; a format
+//! Vectors of FORMAT.md §2 to §6: fixed inputs, exact bytes, in `tests/data/vectors.json`. They never change; a format
 //! that needs other bytes gets a new number. `oracle.rs` has another implementation recompute them.
 //!
 //! `WEIGHTVAULT_WRITE_VECTORS=1` writes the file instead of comparing it.
 
-use attestation::{LeaseKey, Sha256Digest, UnitSet, UnixTime, lv};
+use attestation::{
+    AkName, Binding, HpkePublicKey, LeaseKey, Load, LoadChallenge, Sha256Digest, SnpProduct, TpmPart, UnitSet,
+    UnixTime, chip_platform, csp_platform, lv,
+};
 use ledger::manifest::{ModelId, Plan, PlanUnit};
 use serde_json::{Value, json};
 
@@ -11,7 +14,7 @@ use crate::aead::Bulk;
 use crate::container::{Sealer, finish_message};
 use crate::derive::{KeeperContext, ModelContext, RootSource, head_key};
 use crate::record;
-use crate::secret::{Dek, TpmSecret};
+use crate::secret::{Dek, SnpDerivedSecret, TpmSecret};
 use crate::unit_keys::UnitKeys;
 use crate::vault_keys::VaultKeys;
 use crate::wrap::GrantInfo;
@@ -23,7 +26,7 @@ const PUBLISHER: Sha256Digest = Sha256Digest::from_bytes([0x20; 32]);
 
 #[test]
 fn format_vectors() {
-    let made = json!({"lv": lv_vector(), "keeper": keeper(), "model": model(), "grant": grant()});
+    let made = json!({"lv": lv_vector(), "keeper": keeper(), "model": model(), "grant": grant(), "snp": snp()});
     if std::env::var_os("WEIGHTVAULT_WRITE_VECTORS").is_some() {
         std::fs::write(FILE, format!("{made:#}\n")).unwrap();
     }
@@ -119,4 +122,45 @@ fn grant() -> Value {
         leaf: [7; 32],
     };
     json!({"info": hex::encode(info.bytes())})
+}
+
+/// Ids of chips and clouds, the root of a keeper on one, and a load without a TPM and with a reported one.
+fn snp() -> Value {
+    let secret = TpmSecret::known([0x30; 64]);
+    let derived = SnpDerivedSecret::known([0x31; 32]);
+    let salt = [0x32; 32];
+    let root = RootSource::SnpAndTpm(&derived, &salt, &secret).root().unwrap();
+    let ak_name = AkName::try_from([[0x00, 0x0b].as_slice(), &[0x80; 32]].concat().as_slice()).unwrap();
+    json!({
+        "chip_id": hex::encode([0x90; 64]),
+        "chip_platform_milan": hex::encode(chip_platform(SnpProduct::Milan, &[0x90; 64]).as_bytes()),
+        "csp_id": "CN=cc-us-east-2.amazonaws.com",
+        "csp_platform": hex::encode(csp_platform("CN=cc-us-east-2.amazonaws.com").as_bytes()),
+        "tpm_secret": hex::encode([0x30; 64]),
+        "derived_key": hex::encode([0x31; 32]),
+        "salt": hex::encode(salt),
+        "seal_to": "snp,tpm",
+        "root": root.with_bytes(|bytes| hex::encode(bytes)),
+        "load_preimage": hex::encode(load(TpmPart::Absent).preimage()),
+        "load_binding": hex::encode(load(TpmPart::Absent).digest()),
+        "ak_name": hex::encode(ak_name.as_bytes()),
+        "load_binding_reported_ak": hex::encode(load(TpmPart::Reported { ak_name }).digest()),
+    })
+}
+
+fn load(tpm: TpmPart) -> Binding<Load> {
+    let challenge = LoadChallenge {
+        rule: "guest".to_owned(),
+        model: "minilm".to_owned(),
+        version: "1.0".to_owned(),
+        session: [1; 16],
+        nonce: [2; 32],
+        vault: VAULT,
+        policy: Sha256Digest::from_bytes([4; 32]),
+        manifest: Sha256Digest::from_bytes([5; 32]),
+        units: UnitSet::try_from(vec![0, 1]).unwrap(),
+        tpm,
+    };
+    let hpke = HpkePublicKey::try_from([0x71; 1665].as_slice()).unwrap();
+    challenge.bind(hpke, LeaseKey::try_from([0x70; 32].as_slice()).unwrap())
 }

@@ -97,7 +97,31 @@ def vectors(path):
     expected = {**given["keeper"], **given["model"]}
     for name, value in made.items():
         assert value.hex() == expected[name], name
+    snp_vectors(given["snp"], vault)
     return b"agrees"
+
+
+def snp_vectors(given, vault):
+    """Ids of chips and clouds, a root that a chip has part in, and a load in which no endorsed TPM takes part."""
+    raw = lambda name: bytes.fromhex(given[name])
+    sha256 = lambda *fields: hashlib.sha256(lv(*fields)).digest()
+    prk = hmac.digest(b"weightvault/v1 root\0", raw("derived_key") + raw("tpm_secret"), "sha512")
+    units = struct.pack(">I", 0) + struct.pack(">I", 1)
+
+    def load(ak_name):
+        ids = [b"load", b"guest", b"\1" * 16, b"\2" * 32, vault, b"\4" * 32, b"\5" * 32, units]
+        return lv(*ids, b"\x71" * 1665, b"\x70" * 32, ak_name, b"", b"")
+
+    made = {
+        "chip_platform_milan": sha256(b"weightvault/v1 chip", b"Milan", raw("chip_id")),
+        "csp_platform": sha256(b"weightvault/v1 csp", given["csp_id"].encode()),
+        "root": expand(prk, lv(given["seal_to"].encode(), raw("salt")), 64),
+        "load_preimage": b"weightvault/v1 bind\0" + load(b""),
+        "load_binding": hashlib.sha512(b"weightvault/v1 bind\0" + load(b"")).digest(),
+        "load_binding_reported_ak": hashlib.sha512(b"weightvault/v1 bind\0" + load(raw("ak_name"))).digest(),
+    }
+    for name, value in made.items():
+        assert value.hex() == given[name], name
 
 
 JOBS = {f.__name__: f for f in (cobblestone_seal, cobblestone_open, hpke_seal, hpke_open)}
