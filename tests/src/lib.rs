@@ -11,8 +11,10 @@ pub mod memory;
 pub mod process;
 pub mod publisher;
 pub mod relay;
+pub mod soft_snp;
 pub mod world;
 
 pub use guest::Guest;
 pub use process::{Boot, Running, Swtpm, binary, run, run_ok};
+pub use soft_snp::SoftSnp;
 pub use world::World;

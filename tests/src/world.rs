@@ -25,6 +25,8 @@ pub struct World {
     pub host: Option<Running>,
     /// How the keeper reaches its TPM, where something stands between.
     pub keeper_tcti: Option<String>,
+    /// What the keeper is told about its SNP device (`--snp`), if anything.
+    pub keeper_snp: Option<String>,
     /// Where the host dials the keeper, where something stands between.
     pub keeper_link: Option<PathBuf>,
     /// The authority of forged TPMs; the policy anchors it as `emulated`.
@@ -56,11 +58,23 @@ impl World {
         Self::before_ceremony_on(&Boot { firmware: None, image: binary("vault-enclave") }, edit)
     }
 
+    /// As [`World::before_ceremony`], with a keeper that is told of an SNP device, such as `soft:DIR`. Its root is sealed to
+    /// it where the policy makes the keeper prove it.
+    pub fn before_ceremony_with_snp(snp: &str, edit: impl FnOnce(&Self, &mut String)) -> Self {
+        let boot = Boot { firmware: None, image: binary("vault-enclave") };
+        Self::ceremony(&boot, |world| world.keeper_snp = Some(snp.to_owned()), edit)
+    }
+
     /// As [`World::before_ceremony`], on a machine of the keeper that booted so.
     pub fn before_ceremony_on(boot: &Boot, edit: impl FnOnce(&Self, &mut String)) -> Self {
+        Self::ceremony(boot, |_| {}, edit)
+    }
+
+    fn ceremony(boot: &Boot, prepare: impl FnOnce(&mut Self), edit: impl FnOnce(&Self, &mut String)) -> Self {
         let dir = tempfile::Builder::new().prefix("weightvault-").tempdir().expect("a temporary directory");
         let keeper_tpm = Swtpm::booted(&dir.path().join("tpm"), &dir.path().join("ca"), boot);
         let mut world = Self::on(dir, keeper_tpm);
+        prepare(&mut world);
         world.make_keys();
         let mut policy = world.policy_text();
         edit(&world, &mut policy);
@@ -143,6 +157,9 @@ impl World {
         let tcti = self.keeper_tcti.as_ref().unwrap_or(&tpm.tcti);
         command.arg("--dir").arg(self.path("keeper")).args(["--tpm", tcti, "--listen"]);
         command.arg(format!("unix:{}", self.path("keeper.sock").display()));
+        if let Some(snp) = &self.keeper_snp {
+            command.args(["--snp", snp]);
+        }
         Running::start(&mut command, &self.path("keeper.log"))
     }
 
@@ -194,7 +211,8 @@ impl World {
 
     fn on(dir: TempDir, keeper_tpm: Swtpm) -> Self {
         let (keeper_tpm, forge) = (Some(keeper_tpm), Authority::root("forge"));
-        Self { dir, keeper_tpm, keeper: None, host: None, keeper_tcti: None, keeper_link: None, forge }
+        let (keeper, host, keeper_tcti, keeper_snp, keeper_link) = (None, None, None, None, None);
+        Self { dir, keeper_tpm, keeper, host, keeper_tcti, keeper_snp, keeper_link, forge }
     }
 
     fn make_keys(&self) {

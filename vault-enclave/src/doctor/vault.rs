@@ -77,7 +77,7 @@ async fn host(
         Ok(keeper) if keeper.claims().trust() == Trust::Emulated => {
             checks.push(Check::warn(
                 "keeper",
-                "its evidence verifies; its TPM is EMULATED",
+                "its evidence verifies, and is EMULATED",
                 "for anything but tests: a keeper with a hardware TPM",
             ));
             Ok(Some(keeper.statement().policy()))

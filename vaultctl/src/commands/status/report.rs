@@ -37,7 +37,7 @@ pub(crate) struct StatusReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub(super) enum Verification {
-    /// The keeper's quote, for a nonce of this run, names the vault, its keys, this policy and this checkpoint.
+    /// The keeper's evidence, for a nonce of this run, names the vault, its keys, this policy and this checkpoint.
     Fresh {
         /// What the proof rests on.
         tier: Trust,
@@ -236,7 +236,7 @@ impl fmt::Display for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fresh { platform, log_size, .. } => {
-                writeln!(f, "Verified now: the keeper's own TPM quote (platform {platform}) names this vault, its")?;
+                writeln!(f, "Verified now: the keeper's own evidence (platform {platform}) names this vault, its")?;
                 writeln!(
                     f,
                     "policy and a log of {log_size} entries. Proposals and leases are as the host lists them;"

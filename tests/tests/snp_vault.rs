@@ -1,0 +1,12 @@
+//! A vault whose keeper proves an SNP guest and seals to its chip, and guests that prove one: real processes on soft
+//! platforms, and guests out of the forge for what no good guest shows.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "snp_vault/guests.rs"]
+mod guests;
+#[path = "snp_vault/keeper.rs"]
+mod keeper;
+#[path = "snp_vault/life.rs"]
+mod life;
+#[path = "snp_vault/scene.rs"]
+mod scene;
