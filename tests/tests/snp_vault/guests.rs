@@ -1,14 +1,17 @@
 //! Guests that a keeper must not believe, by its own protocol.
 
-use attestation::{Evidence, LoadChallenge, Sha256Digest, SnpEvidence, TpmPart, lease_id};
+use attestation::{
+    AzureEvidence, AzureQuote, Binding, Evidence, Load, LoadChallenge, Sha256Digest, SnpEvidence, TpmPart, lease_id,
+};
 use tonic::Status;
 use vault_proto::convert::{Challenge, EvidenceSet, ReleaseRequest};
 use vault_proto::v1;
-use vault_tests::Guest;
 use vault_tests::forge::amd::Tcb;
+use vault_tests::forge::azure::SoftParavisor;
 use vault_tests::forge::platform::{SoftGuest, SoftPlatform};
+use vault_tests::{Guest, run_ok};
 
-use crate::scene::Scene;
+use crate::scene::{PARAVISOR, PARAVISOR_PCR, Scene};
 
 /// What a guest of these shows for a challenge.
 fn report(platform: &SoftPlatform, guest: &SoftGuest, report_data: [u8; 64]) -> Evidence {
@@ -22,8 +25,12 @@ fn ask(guest: &Guest) -> v1::GetChallengeRequest {
 }
 
 fn binding(guest: &Guest, challenge: &Challenge) -> [u8; 64] {
-    let bound = LoadChallenge {
-        rule: "guest".to_owned(),
+    *bound(guest, challenge, "guest", TpmPart::Absent).digest()
+}
+
+fn bound(guest: &Guest, challenge: &Challenge, rule: &str, tpm: TpmPart) -> Binding<Load> {
+    let challenge = LoadChallenge {
+        rule: rule.to_owned(),
         model: "demo".to_owned(),
         version: "1".to_owned(),
         session: challenge.session,
@@ -32,9 +39,9 @@ fn binding(guest: &Guest, challenge: &Challenge) -> [u8; 64] {
         policy: challenge.policy,
         manifest: challenge.manifest,
         units: challenge.units.clone(),
-        tpm: TpmPart::Absent,
+        tpm,
     };
-    *bound.bind(guest.hpke_key(), guest.lease_key()).digest()
+    challenge.bind(guest.hpke_key(), guest.lease_key())
 }
 
 fn redemption(guest: &Guest, challenge: &Challenge, evidence: Evidence) -> ReleaseRequest {
@@ -116,4 +123,61 @@ async fn relayed_reports_and_other_forms_are_refused() {
     let quote = guest.tpm.quote(&guest.identity, &vault_tests::world::PCRS, &[0; 32]);
     let refused = guest.redeem(redemption(&guest, &ours, Evidence::Tpm(quote))).await.map(drop).unwrap_err();
     assert_eq!(guest.code_of(refused).await, "evidence-form-mismatch");
+}
+
+/// A load under rule `azure`, with something else in what the guest shows.
+async fn azure_load(
+    guest: &mut Guest,
+    scene: &Scene,
+    paravisor: &SoftParavisor,
+    change: impl FnOnce(&mut AzureEvidence),
+) -> Result<v1::ReleaseKeysResponse, Status> {
+    let forms = vec![v1::EvidenceForm::AzureSnpVtpm.into()];
+    let challenge = guest.challenge(v1::GetChallengeRequest { rule: "azure".to_owned(), forms, ..ask(guest) }).await?;
+    assert!(challenge.credential.is_none(), "no EK endorses this TPM");
+    let soft = SoftGuest::new(PARAVISOR);
+    let mut evidence = AzureEvidence {
+        hcl_report: paravisor.hcl_report(&scene.platform, &soft),
+        certificates: scene.platform.chain().to_vec(),
+        crls: Vec::new(),
+        ak_public: paravisor.tpm.ak_public.bytes(),
+        quote: AzureQuote { attest: Vec::new(), signature: Vec::new(), pcrs: Vec::new() },
+    };
+    let part = TpmPart::Reported { ak_name: evidence.ak_name().unwrap() };
+    let extra_data = bound(guest, &challenge, "azure", part).tpm_extra_data();
+    let (attest, signature, pcrs) = paravisor.quote(&[11], &extra_data);
+    evidence.quote = AzureQuote { attest, signature, pcrs };
+    change(&mut evidence);
+    guest.redeem(redemption(guest, &challenge, Evidence::AzureSnpVtpm(evidence))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paravisors_guest_gets_keys_by_its_report_and_its_virtual_tpm() {
+    let scene = Scene::open(&[]);
+    let mut paravisor = SoftParavisor::new();
+    paravisor.tpm.pcrs[11] = PARAVISOR_PCR;
+    let mut guest = Guest::new(&scene.world).await;
+    azure_load(&mut guest, &scene, &paravisor, |_| {}).await.expect("a grant");
+    let log = run_ok(scene.world.vaultctl().args(["log", "show"]));
+    let release = log.lines().find(|line| line.contains(" release ")).unwrap();
+    let index = release.split_whitespace().next().unwrap();
+    let said = run_ok(scene.world.vaultctl().args(["evidence", "verify", "--entry", index]));
+    assert!(said.contains("azure-snp-vtpm") && !said.contains("UNBOUND"), "{said}");
+
+    // Its virtual TPM measured something else.
+    paravisor.tpm.pcrs[11] = [0; 32];
+    let refused = azure_load(&mut guest, &scene, &paravisor, |_| {}).await.map(drop).unwrap_err();
+    assert_eq!(guest.code_of(refused).await, "pcr-not-allowed");
+    paravisor.tpm.pcrs[11] = PARAVISOR_PCR;
+    // The AK of a TPM that no report endorses, such as one that the host runs.
+    let other = vault_tests::forge::tpm::SoftTpm::ecc().ak_public.bytes();
+    let refused = azure_load(&mut guest, &scene, &paravisor, |evidence| evidence.ak_public = other).await;
+    assert_eq!(guest.code_of(refused.map(drop).unwrap_err()).await, "hcl-ak-mismatch");
+    // A quote of before.
+    let old = paravisor.quote(&[11], &[0; 32]);
+    let refused = azure_load(&mut guest, &scene, &paravisor, |evidence| {
+        evidence.quote = AzureQuote { attest: old.0, signature: old.1, pcrs: old.2 };
+    });
+    let refused = refused.await.map(drop).unwrap_err();
+    assert_eq!(guest.code_of(refused).await, "binding-mismatch");
 }

@@ -11,6 +11,9 @@ use vault_tests::{SoftSnp, World};
 /// Launch digest of the keeper's image, and of the guest's.
 pub const KEEPER: [u8; 48] = [0x66; 48];
 pub const GUEST: [u8; 48] = [0x77; 48];
+/// Launch digest of the paravisor that rule `azure` names, and what its virtual TPM has in PCR 11.
+pub const PARAVISOR: [u8; 48] = [0x99; 48];
+pub const PARAVISOR_PCR: [u8; 32] = [0x9a; 32];
 
 /// A running vault, the chip of its keeper, and a forged chip of a guest, whose every field a test can change.
 pub struct Scene {
@@ -61,17 +64,21 @@ fn snp_policy(text: &str, keeper: &SoftSnp, chips: &[Sha256Digest]) -> String {
     let audit = rest.split_once("[audit]").unwrap().1;
     let head = head.replace("[keeper]\nrequire = [\"tpm\"]", "[keeper]\nrequire = [\"snp\"]");
     let chips: Vec<String> = chips.iter().map(|chip| format!("\"{chip}\"")).collect();
+    let lease = "lease = \"60s\"\non_lease_end = \"end\"\nmax_leases = 64\nverify_units = true\n";
     format!(
         "{head}[keeper.snp]\n{}chips = [\"{}\"]\n\
-         [release.guest]\nmodels = [\"demo\"]\ngroups = \"any\"\nrequire = [\"snp\"]\n\
-         lease = \"60s\"\non_lease_end = \"end\"\nmax_leases = 64\nverify_units = true\n\
+         [release.guest]\nmodels = [\"demo\"]\ngroups = \"any\"\nrequire = [\"snp\"]\n{lease}\
          [release.guest.snp]\n{}chips = [{}]\n\
+         [release.azure]\nmodels = [\"demo\"]\ngroups = \"any\"\nrequire = [\"snp\", \"tpm\"]\n{lease}\
+         pcrs = {{ 11 = [\"{}\"] }}\n[release.azure.snp]\n{}chips = \"any\"\n\
          [audit]{audit}\
          [[anchors]]\nname = \"soft-amd\"\ntrust = \"emulated\"\ncertificate = \"\"\"\n{}\"\"\"\n",
         section(KEEPER),
         keeper.platform(),
         section(GUEST),
         chips.join(", "),
+        hex::encode(PARAVISOR_PCR),
+        section(PARAVISOR).replace("\"launch\"", "\"paravisor-vtpm\""),
         keeper.root(),
     )
 }
