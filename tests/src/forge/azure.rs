@@ -25,6 +25,16 @@ pub struct SoftParavisor {
     pub restart_count: u32,
 }
 
+/// What TPM2_Quote gives, and the values of the PCRs.
+pub struct Quoted {
+    /// TPMS_ATTEST.
+    pub attest: Vec<u8>,
+    /// TPMT_SIGNATURE.
+    pub signature: Vec<u8>,
+    /// Index and value of each PCR.
+    pub pcrs: Vec<(u32, [u8; 32])>,
+}
+
 impl SoftParavisor {
     /// One that has just booted.
     #[must_use]
@@ -52,16 +62,16 @@ impl SoftParavisor {
         hcl_report(&platform.signed_report(guest, report_data), &runtime_data)
     }
 
-    /// TPM2_Quote over these PCRs: TPMS_ATTEST, TPMT_SIGNATURE, and the values.
+    /// TPM2_Quote over these PCRs.
     #[must_use]
-    pub fn quote(&self, indices: &[u32], extra_data: &[u8]) -> (Vec<u8>, Vec<u8>, Vec<(u32, [u8; 32])>) {
+    pub fn quote(&self, indices: &[u32], extra_data: &[u8]) -> Quoted {
         let pcrs = self.tpm.pcr_values(indices);
         let mut attest = Attest::quote(extra_data, &pcrs);
         attest.reset_count = self.reset_count;
         attest.restart_count = self.restart_count;
         let attest = attest.bytes();
         let signature = self.tpm.sign(&attest);
-        (attest, signature, pcrs)
+        Quoted { attest, signature, pcrs }
     }
 }
 

@@ -188,8 +188,6 @@ fn smt_is_off_by_the_guests_policy_and_on_the_platform() {
 #[test]
 fn firmware_that_can_be_rolled_back_is_provisional() {
     type Change = fn(&mut Scene);
-    let newer = Tcb { snp: TCB.snp + 1, ..TCB };
-    assert_eq!(newer.snp, 25);
     let changes: [Change; 2] = [|scene| scene.platform.current.snp += 1, |scene| scene.platform.firmware.build += 1];
     for change in changes {
         let scene = Scene::good().with(change);
@@ -254,6 +252,6 @@ fn platform_has_every_feature_that_is_named() {
 fn revocation_list_is_a_must_where_the_rule_says_so() {
     let without = |scene: &mut Scene| scene.crls = false;
     let Err(refused) = changed(without).try_load(1, Shown::Snp) else { panic!("must be refused") };
-    assert!(matches!(refused, VerifyError::Snp(SnpError::CrlMissing { .. })), "{refused:?}");
+    assert!(matches!(refused, VerifyError::Snp(SnpError::CrlMissing)), "{refused:?}");
     ruled("crl = \"required\"", "crl = \"if-present\"").with(without).granted(1, Shown::Snp);
 }

@@ -8,7 +8,7 @@ use attestation::{
 use ledger::decide::{Denial, DenialReason, ReleaseGrant, RenewGrant, decide, decide_renew};
 use ledger::entry::Entry;
 use vault_tests::forge::amd::{Authorities, Product, Tcb};
-use vault_tests::forge::azure::SoftParavisor;
+use vault_tests::forge::azure::{Quoted, SoftParavisor};
 use vault_tests::forge::platform::{SoftGuest, SoftPlatform};
 use vault_tests::forge::report::POLICY_RESERVED_ONE;
 
@@ -219,7 +219,7 @@ impl Scene {
 
     pub fn azure(&self, extra_data: &[u8]) -> AzureEvidence {
         let SnpEvidence { certificates, crls, .. } = self.snp_evidence(Vec::new());
-        let (attest, signature, pcrs) = self.paravisor.quote(&[11], extra_data);
+        let Quoted { attest, signature, pcrs } = self.paravisor.quote(&[11], extra_data);
         AzureEvidence {
             hcl_report: self.paravisor.hcl_report(&self.platform, &self.guest),
             certificates,

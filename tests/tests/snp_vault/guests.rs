@@ -7,7 +7,7 @@ use tonic::Status;
 use vault_proto::convert::{Challenge, EvidenceSet, ReleaseRequest};
 use vault_proto::v1;
 use vault_tests::forge::amd::Tcb;
-use vault_tests::forge::azure::SoftParavisor;
+use vault_tests::forge::azure::{Quoted, SoftParavisor};
 use vault_tests::forge::platform::{SoftGuest, SoftPlatform};
 use vault_tests::{Guest, run_ok};
 
@@ -145,7 +145,7 @@ async fn azure_load(
     };
     let part = TpmPart::Reported { ak_name: evidence.ak_name().unwrap() };
     let extra_data = bound(guest, &challenge, "azure", part).tpm_extra_data();
-    let (attest, signature, pcrs) = paravisor.quote(&[11], &extra_data);
+    let Quoted { attest, signature, pcrs } = paravisor.quote(&[11], &extra_data);
     evidence.quote = AzureQuote { attest, signature, pcrs };
     change(&mut evidence);
     guest.redeem(redemption(guest, &challenge, Evidence::AzureSnpVtpm(evidence))).await
@@ -176,7 +176,7 @@ async fn paravisors_guest_gets_keys_by_its_report_and_its_virtual_tpm() {
     // A quote of before.
     let old = paravisor.quote(&[11], &[0; 32]);
     let refused = azure_load(&mut guest, &scene, &paravisor, |evidence| {
-        evidence.quote = AzureQuote { attest: old.0, signature: old.1, pcrs: old.2 };
+        evidence.quote = AzureQuote { attest: old.attest, signature: old.signature, pcrs: old.pcrs };
     });
     let refused = refused.await.map(drop).unwrap_err();
     assert_eq!(guest.code_of(refused).await, "binding-mismatch");
