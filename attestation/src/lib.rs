@@ -127,6 +127,7 @@ pub use snp::{
     csp_platform,
 };
 pub use tpm::{
-    ActivationSecret, AkName, AttestationKey, Credential, EndorsedEk, EndorsedTpm, PcrSelection, TpmIdentity, TpmQuote,
+    ActivationSecret, AkName, AttestationKey, Credential, EndorsedEk, EndorsedTpm, PcrBank, PcrSelection,
+    QuoteStatement, TpmIdentity, TpmQuote, claimed_ek,
 };
 pub use verify::{Verified, verify_snp, verify_snp_vtpm, verify_snp_with_tpm, verify_tpm};

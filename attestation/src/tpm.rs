@@ -3,14 +3,16 @@
 pub(crate) mod attest;
 #[cfg(test)]
 mod azure_vectors;
+pub(crate) mod captured;
 mod credential;
 mod endorsement;
 mod pcrs;
 mod public;
 mod reader;
 
+pub use captured::{PcrBank, QuoteStatement};
 pub use credential::{ActivationSecret, Credential};
-pub use endorsement::{EndorsedEk, EndorsedTpm};
+pub use endorsement::{EndorsedEk, EndorsedTpm, claimed_ek};
 pub use pcrs::PcrSelection;
 pub(crate) use public::QuotingKey;
 pub use public::{AkName, AttestationKey};

@@ -15,17 +15,19 @@
 
 mod denial;
 mod grant;
+mod shown;
 
 use std::sync::Arc;
 
-use attestation::{Claims, EvidenceForm, Load, QuoteClaims, Renew, Sha256Digest, SnpClaims, UnixTime, Verified};
+use attestation::{Claims, Load, Renew, Sha256Digest, UnixTime, Verified};
 
 pub use denial::{Denial, DenialReason, DeniedRequest, Explanation};
 pub use grant::{EvidencedGrant, ReleaseGrant, RenewGrant};
+pub use shown::Shown;
 
 use crate::entry::{Action, BootId, Machine, ReleasedUnits};
 use crate::names::{Group, Name, Version};
-use crate::policy::{GuestRule, PcrRule, ReleaseRule, SnpRule};
+use crate::policy::{GuestRule, ReleaseRule};
 use crate::state::{Lease, LoggedManifest, State, Vault};
 
 /// Decides on a load. `manifest` is the one that the log names for the model; `now` is not before the last entry.
@@ -217,40 +219,7 @@ fn check_evidence(vault: &Vault, rule_name: &Name, rule: &ReleaseRule, claims: &
 /// The form of the evidence, the platform and what it booted: all that a rule asks of verified claims. An auditor checks
 /// stored evidence with it.
 pub fn check_claims(rule_name: &Name, rule: &GuestRule, claims: &Claims) -> Result<(), DenialReason> {
-    match (rule, claims) {
-        (GuestRule::Tpm(tpm), Claims::Tpm { ek, quote }) => {
-            if !tpm.platforms.permits(&ek.platform()) {
-                return Err(DenialReason::PlatformNotListed { rule: rule_name.clone(), platform: ek.platform() });
-            }
-            check_pcrs(rule_name, &tpm.pcrs, quote)
-        }
-        // An unbound TPM beside the report neither helps nor harms.
-        (GuestRule::Snp(snp), Claims::Snp(report) | Claims::SnpUnboundTpm { report, .. }) => {
-            check_report(rule_name, snp, report)
-        }
-        (GuestRule::SnpParavisorVtpm { snp, pcrs }, Claims::SnpVtpm { report, quote }) => {
-            check_report(rule_name, snp, report)?;
-            check_pcrs(rule_name, pcrs, quote)
-        }
-        (GuestRule::Tpm(_), Claims::Snp(_) | Claims::SnpUnboundTpm { .. } | Claims::SnpVtpm { .. })
-        | (GuestRule::Snp(_), Claims::Tpm { .. } | Claims::SnpVtpm { .. })
-        | (GuestRule::SnpParavisorVtpm { .. }, Claims::Tpm { .. } | Claims::Snp(_) | Claims::SnpUnboundTpm { .. }) => {
-            let (required, seen) = (rule.form(), EvidenceForm::of(claims));
-            Err(DenialReason::ProofMissing { rule: rule_name.clone(), required, seen })
-        }
-    }
-}
-
-fn check_pcrs(rule_name: &Name, rule: &PcrRule, quote: &QuoteClaims) -> Result<(), DenialReason> {
-    rule.check(quote.pcrs()).map_err(|mismatch| DenialReason::PcrNotAllowed {
-        rule: rule_name.clone(),
-        allowed: rule.allowed().get(&mismatch.index).cloned().unwrap_or_default(),
-        mismatch,
-    })
-}
-
-fn check_report(rule_name: &Name, rule: &SnpRule, report: &SnpClaims) -> Result<(), DenialReason> {
-    rule.check(report).map_err(|mismatch| DenialReason::ReportNotAllowed { rule: rule_name.clone(), mismatch })
+    Shown::from(claims).check(rule_name, rule)
 }
 
 /// A lease belongs to one boot of one machine: its keys were never anywhere else.

@@ -1,10 +1,14 @@
 //! What was typed. What it means is in [`commands`](crate::commands).
 
+mod evidence;
+
 use std::path::PathBuf;
 
-use attestation::Sha256Digest;
+use attestation::{Sha256Digest, UnixTime};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ledger::genesis::AntiRollback;
+
+pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
 
 /// Exit codes, for `--help`.
 const EXIT_CODES: &str = "\
@@ -15,6 +19,7 @@ Exit codes:
   3  refused by the vault; the code is the exact reason
   4  something does not verify: evidence, a signature, the log. Do not go on
   5  not yet: approvals are missing, or the vault is not open
+`evidence verify --kind` has codes of its own: 0 verified, 1 refused, 2 wrong use.
 
 With --json the result is one JSON document on standard output, a failure one on standard error.
 Keys are never read: KEY goes to `ssh-keygen -Y sign -n weightvault -f KEY`. It may be a private key file, a public key
@@ -104,6 +109,31 @@ pub enum PolicyCommand {
         /// The policy after.
         new: PathBuf,
     },
+    /// Write a strict release rule out of captured evidence, to be pasted into a policy.
+    Draft(Box<PolicyDraftArgs>),
+}
+
+/// `vaultctl policy draft`
+#[derive(Debug, Args)]
+pub struct PolicyDraftArgs {
+    /// An evidence blob, an SNP report, or Azure's HCL report.
+    #[arg(long, value_name = "FILE", required_unless_present = "quote")]
+    pub from: Option<PathBuf>,
+    /// What it is, where its bytes do not tell: a bare report of Azure's, a quote.
+    #[arg(long, value_enum)]
+    pub kind: Option<EvidenceKind>,
+    /// What comes with it. With --chain, or an evidence blob, the evidence is verified first.
+    #[command(flatten)]
+    pub beside: Beside,
+    /// Take trust anchors from this policy: without it no EK can be verified.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Name of the rule, and of its one model.
+    #[arg(long, value_name = "NAME", default_value = "drafted")]
+    pub name: String,
+    /// Judge certificates at this moment, and not now.
+    #[arg(long, value_name = "RFC3339", value_parser = evidence::moment)]
+    pub now: Option<UnixTime>,
 }
 
 /// `vaultctl init …`
@@ -216,26 +246,6 @@ pub struct ApproveArgs {
     /// How to sign.
     #[command(flatten)]
     pub signing: Signing,
-}
-
-/// `vaultctl evidence …`
-#[derive(Debug, Subcommand)]
-pub enum EvidenceCommand {
-    /// What evidence says: a stored evidence set, which can't be verified alone; or, live, that of the keeper.
-    Show {
-        /// An evidence blob, as the log names it or `vault-enclave evidence` writes it.
-        #[arg(required_unless_present = "live", conflicts_with = "live")]
-        file: Option<PathBuf>,
-        /// Ask the keeper, and verify what it answers.
-        #[arg(long)]
-        live: bool,
-    },
-    /// Verify the evidence of the keeper, freshly; or the evidence that an entry of the log rests on.
-    Verify {
-        /// Index of an entry: an approval of the genesis, a release, a renewal.
-        #[arg(long, value_name = "INDEX")]
-        entry: Option<u64>,
-    },
 }
 
 /// `vaultctl log …`

@@ -17,8 +17,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::cli::{Command, EvidenceCommand, InitCommand, LogCommand, PolicyCommand, ProposeCommand};
-use crate::failure::{EXIT_NOT_YET, Failure};
+use crate::cli::{
+    Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, InitCommand, LogCommand, PolicyCommand, ProposeCommand,
+};
+use crate::failure::{EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
 use crate::session::Session;
 
@@ -29,6 +31,8 @@ pub enum Outcome {
     Done,
     /// Done, and what was asked about is not there yet.
     NotYet,
+    /// Captured evidence was judged and refused.
+    Refused,
 }
 
 impl Outcome {
@@ -37,6 +41,7 @@ impl Outcome {
         match self {
             Self::Done => 0,
             Self::NotYet => EXIT_NOT_YET,
+            Self::Refused => EXIT_REFUSED_EVIDENCE,
         }
     }
 }
@@ -82,6 +87,7 @@ fn policy_command(session: &Session, command: &PolicyCommand, out: &mut impl Wri
         PolicyCommand::Template => write(session, &policy::template(), out),
         PolicyCommand::Check { file } => write(session, &policy::check(session, file)?, out),
         PolicyCommand::Diff { old, new } => write(session, &policy::diff(old, new)?, out),
+        PolicyCommand::Draft(args) => write(session, &policy::draft(session, args)?, out),
     }
 }
 
@@ -108,13 +114,25 @@ async fn evidence_command(
 ) -> Result<Outcome, Failure> {
     match command {
         EvidenceCommand::Show { file: Some(file), .. } => write(session, &evidence::show(file)?, out),
-        EvidenceCommand::Show { file: None, .. } | EvidenceCommand::Verify { entry: None } => {
-            write(session, &evidence::verify_keeper(session).await?, out)
-        }
-        EvidenceCommand::Verify { entry: Some(index) } => {
-            write(session, &evidence::verify_entry(session, *index).await?, out)
-        }
+        EvidenceCommand::Show { file: None, .. } => write(session, &evidence::verify_keeper(session).await?, out),
+        EvidenceCommand::Verify(args) => match (args.kind, args.entry) {
+            (Some(kind), _) => captured_evidence(session, kind, args, out).map_err(Failure::into_usage),
+            (None, Some(index)) => write(session, &evidence::verify_entry(session, index).await?, out),
+            (None, None) => write(session, &evidence::verify_keeper(session).await?, out),
+        },
     }
+}
+
+/// Its exit code 1 says that the evidence is refused, and nothing else may.
+fn captured_evidence(
+    session: &Session,
+    kind: EvidenceKind,
+    args: &EvidenceVerifyArgs,
+    out: &mut impl Write,
+) -> Result<Outcome, Failure> {
+    let verdict = evidence::verify_captured(kind, args)?;
+    write(session, &verdict, out)?;
+    Ok(if verdict.is_verified() { Outcome::Done } else { Outcome::Refused })
 }
 
 async fn log_command(session: &Session, command: &LogCommand, out: &mut impl Write) -> Result<Outcome, Failure> {

@@ -35,6 +35,9 @@ impl Kind {
 /// not open.
 pub const EXIT_NOT_YET: u8 = 5;
 
+/// The exit code of `evidence verify --kind` where the evidence was judged and refused.
+pub const EXIT_REFUSED_EVIDENCE: u8 = 1;
+
 /// A failure, for a person and for a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
@@ -58,6 +61,13 @@ impl Failure {
     pub fn new(kind: Kind, code: impl Into<String>, what: impl Into<String>) -> Self {
         let (code, what) = (code.into(), what.into());
         Self(Box::new(Details { kind, code, what, why: None, next: None, request_id: None }))
+    }
+
+    /// The same as wrong use, where exit code 1 has another meaning.
+    #[must_use]
+    pub fn into_usage(mut self) -> Self {
+        self.0.kind = Kind::Usage;
+        self
     }
 
     /// The cause.

@@ -13,14 +13,13 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use subtle::ConstantTimeEq;
 
 use super::claims::SnpClaims;
 use super::evidence::EndorsedReport;
 use super::report::SNP_REPORT_BYTES;
 use crate::encoding::Sha256Digest;
 use crate::error::{HclError, VerifyError};
-use crate::tpm::{AttestationKey, PcrSelection, QuotingKey, attest};
+use crate::tpm::{AttestationKey, PcrSelection, QuotingKey, captured};
 
 /// The most bytes of an HCL report; the NV index that holds it has 2600.
 const HCL_BYTES_MAX: usize = 16 * 1024;
@@ -134,7 +133,7 @@ pub struct EndorsedVtpm {
     ak: QuotingKey,
 }
 
-/// A quote of a vTPM: raw, from the wire.
+/// A quote without the identity of its TPM, as a vTPM's is: raw, from the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AzureQuote {
     /// TPMS_ATTEST, exactly the bytes that were signed.
@@ -145,7 +144,7 @@ pub struct AzureQuote {
     pub pcrs: Vec<(u32, [u8; 32])>,
 }
 
-/// What a vTPM has quoted.
+/// What a TPM has quoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VtpmState {
     /// The quoted PCRs of the SHA-256 bank.
@@ -185,20 +184,7 @@ impl EndorsedVtpm {
         extra_data: &[u8],
         expected_pcrs: &PcrSelection,
     ) -> Result<VtpmState, VerifyError> {
-        attest::verify_signature_with(&self.ak, &quote.attest, &quote.signature)?;
-        let info = attest::read_quote(&quote.attest)?;
-        if !bool::from(info.extra_data.ct_eq(extra_data)) {
-            return Err(VerifyError::ExtraDataMismatch);
-        }
-        info.check_pcrs(expected_pcrs, &quote.pcrs)?;
-        Ok(VtpmState {
-            pcrs: quote.pcrs.iter().copied().collect(),
-            reset_count: info.reset_count,
-            restart_count: info.restart_count,
-            clock: info.clock,
-            safe: info.safe,
-            firmware_version: info.firmware_version,
-        })
+        captured::verify_quote(&self.ak, quote, extra_data, expected_pcrs)
     }
 }
 

@@ -26,6 +26,8 @@ const QUOTE: u16 = 0x8018;
 /// What a quote says.
 #[derive(Debug)]
 pub(crate) struct QuoteInfo<'a> {
+    /// Qualified name of the key that signed.
+    pub(crate) signer: &'a [u8],
     pub(crate) extra_data: &'a [u8],
     /// Milliseconds.
     pub(crate) clock: u64,
@@ -78,7 +80,7 @@ pub(crate) fn read_quote(attest: &[u8]) -> Result<QuoteInfo<'_>, VerifyError> {
     if signer.len() != 34 || !signer.starts_with(&alg::SHA256.to_be_bytes()) {
         return Err(VerifyError::AttestSigner);
     }
-    read_quote_body(reader).map_err(VerifyError::AttestMalformed)
+    read_quote_body(reader, signer).map_err(VerifyError::AttestMalformed)
 }
 
 impl QuoteInfo<'_> {
@@ -98,8 +100,9 @@ impl QuoteInfo<'_> {
     }
 }
 
-fn read_quote_body(mut reader: Reader<'_>) -> Result<QuoteInfo<'_>, DecodeError> {
+fn read_quote_body<'a>(mut reader: Reader<'a>, signer: &'a [u8]) -> Result<QuoteInfo<'a>, DecodeError> {
     let quote = QuoteInfo {
+        signer,
         extra_data: reader.sized(EXTRA_DATA_BYTES_MAX)?,
         clock: reader.u64()?,
         reset_count: reader.u32()?,

@@ -78,6 +78,12 @@ impl EndorsedEk {
     }
 }
 
+/// The platform id that an EK certificate would give, exact DER. **Nothing about it is verified**: for whoever drafts a
+/// policy before he has the anchor.
+pub fn claimed_ek(certificate: &[u8]) -> Result<Sha256Digest, CertificateError> {
+    Ok(Sha256Digest::of(Certificate::parse(certificate)?.public_key_info()))
+}
+
 /// An endorsed EK beside an attestation key that *claims* to live in the same TPM. Only a quote whose binding holds the
 /// secret of [`EndorsedTpm::make_credential`] shows that it does.
 pub struct EndorsedTpm {

@@ -1,11 +1,15 @@
 //! `vaultctl policy …`
 
+mod draft;
+
 use std::fmt;
 use std::path::Path;
 
 use attestation::Sha256Digest;
 use ledger::policy::{POLICY_BYTES_MAX, Policy, describe_change};
 use serde::Serialize;
+
+pub(crate) use draft::draft;
 
 use crate::failure::{Failure, Kind};
 use crate::session::{Session, read_text};

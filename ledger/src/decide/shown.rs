@@ -1,0 +1,93 @@
+//! What evidence shows, held against a rule.
+
+use std::collections::BTreeMap;
+
+use attestation::{Claims, EvidenceForm, Sha256Digest, SnpClaims};
+
+use super::DenialReason;
+use crate::names::Name;
+use crate::policy::{GuestRule, PcrRule, SnpRule};
+
+/// What evidence shows, whether or not anything says for whom and when it was made. A decision takes it from [`Claims`],
+/// which only a fresh binding makes; a tool may look at captured evidence with it.
+#[derive(Debug, Clone, Copy)]
+pub enum Shown<'a> {
+    /// A quote of a TPM.
+    Tpm {
+        /// Platform id of its EK.
+        platform: Sha256Digest,
+        /// What it quoted.
+        pcrs: &'a BTreeMap<u32, [u8; 32]>,
+    },
+    /// A report.
+    Snp(&'a SnpClaims),
+    /// A report beside a TPM that nothing binds to it, which neither helps nor harms.
+    SnpUnboundTpm(&'a SnpClaims),
+    /// A report, and a quote of the virtual TPM whose AK it endorses.
+    AzureSnpVtpm {
+        /// The report.
+        report: &'a SnpClaims,
+        /// What that TPM quoted.
+        pcrs: &'a BTreeMap<u32, [u8; 32]>,
+    },
+}
+
+impl<'a> From<&'a Claims> for Shown<'a> {
+    fn from(claims: &'a Claims) -> Self {
+        match claims {
+            Claims::Tpm { ek, quote } => Self::Tpm { platform: ek.platform(), pcrs: quote.pcrs() },
+            Claims::Snp(report) => Self::Snp(report),
+            Claims::SnpUnboundTpm { report, .. } => Self::SnpUnboundTpm(report),
+            Claims::SnpVtpm { report, quote } => Self::AzureSnpVtpm { report, pcrs: quote.pcrs() },
+        }
+    }
+}
+
+impl Shown<'_> {
+    /// Its form.
+    pub const fn form(&self) -> EvidenceForm {
+        match self {
+            Self::Tpm { .. } => EvidenceForm::Tpm,
+            Self::Snp(_) => EvidenceForm::Snp,
+            Self::SnpUnboundTpm(_) => EvidenceForm::SnpTpm,
+            Self::AzureSnpVtpm { .. } => EvidenceForm::AzureSnpVtpm,
+        }
+    }
+
+    /// The form of the evidence, the platform and what it booted: all that a rule asks.
+    pub fn check(&self, rule_name: &Name, rule: &GuestRule) -> Result<(), DenialReason> {
+        match (rule, self) {
+            (GuestRule::Tpm(tpm), Self::Tpm { platform, pcrs }) => {
+                if !tpm.platforms.permits(platform) {
+                    return Err(DenialReason::PlatformNotListed { rule: rule_name.clone(), platform: *platform });
+                }
+                check_pcrs(rule_name, &tpm.pcrs, pcrs)
+            }
+            (GuestRule::Snp(snp), Self::Snp(report) | Self::SnpUnboundTpm(report)) => {
+                check_report(rule_name, snp, report)
+            }
+            (GuestRule::SnpParavisorVtpm { snp, pcrs }, Self::AzureSnpVtpm { report, pcrs: quoted }) => {
+                check_report(rule_name, snp, report)?;
+                check_pcrs(rule_name, pcrs, quoted)
+            }
+            (GuestRule::Tpm(_), Self::Snp(_) | Self::SnpUnboundTpm(_) | Self::AzureSnpVtpm { .. })
+            | (GuestRule::Snp(_), Self::Tpm { .. } | Self::AzureSnpVtpm { .. })
+            | (GuestRule::SnpParavisorVtpm { .. }, Self::Tpm { .. } | Self::Snp(_) | Self::SnpUnboundTpm(_)) => {
+                let (required, seen) = (rule.form(), self.form());
+                Err(DenialReason::ProofMissing { rule: rule_name.clone(), required, seen })
+            }
+        }
+    }
+}
+
+fn check_pcrs(rule_name: &Name, rule: &PcrRule, quoted: &BTreeMap<u32, [u8; 32]>) -> Result<(), DenialReason> {
+    rule.check(quoted).map_err(|mismatch| DenialReason::PcrNotAllowed {
+        rule: rule_name.clone(),
+        allowed: rule.allowed().get(&mismatch.index).cloned().unwrap_or_default(),
+        mismatch,
+    })
+}
+
+fn check_report(rule_name: &Name, rule: &SnpRule, report: &SnpClaims) -> Result<(), DenialReason> {
+    rule.check(report).map_err(|mismatch| DenialReason::ReportNotAllowed { rule: rule_name.clone(), mismatch })
+}
