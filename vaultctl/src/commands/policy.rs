@@ -84,11 +84,54 @@ mod tests {
 
     #[test]
     fn the_template_parses_once_keys_and_pcr_values_are_filled_in() {
+        let policy = Policy::parse(&filled(TEMPLATE)).unwrap();
+        assert_eq!((policy.serial(), policy.approval().threshold), (1, 2));
+    }
+
+    /// The section of comments, as text of a policy.
+    fn snp_section() -> String {
+        let start = TEMPLATE.find("# [release.default.snp]").unwrap();
+        let comments = TEMPLATE[start..].lines().take_while(|line| line.starts_with('#'));
+        let lines = comments.map(|line| line.strip_prefix("# ").unwrap_or_default());
+        let text: String = lines.map(|line| format!("{line}\n")).collect();
+        text.replace("CHIP_ID", &format!("sha256:{}", "1".repeat(64)))
+            .replace("ID_KEY_DIGEST", &"2".repeat(96))
+            .replace("HOST_DATA\"", &format!("{}\"", "3".repeat(64)))
+    }
+
+    /// The template for guests in SEV-SNP, as its comments say to write it.
+    fn with_snp() -> String {
+        let guest = snp_section().replace("LAUNCH_DIGEST", &"4".repeat(96));
+        let keeper = snp_section().replace("LAUNCH_DIGEST", &"5".repeat(96)).replace("release.default", "keeper");
+        let text = filled(TEMPLATE).replace("require = [\"tpm\"]", "require = [\"snp\"]");
+        let (before, rule) = text.split_once("\n[release.default]\n").unwrap();
+        let rule: String = rule
+            .split_inclusive('\n')
+            .filter(|line| !line.starts_with("pcrs =") && !line.starts_with("eks ="))
+            .collect();
+        let rule = rule.replace("[audit]", &format!("{guest}\n[audit]"));
+        let before = before.replace("[publish.default]", &format!("{keeper}\n[publish.default]"));
+        format!("{before}\n[release.default]\n{rule}")
+    }
+
+    #[test]
+    fn the_section_for_snp_parses_once_it_is_filled_in_and_every_key_counts() {
+        let policy = Policy::parse(&with_snp()).unwrap_or_else(|error| panic!("{error}\n{}", with_snp()));
+        let rule = policy.release_rule(&"default".parse().unwrap()).unwrap();
+        let snp = rule.guest.snp().unwrap();
+        assert_eq!((snp.measurements.len(), snp.csps.len(), snp.platform.len()), (1, 1, 2));
+        assert_eq!(snp.min_tcb.iter().count(), 3);
+        assert!(snp.host_data.is_some() && snp.id_keys.is_some() && snp.author_keys.is_some());
+        assert!(snp.min_guest_svn.is_some() && snp.min_firmware.is_some());
+        assert!(policy.keeper().snp().is_some());
+    }
+
+    fn filled(template: &str) -> String {
         let publisher = "-----BEGIN PUBLIC KEY-----\n\
             MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt\n\
             6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q==\n\
             -----END PUBLIC KEY-----";
-        let mut filled = TEMPLATE.to_owned();
+        let mut filled = template.to_owned();
         for (index, name) in ["ALICE", "BOB", "CAROL"].into_iter().enumerate() {
             filled = filled.replace(&format!("{name}_KEY"), KEYS[index]);
         }
@@ -97,8 +140,7 @@ mod tests {
         {
             filled = filled.replacen(pcr, &format!("{:064x}", index + 1), 1);
         }
-        let policy = Policy::parse(&filled).unwrap();
-        assert_eq!((policy.serial(), policy.approval().threshold), (1, 2));
+        filled
     }
 
     const KEYS: [&str; 3] = [

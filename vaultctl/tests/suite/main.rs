@@ -6,8 +6,11 @@
 #[allow(dead_code, reason = "the forge serves several crates, and each uses a part of it")]
 mod forge;
 
+mod captured_evidence;
+mod captured_policy;
 mod ceremony;
 mod evidence;
+mod evidence_show;
 mod governance;
 mod keeper_evidence;
 mod log;
@@ -18,3 +21,4 @@ mod ssh;
 mod status;
 mod stored_evidence;
 mod transport;
+mod vectors;

@@ -151,7 +151,10 @@ fn min_tcb(report: &Report) -> Vec<String> {
 }
 
 fn below(field: &str, tcb: &TcbVersion) -> String {
-    format!("# This very evidence would be refused: its {field} TCB is below the committed one ({tcb}).")
+    format!(
+        "# This very evidence would be refused: its {field} TCB is below the committed one ({tcb}).\n# Lower those parts only if \
+         your host has a reason to."
+    )
 }
 
 fn platform(info: PlatformInfo) -> Option<String> {
