@@ -7,6 +7,7 @@ mod common;
 mod anchors;
 mod attestation_key;
 mod bindings;
+mod captured;
 mod credential;
 mod ek_chain;
 mod mutation;

@@ -8,6 +8,7 @@ mod forge;
 
 mod captured_evidence;
 mod captured_policy;
+mod captured_tpm;
 mod ceremony;
 mod evidence;
 mod evidence_show;
