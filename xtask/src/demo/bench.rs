@@ -1,5 +1,7 @@
-//! `cargo xtask bench`: what a seal, an upload and an attested load cost beside `cp`, in one run on one machine; and what a
-//! release costs a keeper.
+//! `cargo xtask bench`: what a seal, an upload and an attested load cost beside `cp`, in one run on one machine; what a
+//! release costs a keeper; and what verifying evidence costs.
+
+mod verify;
 
 use super::machine::Tier;
 use super::scenario::{Findings, World};
@@ -23,6 +25,12 @@ pub(crate) struct BenchArgs {
     /// A small model and one load: shows that it works, its numbers mean nothing.
     #[arg(long)]
     quick: bool,
+    /// Verification of evidence alone: takes no TPM and no model.
+    #[arg(long)]
+    verify: bool,
+    /// Beside it the same by the crate `sev`, which is downloaded and built for that.
+    #[arg(long)]
+    peers: bool,
     /// Print JSON alone.
     #[arg(long)]
     json: bool,
@@ -48,6 +56,14 @@ impl Rate {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    let verification = verify::measure(args.quick, args.peers)?;
+    if args.verify {
+        match args.json {
+            true => println!("{}", json!({ "verify": verification })),
+            false => verify::print(&verification),
+        }
+        return Ok(());
+    }
     let (size, runs) = if args.quick { (32 << 20, 1) } else { (args.size, args.runs.max(1)) };
     setup::system_packages(false)?;
     build()?;
@@ -78,7 +94,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         ("cp into the same tmpfs", Rate::of(copies)?),
     ];
     world.end()?;
-    print(args, bytes, runs, &rows, &release);
+    print(args, bytes, runs, &rows, &release, &verification);
     Ok(())
 }
 
@@ -102,7 +118,7 @@ fn release_cost(releases: u32) -> Result<Value> {
     Ok(serde_json::from_str(&said)?)
 }
 
-fn print(args: &BenchArgs, bytes: u64, runs: usize, rows: &[(&str, Rate); 4], release: &Value) {
+fn print(args: &BenchArgs, bytes: u64, runs: usize, rows: &[(&str, Rate); 4], release: &Value, verification: &Value) {
     let [(_, seal), _, (_, load), (_, copy)] = rows;
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
     let ratios = json!({ "load_grpc_vs_cp": load.median / copy.median, "seal_vs_cp": seal.median / copy.median });
@@ -113,6 +129,7 @@ fn print(args: &BenchArgs, bytes: u64, runs: usize, rows: &[(&str, Rate); 4], re
             .collect();
         let report = json!({
             "bytes": bytes, "runs": runs, "profile": profile, "rows": rows, "ratios": ratios, "release": release,
+            "verify": verification,
         });
         println!("{report}");
         return;
@@ -131,6 +148,7 @@ fn print(args: &BenchArgs, bytes: u64, runs: usize, rows: &[(&str, Rate); 4], re
          thread; mean of {}",
         release["releases"]
     );
+    verify::print(verification);
 }
 
 /// The number before `GB/s` on the line that begins so.
