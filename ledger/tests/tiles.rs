@@ -154,6 +154,14 @@ proptest! {
         }
     }
 
+    #[test]
+    fn any_bytes_are_a_bundle_or_refused(bytes in prop::collection::vec(0u8..4, 0..40), width in 0u16..9) {
+        if let Ok(entries) = decode_bundle(&bytes, width) {
+            prop_assert_eq!(entries.len(), usize::from(width));
+            prop_assert_eq!(encode_bundle(&entries), Ok(bytes.clone()));
+        }
+    }
+
     /// Writing only what changed, step by step, leaves the same files as writing all at once.
     #[test]
     fn steps_write_what_one_stride_writes(steps in prop::collection::vec(1u64..700, 1..5)) {

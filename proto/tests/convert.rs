@@ -351,6 +351,21 @@ fn there_is_one_blob_of_a_set_of_evidence() {
 }
 
 #[test]
+fn a_blob_with_any_bit_changed_is_refused_or_is_the_blob_of_another_set() {
+    let bare = SnpEvidence { certificates: vec![vec![7; 9]], crls: vec![vec![8; 9]], ..report() };
+    let set = EvidenceSet { evidence: Evidence::Snp(bare) };
+    let blob = set.blob();
+    for bit in 0..blob.len() * 8 {
+        let mut changed = blob.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(other) = EvidenceSet::from_blob(&changed) {
+            assert_ne!(other, set, "bit {bit}");
+            assert_eq!(other.blob(), changed, "bit {bit}");
+        }
+    }
+}
+
+#[test]
 fn a_challenge_of_another_form_is_refused() {
     refuses!(Challenge, v1::GetChallengeResponse, challenge();
         "malformed-session": |m| m.session.push(0),

@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: all that has to pass before a change lands, in one order, here and on the CI machine.
 
-use crate::{Result, setup, shell, tidy};
+use crate::{Result, fuzz, setup, shell, tidy};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ struct Step {
 /// Runs every step, also after one that failed: one run then shows all that is wrong.
 pub(crate) fn run(args: &CiArgs, has_demo: bool) -> Result<()> {
     let mut steps = vec![
-        Step { name: "format", run: || shell::run(shell::cargo().args(["fmt", "--all", "--check"])) },
+        Step { name: "format", run: format },
         Step { name: "tidy", run: tidy::run },
         Step { name: "setup", run: || setup::system_packages(false) },
         Step { name: "clippy", run: clippy },
@@ -62,6 +62,16 @@ fn report(done: &[(&str, Duration, bool)]) -> Result<()> {
     }
     let failed: Vec<&str> = done.iter().filter(|(_, _, passed)| !passed).map(|(name, _, _)| *name).collect();
     if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", ")).into()) }
+}
+
+/// The workspace, and what stands alone beside it.
+fn format() -> Result<()> {
+    shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    let alone = fuzz::PROJECTS.into_iter().chain(["attestation/tools/sev-peer"]);
+    for manifest in alone.map(|project| format!("{project}/Cargo.toml")) {
+        shell::run(shell::cargo().args(["fmt", "--check", "--manifest-path", &manifest]))?;
+    }
+    Ok(())
 }
 
 fn clippy() -> Result<()> {

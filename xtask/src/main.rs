@@ -5,6 +5,7 @@
 
 mod ci;
 mod demo;
+mod fuzz;
 mod model;
 mod setup;
 mod shell;
@@ -34,6 +35,8 @@ enum Task {
     Tidy,
     /// Measures seal, upload and load beside `cp` in the same run: a table, and JSON with `ratios`.
     Bench(demo::BenchArgs),
+    /// Throws bytes at every reader of what others send, guided by coverage; needs cargo-fuzz.
+    Fuzz(fuzz::FuzzArgs),
     /// Makes a synthetic safetensors model of any size.
     Model(model::ModelArgs),
     /// A software TPM with an EK certificate from a throwaway CA, for any program or CI.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Tidy => tidy::run(),
         Task::Bench(args) => demo::bench(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Model(args) => model::run(&args),
         // It ends as the command does that it ran.
         Task::Swtpm(args) => return swtpm::run(&args).unwrap_or_else(failed),

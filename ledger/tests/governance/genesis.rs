@@ -138,6 +138,19 @@ fn a_vault_file_names_the_vault_its_keys_and_hosts() {
 }
 
 #[test]
+fn a_vault_file_with_a_byte_changed_is_refused_or_of_the_same_vault() {
+    let file = vault_file().encode();
+    // Every fifth byte, with another bit each time: all kinds of places, and no second more than it takes.
+    for at in (0..file.len()).step_by(5) {
+        let mut changed = file.clone();
+        changed[at] ^= 1 << (at % 8);
+        if let Ok(read) = VaultFile::parse(&changed) {
+            assert_eq!(read.id(), genesis().vault_id(), "byte {at}");
+        }
+    }
+}
+
+#[test]
 fn a_vault_file_proves_itself() {
     let text = String::from_utf8(vault_file().encode()).unwrap();
     let id = genesis().vault_id().to_string();
