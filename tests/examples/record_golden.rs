@@ -96,16 +96,8 @@ async fn leases(world: &World) {
 
 /// The second policy, proposed by one and approved by two.
 fn change_policy(world: &World) {
-    let first = fs::read_to_string(world.path("policy.toml")).expect("the first policy");
-    let vault = fs::read(world.vault()).expect("the vault file");
-    let vault = ledger::vault_file::VaultFile::parse(&vault).expect("the vault file");
-    let later = format!("vault = \"{}\"\nserial = 2\nprev = \"{}\"", vault.id(), Sha256Digest::of(first.as_bytes()));
-    let second = first.replacen("vault = \"genesis\"\nserial = 1\nprev = \"none\"", &later, 1);
-    let second = second.replacen("max_leases = 256", "max_leases = 128", 1);
-    write(&world.path("policy-2.toml"), second.as_bytes());
-    let mut propose = world.vaultctl();
-    propose.args(["propose", "policy"]).arg(world.path("policy-2.toml")).args(["--yes", "--key"]);
-    run_ok(propose.arg(world.path(APPROVERS[0])));
+    let second = world.next_policy(|policy| *policy = policy.replacen("max_leases = 256", "max_leases = 128", 1));
+    run_ok(&mut world.propose(&second, APPROVERS[0]));
     world.approve(&APPROVERS[1..]);
 }
 

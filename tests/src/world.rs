@@ -209,6 +209,27 @@ impl World {
         }
     }
 
+    /// Writes the policy that follows on the first one, with what `edit` changes; its file.
+    pub fn next_policy(&self, edit: impl FnOnce(&mut String)) -> PathBuf {
+        let first = read(&self.path("policy.toml"));
+        let vault = fs::read(self.vault()).expect("the vault file");
+        let vault = ledger::vault_file::VaultFile::parse(&vault).expect("the vault file");
+        let prev = attestation::Sha256Digest::of(first.as_bytes());
+        let later = format!("vault = \"{}\"\nserial = 2\nprev = \"{prev}\"", vault.id());
+        let mut next = first.replacen("vault = \"genesis\"\nserial = 1\nprev = \"none\"", &later, 1);
+        edit(&mut next);
+        let path = self.path("policy-2.toml");
+        fs::write(&path, next).expect("the policy can be written");
+        path
+    }
+
+    /// `vaultctl propose policy FILE` in the name of an approver.
+    pub fn propose(&self, policy: &Path, name: &str) -> Command {
+        let mut propose = self.vaultctl();
+        propose.args(["propose", "policy"]).arg(policy).args(["--yes", "--key"]).arg(self.path(name));
+        propose
+    }
+
     fn on(dir: TempDir, keeper_tpm: Swtpm) -> Self {
         let (keeper_tpm, forge) = (Some(keeper_tpm), Authority::root("forge"));
         let (keeper, host, keeper_tcti, keeper_snp, keeper_link) = (None, None, None, None, None);

@@ -147,7 +147,8 @@ impl Proposals {
         self.0.values_mut().rev().find(|proposal| proposal.object == object).ok_or(FoldError::ProposalUnknown)
     }
 
-    pub(super) fn add(&mut self, proposal: PendingProposal, now: UnixTime) -> Result<(), FoldError> {
+    /// Refuses what [`Self::add`] would refuse.
+    pub(super) fn check(&self, proposal: &PendingProposal, now: UnixTime) -> Result<(), FoldError> {
         if proposal.is_expired(now) {
             return Err(FoldError::ProposalExpired { not_after: proposal.not_after });
         }
@@ -159,6 +160,11 @@ impl Proposals {
         if of_proposer >= PROPOSALS_PER_PROPOSER_MAX {
             return Err(FoldError::TooManyProposals);
         }
+        Ok(())
+    }
+
+    pub(super) fn add(&mut self, proposal: PendingProposal, now: UnixTime) -> Result<(), FoldError> {
+        self.check(&proposal, now)?;
         self.0.retain(|_, other| !other.is_expired(now));
         self.0.insert(proposal.entry, proposal);
         Ok(())

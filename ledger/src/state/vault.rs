@@ -97,6 +97,21 @@ impl Vault {
         self.leases.count(rule, now)
     }
 
+    /// The policy of a proposal that the fold would take at `now`: signed by an approver, the next one of this vault, and
+    /// not waiting already. A keeper asks before it looks at its own hardware, which takes time that no stranger may spend.
+    ///
+    /// # Errors
+    /// What the fold says of such a `propose` entry.
+    pub fn vet_policy(&self, proposed: &ProposedPolicy, now: UnixTime) -> Result<Arc<Policy>, FoldError> {
+        // The index becomes that of the entry, which there is none of yet.
+        let proposal = self.proposed_policy(u64::MAX, now, proposed)?;
+        self.proposals.check(&proposal, now)?;
+        match proposal.subject() {
+            Subject::Policy { policy, .. } => Ok(Arc::clone(policy)),
+            Subject::Model(_) => Err(FoldError::ActionMismatch),
+        }
+    }
+
     pub(super) fn take(&mut self, index: u64, entry: Entry) -> Result<(), FoldError> {
         match entry {
             Entry::Propose(Propose { time, proposal }) => self.propose(index, time, proposal),

@@ -70,6 +70,37 @@ impl Hardware {
         check(&self.devices, &self.identity.ek_certificates, policy, now)
     }
 
+    /// Whether this keeper could start under a policy that is proposed. One that it could not start under would serve until
+    /// the next restart, and then never again: the vault would be lost with all its signatures in order.
+    ///
+    /// # Errors
+    /// `policy-keeper-proof`: it asks for a report, and the keeper's core, which says what its evidence is, does not.
+    /// `policy-keeper-locked-out`: what [`check`] found, which names the key. Hardware that does not answer keeps its own
+    /// code: then nothing is known.
+    pub(super) fn check_next(&self, policy: &Policy, now: UnixTime) -> Result<(), Refusal> {
+        match (self.form, policy.keeper()) {
+            (Form::Tpm, KeeperRule::Snp { .. }) => {
+                let message = "keeper.require has \"snp\", which the policy of this vault's genesis does not: its keeper \
+                               gives no report, for the life of the vault. Make a new vault with a keeper that does";
+                return Err(Refusal::denied("policy-keeper-proof", message));
+            }
+            (Form::Tpm | Form::SnpTpm, KeeperRule::Tpm(_)) | (Form::SnpTpm, KeeperRule::Snp { .. }) => {}
+        }
+        match self.check(policy, now) {
+            Ok(_) => Ok(()),
+            Err(refusal) if refusal.is_denied() => {
+                let message = format!(
+                    "this keeper could not start under the policy any more: {} ({}). Nothing was proposed: change \
+                     `[keeper]` or `[[anchors]]` so that they fit the keeper that runs",
+                    refusal.message(),
+                    refusal.code()
+                );
+                Err(Refusal::denied("policy-keeper-locked-out", message))
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
     /// Evidence over the binding that `bind` makes with the secret of the caller's credential.
     ///
     /// # Errors

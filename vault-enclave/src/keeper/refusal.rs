@@ -71,6 +71,12 @@ impl Refusal {
         &self.message
     }
 
+    /// Whether the request was understood and refused: asking again changes nothing.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.coarse == Coarse::Denied
+    }
+
     fn new(coarse: Coarse, code: &str, message: impl std::fmt::Display) -> Self {
         Self { coarse, code: code.to_owned(), message: message.to_string() }
     }

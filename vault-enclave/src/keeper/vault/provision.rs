@@ -79,14 +79,18 @@ impl Vault {
         })))
     }
 
-    /// Proposes a policy, signed by an approver of the one in force. The fold checks signature, serial and lineage.
+    /// Proposes a policy, signed by an approver of the one in force. The fold checks signature, serial and lineage; the
+    /// keeper, that it could still start under it: approvers can't see that, and nothing could undo it.
     pub(super) fn submit_policy(&mut self, request: v1::SubmitPolicyRequest) -> Result<Outcome, Refusal> {
         let PolicySubmission { policy, statement, signature } = request.try_into()?;
-        self.opened()?;
+        let now = self.now();
         let policy = utf8("policy", policy)?;
         let object = Sha256Digest::of(policy.as_bytes());
         let proposed = ProposedPolicy { object, policy, statement: utf8("statement", statement)?, signature };
-        let entry = Entry::Propose(Propose { time: self.now(), proposal: entry::Proposal::Policy(proposed) });
+        let vetted = self.opened()?.vet_policy(&proposed, now);
+        let next = vetted.map_err(|error| Refusal::denied(error.code(), error))?;
+        self.hardware.check_next(&next, now)?;
+        let entry = Entry::Propose(Propose { time: now, proposal: entry::Proposal::Policy(proposed) });
         self.stage_entry(&entry)?;
         self.stage_effects()?;
         Ok(Outcome::AfterCommit(Box::new(move |vault| {

@@ -1,0 +1,77 @@
+//! A policy that its keeper could not start under is not even proposed; one that it can is, and the keeper starts again.
+
+use vault_tests::world::{APPROVERS, guest_pcr};
+use vault_tests::{World, run, run_ok};
+
+#[test]
+fn a_policy_that_locks_its_keeper_out_is_not_proposed() {
+    let mut world = World::open();
+    let here = keeper_pcr(&world);
+    let elsewhere = hex::encode(guest_pcr(7));
+    type Edit<'a> = (&'a str, Box<dyn Fn(&mut String) + 'a>);
+    let locked_out: [Edit; 3] = [
+        ("[keeper] eks", Box::new(|policy| *policy = policy.replacen("eks = \"any\"", OTHER_EKS, 1))),
+        ("[keeper] pcrs", Box::new(|policy| *policy = policy.replacen(&here, &elsewhere, 1))),
+        ("[[anchors]]", Box::new(drop_anchors_of_swtpm)),
+    ];
+    for (named, edit) in locked_out {
+        let next = world.next_policy(|policy| {
+            let before = policy.clone();
+            edit(policy);
+            assert_ne!(*policy, before, "{named}: nothing was changed");
+        });
+        let (code, said) = run(&mut world.propose(&next, APPROVERS[0]));
+        assert_eq!(code, Some(3), "{named}: {said}");
+        assert!(said.contains("policy-keeper-locked-out") && said.contains(named), "{named}: {said}");
+    }
+    // A proof that its evidence never has, whatever devices it is started with.
+    let next = world.next_policy(ask_for_a_report);
+    let (code, said) = run(&mut world.propose(&next, APPROVERS[0]));
+    assert!(code == Some(3) && said.contains("policy-keeper-proof") && said.contains("keeper.require"), "{said}");
+    let pending = run_ok(world.vaultctl().arg("pending"));
+    assert!(!pending.contains("sha256:"), "{pending}");
+
+    // Under one that it fits it goes on, also after a restart.
+    let next = world.next_policy(|policy| *policy = policy.replacen("max_leases = 256", "max_leases = 128", 1));
+    run_ok(&mut world.propose(&next, APPROVERS[0]));
+    world.approve(&APPROVERS[1..]);
+    world.keeper.take().expect("it runs").terminate();
+    world.start_keeper();
+    let log = run_ok(world.vaultctl().args(["log", "verify", "--fresh"]));
+    assert!(log.contains("Verified:"), "{log}");
+}
+
+/// Only the EK of some other machine.
+const OTHER_EKS: &str = "eks = [\"sha256:5555555555555555555555555555555555555555555555555555555555555555\"]";
+
+/// The value of the keeper's PCR 7, as the policy has it.
+fn keeper_pcr(world: &World) -> String {
+    let policy = std::fs::read_to_string(world.path("policy.toml")).expect("the policy");
+    let (_, keeper) = policy.split_once("[keeper]").expect("it has a keeper");
+    let (_, value) = keeper.split_once(" 7 = [\"").expect("it names PCR 7");
+    value.chars().take(64).collect()
+}
+
+/// No anchor for the keeper's TPM: those of the forge stay.
+fn drop_anchors_of_swtpm(policy: &mut String) {
+    for name in ["swtpm-root", "swtpm-issuer"] {
+        let start = policy.find(&format!("[[anchors]]\nname = \"{name}\"")).expect("it has the anchor");
+        let end = policy[start..].find("-----END CERTIFICATE-----\n\"\"\"\n").expect("with its certificate");
+        policy.replace_range(start..start + end + "-----END CERTIFICATE-----\n\"\"\"\n".len(), "");
+    }
+}
+
+/// A keeper that proves its chip; no rule asks guests for anything.
+fn ask_for_a_report(policy: &mut String) {
+    let snp = format!(
+        "[keeper.snp]\ncode_covered_by = \"launch\"\nmeasurements = [\"{}\"]\nchips = \"any\"\n\
+         min_tcb.milan = {{ bootloader = 1, tee = 0, snp = 1, microcode = 1 }}\nvmpl = 0\nmin_report_version = 5\n\
+         crl = \"required\"\nsmt = true\nprovisional_firmware = false\n",
+        "ab".repeat(48)
+    );
+    let (rules, audit) =
+        (policy.find("[release.").expect("it has rules"), policy.find("[audit]").expect("and a section behind them"));
+    policy.replace_range(rules..audit, "");
+    *policy = policy.replacen("require = [\"tpm\"]", "require = [\"snp\"]", 1);
+    policy.insert_str(policy.find("[publish.").expect("it has publishers"), &snp);
+}
