@@ -14,6 +14,7 @@ async fn keeper_releases_keys_to_nobody_but_the_attested_guest() {
     challenges(&world).await;
     redemptions(&world).await;
     sessions(&world).await;
+    floods(&world).await;
     leases(&world).await;
     let log = vault_tests::run_ok(world.vaultctl().args(["log", "verify", "--fresh"]));
     assert!(log.contains("Verified:"), "{log}");
@@ -143,6 +144,30 @@ async fn sessions(world: &World) {
     let extra = guest.bind_as(&challenge, |bound| bound.rule = "first-layer".to_owned()).tpm_extra_data();
     let refused = guest.redeem(guest.redemption_over(&challenge, &extra)).await.expect_err("more than the rule grants");
     assert_eq!(guest.code_of(refused).await, "group-not-granted");
+}
+
+/// A stranger has the certificate of a guest's EK, which is public, and asks for more challenges in its name than the keeper
+/// once had room for, by connections that each keep within their own limit.
+async fn floods(world: &World) {
+    const CONNECTIONS: usize = 4;
+    const EACH: usize = 150;
+    let mut victim = Guest::new(world).await;
+    let before = victim.challenge(victim.ask()).await.expect("a challenge");
+    let (identity, mut flood) = (victim.identity.clone(), tokio::task::JoinSet::new());
+    for _ in 0..CONNECTIONS {
+        let mut stranger = Guest::new(world).await;
+        stranger.identity = identity.clone();
+        flood.spawn(async move {
+            for _ in 0..EACH {
+                let ask = stranger.ask();
+                stranger.challenge(ask).await.map(drop).expect("nobody is refused");
+            }
+        });
+    }
+    flood.join_all().await;
+    victim.redeem(victim.redemption(&before)).await.expect("its challenge is still out");
+    let after = victim.challenge(victim.ask()).await.expect("it is not refused for what a stranger asked");
+    victim.redeem(victim.redemption(&after)).await.expect("a grant");
 }
 
 async fn leases(world: &World) {

@@ -21,6 +21,10 @@ mod layer;
 pub(crate) use connection::{Connection, Listener};
 pub(crate) use layer::{AdmissionLayer, CallContext};
 
+/// How many times its rate a bucket of requests gives at once.
+const REQUESTS_AT_ONCE: u32 = 2;
+/// The same of challenges: a fleet behind one proxy starts at once, and then renews in turn.
+const CHALLENGES_AT_ONCE: u32 = 8;
 /// Calls under way, answers that are still being sent included.
 const CALLS_MAX: usize = 2048;
 /// Publications under way: the one kind of large request.
@@ -35,6 +39,7 @@ const REPLY_BYTES_MAX: u32 = 64 << 20;
 pub(crate) struct Admission {
     rate: Bucket,
     connection_rate: u32,
+    challenge_rate: u32,
     connections: Arc<Semaphore>,
     calls: Arc<Semaphore>,
     publications: Arc<Semaphore>,
@@ -54,8 +59,9 @@ impl Admission {
     pub(crate) fn new(limits: &Limits) -> Self {
         let places = |count: u32| Arc::new(Semaphore::new(count as usize));
         Self {
-            rate: Bucket::new(limits.requests_per_second),
+            rate: Bucket::new(limits.requests_per_second, REQUESTS_AT_ONCE),
             connection_rate: limits.requests_per_second_per_connection,
+            challenge_rate: limits.challenges_per_second_per_connection,
             connections: places(limits.connections),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
             publications: Arc::new(Semaphore::new(PUBLICATIONS_MAX)),
@@ -67,7 +73,8 @@ impl Admission {
     /// A new connection, or `None` while there are too many.
     pub(crate) fn connection(&self) -> Option<Connection> {
         let place = self.connections.clone().try_acquire_owned().ok()?;
-        Some(Connection::new(Bucket::new(self.connection_rate), place))
+        let requests = Bucket::new(self.connection_rate, REQUESTS_AT_ONCE);
+        Some(Connection::new(requests, Bucket::new(self.challenge_rate, CHALLENGES_AT_ONCE), place))
     }
 
     /// Lets a call begin, or turns it away, before anything of it is read.
@@ -75,6 +82,9 @@ impl Admission {
         let now = Instant::now();
         if connection.is_some_and(|connection| !connection.take(now)) {
             return Err(busy("busy-connection-rate", "more requests a second than one connection may send"));
+        }
+        if method.kind == Kind::Challenge && connection.is_some_and(|connection| !connection.take_challenge(now)) {
+            return Err(busy("busy-connection-challenges", "more challenges a second than one connection may ask for"));
         }
         if method.kind == Kind::Other {
             // A health check has to be answered above all when everything else is not.
@@ -91,7 +101,7 @@ impl Admission {
     /// Waits for what only few calls may have at a time.
     async fn queue(&self, method: Method, mut place: Place) -> Result<Place, Refused> {
         let places = match method.kind {
-            Kind::Call | Kind::Other => return Ok(place),
+            Kind::Call | Kind::Challenge | Kind::Other => return Ok(place),
             Kind::Publish => &self.publications,
             Kind::Stream => &self.streams,
         };
@@ -114,16 +124,19 @@ fn busy(code: &str, message: &str) -> Refused {
     Refused::new(Coarse::Busy, code, message)
 }
 
-/// A token bucket: `rate` a second, twice as many at once.
+/// A token bucket: `rate` a second, `most` at once.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     rate: f64,
+    most: f64,
     state: Mutex<(f64, Instant)>,
 }
 
 impl Bucket {
-    fn new(rate: u32) -> Self {
-        Self { rate: f64::from(rate), state: Mutex::new((2.0 * f64::from(rate), Instant::now())) }
+    /// `at_once` is how many times its rate it gives at once.
+    fn new(rate: u32, at_once: u32) -> Self {
+        let (rate, most) = (f64::from(rate), f64::from(rate) * f64::from(at_once));
+        Self { rate, most, state: Mutex::new((most, Instant::now())) }
     }
 
     /// Takes a token if there is one.
@@ -131,7 +144,7 @@ impl Bucket {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (tokens, since) = *state;
         let elapsed: Duration = now.saturating_duration_since(since);
-        let tokens = (tokens + elapsed.as_secs_f64() * self.rate).min(2.0 * self.rate);
+        let tokens = (tokens + elapsed.as_secs_f64() * self.rate).min(self.most);
         let taken = tokens >= 1.0;
         *state = (if taken { tokens - 1.0 } else { tokens }, now.max(since));
         taken
@@ -143,7 +156,13 @@ mod tests {
     use super::*;
 
     fn limits() -> Limits {
-        Limits { connections: 2, streams: 1, requests_per_second: 1000, requests_per_second_per_connection: 2 }
+        Limits {
+            connections: 2,
+            streams: 1,
+            requests_per_second: 1000,
+            requests_per_second_per_connection: 2,
+            challenges_per_second_per_connection: 1,
+        }
     }
 
     fn release() -> Method {
@@ -156,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_twice_its_rate_at_once_and_its_rate_after_that() {
-        let bucket = Bucket::new(10);
+        let bucket = Bucket::new(10, REQUESTS_AT_ONCE);
         let start = Instant::now();
         assert_eq!((0..100).filter(|_| bucket.take(start)).count(), 20);
         let later = start + Duration::from_millis(500);
@@ -173,6 +192,19 @@ mod tests {
         }
         assert_eq!(code(admission.admit(release(), Some(&greedy))), "busy-connection-rate");
         admission.admit(release(), Some(&other)).unwrap();
+    }
+
+    #[test]
+    fn one_connection_cannot_fill_the_keepers_table_with_challenges() {
+        let admission = Admission::new(&Limits { requests_per_second_per_connection: 1000, ..limits() });
+        let (greedy, other) = (admission.connection().unwrap(), admission.connection().unwrap());
+        let challenge = Method::of("/weightvault.v1.Vault/GetChallenge");
+        for _ in 0..CHALLENGES_AT_ONCE {
+            admission.admit(challenge, Some(&greedy)).unwrap();
+        }
+        assert_eq!(code(admission.admit(challenge, Some(&greedy))), "busy-connection-challenges");
+        admission.admit(release(), Some(&greedy)).unwrap();
+        admission.admit(challenge, Some(&other)).unwrap();
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! streams = 64                                      # fetches and uploads at a time
 //! requests_per_second = 2000
 //! requests_per_second_per_connection = 500
+//! challenges_per_second_per_connection = 32         # eight times as many at once: 256 guests behind one proxy
 //! ```
 
 use std::fmt;
@@ -75,11 +76,20 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// Requests a second on one connection; twice as many at once.
     pub requests_per_second_per_connection: u32,
+    /// Challenges a second that one connection may ask for; eight times as many at once. They are asked for before anything
+    /// is proved, so a stranger's are what fills the keeper's table.
+    pub challenges_per_second_per_connection: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 2048, streams: 64, requests_per_second: 2000, requests_per_second_per_connection: 500 }
+        Self {
+            connections: 2048,
+            streams: 64,
+            requests_per_second: 2000,
+            requests_per_second_per_connection: 500,
+            challenges_per_second_per_connection: 32,
+        }
     }
 }
 
@@ -234,8 +244,15 @@ impl Config {
         if let Some(path) = paths.chain(tls_paths).find(|path| !path.is_absolute()) {
             return Err(ConfigError::RelativePath(path.clone()));
         }
-        let Limits { connections, streams, requests_per_second, requests_per_second_per_connection } = raw.limits;
-        if [connections, streams, requests_per_second, requests_per_second_per_connection].contains(&0) {
+        let Limits {
+            connections,
+            streams,
+            requests_per_second,
+            requests_per_second_per_connection,
+            challenges_per_second_per_connection,
+        } = raw.limits;
+        let rates = [requests_per_second, requests_per_second_per_connection, challenges_per_second_per_connection];
+        if [connections, streams].contains(&0) || rates.contains(&0) {
             return Err(ConfigError::ZeroLimit);
         }
         Ok(Self {

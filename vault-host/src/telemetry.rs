@@ -28,6 +28,8 @@ pub(crate) struct Method {
 pub(crate) enum Kind {
     /// Small request, small or bounded answer, seconds at most.
     Call,
+    /// A challenge: a call that makes the keeper remember something for whoever asks.
+    Challenge,
     /// One of the few large requests.
     Publish,
     /// Ciphertext, up or down, for as long as it takes.
@@ -50,7 +52,7 @@ const fn method(name: &'static str, kind: Kind, audience: Audience) -> Method {
 }
 
 const METHODS: [(&str, Method); 22] = [
-    ("/weightvault.v1.Vault/GetChallenge", method("Vault.GetChallenge", Kind::Call, Audience::Agent)),
+    ("/weightvault.v1.Vault/GetChallenge", method("Vault.GetChallenge", Kind::Challenge, Audience::Agent)),
     ("/weightvault.v1.Vault/ReleaseKeys", method("Vault.ReleaseKeys", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/RenewLease", method("Vault.RenewLease", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/EndLease", method("Vault.EndLease", Kind::Call, Audience::Agent)),

@@ -4,6 +4,8 @@
 //! redemption bytes get the same answer until the challenge would have expired, charged once; other bytes on a used
 //! session are refused.
 
+mod table;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -12,16 +14,14 @@ use tokio::sync::oneshot;
 
 use super::refusal::Refusal;
 use super::service::Answer;
+use table::{Asker, Table};
 
 /// How long a challenge is good.
 pub(super) const CHALLENGE_TTL_SECS: u64 = 60;
 /// Challenges that are out at once.
 const CHALLENGES_MAX: usize = 8192;
-/// Challenges that are out at once for one platform: only an endorsed EK can have any.
-const CHALLENGES_PER_PLATFORM_MAX: usize = 512;
-/// Challenges that are out at once for requesters of whom nothing is known before their evidence: whoever mints them can't
-/// take the room of those with an EK.
-const CHALLENGES_UNNAMED_MAX: usize = CHALLENGES_MAX / 2;
+/// Answers that are kept at once.
+const ANSWERS_MAX: usize = 8192;
 
 /// 16 random bytes that name one exchange.
 pub(super) type SessionId = [u8; 16];
@@ -40,7 +40,6 @@ pub(super) struct Pending {
     pub asked: Asked,
     /// The form of evidence that it was made for, and what that is checked against.
     pub expected: Expected,
-    expires: Instant,
 }
 
 /// What became of a session that was used.
@@ -59,46 +58,24 @@ pub(super) struct Redemption {
     pub session: SessionId,
 }
 
-/// Bounded tables, keyed by session.
-#[derive(Default)]
+/// Bounded tables, keyed by session. Neither refuses anybody when it is full: see [`table`].
 pub(super) struct Challenges {
-    out: HashMap<SessionId, Pending>,
-    per_platform: HashMap<Option<Sha256Digest>, usize>,
+    out: Table<Pending>,
     used: HashMap<SessionId, Used>,
 }
 
+impl Default for Challenges {
+    fn default() -> Self {
+        Self { out: Table::new(CHALLENGES_MAX), used: HashMap::new() }
+    }
+}
+
 impl Challenges {
-    /// Keeps a challenge until it is redeemed or expires.
-    ///
-    /// # Errors
-    /// `challenges-full`, `challenges-full-platform`, `challenges-full-unnamed`.
-    pub(super) fn issue(
-        &mut self,
-        session: SessionId,
-        asked: Asked,
-        expected: Expected,
-        now: Instant,
-    ) -> Result<(), Refusal> {
-        self.expire(now);
-        if self.out.len() >= CHALLENGES_MAX || self.used.len() >= CHALLENGES_MAX {
-            return Err(Refusal::busy("challenges-full", "too many challenges are out: try again in a minute"));
-        }
-        let platform = platform(&expected);
-        let count = self.per_platform.entry(platform).or_default();
-        match platform {
-            Some(_) if *count >= CHALLENGES_PER_PLATFORM_MAX => {
-                return Err(Refusal::busy("challenges-full-platform", "this platform has too many challenges out"));
-            }
-            None if *count >= CHALLENGES_UNNAMED_MAX => {
-                let message = "too many challenges are out for requesters without an EK: try again in a minute";
-                return Err(Refusal::busy("challenges-full-unnamed", message));
-            }
-            Some(_) | None => {}
-        }
-        *count += 1;
+    /// Keeps a challenge until it is redeemed or expires, or until the table is full and it is the one that goes.
+    pub(super) fn issue(&mut self, session: SessionId, asked: Asked, expected: Expected, now: Instant) {
         let expires = now + Duration::from_secs(CHALLENGE_TTL_SECS);
-        self.out.insert(session, Pending { asked, expected, expires });
-        Ok(())
+        let asker = asker(&expected);
+        self.out.insert(session, asker, Pending { asked, expected }, expires, now);
     }
 
     /// Consumes a challenge. `None`: the answer is known or on its way, and `reply` has or will get it.
@@ -113,7 +90,7 @@ impl Challenges {
         reply: oneshot::Sender<Answer>,
         now: Instant,
     ) -> Option<(Redemption, oneshot::Sender<Answer>)> {
-        self.expire(now);
+        self.used.retain(|_, used| used.expires > now);
         if let Some(used) = self.used.get_mut(&session) {
             if used.request != request {
                 // A stolen session must not be a second try, nor an oracle on the first one's answer.
@@ -126,13 +103,15 @@ impl Challenges {
             }
             return None;
         }
-        let Some(pending) = self.out.remove(&session) else {
+        let Some((pending, expires)) = self.out.take(&session, now) else {
             let refusal = Refusal::try_again("challenge-unknown", "no such challenge is out, or it expired");
             let _ = reply.send(Err(refusal));
             return None;
         };
-        Self::uncount(&mut self.per_platform, &pending);
-        let used = Used { request, answer: None, waiting: Vec::new(), expires: pending.expires };
+        if self.used.len() >= ANSWERS_MAX {
+            self.forget_answer();
+        }
+        let used = Used { request, answer: None, waiting: Vec::new(), expires };
         self.used.insert(session, used);
         Some((Redemption { pending, session }, reply))
     }
@@ -147,34 +126,83 @@ impl Challenges {
         }
     }
 
-    fn expire(&mut self, now: Instant) {
-        let per_platform = &mut self.per_platform;
-        self.out.retain(|_, pending| {
-            let alive = pending.expires > now;
-            if !alive {
-                Self::uncount(per_platform, pending);
-            }
-            alive
-        });
-        self.used.retain(|_, used| used.expires > now);
-    }
-
-    fn uncount(per_platform: &mut HashMap<Option<Sha256Digest>, usize>, pending: &Pending) {
-        let platform = platform(&pending.expected);
-        if let Some(count) = per_platform.get_mut(&platform) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                per_platform.remove(&platform);
-            }
+    /// Makes room for an answer. Anybody can have refusals, so those go first; a grant took evidence. Whoever asks again for
+    /// one that was forgotten is told that his challenge is unknown: it can't be used twice, since it is not out any more.
+    fn forget_answer(&mut self) {
+        let answered = |refused: bool| {
+            let mut answered = self.used.iter().filter(move |(_, used)| match &used.answer {
+                Some(answer) => answer.is_err() == refused,
+                None => false,
+            });
+            answered.next().map(|(session, _)| *session)
+        };
+        if let Some(session) = answered(true).or_else(|| answered(false)) {
+            self.used.remove(&session);
         }
     }
 }
 
-/// Who asks, as far as it is known before the evidence: a stranger can name a chip, but not have an EK's certificate for
-/// one of his own.
-fn platform(expected: &Expected) -> Option<Sha256Digest> {
+/// A stranger can name a chip, but not have an EK's certificate for one of his own.
+fn asker(expected: &Expected) -> Asker {
     match expected {
         Expected::Tpm { tpm, .. } | Expected::SnpTpm { tpm, .. } => Some(tpm.ek().platform()),
         Expected::Snp { .. } | Expected::AzureSnpVtpm { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use attestation::{CrlRule, LeaseKey, TpmPart};
+
+    use super::*;
+
+    fn asked() -> Asked {
+        let digest = Sha256Digest::of(b"");
+        Asked::Renew(RenewChallenge {
+            rule: "rule".to_owned(),
+            session: [0; 16],
+            nonce: [0; 32],
+            vault: digest,
+            policy: digest,
+            lease: digest,
+            lease_key: LeaseKey::try_from(&[1; 32][..]).unwrap(),
+            tpm: TpmPart::Absent,
+        })
+    }
+
+    fn session(number: u32) -> SessionId {
+        let mut session = [0; 16];
+        session[..4].copy_from_slice(&number.to_le_bytes());
+        session
+    }
+
+    /// Redeems, and says no.
+    fn refused(challenges: &mut Challenges, number: u32, request: Sha256Digest, now: Instant) -> Option<Answer> {
+        let (reply, mut answer) = oneshot::channel();
+        match challenges.redeem(session(number), request, reply, now) {
+            Some((redemption, _)) => {
+                challenges.answered(redemption.session, &Err(Refusal::denied("binding-mismatch", "no")));
+                None
+            }
+            None => answer.try_recv().ok(),
+        }
+    }
+
+    #[test]
+    fn answers_that_fill_their_table_refuse_nobody_and_no_challenge_is_used_twice() {
+        let (mut challenges, now) = (Challenges::default(), Instant::now());
+        let request = Sha256Digest::of(b"rubbish");
+        let rubbish = u32::try_from(ANSWERS_MAX).unwrap() + 100;
+        for number in 0..rubbish {
+            challenges.issue(session(number), asked(), Expected::Snp { crl: CrlRule::IfPresent }, now);
+            assert!(refused(&mut challenges, number, request, now).is_none(), "{number} was redeemed");
+        }
+        assert_eq!(challenges.used.len(), ANSWERS_MAX);
+        let codes = (0..rubbish).map(|number| {
+            let answer = refused(&mut challenges, number, request, now).expect("an answer");
+            answer.expect_err("a refusal").code().to_owned()
+        });
+        let unknown = codes.filter(|code| code == "challenge-unknown").count();
+        assert_eq!(unknown, 100);
     }
 }

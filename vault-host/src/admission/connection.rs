@@ -29,6 +29,7 @@ pub(crate) struct Connection(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     rate: Bucket,
+    challenges: Bucket,
     phase: watch::Sender<Phase>,
     _place: OwnedSemaphorePermit,
 }
@@ -44,8 +45,8 @@ enum Phase {
 }
 
 impl Connection {
-    pub(super) fn new(rate: Bucket, place: OwnedSemaphorePermit) -> Self {
-        Self(Arc::new(Inner { rate, phase: watch::Sender::new(Phase::New), _place: place }))
+    pub(super) fn new(rate: Bucket, challenges: Bucket, place: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new(Inner { rate, challenges, phase: watch::Sender::new(Phase::New), _place: place }))
     }
 
     /// Counts a request. False if that is one too many.
@@ -58,6 +59,11 @@ impl Connection {
             new
         });
         self.0.rate.take(now)
+    }
+
+    /// Counts a challenge. False if that is one too many.
+    pub(super) fn take_challenge(&self, now: Instant) -> bool {
+        self.0.challenges.take(now)
     }
 
     /// Closes the connection, all its calls included: for a client that does not read what it asked for. A stream alone

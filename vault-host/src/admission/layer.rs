@@ -90,13 +90,15 @@ where
             };
             let mut response = match method.kind {
                 Kind::Stream | Kind::Other => inner.call(request).await?,
-                Kind::Call | Kind::Publish => match tokio::time::timeout(CALL_TIME_MAX, inner.call(request)).await {
-                    Ok(response) => response?,
-                    Err(_) => {
-                        let late = Refused::new(Coarse::Unavailable, "call-late", "the call took too long");
-                        late.status(method.audience, &id).into_http()
+                Kind::Call | Kind::Challenge | Kind::Publish => {
+                    match tokio::time::timeout(CALL_TIME_MAX, inner.call(request)).await {
+                        Ok(response) => response?,
+                        Err(_) => {
+                            let late = Refused::new(Coarse::Unavailable, "call-late", "the call took too long");
+                            late.status(method.audience, &id).into_http()
+                        }
                     }
-                },
+                }
             };
             let memory = response.extensions_mut().remove::<ReplyMemory>();
             let watch = memory.is_some().then(|| close_if_not_read(connection)).flatten();

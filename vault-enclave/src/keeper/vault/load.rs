@@ -74,7 +74,7 @@ impl Vault {
                 (Asked::Renew(challenge), manifest.manifest().select(&Selection::All)?)
             }
         };
-        self.challenges.issue(session, asked, expected, Instant::now())?;
+        self.challenges.issue(session, asked, expected, Instant::now());
         let challenge = Challenge {
             session,
             nonce,
