@@ -1,5 +1,6 @@
-//! A policy that its keeper could not start under is not even proposed; one that it can is, and the keeper starts again.
+//! What is proposed, and what is not.
 
+use ledger::state::PROPOSALS_PER_PROPOSER_MAX;
 use vault_tests::world::{APPROVERS, guest_pcr};
 use vault_tests::{World, run, run_ok};
 
@@ -39,6 +40,32 @@ fn a_policy_that_locks_its_keeper_out_is_not_proposed() {
     world.start_keeper();
     let log = run_ok(world.vaultctl().args(["log", "verify", "--fresh"]));
     assert!(log.contains("Verified:"), "{log}");
+}
+
+/// Spelled in another way, the bundle of a model that waits verifies all the same. It is no other proposal.
+#[test]
+fn a_model_waits_once_however_its_signature_is_spelled() {
+    let world = World::open();
+    let sealed = world.path("sealed");
+    let mut seal = world.enclave("seal");
+    seal.arg(world.source()).args(["--model", "demo", "--version", "1", "--vault"]).arg(world.vault());
+    run_ok(seal.arg("--publisher-key").arg(world.path("publisher.pem")).args(["--no-upload", "--out"]).arg(&sealed));
+    let publish = || run(world.enclave("publish").arg(&sealed).arg("--vault").arg(world.vault()));
+    for spelling in 0..=PROPOSALS_PER_PROPOSER_MAX {
+        let (code, said) = publish();
+        assert_eq!(code, Some(0), "spelling {spelling}: {said}");
+        let mut bundle = std::fs::read(sealed.join("model.sig")).expect("the signature");
+        bundle.push(b' ');
+        std::fs::write(sealed.join("model.sig"), bundle).expect("the directory is ours");
+    }
+    let log = run_ok(world.vaultctl().args(["log", "show"]));
+    assert_eq!(log.lines().filter(|line| line.contains(" propose ")).count(), 1, "{log}");
+    // The host keeps the files of the one that waits: it becomes the model.
+    world.approve(&APPROVERS[..2]);
+    let models = run_ok(world.vaultctl().arg("models"));
+    assert!(models.contains("demo@1"), "{models}");
+    let proposed = std::fs::read_dir(world.path("host").join("proposed")).expect("the host's directory").count();
+    assert_eq!(proposed, 0);
 }
 
 /// Only the EK of some other machine.

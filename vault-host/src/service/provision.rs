@@ -190,6 +190,11 @@ async fn publish(host: &Arc<Host>, files: Publication) -> Result<v1::PublishMode
     };
     match answer {
         Ok(answer) => {
+            // The same model waits already under another spelling of its signature: ours stays without a proposal.
+            let other = answer.proposal.as_ref().is_some_and(|standing| standing.object != object.as_bytes());
+            if new && other {
+                tidied(host.on_disk(move |store| store.models().withdraw(&object)).await);
+            }
             tidied(host.on_disk(move |store| store.uploads().forget(&digest)).await);
             Ok(answer)
         }

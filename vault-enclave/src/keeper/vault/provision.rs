@@ -1,6 +1,6 @@
 //! Models, policies and approvals: proposals that take effect when enough signatures are in the log.
 
-use attestation::{Evidence, KeeperChallenge, Sha256Digest};
+use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
 use ledger::approvals::{ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{self, Approve, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy};
 use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
@@ -44,6 +44,12 @@ impl Vault {
             })?;
         let dek_digest = Sha256Digest::of(&dek);
         model_signature::verify(&model_signature, publisher, &manifest.signed_files(dek_digest))?;
+        if let Some(object) = self.standing(&manifest, now) {
+            // Sent again, after a broken connection for example: the proposal stands where it stands.
+            let proposal = self.proposal(object)?;
+            let response = v1::PublishModelResponse { proposal: Some(proposal) };
+            return Ok(Outcome::Now(Ok(Response::PublishModel(response))));
+        }
         let context = ModelContext::from(&manifest);
         let dek = self.keys.unwrap_dek(context, &dek).map_err(|error| Refusal::denied(error.code(), error))?;
         let record = record::seal_dek(self.keys.kek(), self.vault_id(), manifest.plan_digest(), &dek, &self.rng)
@@ -62,13 +68,6 @@ impl Vault {
             not_after: now.plus(MODEL_PROPOSAL_SECS),
         };
         let object = proposed.object;
-        if self.proposal(object).is_ok() {
-            // Sent again, after a broken connection for example: the proposal stands where it stands.
-            return Ok(Outcome::Now(
-                self.proposal(object)
-                    .map(|proposal| Response::PublishModel(v1::PublishModelResponse { proposal: Some(proposal) })),
-            ));
-        }
         let entry = Entry::Propose(Propose { time: now, proposal: entry::Proposal::Model(proposed) });
         self.stage_entry(&entry)?;
         self.pending.blobs.extend([manifest_bytes, model_signature, record]);
@@ -77,6 +76,21 @@ impl Vault {
             let proposal = Some(vault.proposal(object)?);
             Ok(Response::PublishModel(v1::PublishModelResponse { proposal }))
         })))
+    }
+
+    /// What waits for approvals with this manifest, under whichever spelling of its signature. There are many that verify
+    /// (white space, a key id, the other `s` of ECDSA), each another object: whoever holds a publisher's bundle, as the
+    /// host does, could fill all the places of that publisher with one model.
+    fn standing(&self, manifest: &Manifest, now: UnixTime) -> Option<Sha256Digest> {
+        let mut pending = self.state.vault()?.pending(now);
+        let same = pending.find(|proposal| match proposal.subject() {
+            Subject::Model(model) => {
+                let id = manifest.id();
+                (&model.model, &model.version, model.manifest) == (&id.model, &id.version, manifest.digest())
+            }
+            Subject::Policy { .. } => false,
+        });
+        same.map(|proposal| proposal.object())
     }
 
     /// Proposes a policy, signed by an approver of the one in force. The fold checks signature, serial and lineage; the
