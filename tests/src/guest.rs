@@ -10,7 +10,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use vault_enclave::wrap::HpkeKeyPair;
-use vault_proto::convert::{Challenge, EvidenceSet, ReleaseRequest};
+use vault_proto::convert::{Approval, Challenge, EvidenceSet, ReleaseRequest};
 use vault_proto::v1::provision_client::ProvisionClient;
 use vault_proto::v1::vault_client::VaultClient;
 use vault_proto::v1::{self, ReleaseKeysResponse, UnitSelection, unit_selection};
@@ -211,6 +211,14 @@ impl Guest {
     /// The refusal.
     pub async fn end(&mut self, request: v1::EndLeaseRequest) -> Result<v1::EndLeaseResponse, Status> {
         Ok(self.vault.end_lease(request).await?.into_inner())
+    }
+
+    /// Submits an approval.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn approve(&mut self, approval: Approval) -> Result<v1::SubmitApprovalResponse, Status> {
+        Ok(self.provision.submit_approval(v1::SubmitApprovalRequest::from(approval)).await?.into_inner())
     }
 
     /// The exact code behind a refusal, as `vaultctl explain` gets it. An agent itself sees a coarse one.

@@ -1,8 +1,14 @@
 //! What is proposed, and what is not.
 
+use std::process::Command;
+
+use attestation::{Evidence, UnixTime};
+use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::state::PROPOSALS_PER_PROPOSER_MAX;
-use vault_tests::world::{APPROVERS, guest_pcr};
-use vault_tests::{World, run, run_ok};
+use ledger::vault_file::VaultFile;
+use vault_proto::convert::{Approval, EvidenceSet, GenesisWitness};
+use vault_tests::world::{APPROVERS, PCRS, guest_pcr};
+use vault_tests::{Guest, World, run, run_ok};
 
 #[test]
 fn a_policy_that_locks_its_keeper_out_is_not_proposed() {
@@ -66,6 +72,48 @@ fn a_model_waits_once_however_its_signature_is_spelled() {
     assert!(models.contains("demo@1"), "{models}");
     let proposed = std::fs::read_dir(world.path("host").join("proposed")).expect("the host's directory").count();
     assert_eq!(proposed, 0);
+}
+
+/// A witness is work for the keeper: nobody makes it do that for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn genesis_takes_no_witness_from_strangers_and_none_once_it_is_complete() {
+    let world = World::before_ceremony(|_, _| {});
+    let mut guest = Guest::new(&world).await;
+    let vault = std::fs::read(world.vault()).expect("the vault file");
+    let vault = VaultFile::parse(&vault).expect("the vault file");
+    let statement = ApprovalStatement {
+        action: ApprovalAction::Genesis,
+        object: vault.id(),
+        previous: vault.genesis().core().digest(),
+        vault: vault.id(),
+        serial: 0,
+        not_after: UnixTime(u32::MAX.into()),
+    };
+    let quote = guest.tpm.quote(&guest.identity, &PCRS, &[0; 32]);
+    let approval = Approval {
+        statement: statement.encode(),
+        signature: signed_by_a_stranger(&world, &statement.encode()),
+        witness: Some(GenesisWitness {
+            evidence: EvidenceSet { evidence: Evidence::Tpm(quote) },
+            nonce: [0; 32],
+            activation_secret: [0; 32],
+        }),
+    };
+    // A stranger's signature: the witness, which is none at all, is not even looked at.
+    let refused = guest.approve(approval.clone()).await.expect_err("a stranger's signature");
+    assert_eq!(guest.code_of(refused).await, "not-an-approver");
+    world.sign_genesis();
+    let late = guest.approve(approval).await.expect_err("it is complete");
+    assert_eq!(guest.code_of(late).await, "genesis-complete");
+}
+
+/// By a key that is no approver's.
+fn signed_by_a_stranger(world: &World, statement: &[u8]) -> String {
+    let (key, file) = (world.path("mallory"), world.path("statement.json"));
+    std::fs::write(&file, statement).expect("the directory is ours");
+    run_ok(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
+    run_ok(Command::new("ssh-keygen").args(["-Y", "sign", "-n", "weightvault", "-f"]).arg(&key).arg(&file));
+    std::fs::read_to_string(world.path("statement.json.sig")).expect("ssh-keygen wrote it")
 }
 
 /// Only the EK of some other machine.

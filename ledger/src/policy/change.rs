@@ -281,20 +281,29 @@ impl Changes {
     }
 }
 
+/// All that a new rule asks for and gives: whoever signs sees nothing else of it.
 fn in_words(rule: &ReleaseRule) -> String {
     let proof = match &rule.guest {
-        GuestRule::Tpm(tpm) => format!("EKs {}, PCRs {}", tpm.platforms, indices(&tpm.pcrs)),
+        GuestRule::Tpm(tpm) => format!("EKs {}, {}", tpm.platforms, values_of(&tpm.pcrs)),
         GuestRule::Snp(snp) => change_snp::in_words(snp),
         GuestRule::SnpParavisorVtpm { snp, pcrs } => {
-            format!("{}, PCRs {} of the paravisor's TPM", change_snp::in_words(snp), indices(pcrs))
+            format!("{}, of the paravisor's TPM {}", change_snp::in_words(snp), values_of(pcrs))
         }
     };
     let (models, groups, leases, seconds) = (&rule.models, &rule.groups, rule.max_leases, rule.lease.seconds());
-    format!("models {models}, groups {groups}, {proof}, {leases} leases of {seconds} s")
+    let (lease_end, verify_units) = (rule.lease_end, rule.unit_check == UnitCheck::Hashed);
+    format!(
+        "models {models}, groups {groups}, {proof}, {leases} leases of {seconds} s, on_lease_end \"{lease_end}\", \
+         verify_units = {verify_units}"
+    )
 }
 
-fn indices(pcrs: &PcrRule) -> String {
-    let pcrs: Vec<String> = pcrs.allowed().keys().map(u32::to_string).collect();
+fn values_of(pcrs: &PcrRule) -> String {
+    let of_index = |(index, values): (&u32, &Vec<[u8; 32]>)| {
+        let values: Vec<String> = values.iter().map(hex::encode).collect();
+        format!("PCR {index} = {}", values.join(" or "))
+    };
+    let pcrs: Vec<String> = pcrs.allowed().iter().map(of_index).collect();
     pcrs.join(", ")
 }
 

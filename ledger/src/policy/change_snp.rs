@@ -6,15 +6,26 @@ use super::change::Changes;
 use super::rules::GuestRule;
 use super::snp::{Allowed, MinTcb, SnpRule};
 
-/// A new section, in short.
+/// A new section: what it accepts in full, what narrows it where that is said.
 pub(super) fn in_words(rule: &SnpRule) -> String {
     let products: Vec<String> = rule.min_tcb.iter().map(|(product, tcb)| format!("{product} from TCB {tcb}")).collect();
+    let measurements: Vec<String> = rule.measurements.iter().map(hex::encode).collect();
+    let clouds = if rule.csps.is_empty() { "none".to_owned() } else { rule.csps.join(", ") };
+    let is = |allowed: Allowed| allowed == Allowed::Yes;
     format!(
-        "{} launch digests, chips {}, {} clouds' keys, {}",
-        rule.measurements.len(),
+        "launch digests {}, chips {}, clouds' keys {clouds}, {}, VMPL {}, report version from {}, revocation list {}, \
+         smt = {}, provisional_firmware = {}",
+        measurements.join(" or "),
         rule.chips,
-        rule.csps.len(),
-        products.join(", ")
+        products.join(", "),
+        rule.vmpl,
+        rule.min_report_version,
+        match rule.crl {
+            CrlRule::Required => "required",
+            CrlRule::IfPresent => "if present",
+        },
+        is(rule.smt),
+        is(rule.provisional_firmware),
     )
 }
 

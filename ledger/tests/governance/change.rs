@@ -158,7 +158,10 @@ fn whole_rules_come_and_go() {
     assert!(said[0].ends_with(", 2 approvals"));
     assert_eq!(
         said[1],
-        "LOOSER: release.another is new: models minilm, groups layer.0, other, EKs any, PCRs 0, 11, 4 leases of 900 s"
+        format!(
+            "LOOSER: release.another is new: models minilm, groups layer.0, other, EKs any, PCR 0 = {PCR_0}, PCR 11 = \
+             {PCR_11_GUEST}, 4 leases of 900 s, on_lease_end \"drain 30s\", verify_units = true"
+        )
     );
     assert_eq!(said[2..], ["stricter: publish.ours is gone", "stricter: release.minilm is gone"]);
 }

@@ -3,6 +3,8 @@
 //! One thread decides and writes: a decision applies its entry to the pending state before the next decision is made,
 //! and what waits while one commit runs is the next commit (group commit).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use super::refusal::Refusal;
 
 /// Requests that may wait for the keeper's thread.
 const REQUESTS_QUEUED_MAX: usize = 2048;
+/// Bytes of requests that may wait or be worked on: a frame may be large, and there may be many of them.
+const BYTES_QUEUED_MAX: usize = 64 << 20;
 /// Requests that share one commit at most.
 const BATCH_MAX: usize = 256;
 /// How often the thread wakes without requests: deny summaries and uncounted renewals are due by the minute.
@@ -31,25 +35,48 @@ pub struct Job {
 
 /// What wakes the keeper's thread.
 enum Wake {
-    Job(Box<Job>),
+    Job(Box<Job>, Room),
     /// A host attached: a keeper that waits for its log can go on.
     Attached,
+}
+
+/// What a request takes of [`BYTES_QUEUED_MAX`], until it was worked on.
+struct Room {
+    taken: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Room {
+    fn take(taken: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
+        let add = |before: usize| before.checked_add(bytes).filter(|after| *after <= BYTES_QUEUED_MAX);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        Some(Self { taken: Arc::clone(taken), bytes })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// The sending side of the queue.
 #[derive(Clone)]
 pub struct Requests {
     queue: SyncSender<Wake>,
+    taken: Arc<AtomicUsize>,
 }
 
 impl Requests {
     /// Queues a request.
     ///
     /// # Errors
-    /// `keeper-busy` where the queue is full: nothing waits without a bound.
+    /// `keeper-busy` where the queue is full, by requests or by their bytes: nothing waits without a bound.
     pub fn push(&self, job: Job) -> Result<(), Refusal> {
-        self.queue.try_send(Wake::Job(Box::new(job))).map_err(|error| match error {
-            TrySendError::Full(_) => Refusal::busy("keeper-busy", "too many requests wait: try again in a second"),
+        let busy = || Refusal::busy("keeper-busy", "too many requests wait: try again in a second");
+        let room = Room::take(&self.taken, job.request.encoded_len()).ok_or_else(busy)?;
+        self.queue.try_send(Wake::Job(Box::new(job), room)).map_err(|error| match error {
+            TrySendError::Full(_) => busy(),
             TrySendError::Disconnected(_) => Refusal::stopping(),
         })
     }
@@ -74,11 +101,11 @@ pub trait Keep {
     fn batch(&mut self, jobs: Vec<Job>);
 }
 
-/// The queue before the keeper's thread; it holds 2,048 requests.
+/// The queue before the keeper's thread; it holds 2,048 requests and 64 MiB of them.
 #[must_use]
 pub fn queue() -> (Requests, Queue) {
     let (sender, receiver) = sync_channel(REQUESTS_QUEUED_MAX);
-    (Requests { queue: sender }, Queue { queue: receiver })
+    (Requests { queue: sender, taken: Arc::default() }, Queue { queue: receiver })
 }
 
 impl Queue {
@@ -87,10 +114,11 @@ impl Queue {
         loop {
             match self.queue.recv_timeout(TICK) {
                 Ok(first) => {
-                    let jobs = self.gather(first, keeper);
+                    let (jobs, rooms) = self.gather(first, keeper);
                     if !jobs.is_empty() {
                         keeper.batch(jobs);
                     }
+                    drop(rooms);
                 }
                 Err(RecvTimeoutError::Timeout) => keeper.tick(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -99,14 +127,17 @@ impl Queue {
     }
 
     /// Everything that waits already, without waiting for more.
-    fn gather(&self, first: Wake, keeper: &mut impl Keep) -> Vec<Job> {
-        let mut jobs = Vec::new();
+    fn gather(&self, first: Wake, keeper: &mut impl Keep) -> (Vec<Job>, Vec<Room>) {
+        let (mut jobs, mut rooms) = (Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(wake) = next {
             match wake {
                 // Work for a caller who is gone is not begun.
-                Wake::Job(job) if job.reply.is_closed() => {}
-                Wake::Job(job) => jobs.push(*job),
+                Wake::Job(job, _) if job.reply.is_closed() => {}
+                Wake::Job(job, room) => {
+                    jobs.push(*job);
+                    rooms.push(room);
+                }
                 Wake::Attached => keeper.tick(),
             }
             if jobs.len() >= BATCH_MAX {
@@ -114,6 +145,56 @@ impl Queue {
             }
             next = self.queue.try_recv().ok();
         }
-        jobs
+        (jobs, rooms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vault_proto::v1::{InitKeeperRequest, StatusRequest, StatusResponse};
+
+    use super::*;
+
+    /// Says yes to everything.
+    #[derive(Default)]
+    struct Yes(usize);
+
+    impl Keep for Yes {
+        fn tick(&mut self) {}
+
+        fn batch(&mut self, jobs: Vec<Job>) {
+            self.0 += jobs.len();
+            for job in jobs {
+                let _ = job.reply.send(Ok(Response::Status(StatusResponse::default())));
+            }
+        }
+    }
+
+    fn push(requests: &Requests, request: Request) -> Result<oneshot::Receiver<Answer>, String> {
+        let (reply, answer) = oneshot::channel();
+        requests.push(Job { request, reply }).map(|()| answer).map_err(|refusal| refusal.code().to_owned())
+    }
+
+    /// A request of 16 MiB: the queue has room for three, with what is around them.
+    fn large() -> Request {
+        Request::InitKeeper(InitKeeperRequest { core: vec![7; 16 << 20] })
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_its_bytes() {
+        let (requests, queue) = queue();
+        let waiting: Vec<_> = (0..3).map(|_| push(&requests, large()).unwrap()).collect();
+        assert_eq!(push(&requests, large()).unwrap_err(), "keeper-busy");
+        let small = push(&requests, Request::Status(StatusRequest {})).unwrap();
+        // Once they were worked on there is room again.
+        let Wake::Job(job, room) = queue.queue.recv().unwrap() else { panic!("a job was pushed") };
+        let (jobs, rooms) = queue.gather(Wake::Job(job, room), &mut Yes::default());
+        Yes::default().batch(jobs);
+        assert_eq!(push(&requests, large()).unwrap_err(), "keeper-busy");
+        drop(rooms);
+        assert!(waiting.into_iter().chain([small]).all(|mut answer| answer.try_recv().is_ok()));
+        for _ in 0..3 {
+            push(&requests, large()).unwrap();
+        }
     }
 }

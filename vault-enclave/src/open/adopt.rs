@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use ledger::manifest::FilePath;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom};
@@ -119,10 +119,21 @@ fn open_owned(directory: &OwnedFd, name: &CStr, mode: Mode) -> Result<OwnedFd, E
         Err(Errno::ACCESS) => {}
         opened => return opened,
     }
-    rustix::fs::chmodat(directory, name, OWNERS, AtFlags::empty())?;
+    make_ours(directory, name)?;
     let file = open()?;
     rustix::fs::fchmod(&file, mode & PUBLISHED)?;
     Ok(file)
+}
+
+/// Lets the owner read and write a file. By name that would follow a link which took the file's place meanwhile, and open up
+/// whatever it points to.
+fn make_ours(directory: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::LOOP);
+    }
+    rustix::fs::chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), OWNERS)
 }
 
 fn inner_path(outer: &str, name: &CStr) -> Option<FilePath> {
@@ -234,6 +245,20 @@ mod tests {
         OpenedModel::adopt(destination).unwrap().wipe().unwrap();
         assert!(!directory.path().join("file").exists());
         assert_eq!(fs::read(outside.path()).unwrap(), b"somebody else's");
+    }
+
+    /// As where somebody puts a link in the place of a file after it was looked at.
+    #[test]
+    fn a_link_that_took_a_files_place_opens_up_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let outside = directory.path().join("outside");
+        write(&outside, b"somebody else's", 0);
+        symlink(&outside, directory.path().join("link")).unwrap();
+        let opened = OFlags::RDONLY | OFlags::DIRECTORY;
+        let at = rustix::fs::open(directory.path(), opened, Mode::empty()).unwrap();
+        assert!(open_owned(&at, c"link", Mode::empty()).is_err());
+        assert!(make_ours(&at, c"link").is_err());
+        assert_eq!(fs::metadata(&outside).unwrap().mode() & 0o777, 0);
     }
 
     /// proc(5), VmLck of this process.

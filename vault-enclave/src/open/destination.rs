@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use ledger::manifest::{FilePath, PlanUnit};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, SeekFrom};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, SeekFrom, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
@@ -18,6 +18,9 @@ const HIDDEN: Mode = Mode::empty();
 /// Mode of a file that passed. Nobody is to write to it: its bytes are the publisher's.
 pub(super) const PUBLISHED: Mode = Mode::RUSR;
 const DIRECTORY: Mode = Mode::RWXU;
+/// statfs(2), `f_type`.
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+const RAMFS_MAGIC: u64 = 0x8584_58f6;
 
 /// An empty directory in a place that is safe for plaintext.
 pub struct Destination {
@@ -36,8 +39,9 @@ impl Destination {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(failed("make")(errno)),
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(directory, flags, Mode::empty()).map_err(failed("open"))?;
+        Access::of(&directory).map_err(failed("look at"))?.check(rustix::process::geteuid().as_raw())?;
         for entry in rustix::fs::Dir::read_from(&directory).map_err(failed("read"))? {
             let entry = entry.map_err(failed("read"))?;
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
@@ -45,6 +49,42 @@ impl Destination {
             }
         }
         Ok(Self { directory, place })
+    }
+}
+
+/// Who can do what in a directory.
+#[derive(Clone, Copy, Debug)]
+struct Access {
+    uid: u32,
+    mode: u32,
+    /// It is the root of a mount in memory.
+    own_mount: bool,
+}
+
+impl Access {
+    fn of(directory: &OwnedFd) -> Result<Self, Errno> {
+        let stat = rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        let in_memory =
+            matches!(rustix::fs::fstatfs(directory)?.f_type as u64 & 0xffff_ffff, TMPFS_MAGIC | RAMFS_MAGIC);
+        Ok(Self { uid: stat.stx_uid, mode: u32::from(stat.stx_mode) & 0o7777, own_mount: is_root && in_memory })
+    }
+
+    /// Whoever may take files away in the directory can put his own in the place of the model's. Only its owner may; where
+    /// it is sticky, nobody takes away files of others. A mount in memory that is its own root is let through although
+    /// everybody may write to it: so are volumes of containers (Kubernetes' `emptyDir` is root's and 0777), and only those
+    /// see it that it was given to.
+    fn check(self, this: u32) -> Result<(), DestinationError> {
+        let Self { uid, mode, own_mount } = self;
+        if uid != this && uid != 0 {
+            return Err(DestinationError::OtherOwner { uid });
+        }
+        let others_write = mode & 0o022 != 0;
+        let sticky = mode & 0o1000 != 0;
+        if others_write && !sticky && !own_mount {
+            return Err(DestinationError::OthersWrite { mode });
+        }
+        Ok(())
     }
 }
 
@@ -223,4 +263,58 @@ fn split(path: &str) -> (&str, &str) {
 fn failed(file: &FilePath, action: &'static str) -> impl FnOnce(Errno) -> DestinationError {
     let file = file.clone();
     move |errno| DestinationError::File { file, action, errno }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::place::{Facts, judge};
+
+    fn open(directory: &Path) -> Result<Destination, DestinationError> {
+        let place = judge(&Facts::gather(directory).unwrap(), 0, true).unwrap();
+        Destination::open(directory, place)
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused_unless_they_take_nothing_away_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let with = |mode| {
+            std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            open(directory.path()).map(drop)
+        };
+        for mode in [0o777, 0o770, 0o702] {
+            assert_eq!(with(mode), Err(DestinationError::OthersWrite { mode }));
+        }
+        for mode in [0o700, 0o755, 0o1777] {
+            assert_eq!(with(mode), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_directory_is_this_users_or_roots() {
+        let access = |uid| Access { uid, mode: 0o700, own_mount: true };
+        assert_eq!(access(1000).check(1000), Ok(()));
+        assert_eq!(access(0).check(1000), Ok(()));
+        let refused = access(1001).check(1000).unwrap_err();
+        assert_eq!((refused.code(), refused), ("destination-other-owner", DestinationError::OtherOwner { uid: 1001 }));
+    }
+
+    #[test]
+    fn a_volume_in_memory_may_be_everybodys() {
+        let volume = Access { uid: 0, mode: 0o777, own_mount: true };
+        assert_eq!(volume.check(1000), Ok(()));
+        let refused = Access { own_mount: false, ..volume }.check(1000).unwrap_err();
+        assert_eq!(refused.code(), "destination-others-write");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_directory_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, link) = (directory.path().join("real"), directory.path().join("link"));
+        std::fs::create_dir(&real).unwrap();
+        symlink(&real, &link).unwrap();
+        assert!(matches!(open(&link).map(drop), Err(DestinationError::Directory { action: "open", .. })));
+    }
 }

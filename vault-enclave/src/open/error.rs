@@ -58,6 +58,16 @@ pub enum OpenModelError {
 pub enum DestinationError {
     /// It is not an empty directory.
     NotEmpty,
+    /// It belongs to another user, who could put other files in the place of the model's.
+    OtherOwner {
+        /// The user's id.
+        uid: u32,
+    },
+    /// Others may take files away in it, and put their own there.
+    OthersWrite {
+        /// Its permissions.
+        mode: u32,
+    },
     /// The directory itself failed.
     Directory {
         /// What was tried.
@@ -103,6 +113,8 @@ impl DestinationError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotEmpty => "destination-not-empty",
+            Self::OtherOwner { .. } => "destination-other-owner",
+            Self::OthersWrite { .. } => "destination-others-write",
             Self::Directory { .. } | Self::File { .. } => "destination-failed",
         }
     }
@@ -128,6 +140,17 @@ impl fmt::Display for DestinationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotEmpty => f.write_str("the destination is not an empty directory"),
+            Self::OtherOwner { uid } => {
+                write!(
+                    f,
+                    "the destination belongs to user {uid}; give a directory of this user's own, or one that is not there yet"
+                )
+            }
+            Self::OthersWrite { mode } => write!(
+                f,
+                "others may write to the destination (mode {mode:04o}), and so replace files of the model; chmod 0700 it, or give \
+                 a directory that is not there yet"
+            ),
             Self::Directory { action, errno } => write!(f, "cannot {action} the destination: {errno}"),
             Self::File { file, action, errno } => write!(f, "cannot {action} {file} in the destination: {errno}"),
         }

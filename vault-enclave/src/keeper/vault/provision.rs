@@ -1,7 +1,7 @@
 //! Models, policies and approvals: proposals that take effect when enough signatures are in the log.
 
 use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
-use ledger::approvals::{ApprovalAction, ApprovalStatement, model_object};
+use ledger::approvals::{self, ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{self, Approve, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy};
 use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
 use ledger::manifest::Manifest;
@@ -118,7 +118,10 @@ impl Vault {
         let Approval { statement, signature, witness } = request.try_into()?;
         let parsed = ApprovalStatement::parse(&statement).map_err(|error| Refusal::malformed(error.code(), error))?;
         let witness = match (parsed.action, witness) {
-            (ApprovalAction::Genesis, Some(witness)) => Some(self.check_witness(witness)?),
+            (ApprovalAction::Genesis, Some(witness)) => {
+                self.check_signed_genesis(&statement, &signature)?;
+                Some(self.check_witness(witness)?)
+            }
             (_, _) => None,
         };
         let (witness, blobs) = witness.map_or((None, Vec::new()), |(names, blobs)| (Some(names), blobs));
@@ -153,6 +156,18 @@ impl Vault {
             self.stage_renewals();
             self.stage_entry(&entry)?;
         }
+    }
+
+    /// The cheap half first: the work of a witness is not for a stranger to ask for, nor for anybody once the vault is open.
+    fn check_signed_genesis(&self, statement: &[u8], signature: &str) -> Result<(), Refusal> {
+        if self.state.ceremony().is_none() {
+            let message = "every approver has signed the genesis: it takes no more approvals";
+            return Err(Refusal::denied("genesis-complete", message));
+        }
+        let approvers = &self.genesis.policy().approval().approvers;
+        approvals::verify(statement, signature, approvers)
+            .map(drop)
+            .map_err(|error| Refusal::denied(error.code(), error))
     }
 
     /// What an approver of the genesis saw, verified again under all that the core's policy asks of its keeper: only then
