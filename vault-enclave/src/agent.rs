@@ -12,6 +12,7 @@
 pub mod attester;
 pub mod command;
 pub mod error;
+pub mod init;
 pub mod lease_signer;
 pub mod load;
 pub mod loader;

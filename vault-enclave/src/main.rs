@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
-use vault_enclave::agent::{command, load, loader, run};
+use vault_enclave::agent::{command, init, load, loader, run};
 use vault_enclave::{doctor, evidence_cmd, keeper_main, publish};
 
 /// Holds the keys of a weight vault (`keeper`), or uses them on an attested machine.
@@ -21,6 +21,9 @@ enum Cli {
     /// The child of `load` and `run` that touches unit keys; takes a job on stdin.
     #[command(hide = true)]
     Loader,
+    /// The first process of the command's namespace.
+    #[command(hide = true)]
+    Init(command::EnterArgs),
     /// Becomes the command of `run`.
     #[command(hide = true)]
     Enter(command::EnterArgs),
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Cli::Load(args) => load::run(&args),
         Cli::Run(args) => run::run(&args),
         Cli::Loader => loader::run(),
+        Cli::Init(args) => init::init(&args),
         Cli::Enter(args) => command::enter(&args),
         Cli::Seal(args) => publish::seal(&args),
         Cli::Publish(args) => publish::publish(&args),

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -20,8 +21,11 @@ const EXIT_NOT_FOUND: u8 = 127;
 /// How long killed processes may take to be gone.
 const KILL_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Options of the hidden command that becomes the command of `run`.
-#[derive(clap::Args, Debug)]
+/// How long the first process of a namespace may take until it passes signals on.
+const READY_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Options of the hidden commands between `run` and its command.
+#[derive(clap::Args, Clone, Debug)]
 pub struct EnterArgs {
     /// User to become.
     #[arg(long)]
@@ -35,6 +39,19 @@ pub struct EnterArgs {
     /// What to execute.
     #[arg(last = true, required = true)]
     command: Vec<std::ffi::OsString>,
+}
+
+impl EnterArgs {
+    fn hidden_command(&self, name: &str) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(name).arg(format!("--uid={}", self.uid)).arg(format!("--gid={}", self.gid));
+        command.arg(format!("--parent={}", self.parent)).arg("--").args(&self.command);
+        command
+    }
+
+    pub(super) fn parent(&self) -> i32 {
+        self.parent
+    }
 }
 
 /// Gives up what the command must not have, then becomes it.
@@ -71,9 +88,12 @@ fn drop_privileges(owner: Owner, parent: i32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A command that runs. What it starts and leaves behind becomes a child of this process.
+/// A command that runs, or the first process of its namespace, which stands for it. Where it has none, what the command
+/// starts and leaves behind becomes a child of this process.
 pub(super) struct Running {
     pid: Pid,
+    /// Ends the thread that is its parent, whose death is its own.
+    _parent: Option<Sender<()>>,
 }
 
 /// How it ended.
@@ -81,24 +101,71 @@ pub(super) struct Running {
 pub(super) struct Exit(u8);
 
 impl Running {
-    /// Starts `command` as `user`.
+    /// Starts `command` as `user`, in a PID namespace of its own where that can be had.
     ///
     /// # Errors
     /// `io`. A command that is not there is started all the same, and ends with 127.
     pub(super) fn start(command: &[std::ffi::OsString], user: &User) -> Result<Self, Failure> {
         let failed = |error| Failure::io("the command can't be started", &error);
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| failed(errno.into()))?;
-        let mut child = Command::new("/proc/self/exe");
-        let parent = rustix::process::getpid().as_raw_nonzero();
-        child.arg("enter").arg(format!("--uid={}", user.owner.uid)).arg(format!("--gid={}", user.owner.gid));
-        child.arg(format!("--parent={parent}")).arg("--").args(command);
-        if let Some((name, home)) = &user.account {
-            child.env("HOME", home).env("USER", name).env("LOGNAME", name);
+        let args = EnterArgs {
+            uid: user.owner.uid,
+            gid: user.owner.gid,
+            parent: rustix::process::getpid().as_raw_nonzero().get(),
+            command: command.to_vec(),
+        };
+        let account = user.account.clone();
+        let (started, wait) = channel();
+        let (parent, ended) = channel();
+        // The namespace is that of one thread's children, and a thread that asked for one can start no other thread.
+        let start = move || {
+            #[expect(deprecated, reason = "deprecated for UnshareFlags::FILES alone, which is not asked for here")]
+            let namespace = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWPID);
+            let mut child = args.hidden_command(if namespace.is_ok() { "init" } else { "enter" });
+            if let Some((name, home)) = account {
+                child.env("HOME", home).env("USER", &name).env("LOGNAME", name);
+            }
+            let _ = started.send((namespace, child.spawn()));
+            // A child has the death signal of the thread that started it.
+            let _ = ended.recv();
+        };
+        std::thread::Builder::new().name("command".to_owned()).spawn(start).map_err(failed)?;
+        let (namespace, child) = wait.recv().map_err(|_| failed(ErrorKind::BrokenPipe.into()))?;
+        let running = Self { pid: Pid::from_child(&child.map_err(failed)?), _parent: Some(parent) };
+        match namespace {
+            Ok(()) => running.wait_until_it_listens(),
+            Err(errno) => eprintln!(
+                "warning: no PID namespace of its own: {errno}; where this process is killed with SIGKILL, what the command \
+                 has started may go on, and reads the files as long as it does"
+            ),
         }
-        let child = child.spawn().map_err(failed)?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        Ok(running)
+    }
+
+    /// Starts the command itself, as a child of the first process of its namespace.
+    ///
+    /// # Errors
+    /// `io`.
+    pub(super) fn enter(args: &EnterArgs) -> Result<Self, Failure> {
+        let args = EnterArgs { parent: rustix::process::getpid().as_raw_nonzero().get(), ..args.clone() };
+        let child = args.hidden_command("enter").spawn();
+        let child = child.map_err(|error| Failure::io("the command can't be started", &error))?;
         // Waited for by `reap`, together with what it leaves behind.
-        Ok(Self { pid: pid.ok_or_else(|| failed(ErrorKind::InvalidData.into()))? })
+        Ok(Self { pid: Pid::from_child(&child), _parent: None })
+    }
+
+    /// The kernel keeps signals from the first process of a namespace that does not handle them yet: one that came too
+    /// early would be lost.
+    fn wait_until_it_listens(&self) {
+        let start = Instant::now();
+        while start.elapsed() < READY_TIME_MAX {
+            // One that ended already listens to nothing, and has no signals of its own any more.
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_nonzero()));
+            if !status.is_ok_and(|status| is_deaf(&status)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Sends it a signal.
@@ -181,6 +248,19 @@ fn children() -> Result<Vec<Pid>, Failure> {
     Ok(children)
 }
 
+/// The parent of this process, by the numbers of the namespace that /proc is of.
+pub(super) fn parent_of_this() -> Option<Pid> {
+    parent(&std::fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// Whether a process that lives does not handle SIGTERM: proc(5), status, `State` and `SigCgt`.
+fn is_deaf(status: &str) -> bool {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let lives = field("State:").is_some_and(|state| !state.starts_with(['Z', 'X']));
+    let caught = field("SigCgt:").and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+    lives && caught & (1 << (Signal::TERM.as_raw() - 1)) == 0
+}
+
 /// The fourth field, after a name in parentheses that may hold anything.
 fn parent(stat: &str) -> Option<Pid> {
     let (_, after) = stat.rsplit_once(") ")?;
@@ -197,6 +277,13 @@ mod tests {
         assert_eq!(parent("7 (a) S 9) R 5 7 7 0"), Pid::from_raw(5));
         assert_eq!(parent("7 (sh) S 0 7"), None);
         assert_eq!(parent(""), None);
+    }
+
+    #[test]
+    fn a_process_is_deaf_until_it_handles_sigterm_or_ends() {
+        assert!(is_deaf("Name:\tinit\nState:\tR (running)\nSigCgt:\t0000000000000440\n"));
+        assert!(!is_deaf("Name:\tinit\nState:\tS (sleeping)\nSigCgt:\t0000000000004a03\n"));
+        assert!(!is_deaf("Name:\tinit\nState:\tZ (zombie)\nSigCgt:\t0000000000000000\n"));
     }
 
     #[test]

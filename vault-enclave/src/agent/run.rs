@@ -44,8 +44,8 @@ const FORWARDED: [(SignalKind, Signal); 6] = [
 #[command(
     after_help = "Needs root, to mount. CMD sees the files at PATH, in a mount namespace of its own and in memory \
     that is not swapped; no process of another user sees them, unless it has CAP_SYS_PTRACE or is root. Signals are \
-    passed on. When CMD ends, what it left running is killed, the files are wiped, and the lease is ended. CMD gets no \
-    core dumps and can gain no privileges.\n\nWhen the lease is lost, CMD gets SIGTERM, and SIGKILL after the time that \
+    passed on. CMD runs in a PID namespace of its own where that can be had: when CMD or this process ends, SIGKILL \
+    included, what CMD left running is killed; the files are wiped, and the lease is ended. CMD gets no core dumps and can gain no privileges.\n\nWhen the lease is lost, CMD gets SIGTERM, and SIGKILL after the time that \
     the rule gives (`drain 30s`), or after 2 s (`end`).\n\nExit status: that of CMD, or 128 + N where signal N ended it; \
     75 the lease was lost; 125 not loaded, or not wiped; 126 CMD can't be executed; 127 there is no CMD."
 )]
@@ -170,13 +170,13 @@ impl User {
 }
 
 /// Signals, caught before the first child is started.
-struct Caught {
+pub(super) struct Caught {
     forwarded: Vec<(Signals, Signal)>,
     child: Signals,
 }
 
 impl Caught {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let on = |kind| signal(kind).map_err(|error| Failure::io("signals can't be caught", &error));
         let forwarded = FORWARDED.iter().map(|(kind, signal)| Ok((on(*kind)?, *signal)));
         Ok(Self { forwarded: forwarded.collect::<Result<_, Failure>>()?, child: on(SignalKind::child())? })
@@ -188,7 +188,7 @@ impl Caught {
     }
 
     /// Passes signals on until the command ends.
-    async fn exit(&mut self, running: &Running) -> Exit {
+    pub(super) async fn exit(&mut self, running: &Running) -> Exit {
         loop {
             if let Some(exit) = running.reap() {
                 return exit;
