@@ -213,6 +213,14 @@ impl Guest {
         Ok(self.vault.end_lease(request).await?.into_inner())
     }
 
+    /// Gives an empty keeper this core, as whoever reaches it can.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn init_keeper(&mut self, core: Vec<u8>) -> Result<v1::InitKeeperResponse, Status> {
+        Ok(self.provision.init_keeper(v1::InitKeeperRequest { core }).await?.into_inner())
+    }
+
     /// Submits an approval.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use vault_tests::{Guest, Swtpm, World, binary, run_ok};
+use vault_tests::{Guest, Swtpm, World, binary, run, run_ok};
 
 /// Copies a directory, as somebody with root on the host does.
 fn copy(from: &Path, to: &Path) {
@@ -118,6 +118,62 @@ fn another_boot_state_and_another_tpm_are_refused() {
     world.keeper_tpm.take().expect("it is on").stop();
 
     world.keeper_tpm = Some(Swtpm::start(&state, &ca, &binary("vault-enclave")));
+    world.start_keeper();
+    verify_log(&world);
+}
+
+/// Somebody else gave the keeper a core, or the core had a mistake: it begins again, and its TPM has no less room for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ceremony_that_came_to_nothing_is_begun_again_and_leaves_nothing_in_the_tpm() {
+    let mut world = World::before_ceremony(|_, _| {});
+    let tcti = world.keeper_tpm.as_ref().expect("it is on").tcti.clone();
+    let indices = || {
+        let found = run_ok(Command::new("tpm2_getcap").args(["-T", &tcti, "handles-nv-index"]));
+        found.lines().filter(|line| line.contains("0x18077")).count()
+    };
+    let reset = |world: &World| {
+        let mut reset = world.enclave("keeper");
+        run(reset.arg("--dir").arg(world.path("keeper")).args(["--tpm", &tcti, "--reset-ceremony"]))
+    };
+    let vault = fs::read(world.vault()).expect("the vault file");
+    let core = ledger::vault_file::VaultFile::parse(&vault).expect("the vault file").genesis().core().encode();
+    // Keeper and host are empty, as new ones; what the first keeper took of the TPM stays there.
+    world.keeper.take().expect("it runs").terminate();
+    world.host.take().expect("it runs").terminate();
+    for name in ["keeper", "host", "vault"] {
+        fs::remove_dir_all(world.path(name)).expect("the directory is ours");
+    }
+    let before = indices();
+    for _ in 0..2 {
+        world.start_keeper();
+        world.start_host();
+        Guest::new(&world).await.init_keeper(core.clone()).await.expect("it is empty");
+        world.host.take().expect("it runs").terminate();
+        world.keeper.take().expect("it runs").terminate();
+        assert_eq!(indices(), before + 2);
+        let (code, said) = reset(&world);
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(indices(), before);
+        let (code, said) = reset(&world);
+        assert!(code != Some(0) && said.contains("root-absent"), "{said}");
+    }
+
+    // The owner's own core.
+    let policy = fs::read_to_string(world.path("policy.toml")).expect("the policy");
+    let policy = policy.replacen("max_leases = 256", "max_leases = 255", 1);
+    fs::write(world.path("policy.toml"), policy).expect("the file is ours");
+    world.start_keeper();
+    world.start_host();
+    let mut start = Command::new(binary("vaultctl"));
+    start.args(["--host", &world.url(), "init", "start", "--anti-rollback", "counter", "--policy"]);
+    run_ok(start.arg(world.path("policy.toml")).arg("--out").arg(world.path("vault")));
+    world.sign_genesis();
+    verify_log(&world);
+
+    // A vault is not undone like this.
+    world.keeper.take().expect("it runs").terminate();
+    let (code, said) = reset(&world);
+    assert!(code != Some(0) && said.contains("head-not-empty"), "{said}");
     world.start_keeper();
     verify_log(&world);
 }

@@ -12,6 +12,7 @@
 //! a copy stops the keeper, and what a copy wrote before the keeper's start falls behind with its first two commits.
 
 mod record;
+mod reset;
 
 use std::fmt;
 use std::sync::Arc;

@@ -35,7 +35,7 @@ pub use link::{FRAME_BYTES_MAX, Link, Store, StoreError};
 pub use refusal::Refusal;
 use service::{Answer, Job, Keep};
 pub use service::{Queue, Requests, queue};
-pub use start::StartError;
+pub use start::{StartError, reset};
 use vault::{Run, Vault};
 
 /// How long the keeper waits before it folds the log again after that failed.

@@ -79,6 +79,21 @@ impl KeeperDir {
         // The rename is in the directory, which is a file of its own.
         File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(named)
     }
+
+    /// Removes a file, durably. One that is not there is no fault.
+    ///
+    /// # Errors
+    /// [`KeeperDirError::Io`].
+    pub fn remove(&self, name: &str) -> Result<(), KeeperDirError> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(KeeperDirError::Io(path, error)),
+            _ => {}
+        }
+        File::open(&self.path)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| KeeperDirError::Io(path, error))
+    }
 }
 
 impl KeeperDirError {

@@ -30,8 +30,12 @@ pub struct KeeperArgs {
     #[arg(long, value_name = "DEVICE", env = "WEIGHTVAULT_SNP")]
     snp: Option<SnpChoice>,
     /// Where the host dials: `unix:/path/to/socket` or `tcp:127.0.0.1:7701`. Whoever reaches it can relay and refuse, no more.
-    #[arg(long)]
-    listen: String,
+    #[arg(long, required_unless_present = "reset_ceremony")]
+    listen: Option<String>,
+    /// Make the keeper empty again, and end: for a ceremony that came to nothing, since somebody else gave the keeper his
+    /// core, or the core had a mistake. Refused once a genesis is committed. The counter is removed from the TPM.
+    #[arg(long, conflicts_with = "listen")]
+    reset_ceremony: bool,
 }
 
 /// Exit code after a fault of the keeper itself (`EX_SOFTWARE`).
@@ -57,7 +61,6 @@ pub fn run(args: &KeeperArgs) -> ExitCode {
 fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
     harden_process()?;
     silence_libtss2()?;
-    let listen = Listen::parse(&args.listen)?;
     let tpm = Tpm::open(args.tpm.parse::<TctiConfig>()?)?;
     let store = Store::default();
     let snp = match &args.snp {
@@ -65,10 +68,17 @@ fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
         None => None,
     };
     let devices = Devices { tpm, snp };
-    let mut keeper = Keeper::open(KeeperDir::open(&args.dir)?, devices, store.clone())
-        .map_err(|error| format!("{error} ({})", error.code()))?;
+    let dir = KeeperDir::open(&args.dir)?;
+    let Some(address) = &args.listen else {
+        keeper::reset(&dir, &devices).map_err(|error| format!("{error} ({})", error.code()))?;
+        println!("the keeper is empty again: start it, and begin with `vaultctl init start`");
+        return Ok(());
+    };
+    let listen = Listen::parse(address)?;
+    let mut keeper =
+        Keeper::open(dir, devices, store.clone()).map_err(|error| format!("{error} ({})", error.code()))?;
     let (requests, queue) = keeper::queue();
-    tracing::info!(phase = keeper.phase(), listen = args.listen, "keeper started");
+    tracing::info!(phase = keeper.phase(), listen = address, "keeper started");
     // The thread ends with the process: every commit is durable before anybody hears of it.
     std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| queue.run(&mut keeper)));

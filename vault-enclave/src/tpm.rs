@@ -151,6 +151,14 @@ impl Tpm {
         })
     }
 
+    /// Removes a counter and its register, where they are the ones that were defined.
+    ///
+    /// # Errors
+    /// [`TpmError::CounterReplaced`]; [`TpmError::HierarchyAuth`] where the owner has a password.
+    pub fn undefine_counter(&self, counter: Counter, auth: Arc<CounterAuth>) -> Reply<()> {
+        self.0.request(move |device| device.undefine_counter(&counter, &auth))
+    }
+
     /// Everything in an NV index of at most `max` bytes, read with the owner's empty password.
     ///
     /// # Errors

@@ -140,6 +140,10 @@ pub struct PolicyDraftArgs {
 #[derive(Debug, Subcommand)]
 pub enum InitCommand {
     /// Give an empty keeper its policy, verify its evidence, make the genesis and the vault file. Can be run again.
+    ///
+    /// Whoever reaches an empty keeper first gives it a policy: hold the ceremony where nobody else reaches the host, by its
+    /// unix socket or a private `provision_listen`. A stranger who was first is noticed; until a genesis is
+    /// committed, `vault-enclave keeper --reset-ceremony` begins anew.
     Start(InitStartArgs),
     /// Get the vault file of a ceremony that somebody else started.
     Fetch {

@@ -45,7 +45,8 @@ impl Run {
         if Sha256Digest::of(&request.core) == self.core.digest() {
             Ok(Response::InitKeeper(v1::InitKeeperResponse { identity: Some(self.identity().into()) }))
         } else {
-            let message = "this keeper was given another core: clear its directory to begin again";
+            let message = "this keeper was given another core: stop it, and `vault-enclave keeper --reset-ceremony` lets you \
+                           begin again";
             Err(Refusal::denied("core-other", message))
         }
     }

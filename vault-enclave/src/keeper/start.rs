@@ -111,6 +111,20 @@ pub(super) fn begin(dir: &Arc<KeeperDir>, devices: &Devices, core_bytes: &[u8]) 
     Ok(Run { core, keys, instance, hardware, anchor })
 }
 
+/// Makes a keeper empty again whose ceremony came to nothing: a stranger gave it his core first, or the core had a mistake.
+/// Its two NV indices go too, of which a TPM has few.
+///
+/// # Errors
+/// `root-absent` where it is empty already; `head-not-empty` once a genesis was committed.
+pub fn reset(dir: &KeeperDir, devices: &Devices) -> Result<(), StartError> {
+    let root = root::open(dir, &devices.tpm, devices.snp.as_deref()).map_err(StartError::Root)?;
+    Anchor::reset(dir, &devices.tpm, &root.root).map_err(StartError::Anchor)?;
+    for file in [crate::head::FILE, CORE_FILE, root::FILE] {
+        dir.remove(file).map_err(StartError::Dir)?;
+    }
+    Ok(())
+}
+
 /// What the directory holds; `None` where it is empty.
 ///
 /// # Errors

@@ -92,6 +92,34 @@ impl Device {
         })
     }
 
+    /// Gives the room of both indices back, where they are what they were. One that is gone already is no fault: an earlier
+    /// try may have been cut short.
+    pub(super) fn undefine_counter(&mut self, counter: &Counter, auth: &CounterAuth) -> Result<(), TpmError> {
+        for (index, name) in [(counter.run_index, counter.run_name), (counter.index, counter.name)] {
+            match self.undefine(index, name, auth) {
+                Ok(()) | Err(TpmError::CounterMissing) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn undefine(&mut self, index: u32, name: TpmName, auth: &CounterAuth) -> Result<(), TpmError> {
+        const UNDEFINE: &str = "TPM2_NV_UndefineSpace";
+        self.with_index(index, auth, |device, handle| match device.nv_name(handle)? == name {
+            true => Ok(()),
+            false => Err(TpmError::CounterReplaced),
+        })?;
+        let handle = TpmHandle::NvIndex(self.command(UNDEFINE, |_| NvIndexTpmHandle::new(index))?);
+        let object = self.command(UNDEFINE, |tpm| tpm.tr_from_tpm_public(handle))?;
+        // The library closes the object where it is gone; elsewhere it ends with the connection.
+        self.with_session(SessionType::Hmac, |device, session| {
+            let undefine = |tpm: &mut Context| tpm.nv_undefine_space(Provision::Owner, NvIndexHandle::from(object));
+            device.authorised([Some(session), None], UNDEFINE, undefine)
+        })
+        .map_err(|error| means(error, [(AUTH_FAIL, TpmError::HierarchyAuth), (BAD_AUTH, TpmError::HierarchyAuth)]))
+    }
+
     fn define(&mut self, kind: NvIndexType, bytes: u16, auth: &CounterAuth) -> Result<u32, TpmError> {
         let taken = self.handles(INDEX_FIRST)?;
         for index in INDEX_FIRST..INDEX_FIRST + INDICES {
