@@ -102,6 +102,7 @@ pub(crate) fn tpm_failure(error: crate::tpm::TpmError, tpm: &str) -> Failure {
     use crate::tpm::TpmError;
     let next = match &error {
         TpmError::Unavailable(_) => unavailable_fix(tpm),
+        TpmError::InUse { .. } => "name another TPM with --tpm, or try again when that process has ended".to_owned(),
         TpmError::Lockout => {
             "wait until the TPM recovers, or clear it: tpm2_dictionarylockout --clear-lockout".to_owned()
         }

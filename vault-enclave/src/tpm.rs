@@ -4,7 +4,8 @@
 //! the TPM. Each call queues a request and gives a [`Reply`], to wait on or to await; a request has a deadline, and one
 //! whose caller is gone is not begun. When the connection fails, or the TPM lost what was loaded, the thread connects
 //! anew, flushes whatever was left (by itself or by a process that was killed) and tries once more, except for a counter
-//! increment, which is never sent twice.
+//! increment, which is never sent twice. A TPM without a resource manager is open in one process at a time, for as long as
+//! that process has a handle on it.
 //!
 //! Secrets cross the bus encrypted: sessions are salted to the storage root key (SRK), whose name the caller can pin.
 //! Only the files of this module name `tss_esapi`.
@@ -13,6 +14,7 @@ mod counter;
 mod device;
 mod error;
 mod identity;
+mod lock;
 mod pcrs;
 mod persistent;
 mod queue;
@@ -24,6 +26,7 @@ pub use counter::{Counter, RunId};
 pub use device::TpmProperties;
 pub use error::TpmError;
 pub use identity::{Quote, TpmClock};
+pub use lock::TpmHolder;
 pub use pcrs::PcrValues;
 pub use queue::Reply;
 pub use sealing::SealedSecret;
@@ -60,9 +63,11 @@ pub struct TpmName([u8; 34]);
 
 impl Tpm {
     /// Connects, and flushes what a killed process left behind (not under the kernel's resource manager, which did so).
+    /// Without a resource manager it waits up to 30 seconds for other processes, and for other handles of this one than
+    /// clones: share those.
     ///
     /// # Errors
-    /// [`TpmError::Unavailable`] with what to check.
+    /// [`TpmError::Unavailable`] with what to check; [`TpmError::InUse`], [`TpmError::LockFile`].
     pub fn open(config: TctiConfig) -> Result<Self, TpmError> {
         let tpm = Self(queue::Queue::start(config)?);
         tpm.properties().wait()?;

@@ -12,7 +12,7 @@ use vault_proto::convert::{Challenge, EvidenceSet};
 use super::error::SessionError;
 use crate::chip::Chip;
 use crate::snp::{SEV_GUEST, SnpChoice, SnpDevice, SnpDeviceKind, TSM_ROOT, probe};
-use crate::tpm::{TctiConfig, Tpm, TpmObject};
+use crate::tpm::{TctiConfig, Tpm, TpmError, TpmObject};
 
 /// What names an agent's hardware from one opening to the next. Nothing in it is secret.
 #[derive(Clone)]
@@ -85,7 +85,13 @@ impl ChipAgent {
         let named = *choice != SnpChoice::Auto;
         // Only a named device is worth opening a TPM for that may not be there.
         let tpm = match tcti {
-            Some(tcti) if *choice == SnpChoice::Auto || *choice == SnpChoice::AzureVtpm => Tpm::open(tcti.clone()).ok(),
+            Some(tcti) if *choice == SnpChoice::Auto || *choice == SnpChoice::AzureVtpm => {
+                match Tpm::open(tcti.clone()) {
+                    // It is there: whoever has it open would be waited for once more.
+                    Err(error @ TpmError::InUse { .. }) => return Err(error.into()),
+                    opened => opened.ok(),
+                }
+            }
             Some(_) | None => None,
         };
         let found = probe(choice, tpm.as_ref()).find_map(|(kind, device)| device.ok().map(|_| kind));
@@ -99,7 +105,10 @@ impl ChipAgent {
                 return match SnpDevice::open(choice, tpm.as_ref()) {
                     Err(none) => Err(SessionError::ChipUnusable(none)),
                     // It came up between the two looks.
-                    Ok(_) => Self::find(choice, tcti),
+                    Ok(device) => {
+                        drop((device, tpm));
+                        Self::find(choice, tcti)
+                    }
                 };
             }
         };

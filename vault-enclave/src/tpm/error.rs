@@ -4,6 +4,7 @@ use std::fmt;
 
 use tss_esapi::constants::response_code::Tss2ResponseCode;
 
+use super::TpmHolder;
 use crate::region::RegionError;
 use crate::secret::SecretError;
 
@@ -12,6 +13,15 @@ use crate::secret::SecretError;
 pub enum TpmError {
     /// No TPM answers there, or the connection to it broke. With what to check.
     Unavailable(String),
+    /// Another process has a TPM open that no resource manager minds, and kept it.
+    InUse {
+        /// Where the TPM is.
+        tpm: String,
+        /// Who has it, if the kernel tells.
+        holder: Option<TpmHolder>,
+    },
+    /// The lock of a TPM without a resource manager can't be had at all: which file, and why.
+    LockFile(String),
     /// No answer before the deadline.
     Timeout,
     /// Too many requests are waiting.
@@ -74,6 +84,8 @@ impl TpmError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "tpm-unavailable",
+            Self::InUse { .. } => "tpm-in-use",
+            Self::LockFile(_) => "tpm-lock-file",
             Self::Timeout => "tpm-timeout",
             Self::Busy => "tpm-busy",
             Self::Lockout => "tpm-lockout",
@@ -183,6 +195,18 @@ impl fmt::Display for TpmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unavailable(what) => write!(f, "the TPM is not available: {what}"),
+            Self::InUse { tpm, holder } => {
+                write!(f, "{tpm} is in use by ")?;
+                match holder {
+                    Some(holder) => holder.fmt(f)?,
+                    None => f.write_str("another process")?,
+                }
+                f.write_str(
+                    ", and no resource manager lets two share it: end that one, or give each a TPM of its own; on \
+                     hardware name device:/dev/tpmrm0, which many share",
+                )
+            }
+            Self::LockFile(what) => write!(f, "the TPM can't be locked against other processes: {what}"),
             Self::Timeout => write!(f, "the TPM did not answer in time"),
             Self::Busy => write!(f, "too many requests wait for the TPM"),
             Self::Lockout => write!(f, "the TPM is in dictionary-attack lockout"),

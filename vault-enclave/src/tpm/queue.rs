@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::device::Device;
+use super::lock::TpmLock;
 use super::{TctiConfig, TpmError};
 
 /// Requests that may wait.
@@ -28,10 +29,11 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn start(config: TctiConfig) -> Result<Self, TpmError> {
+        let lock = TpmLock::take(&config)?;
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         thread::Builder::new()
             .name("tpm".into())
-            .spawn(move || Actor { config, device: None }.run(&receiver))
+            .spawn(move || Actor { config, device: None, _lock: lock }.run(&receiver))
             .map_err(|error| TpmError::Unavailable(format!("no thread for it: {error}")))?;
         Ok(Self { jobs: sender, deadline: DEADLINE })
     }
@@ -164,6 +166,8 @@ where
 struct Actor {
     config: TctiConfig,
     device: Option<Device>,
+    /// Let go of after the connection: fields are dropped in order.
+    _lock: Option<TpmLock>,
 }
 
 impl Actor {

@@ -1,6 +1,7 @@
 //! Where the TPM is.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -40,6 +41,21 @@ impl TctiConfig {
         match &self.0 {
             Place::Device(path) => Some(path),
             Place::Swtpm { .. } => None,
+        }
+    }
+
+    /// The same text for the same TPM, however it was named: for this machine only.
+    pub(super) fn place(&self) -> String {
+        match &self.0 {
+            Place::Device(path) => {
+                let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+                format!("device:{}", path.display())
+            }
+            Place::Swtpm { host, port } => {
+                let host = host.to_ascii_lowercase();
+                let is_loopback = host.parse().map_or(host == "localhost", |address: IpAddr| address.is_loopback());
+                format!("swtpm:{}:{port}", if is_loopback { "loopback" } else { &host })
+            }
         }
     }
 
