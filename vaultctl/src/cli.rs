@@ -50,7 +50,8 @@ pub struct Global {
     /// PEM of the certificate authority of https hosts.
     #[arg(long, global = true, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// SSH key of a reader or approver, for a log whose policy names its readers. It signs only if the host asks.
+    /// SSH key of a reader or approver, for a log whose policy names its readers. It signs only if the host asks. Whoever
+    /// approves or proposes with --key reads with that one.
     #[arg(long, global = true, value_name = "KEY", env = "WEIGHTVAULT_READER_KEY")]
     pub reader_key: Option<PathBuf>,
     /// Machine output.

@@ -8,7 +8,7 @@ use attestation::UnixTime;
 use ledger::vault_file::{VAULT_FILE_BYTES_MAX, VaultFile};
 use ring::rand::SystemRandom;
 
-use crate::cli::Global;
+use crate::cli::{Global, Signing};
 use crate::client::{Reader, Remote};
 use crate::failure::{Failure, Kind};
 use crate::print::{Form, Plain};
@@ -58,11 +58,20 @@ impl Session {
 
     /// The first host of the vault that answers; or the one that `--host` names.
     pub async fn remote(&self, vault: &VaultFile) -> Result<Remote, Failure> {
+        self.remote_read_with(vault, None).await
+    }
+
+    /// The same for somebody who signs with `--key`: without `--reader-key` that key reads a private log, too.
+    pub async fn remote_of_signer(&self, vault: &VaultFile, signing: &Signing) -> Result<Remote, Failure> {
+        self.remote_read_with(vault, signing.key.as_ref()).await
+    }
+
+    async fn remote_read_with(&self, vault: &VaultFile, signer: Option<&PathBuf>) -> Result<Remote, Failure> {
         let remote = match &self.global.host {
             Some(host) => Remote::connect(std::slice::from_ref(host), self.ca()).await?,
             None => Remote::connect(vault.hosts(), self.ca()).await?,
         };
-        Ok(remote.reading_as(Reader::new(self.global.reader_key.clone(), vault.id(), self.now)))
+        Ok(remote.reading_as(Reader::new(self.global.reader_key.as_ref().or(signer).cloned(), vault.id(), self.now)))
     }
 
     /// The host that `--host` names.

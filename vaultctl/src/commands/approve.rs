@@ -34,7 +34,7 @@ pub(crate) struct ApproveReport {
 
 pub(crate) async fn approve(session: &Session, args: &ApproveArgs) -> Result<Submission<ApproveReport>, Failure> {
     let file = session.vault()?;
-    let remote = session.remote(&file).await?;
+    let remote = session.remote_of_signer(&file, &args.signing).await?;
     let log = audit::read_log(&remote, &file).await?;
     let (vault, now) = (log.vault()?, audit::moment_of(session.now(), log.state()));
     let proposal = find(vault, args, now)?;

@@ -37,7 +37,7 @@ pub(crate) async fn policy(
 ) -> Result<Submission<ProposeReport>, Failure> {
     let vault_file = session.vault()?;
     let (proposed, text) = read_policy(file)?;
-    let remote = session.remote(&vault_file).await?;
+    let remote = session.remote_of_signer(&vault_file, signing).await?;
     let log = audit::read_log(&remote, &vault_file).await?;
     let vault = log.vault()?;
     let in_force = vault.policy();
