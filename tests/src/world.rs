@@ -29,6 +29,10 @@ pub struct World {
     pub keeper_snp: Option<String>,
     /// Where the host dials the keeper, where something stands between.
     pub keeper_link: Option<PathBuf>,
+    /// The keeper's options in the place of `--listen unix:…`, where it listens elsewhere.
+    pub keeper_listen: Option<Vec<String>>,
+    /// The host's configuration in the place of `keeper = "unix:…"`.
+    pub host_keeper: Option<String>,
     /// The authority of forged TPMs; the policy anchors it as `emulated`.
     pub forge: Authority,
 }
@@ -138,8 +142,11 @@ impl World {
         let socket = self.path("keeper.sock");
         let _ = fs::remove_file(&socket);
         let mut keeper = self.start_keeper_process();
+        if self.keeper_listen.is_some() {
+            keeper.wait_for("keeper started");
+        }
         let start = std::time::Instant::now();
-        while !socket.exists() {
+        while self.keeper_listen.is_none() && !socket.exists() {
             assert!(start.elapsed().as_secs() < 60, "the keeper does not listen:\n{}", keeper.log());
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
@@ -155,8 +162,11 @@ impl World {
         let _ = fs::remove_file(self.path("keeper.log"));
         let mut command = self.enclave("keeper");
         let tcti = self.keeper_tcti.as_ref().unwrap_or(&tpm.tcti);
-        command.arg("--dir").arg(self.path("keeper")).args(["--tpm", tcti, "--listen"]);
-        command.arg(format!("unix:{}", self.path("keeper.sock").display()));
+        command.arg("--dir").arg(self.path("keeper")).args(["--tpm", tcti]);
+        match &self.keeper_listen {
+            Some(options) => command.args(options),
+            None => command.arg("--listen").arg(format!("unix:{}", self.path("keeper.sock").display())),
+        };
         if let Some(snp) = &self.keeper_snp {
             command.args(["--snp", snp]);
         }
@@ -165,19 +175,27 @@ impl World {
 
     /// Starts the host and waits until it is attached to the keeper.
     pub fn start_host(&mut self) {
+        let mut host = self.start_host_process();
+        host.wait_for("attached to the keeper");
+        self.host = Some(host);
+    }
+
+    /// Starts the host and waits for nothing: the keeper may not let it in.
+    pub fn start_host_process(&self) -> Running {
+        let keeper = self.host_keeper.clone().unwrap_or_else(|| {
+            let socket = self.keeper_link.clone().unwrap_or_else(|| self.path("keeper.sock"));
+            format!("keeper = \"unix:{}\"\n", socket.display())
+        });
         let config = format!(
-            "data_dir = \"{}\"\nkeeper = \"unix:{}\"\nunix = \"{}\"\n",
+            "data_dir = \"{}\"\nunix = \"{}\"\n{keeper}",
             self.path("host").display(),
-            self.keeper_link.clone().unwrap_or_else(|| self.path("keeper.sock")).display(),
             self.path("host.sock").display()
         );
         fs::write(self.path("host.toml"), config).expect("the configuration can be written");
         let _ = fs::remove_file(self.path("host.log"));
         let mut command = Command::new(binary("vault-host"));
         command.args(["serve", "--config"]).arg(self.path("host.toml"));
-        let mut host = Running::start(&mut command, &self.path("host.log"));
-        host.wait_for("attached to the keeper");
-        self.host = Some(host);
+        Running::start(&mut command, &self.path("host.log"))
     }
 
     /// A small model: a safetensors file of four layers, and two other files.
@@ -232,8 +250,18 @@ impl World {
 
     fn on(dir: TempDir, keeper_tpm: Swtpm) -> Self {
         let (keeper_tpm, forge) = (Some(keeper_tpm), Authority::root("forge"));
-        let (keeper, host, keeper_tcti, keeper_snp, keeper_link) = (None, None, None, None, None);
-        Self { dir, keeper_tpm, keeper, host, keeper_tcti, keeper_snp, keeper_link, forge }
+        Self {
+            dir,
+            keeper_tpm,
+            keeper: None,
+            host: None,
+            keeper_tcti: None,
+            keeper_snp: None,
+            keeper_link: None,
+            keeper_listen: None,
+            host_keeper: None,
+            forge,
+        }
     }
 
     fn make_keys(&self) {

@@ -4,14 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::Server;
 use vault_proto::v1::keeper_link_server::KeeperLinkServer;
 
 use crate::chip::Chip;
 use crate::keeper::{self, Devices, FRAME_BYTES_MAX, Keeper, Link, Store};
 use crate::keeper_dir::KeeperDir;
+use crate::keeper_listen::ListenArgs;
 use crate::region::harden_process;
 use crate::snp::{SnpChoice, SnpDevice};
 use crate::tpm::{TctiConfig, Tpm, silence_libtss2};
@@ -29,9 +27,8 @@ pub struct KeeperArgs {
     /// sev-guest:/dev/sev-guest, or soft:/DIR. Without it the keeper proves its TPM alone.
     #[arg(long, value_name = "DEVICE", env = "WEIGHTVAULT_SNP")]
     snp: Option<SnpChoice>,
-    /// Where the host dials: `unix:/path/to/socket` or `tcp:127.0.0.1:7701`. Whoever reaches it can relay and refuse, no more.
-    #[arg(long, required_unless_present = "reset_ceremony")]
-    listen: Option<String>,
+    #[command(flatten)]
+    listen: ListenArgs,
     /// Make the keeper empty again, and end: for a ceremony that came to nothing, since somebody else gave the keeper his
     /// core, or the core had a mistake. Refused once a genesis is committed. The counter is removed from the TPM.
     #[arg(long, conflicts_with = "listen")]
@@ -40,12 +37,6 @@ pub struct KeeperArgs {
 
 /// Exit code after a fault of the keeper itself (`EX_SOFTWARE`).
 const EXIT_PANICKED: i32 = 70;
-
-/// Where a keeper listens.
-enum Listen {
-    Unix(PathBuf),
-    Tcp(String),
-}
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &KeeperArgs) -> ExitCode {
@@ -61,6 +52,11 @@ pub fn run(args: &KeeperArgs) -> ExitCode {
 fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
     harden_process()?;
     silence_libtss2()?;
+    // Before anything is opened: a wrong address must not cost a start.
+    let listen = match args.reset_ceremony {
+        true => None,
+        false => Some(args.listen.check().map_err(|error| format!("{error} ({})", error.code()))?),
+    };
     let tpm = Tpm::open(args.tpm.parse::<TctiConfig>()?)?;
     let store = Store::default();
     let snp = match &args.snp {
@@ -69,16 +65,15 @@ fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
     };
     let devices = Devices { tpm, snp };
     let dir = KeeperDir::open(&args.dir)?;
-    let Some(address) = &args.listen else {
+    let Some(listen) = listen else {
         keeper::reset(&dir, &devices).map_err(|error| format!("{error} ({})", error.code()))?;
         println!("the keeper is empty again: start it, and begin with `vaultctl init start`");
         return Ok(());
     };
-    let listen = Listen::parse(address)?;
     let mut keeper =
         Keeper::open(dir, devices, store.clone()).map_err(|error| format!("{error} ({})", error.code()))?;
     let (requests, queue) = keeper::queue();
-    tracing::info!(phase = keeper.phase(), listen = address, "keeper started");
+    tracing::info!(phase = keeper.phase(), listen = args.listen.address(), "keeper started");
     // The thread ends with the process: every commit is durable before anybody hears of it.
     std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| queue.run(&mut keeper)));
@@ -88,40 +83,11 @@ fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
         }
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(listen.serve(Link::new(requests, store)))
-}
-
-impl Listen {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(PathBuf::from(path))),
-            Some(("tcp", address)) => Ok(Self::Tcp(address.to_owned())),
-            _ => Err(format!("--listen {text}: want unix:/absolute/path or tcp:ADDRESS:PORT")),
-        }
-    }
-
-    async fn serve(self, link: Link) -> Result<(), Box<dyn std::error::Error>> {
-        let service = KeeperLinkServer::new(link)
-            .max_decoding_message_size(FRAME_BYTES_MAX)
-            .max_encoding_message_size(FRAME_BYTES_MAX);
-        let server = Server::builder().add_service(service);
-        match self {
-            Self::Unix(path) => {
-                // A socket that a killed run left behind; a live one is held by the directory's lock.
-                match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-                    _ => {}
-                }
-                let listener = UnixListener::bind(&path)?;
-                server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped()).await?;
-            }
-            Self::Tcp(address) => {
-                let listener = TcpListener::bind(&address).await?;
-                server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped()).await?;
-            }
-        }
-        Ok(())
-    }
+    let link = KeeperLinkServer::new(Link::new(requests, store))
+        .max_decoding_message_size(FRAME_BYTES_MAX)
+        .max_encoding_message_size(FRAME_BYTES_MAX);
+    let served = runtime.block_on(listen.serve(link, stopped()));
+    Ok(served.map_err(|error| format!("{error} ({})", error.code()))?)
 }
 
 /// Resolves on SIGTERM or SIGINT. A host that stays attached does not keep the keeper alive for more than a moment.

@@ -16,6 +16,7 @@ pub mod failure;
 pub mod head;
 pub mod keeper;
 pub mod keeper_dir;
+pub mod keeper_listen;
 pub mod keeper_main;
 pub mod open;
 pub mod place;

@@ -2,17 +2,21 @@
 //!
 //! ```toml
 //! data_dir = "/var/lib/weightvault"
-//! keeper = "unix:/run/weightvault/keeper.sock"      # or "tcp://IP:PORT"
+//! keeper = "https://keeper.example:7701"            # or "unix:/path", or "tcp:IP:PORT" on this machine
 //! listen = "127.0.0.1:7440"                         # this or unix, or both
 //! unix = "/run/weightvault/host.sock"
 //! provision_listen = "10.0.0.1:7441"                # optional: Provision is served here and on the unix socket only
 //! insecure_plaintext_listener = false               # true: listen beyond this machine without tls
-//! insecure_plaintext_keeper = false                 # true: dial a keeper beyond this machine
+//! insecure_plaintext_keeper = false                 # true: dial a keeper beyond this machine at tcp:, without tls
 //! keep_free_mib = 1024                              # what uploads leave free on the disk, for the log
 //! log_format = "text"                               # or "json"
 //! [tls]                                             # for both TCP listeners
 //! cert = "/etc/weightvault/host.pem"
 //! key = "/etc/weightvault/host.key"
+//! [keeper_tls]                                      # for a keeper at https://
+//! ca = "/etc/weightvault/keeper-ca.pem"             # who signs the keeper's certificate; no other authority counts
+//! cert = "/etc/weightvault/link.pem"                # with key: for a keeper that was given --tls-client-ca
+//! key = "/etc/weightvault/link.key"
 //! [limits]
 //! connections = 2048
 //! streams = 64                                      # fetches and uploads at a time
@@ -21,13 +25,15 @@
 //! challenges_per_second_per_connection = 32         # eight times as many at once: 256 guests behind one proxy
 //! ```
 
-use std::fmt;
+mod error;
+
 use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+
+pub use error::ConfigError;
 
 use crate::link::KeeperAddress;
 
@@ -38,6 +44,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the keeper listens.
     pub keeper: KeeperAddress,
+    /// Certificates for a keeper at `https`, and for no other.
+    pub keeper_tls: Option<KeeperTls>,
     /// TCP address to listen on.
     pub listen: Option<SocketAddr>,
     /// TCP address for provisioning calls; where it is set, they are refused on `listen`.
@@ -62,6 +70,15 @@ pub struct Tls {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// PEM files for dialling the keeper over TLS, read when the host starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeeperTls {
+    /// The authority of the keeper's certificate. No other is asked.
+    pub ca: PathBuf,
+    /// The certificate that this host shows, for a keeper that asks for one.
+    pub identity: Option<Tls>,
 }
 
 /// Limits that hold for everyone together or for one connection, never for a key that a stranger can mint.
@@ -104,82 +121,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why a configuration is refused.
-#[derive(Debug)]
-pub enum ConfigError {
-    /// The file can't be read.
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The file is not TOML of the right form.
-    Form(Box<toml::de::Error>),
-    /// The keeper's address is not one.
-    KeeperAddress(&'static str),
-    /// Neither `listen` nor `unix` is set.
-    NoListener,
-    /// A path is not absolute.
-    RelativePath(PathBuf),
-    /// A TCP listener beyond this machine has no TLS.
-    PlaintextListener(SocketAddr),
-    /// A keeper beyond this machine would be dialled without TLS.
-    PlaintextKeeper(SocketAddr),
-    /// `provision_listen` is set without `listen`, or is the same.
-    ProvisionListener,
-    /// A limit of zero would refuse everything.
-    ZeroLimit,
-}
-
-impl ConfigError {
-    /// Stable name of the reason.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Unreadable { .. } => "config-unreadable",
-            Self::Form(_) => "config-form",
-            Self::KeeperAddress(_) => "config-keeper",
-            Self::NoListener => "config-no-listener",
-            Self::RelativePath(_) => "config-relative-path",
-            Self::PlaintextListener(_) => "config-plaintext-listener",
-            Self::PlaintextKeeper(_) => "config-plaintext-keeper",
-            Self::ProvisionListener => "config-provision-listener",
-            Self::ZeroLimit => "config-zero-limit",
-        }
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable { path, source } => write!(f, "can't read {}: {source}", path.display()),
-            Self::Form(error) => error.fmt(f),
-            Self::KeeperAddress(hint) => write!(f, "keeper: {hint}"),
-            Self::NoListener => {
-                f.write_str("set listen = \"IP:PORT\" or unix = \"/path\": nobody could reach this host")
-            }
-            Self::RelativePath(path) => write!(f, "{}: write an absolute path", path.display()),
-            Self::PlaintextListener(address) => write!(
-                f,
-                "{address} can be reached from other machines: set tls = {{ cert = \"…\", key = \"…\" }}, \
-                 or insecure_plaintext_listener = true if something in front of it does TLS"
-            ),
-            Self::PlaintextKeeper(address) => write!(
-                f,
-                "the keeper at {address} is on another machine: reach it through a tunnel on this one, \
-                 or set insecure_plaintext_keeper = true if the network between is private"
-            ),
-            Self::ProvisionListener => {
-                f.write_str("provision_listen is a second address beside listen: set both, and not the same")
-            }
-            Self::ZeroLimit => f.write_str("a limit of 0 refuses everything: write at least 1"),
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
 /// What is written, before any of it is checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -190,6 +131,7 @@ struct RawConfig {
     provision_listen: Option<SocketAddr>,
     unix: Option<PathBuf>,
     tls: Option<Tls>,
+    keeper_tls: Option<RawKeeperTls>,
     #[serde(default)]
     insecure_plaintext_listener: bool,
     #[serde(default)]
@@ -200,6 +142,14 @@ struct RawConfig {
     limits: Limits,
     #[serde(default)]
     log_format: LogFormat,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawKeeperTls {
+    ca: PathBuf,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 impl Config {
@@ -226,6 +176,7 @@ impl Config {
         {
             return Err(ConfigError::PlaintextKeeper(address));
         }
+        let keeper_tls = keeper_tls(&keeper, raw.keeper_tls)?;
         if raw.listen.is_none() && raw.unix.is_none() {
             return Err(ConfigError::NoListener);
         }
@@ -240,7 +191,8 @@ impl Config {
             return Err(ConfigError::PlaintextListener(address));
         }
         let paths = [Some(&raw.data_dir), raw.unix.as_ref()].into_iter().flatten();
-        let tls_paths = raw.tls.iter().flat_map(|tls| [&tls.cert, &tls.key]);
+        let identities = raw.tls.iter().chain(keeper_tls.iter().filter_map(|tls| tls.identity.as_ref()));
+        let tls_paths = identities.flat_map(|tls| [&tls.cert, &tls.key]).chain(keeper_tls.iter().map(|tls| &tls.ca));
         if let Some(path) = paths.chain(tls_paths).find(|path| !path.is_absolute()) {
             return Err(ConfigError::RelativePath(path.clone()));
         }
@@ -258,6 +210,7 @@ impl Config {
         Ok(Self {
             data_dir: raw.data_dir,
             keeper,
+            keeper_tls,
             listen: raw.listen,
             provision_listen: raw.provision_listen,
             unix: raw.unix,
@@ -266,6 +219,30 @@ impl Config {
             limits: raw.limits,
             log_format: raw.log_format,
         })
+    }
+}
+
+/// Settings that would not be used, or without which nothing could be dialled, are refused: else TLS that somebody asked for
+/// might not be there.
+fn keeper_tls(keeper: &KeeperAddress, raw: Option<RawKeeperTls>) -> Result<Option<KeeperTls>, ConfigError> {
+    match (keeper, raw) {
+        (KeeperAddress::Tls { .. }, None) => {
+            Err(ConfigError::KeeperTls("an https keeper needs ca, the file of its certificate authority"))
+        }
+        (KeeperAddress::Tls { .. }, Some(RawKeeperTls { ca, cert, key })) => {
+            let identity = match (cert, key) {
+                (Some(cert), Some(key)) => Some(Tls { cert, key }),
+                (None, None) => None,
+                (Some(_), None) | (None, Some(_)) => {
+                    return Err(ConfigError::KeeperTls("set cert and key, both or none"));
+                }
+            };
+            Ok(Some(KeeperTls { ca, identity }))
+        }
+        (KeeperAddress::Unix(_) | KeeperAddress::Tcp(_), Some(_)) => {
+            Err(ConfigError::KeeperTls("it is for a keeper at https://HOST:PORT, and this one is not"))
+        }
+        (KeeperAddress::Unix(_) | KeeperAddress::Tcp(_), None) => Ok(None),
     }
 }
 
@@ -333,6 +310,24 @@ mod tests {
         assert!(matches!(Config::parse(&remote), Err(ConfigError::PlaintextKeeper(_))));
         Config::parse(&format!("{remote}\ninsecure_plaintext_keeper = true")).unwrap();
         Config::parse(&remote.replace("10.0.0.2", "127.0.0.1")).unwrap();
+    }
+
+    #[test]
+    fn a_keeper_over_tls_needs_an_authority_and_no_other_keeper_has_one() {
+        let tls = GOOD.replace("unix:/run/weightvault/keeper.sock", "https://keeper.example:7701");
+        let parse = |more: &str| Config::parse(&format!("{tls}\n{more}"));
+        let code = |more: &str| parse(more).unwrap_err().code();
+        let ca = "[keeper_tls]\nca = \"/ca\"\n";
+        let keeper = |identity| Some(KeeperTls { ca: "/ca".into(), identity });
+        assert_eq!(parse(ca).unwrap().keeper_tls, keeper(None));
+        let mutual = parse(&format!("{ca}cert = \"/c\"\nkey = \"/k\"")).unwrap();
+        assert_eq!(mutual.keeper_tls, keeper(Some(Tls { cert: "/c".into(), key: "/k".into() })));
+        for wrong in ["", &format!("{ca}cert = \"/c\""), &format!("{ca}key = \"/k\"")] {
+            assert_eq!(code(wrong), "config-keeper-tls", "{wrong}");
+        }
+        assert_eq!(code("[keeper_tls]\nca = \"ca\""), "config-relative-path");
+        assert_eq!(code(&format!("{ca}cert = \"c\"\nkey = \"/k\"")), "config-relative-path");
+        assert_eq!(refused("", ca).code(), "config-keeper-tls");
     }
 
     #[test]

@@ -12,11 +12,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use vault_proto::v1::{AttachRequest, KeeperCall, KeeperRefusal, attach_request, keeper_call, keeper_reply};
 
+mod address;
 mod dial;
 mod serve_store;
 
-pub use dial::KeeperAddress;
-pub(crate) use dial::run;
+pub use address::KeeperAddress;
+pub(crate) use dial::{Dial, run};
 
 /// Calls under way on the stream; more wait for a place.
 pub(crate) const CALLS_MAX: usize = 256;

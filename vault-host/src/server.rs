@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
-use tonic::transport::{Identity, ServerTlsConfig};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use vault_proto::limits::{VAULT_MESSAGE_BYTES_MAX, VAULT_REPLY_BYTES_MAX};
@@ -20,9 +20,9 @@ use vault_proto::v1::audit_server::AuditServer;
 use vault_proto::v1::vault_server::VaultServer;
 
 use crate::admission::{Admission, AdmissionLayer, Listener};
-use crate::config::{Config, Tls};
+use crate::config::{Config, KeeperTls, Tls};
 use crate::journal::Journal;
-use crate::link::{self, Link};
+use crate::link::{self, Dial, Link};
 use crate::service::{AuditService, Host, ProvisionBySize, ProvisionService, VaultService};
 use crate::store::{ABANDONED_AFTER, Store, StoreError};
 
@@ -41,6 +41,9 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIME_MAX: Duration = Duration::from_secs(20);
 /// Requests of the audit service are names and numbers.
 const AUDIT_MESSAGE_BYTES_MAX: usize = 4 << 10;
+
+/// How a certificate begins in PEM (RFC 7468 section 5.1).
+const PEM_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// Why the host can't start or go on.
 #[derive(Debug)]
@@ -65,6 +68,10 @@ pub enum ServeError {
     },
     /// The TLS files are not a certificate chain and its key.
     Tls(tonic::transport::Error),
+    /// The file of the keeper's authority has no certificate.
+    KeeperAuthority(PathBuf),
+    /// The keeper's address, or the files for dialling it over TLS, can't be used.
+    Keeper(tonic::transport::Error),
     /// A listener failed.
     Transport(tonic::transport::Error),
 }
@@ -79,6 +86,8 @@ impl ServeError {
             Self::Listen { .. } => "listen-error",
             Self::TlsFile { .. } => "tls-file",
             Self::Tls(_) => "tls-identity",
+            Self::KeeperAuthority(_) => "keeper-tls-authority",
+            Self::Keeper(_) => "keeper-tls-identity",
             Self::Transport(_) => "transport-error",
         }
     }
@@ -94,6 +103,15 @@ impl fmt::Display for ServeError {
             Self::Tls(error) => {
                 write!(f, "tls.cert and tls.key are not a PEM certificate chain and its key: {}", root_cause(error))
             }
+            Self::KeeperAuthority(path) => {
+                write!(f, "keeper_tls.ca: {} has no certificate in PEM", path.display())
+            }
+            Self::Keeper(error) => write!(
+                f,
+                "keeper_tls.cert and keeper_tls.key are not a PEM certificate chain and its key, or keeper names no \
+                 server that a certificate could be for: {}",
+                root_cause(error)
+            ),
             Self::Transport(error) => write!(f, "a listener failed: {}", root_cause(error)),
         }
     }
@@ -107,6 +125,7 @@ pub struct BoundHost {
     store: Arc<Store>,
     journal: Arc<Journal>,
     config: Config,
+    keeper: Dial,
     listeners: Vec<(Listener, Services, Option<ServerTlsConfig>)>,
     listen: Option<SocketAddr>,
     provision_listen: Option<SocketAddr>,
@@ -126,6 +145,7 @@ impl BoundHost {
     /// See [`ServeError`].
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         let tls = config.tls.as_ref().map(read_tls).transpose()?;
+        let keeper = keeper(&config)?;
         let store = Arc::new(Store::open(&config.data_dir, config.keep_free).map_err(ServeError::Store)?);
         let journal = Arc::new(Journal::open(&config.data_dir).map_err(ServeError::Journal)?);
         let mut listeners = Vec::new();
@@ -144,7 +164,7 @@ impl BoundHost {
             listeners.push((Listener::unix(path).await.map_err(failed)?, Services::All, None));
         }
         let [listen, provision_listen] = addresses;
-        Ok(Self { store, journal, config, listeners, listen, provision_listen })
+        Ok(Self { store, journal, config, keeper, listeners, listen, provision_listen })
     }
 
     /// The TCP address that it listens on: the one of the configuration, with the port that the system chose for port
@@ -166,7 +186,7 @@ impl BoundHost {
     /// A listener failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let admission = Arc::new(Admission::new(&self.config.limits));
-        let (link, attached) = link::run(self.config.keeper.clone(), self.store.clone());
+        let (link, attached) = link::run(self.keeper, self.store.clone());
         let host = Arc::new(Host {
             store: self.store.clone(),
             link: link.clone(),
@@ -222,15 +242,41 @@ impl BoundHost {
 /// Checks that the TLS files of a configuration are there and fit each other.
 ///
 /// # Errors
-/// [`ServeError::TlsFile`], [`ServeError::Tls`].
+/// [`ServeError::TlsFile`], [`ServeError::Tls`], [`ServeError::KeeperAuthority`], [`ServeError::Keeper`].
 pub fn check_tls(config: &Config) -> Result<(), ServeError> {
+    keeper(config)?;
     let Some(tls) = config.tls.as_ref().map(read_tls).transpose()? else { return Ok(()) };
     tonic::transport::Server::builder().tls_config(tls).map(drop).map_err(ServeError::Tls)
 }
 
 fn read_tls(tls: &Tls) -> Result<ServerTlsConfig, ServeError> {
-    let read = |path: &PathBuf| fs::read(path).map_err(|source| ServeError::TlsFile { path: path.clone(), source });
-    Ok(ServerTlsConfig::new().identity(Identity::from_pem(read(&tls.cert)?, read(&tls.key)?)))
+    Ok(ServerTlsConfig::new().identity(read_identity(tls)?))
+}
+
+fn keeper(config: &Config) -> Result<Dial, ServeError> {
+    let tls = config.keeper_tls.as_ref().map(read_keeper_tls).transpose()?;
+    Dial::new(config.keeper.clone(), tls).map_err(ServeError::Keeper)
+}
+
+fn read_keeper_tls(tls: &KeeperTls) -> Result<ClientTlsConfig, ServeError> {
+    // The TLS library takes a file without certificates as an authority that signed nothing.
+    let ca = read(&tls.ca)?;
+    if !ca.windows(PEM_CERTIFICATE.len()).any(|window| window == PEM_CERTIFICATE) {
+        return Err(ServeError::KeeperAuthority(tls.ca.clone()));
+    }
+    let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+    match &tls.identity {
+        Some(identity) => Ok(config.identity(read_identity(identity)?)),
+        None => Ok(config),
+    }
+}
+
+fn read_identity(tls: &Tls) -> Result<Identity, ServeError> {
+    Ok(Identity::from_pem(read(&tls.cert)?, read(&tls.key)?))
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, ServeError> {
+    fs::read(path).map_err(|source| ServeError::TlsFile { path: path.clone(), source })
 }
 
 fn routes(host: &Arc<Host>, services: Services) -> Routes {

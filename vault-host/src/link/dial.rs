@@ -1,9 +1,5 @@
 //! Dials the keeper, keeps one stream to it, dials again when it ends.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +9,14 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 use tonic::{Status, Streaming};
 use vault_proto::limits::LINK_MESSAGE_BYTES_MAX;
 use vault_proto::v1::keeper_link_client::KeeperLinkClient;
 use vault_proto::v1::{AttachResponse, attach_response};
 
 use super::serve_store::StoreCalls;
-use super::{Link, State, Stream};
+use super::{KeeperAddress, Link, State, Stream};
 use crate::server::root_cause;
 use crate::store::Store;
 
@@ -35,48 +31,65 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Messages that wait to be sent.
 const OUTGOING_MAX: usize = 64;
 
-/// Where the keeper listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeeperAddress {
-    /// A unix socket.
-    Unix(PathBuf),
-    /// A TCP address.
-    Tcp(SocketAddr),
+/// A keeper, and how to dial it.
+#[derive(Clone, Debug)]
+pub(crate) struct Dial {
+    address: KeeperAddress,
+    endpoint: Endpoint,
 }
 
-impl FromStr for KeeperAddress {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some(path) = text.strip_prefix("unix:").map(PathBuf::from) {
-            return if path.is_absolute() { Ok(Self::Unix(path)) } else { Err("write unix: and an absolute path") };
-        }
-        let address = text.strip_prefix("tcp://").ok_or("write unix:/path or tcp://IP:PORT")?;
-        address.parse().map(Self::Tcp).map_err(|_| "write tcp://IP:PORT, with a number for the address")
+impl Dial {
+    /// With the certificates of `tls`, which an `https` address needs and no other has.
+    pub(crate) fn new(address: KeeperAddress, tls: Option<ClientTlsConfig>) -> Result<Self, tonic::transport::Error> {
+        let endpoint = match &address {
+            // The authority means nothing here: the stream goes to the one address of the configuration.
+            KeeperAddress::Unix(_) => Endpoint::from_static("http://keeper"),
+            KeeperAddress::Tcp(address) => Endpoint::from_shared(format!("http://{address}"))?,
+            KeeperAddress::Tls { .. } => Endpoint::from_shared(address.to_string())?,
+        };
+        let endpoint = endpoint
+            .connect_timeout(DIAL_TIME_MAX)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
+            .keep_alive_timeout(KEEP_ALIVE_TIME_MAX)
+            .keep_alive_while_idle(true);
+        let endpoint = match (&address, tls) {
+            // The name that the certificate must have; of an IPv6 address without its brackets.
+            (KeeperAddress::Tls { host, .. }, Some(tls)) => endpoint.tls_config(tls.domain_name(host))?,
+            (_, Some(tls)) => endpoint.tls_config(tls)?,
+            (_, None) => endpoint,
+        };
+        Ok(Self { address, endpoint })
     }
-}
 
-impl fmt::Display for KeeperAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Tcp(address) => write!(f, "tcp://{address}"),
+    async fn connect(&self) -> Result<Channel, tonic::transport::Error> {
+        match &self.address {
+            KeeperAddress::Tcp(_) | KeeperAddress::Tls { .. } => self.endpoint.connect().await,
+            KeeperAddress::Unix(path) => {
+                let path = path.clone();
+                let connect = tower::service_fn(move |_: Uri| {
+                    let path = path.clone();
+                    async move { UnixStream::connect(path).await.map(TokioIo::new) }
+                });
+                self.endpoint.connect_with_connector(connect).await
+            }
         }
     }
 }
 
 /// Keeps a stream to the keeper until the returned future is dropped. The future never ends by itself.
-pub(crate) fn run(address: KeeperAddress, store: Arc<Store>) -> (Link, impl Future<Output = ()> + Send) {
+pub(crate) fn run(dial: Dial, store: Arc<Store>) -> (Link, impl Future<Output = ()> + Send) {
     let (sender, state) = watch::channel(State::Down("not dialled yet".to_owned()));
-    (Link { state }, keep_attached(address, store, sender))
+    (Link { state }, keep_attached(dial, store, sender))
 }
 
-async fn keep_attached(address: KeeperAddress, store: Arc<Store>, state: watch::Sender<State>) {
+async fn keep_attached(dial: Dial, store: Arc<Store>, state: watch::Sender<State>) {
+    let address = &dial.address;
     let mut backoff = BACKOFF_FIRST;
     let mut said = String::new();
     loop {
         let begun = Instant::now();
-        let status = match attach(&address, &store, &state).await {
+        let status = match attach(&dial, &store, &state).await {
             Ok(()) => "the keeper ended the stream".to_owned(),
             Err(status) => status.message().to_owned(),
         };
@@ -98,8 +111,8 @@ async fn keep_attached(address: KeeperAddress, store: Arc<Store>, state: watch::
 }
 
 /// One stream, from dial to end. Returns only after every store call of this stream has ended.
-async fn attach(address: &KeeperAddress, store: &Arc<Store>, state: &watch::Sender<State>) -> Result<(), Status> {
-    let dialled = tokio::time::timeout(DIAL_TIME_MAX, dial(address)).await;
+async fn attach(dial: &Dial, store: &Arc<Store>, state: &watch::Sender<State>) -> Result<(), Status> {
+    let dialled = tokio::time::timeout(DIAL_TIME_MAX, dial.connect()).await;
     let channel = dialled
         .map_err(|_| Status::unavailable("no answer"))?
         .map_err(|error| Status::unavailable(root_cause(&error)))?;
@@ -112,7 +125,7 @@ async fn attach(address: &KeeperAddress, store: &Arc<Store>, state: &watch::Send
 
     let stream = Arc::new(Stream::new(outgoing.clone()));
     state.send_replace(State::Up(stream.clone()));
-    tracing::info!(keeper = %address, "attached to the keeper");
+    tracing::info!(keeper = %dial.address, "attached to the keeper");
     let mut store_calls = StoreCalls::new(store.clone(), outgoing);
     let ended = receive(incoming, &stream, &mut store_calls).await;
     // Calls fail at once; store calls that began are seen to their end, so that none runs beside the next stream.
@@ -144,31 +157,6 @@ async fn receive(
             }
             Some(attach_response::Kind::StoreCall(call)) => store_calls.take(message.id, call).await,
             None => return Err(Status::invalid_argument("the keeper sent a message of an unknown kind")),
-        }
-    }
-}
-
-async fn dial(address: &KeeperAddress) -> Result<Channel, tonic::transport::Error> {
-    // The authority means nothing here: the stream goes to the one address of the configuration.
-    let endpoint = match address {
-        KeeperAddress::Unix(_) => Endpoint::from_static("http://keeper"),
-        KeeperAddress::Tcp(address) => Endpoint::from_shared(format!("http://{address}"))?,
-    };
-    let endpoint = endpoint
-        .connect_timeout(DIAL_TIME_MAX)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
-        .keep_alive_timeout(KEEP_ALIVE_TIME_MAX)
-        .keep_alive_while_idle(true);
-    match address {
-        KeeperAddress::Tcp(_) => endpoint.connect().await,
-        KeeperAddress::Unix(path) => {
-            let path = path.clone();
-            let connect = tower::service_fn(move |_: Uri| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            });
-            endpoint.connect_with_connector(connect).await
         }
     }
 }
