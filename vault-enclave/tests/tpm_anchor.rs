@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use attestation::Sha256Digest;
 use ring::rand::SystemRandom;
@@ -405,6 +405,7 @@ fn a_keeper_killed_at_any_moment_starts_again_where_it_was() {
     let machine = Machine::with_commits(0);
     let mut size = 0;
     for round in 0..12_u64 {
+        let before = std::fs::read(machine.head()).unwrap();
         let mut victim = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "commits_until_killed", "--nocapture"])
             .env(VICTIM, format!("{} {}", machine.keeper().display(), machine.soft.tcti()))
@@ -412,7 +413,14 @@ fn a_keeper_killed_at_any_moment_starts_again_where_it_was() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        thread::sleep(Duration::from_millis(60 + 7 * round));
+        // Half of them are killed wherever they are by then, the others while they commit, however slow the machine is.
+        let commits = round % 2 == 1;
+        let begun = Instant::now();
+        while commits && std::fs::read(machine.head()).unwrap() == before {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it commits nothing");
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(if commits { 3 * round } else { 60 + 7 * round }));
         victim.kill().unwrap();
         victim.wait().unwrap();
         let anchor = machine.open().unwrap();
