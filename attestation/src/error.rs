@@ -4,6 +4,7 @@
 
 mod azure;
 mod certificate;
+mod collateral;
 mod snp;
 mod snp_text;
 mod verify;
@@ -13,6 +14,7 @@ use std::fmt;
 
 pub use azure::{CertificateTableError, HclError};
 pub use certificate::{AnchorError, CertificateError};
+pub use collateral::CollateralError;
 pub use snp::{SnpCertificate, SnpError};
 pub use verify::VerifyError;
 

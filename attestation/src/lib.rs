@@ -115,16 +115,16 @@ pub use binding::{
 pub use claims::{Claims, EkClaims, QuoteClaims};
 pub use encoding::{Sha256Digest, UNITS_MAX, UnitSet, UnixTime, lv};
 pub use error::{
-    AnchorError, CertificateError, CertificateTableError, CredentialError, DecodeError, HclError, SignatureInvalid,
-    SnpCertificate, SnpError, VerifyError,
+    AnchorError, CertificateError, CertificateTableError, CollateralError, CredentialError, DecodeError, HclError,
+    SignatureInvalid, SnpCertificate, SnpError, VerifyError,
 };
 pub use evidence::{AzureEvidence, Evidence, EvidenceForm, Expected};
 pub use keys::{HPKE_PUBLIC_KEY_BYTES, HpkePublicKey, IdentityKey, LeaseKey, LogKey};
 pub use snp::{
-    AzureQuote, CRL_BYTES_MAX, CRLS_MAX, CertificateTable, CpuId, CrlRule, CrlStatus, EndorsedReport, EndorsedVtpm,
-    FirmwareVersion, GuestPolicy, HclReport, KeyInfo, PlatformInfo, Report, SNP_REPORT_BYTES, SigningKey, SnpClaims,
-    SnpEvidence, SnpProduct, TableEntry, TcbComponent, TcbVersion, VerifiedChain, VtpmState, chip_platform,
-    csp_platform,
+    AzureQuote, CRL_BYTES_MAX, CRLS_MAX, CertificateTable, ChainId, CollateralChain, CollateralKey, CpuId, CrlRule,
+    CrlStatus, CrlWindow, EndorsedReport, EndorsedVtpm, FirmwareVersion, GuestPolicy, HclReport, KeyInfo, LeafState,
+    PlatformInfo, Report, SNP_REPORT_BYTES, SigningKey, SnpClaims, SnpEvidence, SnpProduct, TableEntry, TcbComponent,
+    TcbVersion, VcekId, VerifiedChain, VtpmState, chip_platform, csp_platform,
 };
 pub use tpm::{
     ActivationSecret, AkName, AttestationKey, Credential, EndorsedEk, EndorsedTpm, PcrBank, PcrSelection,

@@ -183,15 +183,26 @@ fn check_names(
     anchor: &SnpRoot<'_>,
 ) -> Result<SnpProduct, SnpError> {
     let line = root_line(root).ok_or(SnpError::CertificateName(SnpCertificate::Root))?;
+    if intermediate_line(intermediate, signing_key) != Some(line) {
+        return Err(SnpError::CertificateName(SnpCertificate::Intermediate));
+    }
+    line.product_under(anchor.pinned_for)
+}
+
+/// What root and intermediate are the authorities of, by their names; nothing where the names do not fit together.
+pub(crate) fn authorities_of(root: &AmdCertificate, intermediate: &AmdCertificate) -> Option<(SnpProduct, SigningKey)> {
+    let line = root_line(root)?;
+    let of = |kind: &SigningKey| intermediate_line(intermediate, *kind) == Some(line);
+    let kind = [SigningKey::Vcek, SigningKey::Vlek].into_iter().find(of)?;
+    Some((line.product, kind))
+}
+
+fn intermediate_line(intermediate: &AmdCertificate, signing_key: SigningKey) -> Option<Line> {
     let prefix = match signing_key {
         SigningKey::Vcek => "SEV-",
         SigningKey::Vlek => "SEV-VLEK-",
     };
-    let named = intermediate.common_name().and_then(|name| name.strip_prefix(prefix));
-    if named.and_then(Line::parse) != Some(line) {
-        return Err(SnpError::CertificateName(SnpCertificate::Intermediate));
-    }
-    line.product_under(anchor.pinned_for)
+    intermediate.common_name().and_then(|name| name.strip_prefix(prefix)).and_then(Line::parse)
 }
 
 /// What stands behind `ARK-`, `SEV-` or `SEV-VLEK-`.
@@ -231,6 +242,13 @@ pub(crate) fn check_root(root: &AmdCertificate) -> Result<(), SnpError> {
         return Err(SnpError::CertificateName(SnpCertificate::Root));
     }
     root.check_issued_by(root, SnpCertificate::Root)
+}
+
+/// That root and intermediate can be authorities, and that the one issued the other.
+pub(crate) fn check_authorities(root: &AmdCertificate, intermediate: &AmdCertificate) -> Result<(), SnpError> {
+    check_root(root)?;
+    intermediate.check_authority(SnpCertificate::Intermediate, 0)?;
+    intermediate.check_issued_by(root, SnpCertificate::Intermediate)
 }
 
 /// The root's own signature counts too: its key is pinned, its dates and flags are not.

@@ -191,7 +191,7 @@ impl fmt::Debug for PlatformInfo {
 }
 
 /// Which kind of key signed a report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SigningKey {
     /// Versioned chip endorsement key: of one chip.
     Vcek,
