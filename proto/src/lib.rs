@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod collateral;
 pub mod convert;
 pub mod limits;
 pub mod reader;
