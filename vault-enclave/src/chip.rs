@@ -1,11 +1,13 @@
 //! The evidence of an SNP guest: what its device gives, put together as a verifier wants it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use attestation::{
     AkName, AttestationKey, AzureEvidence, CertificateTable, CertificateTableError, PcrSelection, SnpEvidence,
     VerifyError,
 };
+use vault_proto::collateral::{Collateral, CollateralFailure};
 
 use crate::snp::{AzureVtpm, GuestState, RootKey, SealingError, SnpDevice, SnpDeviceError, SnpSealing};
 
@@ -13,6 +15,16 @@ use crate::snp::{AzureVtpm, GuestState, RootKey, SealingError, SnpDevice, SnpDev
 #[derive(Clone)]
 pub struct Chip {
     device: SnpDevice,
+    collateral: CollateralUse,
+}
+
+/// How evidence gets the certificates that the host's table does not hold.
+#[derive(Clone, Debug)]
+pub enum CollateralUse {
+    /// The caller may wait for a key service.
+    Waiting(Arc<Collateral>),
+    /// The caller decides for others and must not wait: what is not at hand is fetched in the background for its next time.
+    AtOnce(Arc<Collateral>),
 }
 
 /// Why there is no evidence.
@@ -26,13 +38,15 @@ pub enum ChipError {
     AttestationKey(VerifyError),
     /// This is no Azure guest.
     NotAzure,
+    /// A certificate is missing that no verifier can do without.
+    Collateral(CollateralFailure),
 }
 
 impl Chip {
     /// Behind an opened device.
     #[must_use]
-    pub const fn new(device: SnpDevice) -> Self {
-        Self { device }
+    pub const fn new(device: SnpDevice, collateral: CollateralUse) -> Self {
+        Self { device, collateral }
     }
 
     /// The device.
@@ -41,16 +55,13 @@ impl Chip {
         &self.device
     }
 
-    /// A report over `report_data`, with the certificates that the host gave.
+    /// A report over `report_data`, with the certificates that the host gave, completed.
     ///
     /// # Errors
     /// [`ChipError`].
     pub fn evidence(&self, report_data: &[u8; 64]) -> Result<SnpEvidence, ChipError> {
         let raw = self.device.report(report_data, None)?;
-        if raw.certificate_table.is_empty() {
-            return Ok(SnpEvidence { report: raw.report, certificates: Vec::new(), crls: Vec::new() });
-        }
-        Ok(CertificateTable::parse(&raw.certificate_table)?.evidence(raw.report))
+        Ok(self.collateral.complete(CertificateTable::parse(&raw.certificate_table)?.evidence(raw.report))?)
     }
 
     /// The name of the AK of an Azure guest, for the binding.
@@ -67,13 +78,10 @@ impl Chip {
     /// [`ChipError`].
     pub fn azure_evidence(&self, extra_data: &[u8; 32], pcrs: PcrSelection) -> Result<AzureEvidence, ChipError> {
         let raw = self.azure()?.evidence(*extra_data, pcrs)?;
-        Ok(AzureEvidence {
-            hcl_report: raw.hcl_report,
-            certificates: Vec::new(),
-            crls: Vec::new(),
-            ak_public: raw.ak_public,
-            quote: raw.quote.into_azure(),
-        })
+        let (hcl_report, ak_public, quote) = (raw.hcl_report, raw.ak_public, raw.quote.into_azure());
+        let azure = AzureEvidence { hcl_report, certificates: Vec::new(), crls: Vec::new(), ak_public, quote };
+        let SnpEvidence { certificates, crls, .. } = self.collateral.complete(Collateral::report_of(&azure)?)?;
+        Ok(AzureEvidence { certificates, crls, ..azure })
     }
 
     /// A record for a key that the chip derives for this guest as it is now.
@@ -98,6 +106,15 @@ impl Chip {
     }
 }
 
+impl CollateralUse {
+    fn complete(&self, evidence: SnpEvidence) -> Result<SnpEvidence, CollateralFailure> {
+        match self {
+            Self::Waiting(collateral) => collateral.complete_waiting(evidence),
+            Self::AtOnce(collateral) => collateral.complete_at_once(evidence),
+        }
+    }
+}
+
 impl ChipError {
     /// Stable name of the refusal.
     #[must_use]
@@ -107,6 +124,7 @@ impl ChipError {
             Self::Table(error) => error.code(),
             Self::AttestationKey(error) => error.code(),
             Self::NotAzure => "snp-not-azure",
+            Self::Collateral(error) => error.code(),
         }
     }
 }
@@ -117,6 +135,7 @@ impl fmt::Display for ChipError {
             Self::Device(error) => error.fmt(f),
             Self::Table(error) => write!(f, "the host's certificate table: {error}"),
             Self::AttestationKey(error) => write!(f, "the vTPM's attestation key: {error}"),
+            Self::Collateral(error) => error.fmt(f),
             Self::NotAzure => f.write_str("this SNP device is not an Azure guest's"),
         }
     }
@@ -133,6 +152,12 @@ impl From<SnpDeviceError> for ChipError {
 impl From<CertificateTableError> for ChipError {
     fn from(error: CertificateTableError) -> Self {
         Self::Table(error)
+    }
+}
+
+impl From<CollateralFailure> for ChipError {
+    fn from(error: CollateralFailure) -> Self {
+        Self::Collateral(error)
     }
 }
 

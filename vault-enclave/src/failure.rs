@@ -183,6 +183,8 @@ from! {
     ledger::manifest::ManifestError => Failed,
     ledger::manifest::SelectError => Usage,
     ledger::vault_file::VaultFileError => Usage,
+    vault_proto::collateral::CollateralFailure => Failed,
+    vault_proto::collateral::SourceError => Usage,
     vault_proto::convert::WireError => Failed,
 }
 

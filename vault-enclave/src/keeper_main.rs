@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use vault_proto::collateral::{Collateral, Refresher};
 use vault_proto::v1::keeper_link_server::KeeperLinkServer;
 
-use crate::chip::Chip;
+use crate::chip::{Chip, CollateralUse};
+use crate::collateral_args::CollateralArgs;
 use crate::keeper::{self, Devices, FRAME_BYTES_MAX, Keeper, Link, Store};
 use crate::keeper_dir::KeeperDir;
 use crate::keeper_listen::ListenArgs;
@@ -27,6 +29,8 @@ pub struct KeeperArgs {
     /// sev-guest:/dev/sev-guest, or soft:/DIR. Without it the keeper proves its TPM alone.
     #[arg(long, value_name = "DEVICE", env = "WEIGHTVAULT_SNP")]
     snp: Option<SnpChoice>,
+    #[command(flatten)]
+    collateral: CollateralArgs,
     #[command(flatten)]
     listen: ListenArgs,
     /// Make the keeper empty again, and end: for a ceremony that came to nothing, since somebody else gave the keeper his
@@ -59,10 +63,13 @@ fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
     };
     let tpm = Tpm::open(args.tpm.parse::<TctiConfig>()?)?;
     let store = Store::default();
+    let collateral = args.collateral.open()?;
     let snp = match &args.snp {
-        Some(choice) => Some(Arc::new(Chip::new(SnpDevice::open(choice, Some(&tpm))?))),
+        Some(choice) => Some(Arc::new(chip(SnpDevice::open(choice, Some(&tpm))?, &collateral))),
         None => None,
     };
+    // Until the end of this function: the thread that decides never waits for a key service.
+    let _refresher = Refresher::start(collateral)?;
     let devices = Devices { tpm, snp };
     let dir = KeeperDir::open(&args.dir)?;
     let Some(listen) = listen else {
@@ -88,6 +95,18 @@ fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
         .max_encoding_message_size(FRAME_BYTES_MAX);
     let served = runtime.block_on(listen.serve(link, stopped()));
     Ok(served.map_err(|error| format!("{error} ({})", error.code()))?)
+}
+
+/// The keeper's chip. What its evidence needs is fetched now, while nobody waits for a decision.
+fn chip(device: SnpDevice, collateral: &Arc<Collateral>) -> Chip {
+    // Nobody takes this report for evidence. What fails is tried again in the background, and whoever needs it hears of it.
+    if collateral.has_sources() {
+        let waiting = Chip::new(device.clone(), CollateralUse::Waiting(Arc::clone(collateral)));
+        if let Err(error) = waiting.evidence(&[0; 64]) {
+            tracing::warn!("the keeper's own evidence: {error}");
+        }
+    }
+    Chip::new(device, CollateralUse::AtOnce(Arc::clone(collateral)))
 }
 
 /// Resolves on SIGTERM or SIGINT. A host that stays attached does not keep the keeper alive for more than a moment.

@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod chip;
+pub mod collateral_args;
 pub mod container;
 pub mod derive;
 pub mod doctor;

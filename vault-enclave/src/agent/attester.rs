@@ -2,15 +2,17 @@
 //! other, never at once: whoever opens one without a resource manager flushes what others left in it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use attestation::{
     AkName, AttestationKey, AzureEvidence, Binding, Evidence, EvidenceForm, PcrSelection, TpmIdentity, TpmPart,
     Transcript,
 };
+use vault_proto::collateral::Collateral;
 use vault_proto::convert::{Challenge, EvidenceSet};
 
 use super::error::SessionError;
-use crate::chip::Chip;
+use crate::chip::{Chip, CollateralUse};
 use crate::snp::{SEV_GUEST, SnpChoice, SnpDevice, SnpDeviceKind, TSM_ROOT, probe};
 use crate::tpm::{TctiConfig, Tpm, TpmError, TpmObject};
 
@@ -30,6 +32,8 @@ pub struct ChipAgent {
     pub choice: SnpChoice,
     /// The virtual TPM of an Azure guest.
     pub azure_tcti: Option<TctiConfig>,
+    /// Where certificates come from that the host does not give.
+    pub collateral: Arc<Collateral>,
 }
 
 /// A TPM and the attestation key in it.
@@ -81,7 +85,11 @@ impl ChipAgent {
     ///
     /// # Errors
     /// [`SessionError::Tpm`]; [`SessionError::ChipUnusable`] where a device was named.
-    pub fn find(choice: &SnpChoice, tcti: Option<&TctiConfig>) -> Result<Option<Self>, SessionError> {
+    pub fn find(
+        choice: &SnpChoice,
+        tcti: Option<&TctiConfig>,
+        collateral: &Arc<Collateral>,
+    ) -> Result<Option<Self>, SessionError> {
         let named = *choice != SnpChoice::Auto;
         // Only a named device is worth opening a TPM for that may not be there.
         let tpm = match tcti {
@@ -107,18 +115,19 @@ impl ChipAgent {
                     // It came up between the two looks.
                     Ok(device) => {
                         drop((device, tpm));
-                        Self::find(choice, tcti)
+                        Self::find(choice, tcti, collateral)
                     }
                 };
             }
         };
         let azure_tcti = if choice == SnpChoice::AzureVtpm { tcti.cloned() } else { None };
-        Ok(Some(Self { choice, azure_tcti }))
+        Ok(Some(Self { choice, azure_tcti, collateral: Arc::clone(collateral) }))
     }
 
     fn open(&self) -> Result<Chip, SessionError> {
         let tpm = self.azure_tcti.clone().map(Tpm::open).transpose()?;
-        Ok(Chip::new(SnpDevice::open(&self.choice, tpm.as_ref()).map_err(SessionError::ChipUnusable)?))
+        let device = SnpDevice::open(&self.choice, tpm.as_ref()).map_err(SessionError::ChipUnusable)?;
+        Ok(Chip::new(device, CollateralUse::Waiting(Arc::clone(&self.collateral))))
     }
 }
 

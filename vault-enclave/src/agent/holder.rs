@@ -2,6 +2,7 @@
 //!
 //! A thread of its own, since the TPM blocks; whoever waits for the lease looks at [`Lease::term`].
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use ledger::lease::{LeaseStatement, end_message, renew_message};
 use ledger::vault_file::VaultFile;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{oneshot, watch};
+use vault_proto::collateral::Refresher;
 use vault_proto::convert::{Challenge, ChallengeFor, ChallengeRequest, EndLease, ModelName, RenewRequest, SignedLease};
 
 use super::attester::AgentIdentity;
@@ -97,6 +99,9 @@ impl Lease {
 
 impl Holder {
     fn run(mut self, stop: &Receiver<()>, term: &watch::Sender<Term>) -> Result<(), Failure> {
+        // So that a renewal finds its revocation list fetched: it ends with this function.
+        let collateral = self.identity.chip.as_ref().map(|chip| Arc::clone(&chip.collateral));
+        let _refresher = collateral.map(Refresher::start).transpose()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::io("no runtime for the lease", &error))?;
         let mut failures = 0;

@@ -14,6 +14,7 @@ use vault_proto::convert::SignedLease;
 use super::attester::{AgentIdentity, ChipAgent, TpmAgent};
 use super::remote::Hosts;
 use super::term::BootTime;
+use crate::collateral_args::CollateralArgs;
 use crate::failure::{Failure, Kind};
 use crate::tpm::{TctiConfig, TpmObject};
 
@@ -55,6 +56,9 @@ pub(super) struct JobTpm {
 pub(super) struct JobChip {
     choice: String,
     azure_tcti: Option<String>,
+    collateral: Option<PathBuf>,
+    kds: Vec<String>,
+    kds_ca: Option<PathBuf>,
 }
 
 /// [`Selection`], as JSON.
@@ -131,7 +135,14 @@ impl Job {
 
 impl From<&ChipAgent> for JobChip {
     fn from(agent: &ChipAgent) -> Self {
-        Self { choice: agent.choice.to_string(), azure_tcti: agent.azure_tcti.as_ref().map(ToString::to_string) }
+        let options = agent.collateral.options();
+        Self {
+            choice: agent.choice.to_string(),
+            azure_tcti: agent.azure_tcti.as_ref().map(ToString::to_string),
+            collateral: options.store.clone(),
+            kds: options.kds.iter().map(ToString::to_string).collect(),
+            kds_ca: options.ca.clone(),
+        }
     }
 }
 
@@ -141,7 +152,10 @@ impl TryFrom<&JobChip> for ChipAgent {
     fn try_from(job: &JobChip) -> Result<Self, Failure> {
         let choice = job.choice.parse().map_err(|error| Failure::new(Kind::Failed, "job-malformed", error))?;
         let azure_tcti = job.azure_tcti.as_deref().map(str::parse).transpose()?;
-        Ok(Self { choice, azure_tcti })
+        let kds = job.kds.iter().map(|url| url.parse()).collect::<Result<_, _>>()?;
+        let (collateral, kds_ca) = (job.collateral.clone(), job.kds_ca.clone());
+        let collateral = CollateralArgs { collateral, kds, kds_ca }.open()?;
+        Ok(Self { choice, azure_tcti, collateral })
     }
 }
 
@@ -212,5 +226,26 @@ impl TryFrom<String> for Base64 {
 impl From<Base64> for String {
     fn from(bytes: Base64) -> Self {
         STANDARD.encode(bytes.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loader_completes_evidence_from_where_its_agent_does() {
+        let args = CollateralArgs {
+            collateral: Some("/var/lib/collateral".into()),
+            kds: vec!["http://mirror.example/amd".parse().unwrap(), "http://127.0.0.1:1".parse().unwrap()],
+            kds_ca: Some("/etc/mirror.pem".into()),
+        };
+        let choice = "sev-guest:/dev/sev-guest".parse().unwrap();
+        let agent = ChipAgent { choice, azure_tcti: None, collateral: args.open().unwrap() };
+        let json = serde_json::to_string(&JobChip::from(&agent)).unwrap();
+        let read = ChipAgent::try_from(&serde_json::from_str::<JobChip>(&json).unwrap()).unwrap();
+        let options = read.collateral.options();
+        assert_eq!((&options.store, &options.kds, &options.ca), (&args.collateral, &args.kds, &args.kds_ca));
+        assert_eq!(read.choice, agent.choice);
     }
 }

@@ -3,14 +3,17 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ledger::manifest::{Selection, UNITS_MAX};
 use ledger::names::{Group, Name, NameError, Version};
 use ledger::vault_file::{VAULT_FILE_BYTES_MAX, VaultFile};
+use vault_proto::collateral::Collateral;
 use vault_proto::convert::ModelName;
 use vault_proto::limits::GROUPS_MAX;
 
 use super::remote::Hosts;
+use crate::collateral_args::CollateralArgs;
 use crate::failure::{Failure, Kind};
 use crate::snp::SnpChoice;
 use crate::tpm::TctiConfig;
@@ -39,6 +42,8 @@ pub struct ModelArgs {
     /// The SNP device: auto, configfs:/sys/kernel/config/tsm/report, sev-guest:/dev/sev-guest, azure, or soft:/DIR.
     #[arg(long, value_name = "DEVICE", default_value = "auto", env = "WEIGHTVAULT_SNP")]
     snp: SnpChoice,
+    #[command(flatten)]
+    collateral: CollateralArgs,
     /// Ask this host instead of those in the vault file: http://…, https://… or unix:/path. Can be given more than once.
     #[arg(long, value_name = "URL")]
     host: Vec<String>,
@@ -65,18 +70,19 @@ pub(super) struct Request {
 pub(super) struct Devices {
     pub(super) tpm: Option<TctiConfig>,
     pub(super) snp: SnpChoice,
+    pub(super) collateral: Arc<Collateral>,
 }
 
 impl Devices {
     /// A TPM that is named must be there; the usual one may.
-    fn new(tpm: Option<&str>, snp: SnpChoice) -> Result<Self, Failure> {
+    fn new(tpm: Option<&str>, snp: SnpChoice, collateral: &CollateralArgs) -> Result<Self, Failure> {
         let tpm = match tpm {
             Some("none") => None,
             Some(tcti) => Some(tcti.parse()?),
             None if Path::new(TPM_DEVICE).exists() => Some(format!("device:{TPM_DEVICE}").parse()?),
             None => None,
         };
-        Ok(Self { tpm, snp })
+        Ok(Self { tpm, snp, collateral: collateral.open()? })
     }
 }
 
@@ -127,7 +133,7 @@ impl ModelArgs {
             rule: self.rule.clone().unwrap_or_else(|| self.model.0.model.clone()),
             model: self.model.0.clone(),
             selection,
-            devices: Devices::new(self.tpm.as_deref(), self.snp.clone())?,
+            devices: Devices::new(self.tpm.as_deref(), self.snp.clone(), &self.collateral)?,
             state: self.state.clone(),
         })
     }

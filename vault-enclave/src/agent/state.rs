@@ -23,7 +23,7 @@ struct Stored {
 
 /// The identity of this machine.
 pub(super) fn identity(devices: &Devices, state: Option<&Path>) -> Result<AgentIdentity, Failure> {
-    let chip = ChipAgent::find(&devices.snp, devices.tpm.as_ref())?;
+    let chip = ChipAgent::find(&devices.snp, devices.tpm.as_ref(), &devices.collateral)?;
     // The virtual TPM of an Azure guest has no EK that an anchor endorses: its report does.
     let is_azure = chip.as_ref().is_some_and(|chip| chip.azure_tcti.is_some());
     let tpm = match &devices.tpm {
