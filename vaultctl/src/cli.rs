@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use attestation::{Sha256Digest, UnixTime};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ledger::genesis::AntiRollback;
+use vault_proto::collateral::KdsChoice;
 
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
 
@@ -18,7 +19,7 @@ Exit codes:
   2  wrong use: arguments, or a file that is not what it should be
   3  refused by the vault; the code is the exact reason
   4  something does not verify: evidence, a signature, the log. Do not go on
-  5  not yet: approvals are missing, or the vault is not open
+  5  not yet: approvals are missing, the vault is not open, or some collateral could not be had
 `evidence verify --kind` has codes of its own: 0 verified, 1 refused, 2 wrong use.
 
 With --json the result is one JSON document on standard output, a failure one on standard error.
@@ -82,6 +83,9 @@ pub enum Command {
     /// What evidence says, and whether it verifies.
     #[command(subcommand)]
     Evidence(EvidenceCommand),
+    /// Certificates and revocation lists of SNP chips, for machines that shall not ask AMD themselves. Needs no vault.
+    #[command(subcommand)]
+    Collateral(CollateralCommand),
     /// The log: checkpoint, verification, entries in words.
     #[command(subcommand)]
     Log(LogCommand),
@@ -251,6 +255,40 @@ pub struct ApproveArgs {
     /// How to sign.
     #[command(flatten)]
     pub signing: Signing,
+}
+
+/// `vaultctl collateral …`
+#[derive(Debug, Subcommand)]
+pub enum CollateralCommand {
+    /// Fetch what the hosts of a list need into a store, for `vault-enclave … --collateral DIR`. Can be run again: it goes on
+    /// where it was.
+    Prefetch(PrefetchArgs),
+    /// What is in a store, and until when it counts.
+    List {
+        /// The store.
+        dir: PathBuf,
+    },
+}
+
+/// `vaultctl collateral prefetch`
+#[derive(Debug, Args)]
+pub struct PrefetchArgs {
+    /// One host a line: PRODUCT CHIP_ID bootloader=N tee=N snp=N microcode=N (Turin: fmc=N too), or the path of a report that
+    /// was captured on it.
+    #[arg(long, value_name = "FILE")]
+    pub hosts: PathBuf,
+    /// The store; made where it is missing.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Key service: http://…, https://…, or amd for AMD's own. Can be given more than once: asked in order.
+    #[arg(long, value_name = "URL", default_value = "amd")]
+    pub kds: Vec<KdsChoice>,
+    /// PEM of the authorities that https key services are checked by [default: those of the system].
+    #[arg(long, value_name = "FILE")]
+    pub kds_ca: Option<PathBuf>,
+    /// For how long one object is tried, with all waiting for a busy service: 2m, 1h.
+    #[arg(long, value_name = "SPAN", default_value = "2m", value_parser = span)]
+    pub within: u64,
 }
 
 /// `vaultctl log …`

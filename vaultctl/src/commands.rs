@@ -1,6 +1,7 @@
 //! The commands: each reads, checks, and gives one report.
 
 mod approve;
+mod collateral;
 mod evidence;
 mod explain;
 mod init;
@@ -18,7 +19,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::{
-    Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, InitCommand, LogCommand, PolicyCommand, ProposeCommand,
+    CollateralCommand, Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, InitCommand, LogCommand,
+    PolicyCommand, ProposeCommand,
 };
 use crate::failure::{EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
@@ -69,6 +71,12 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             Submission::Printed(report) => write(session, &report, out),
         },
         Command::Evidence(command) => evidence_command(session, &command, out).await,
+        Command::Collateral(CollateralCommand::Prefetch(args)) => {
+            let report = collateral::prefetch(session, &args).await?;
+            let outcome = if report.is_complete() { Outcome::Done } else { Outcome::NotYet };
+            write(session, &report, out).map(|_| outcome)
+        }
+        Command::Collateral(CollateralCommand::List { dir }) => write(session, &collateral::list(session, &dir)?, out),
         Command::Log(command) => log_command(session, &command, out).await,
         Command::Explain { request_id } => write(session, &explain::explain(session, &request_id).await?, out),
     }
