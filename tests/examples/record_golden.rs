@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use attestation::{Sha256Digest, lease_id};
+use attestation::lease_id;
 use ledger::lease::end_message;
 use vault_proto::v1;
 use vault_tests::golden::{
