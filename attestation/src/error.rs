@@ -5,6 +5,9 @@
 mod azure;
 mod certificate;
 mod collateral;
+mod eventlog;
+mod launch;
+mod pe;
 mod snp;
 mod snp_text;
 mod verify;
@@ -15,6 +18,9 @@ use std::fmt;
 pub use azure::{CertificateTableError, HclError};
 pub use certificate::{AnchorError, CertificateError};
 pub use collateral::CollateralError;
+pub use eventlog::EventLogError;
+pub use launch::LaunchError;
+pub use pe::PeError;
 pub use snp::{SnpCertificate, SnpError};
 pub use verify::VerifyError;
 

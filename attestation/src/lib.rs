@@ -99,10 +99,16 @@ mod binding;
 mod certificate;
 mod certificate_key;
 mod claims;
+mod command_line;
 mod encoding;
 mod error;
+mod eventlog;
 mod evidence;
 mod keys;
+mod launch;
+mod le;
+mod measured_boot;
+mod pe;
 mod snp;
 mod tpm;
 mod verify;
@@ -113,13 +119,21 @@ pub use binding::{
     Transcript, lease_id,
 };
 pub use claims::{Claims, EkClaims, QuoteClaims};
+pub use command_line::{RootHash, verity_root_hashes};
 pub use encoding::{Sha256Digest, UNITS_MAX, UnitSet, UnixTime, lv};
 pub use error::{
-    AnchorError, CertificateError, CertificateTableError, CollateralError, CredentialError, DecodeError, HclError,
-    SignatureInvalid, SnpCertificate, SnpError, VerifyError,
+    AnchorError, CertificateError, CertificateTableError, CollateralError, CredentialError, DecodeError, EventLogError,
+    HclError, LaunchError, PeError, SignatureInvalid, SnpCertificate, SnpError, VerifyError,
+};
+pub use eventlog::{
+    Bank, Content, EVENT_LOG_BYTES_MAX, EVENTS_MAX, Event, EventLog, MeasuredCommandLine, MeasuredLog, ReplayedLog,
+    Separator, Variable, VariableClass,
 };
 pub use evidence::{AzureEvidence, Evidence, EvidenceForm, Expected};
 pub use keys::{HPKE_PUBLIC_KEY_BYTES, HpkePublicKey, IdentityKey, LeaseKey, LogKey};
+pub use launch::{CpuType, FIRMWARE_BYTES_MAX, Firmware, GUEST_FEATURES_SNP, KernelHashes, Launch, VCPUS_MAX};
+pub use measured_boot::{efi_stub_pcr9, ovmf_direct_boot_pcr4, systemd_stub_pcr11};
+pub use pe::{PE_BYTES_MAX, PeImage, PeSection};
 pub use snp::{
     AzureQuote, CRL_BYTES_MAX, CRLS_MAX, CertificateTable, ChainId, CollateralChain, CollateralKey, CpuId, CrlRule,
     CrlStatus, CrlWindow, EndorsedReport, EndorsedVtpm, FirmwareVersion, GuestPolicy, HclReport, KeyInfo, LeafState,

@@ -13,6 +13,7 @@ mod reader;
 pub use captured::{PcrBank, QuoteStatement};
 pub use credential::{ActivationSecret, Credential};
 pub use endorsement::{EndorsedEk, EndorsedTpm, claimed_ek};
+pub(crate) use pcrs::PCRS;
 pub use pcrs::PcrSelection;
 pub(crate) use public::QuotingKey;
 pub use public::{AkName, AttestationKey};

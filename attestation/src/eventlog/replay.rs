@@ -1,0 +1,123 @@
+//! From a log to PCR values, and from verified PCR values to a log that can be believed.
+
+use std::collections::BTreeMap;
+
+use super::{Bank, Event, EventLog};
+use crate::claims::QuoteClaims;
+use crate::error::EventLogError;
+use crate::tpm::{PCRS, PcrSelection};
+
+/// A log, and the PCR values that it leads to.
+#[derive(Clone, Debug)]
+pub struct ReplayedLog<'a> {
+    log: EventLog<'a>,
+    values: BTreeMap<(Bank, u32), Vec<u8>>,
+}
+
+impl<'a> EventLog<'a> {
+    /// Computes every PCR that the log has events for, in every bank that this crate knows.
+    ///
+    /// A PCR starts with zeros (17 to 22: 0xff; PCR 0: the locality of the start in its last byte), and each event that
+    /// is not EV_NO_ACTION makes it H(old || digest) (TPM 2.0 Part 1, "Extend of a PCR"; PFP, "StartupLocality").
+    #[must_use]
+    pub fn replay(self) -> ReplayedLog<'a> {
+        let mut values = BTreeMap::new();
+        for event in self.events.iter().filter(|event| event.extends()) {
+            for (bank, digest) in &event.digests {
+                let value =
+                    values.entry((*bank, event.pcr)).or_insert_with(|| initial(*bank, event.pcr, self.locality));
+                *value = extend(*bank, value, digest);
+            }
+        }
+        ReplayedLog { log: self, values }
+    }
+}
+
+impl<'a> ReplayedLog<'a> {
+    /// The value of a PCR, or none if the log has no event for it in that bank.
+    #[must_use]
+    pub fn pcr(&self, bank: Bank, index: u32) -> Option<&[u8]> {
+        self.values.get(&(bank, index)).map(Vec::as_slice)
+    }
+
+    /// The values of the SHA-256 bank, by index.
+    pub fn sha256(&self) -> impl Iterator<Item = (u32, [u8; 32])> {
+        let sha256 = self.values.iter().filter(|((bank, _), _)| *bank == Bank::Sha256);
+        sha256.filter_map(|((_, index), value)| Some((*index, value.as_slice().try_into().ok()?)))
+    }
+
+    /// The log that was replayed.
+    #[must_use]
+    pub const fn log(&self) -> &EventLog<'a> {
+        &self.log
+    }
+
+    /// Believes the events of the PCRs in `pcrs`: each is in the verified evidence, with the value that the log leads to.
+    ///
+    /// Events of other PCRs are dropped: nothing was checked about them. A quoted PCR that is not asked for here may have
+    /// another value than the log says (PCR 10 has IMA's events, PCR 11 those of user space, and neither log is this one).
+    ///
+    /// # Errors
+    /// [`EventLogError::PcrNotQuoted`] and [`EventLogError::ReplayMismatch`].
+    pub fn against(self, quoted: &QuoteClaims, pcrs: &PcrSelection) -> Result<MeasuredLog<'a>, EventLogError> {
+        self.against_values(quoted.pcrs(), pcrs)
+    }
+
+    pub(crate) fn against_values(
+        self,
+        verified: &BTreeMap<u32, [u8; 32]>,
+        pcrs: &PcrSelection,
+    ) -> Result<MeasuredLog<'a>, EventLogError> {
+        for pcr in pcrs.iter() {
+            let quoted = verified.get(&pcr).ok_or(EventLogError::PcrNotQuoted { pcr })?;
+            let unextended = initial(Bank::Sha256, pcr, self.log.locality);
+            let replayed = self.pcr(Bank::Sha256, pcr).unwrap_or(&unextended);
+            if replayed != quoted {
+                return Err(EventLogError::ReplayMismatch { pcr });
+            }
+        }
+        let events = self.log.events.into_iter().filter(|event| event.extends() && pcrs.contains(event.pcr));
+        Ok(MeasuredLog { pcrs: *pcrs, events: events.collect() })
+    }
+}
+
+/// Events that happened: their digests, in this order, lead to PCR values of verified evidence.
+///
+/// What was measured is the digests and their order. The type is still the log's word, and so is data that is not
+/// [`Event::measured`]. The rules are written so that a wrong type makes them refuse.
+#[derive(Clone, Debug)]
+pub struct MeasuredLog<'a> {
+    pub(super) pcrs: PcrSelection,
+    pub(super) events: Vec<Event<'a>>,
+}
+
+impl<'a> MeasuredLog<'a> {
+    /// The events of one PCR, in order.
+    ///
+    /// # Errors
+    /// [`EventLogError::PcrNotMeasured`] if that PCR was not compared with a quote.
+    pub fn events(&self, pcr: u32) -> Result<Vec<&Event<'a>>, EventLogError> {
+        if !self.pcrs.contains(pcr) {
+            return Err(EventLogError::PcrNotMeasured { pcr });
+        }
+        Ok(self.events.iter().filter(|event| event.pcr == pcr).collect())
+    }
+}
+
+/// H(old || digest).
+pub(crate) fn extend(bank: Bank, old: &[u8], digest: &[u8]) -> Vec<u8> {
+    let mut context = ring::digest::Context::new(bank.algorithm());
+    context.update(old);
+    context.update(digest);
+    context.finish().as_ref().to_vec()
+}
+
+fn initial(bank: Bank, pcr: u32, locality: u8) -> Vec<u8> {
+    debug_assert!(pcr < PCRS);
+    let fill = if (17..=22).contains(&pcr) { 0xff } else { 0 };
+    let mut value = vec![fill; bank.algorithm().output_len()];
+    if let (0, Some(last)) = (pcr, value.last_mut()) {
+        *last = locality;
+    }
+    value
+}
