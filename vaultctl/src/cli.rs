@@ -1,6 +1,7 @@
 //! What was typed. What it means is in [`commands`](crate::commands).
 
 mod evidence;
+mod measure;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,8 @@ use ledger::genesis::AntiRollback;
 use vault_proto::collateral::KdsChoice;
 
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
+
+pub use measure::{MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
 
 /// Exit codes, for `--help`.
 const EXIT_CODES: &str = "\
@@ -86,6 +89,9 @@ pub enum Command {
     /// Certificates and revocation lists of SNP chips, for machines that shall not ask AMD themselves. Needs no vault.
     #[command(subcommand)]
     Collateral(CollateralCommand),
+    /// What a machine will prove, computed before it boots: for a policy. Needs no vault.
+    #[command(subcommand)]
+    Measure(MeasureCommand),
     /// The log: checkpoint, verification, entries in words.
     #[command(subcommand)]
     Log(LogCommand),

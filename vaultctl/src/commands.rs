@@ -6,6 +6,7 @@ mod evidence;
 mod explain;
 mod init;
 mod log;
+mod measure;
 mod models;
 mod pending;
 mod policy;
@@ -20,7 +21,7 @@ use serde::Serialize;
 
 use crate::cli::{
     CollateralCommand, Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, InitCommand, LogCommand,
-    PolicyCommand, ProposeCommand,
+    MeasureCommand, PolicyCommand, ProposeCommand,
 };
 use crate::failure::{EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
@@ -77,6 +78,8 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             write(session, &report, out).map(|_| outcome)
         }
         Command::Collateral(CollateralCommand::List { dir }) => write(session, &collateral::list(session, &dir)?, out),
+        Command::Measure(MeasureCommand::Snp(args)) => write(session, &measure::snp(&args)?, out),
+        Command::Measure(MeasureCommand::Pcr(args)) => write(session, &measure::pcr(&args)?, out),
         Command::Log(command) => log_command(session, &command, out).await,
         Command::Explain { request_id } => write(session, &explain::explain(session, &request_id).await?, out),
     }

@@ -15,6 +15,7 @@ mod evidence_show;
 mod governance;
 mod keeper_evidence;
 mod log;
+mod measure;
 mod peer;
 mod policy_command;
 mod scene;

@@ -1,0 +1,87 @@
+//! `vaultctl measure …`
+
+use std::path::PathBuf;
+
+use attestation::{CpuType, GUEST_FEATURES_SNP};
+use clap::{Args, Subcommand};
+
+/// `vaultctl measure …`
+#[derive(Debug, Subcommand)]
+pub enum MeasureCommand {
+    /// The launch digest of an SEV-SNP guest, as QEMU builds it.
+    Snp(MeasureSnpArgs),
+    /// PCR values, from an event log, from kernel, initrd and command line, or from a unified kernel image.
+    Pcr(MeasurePcrArgs),
+}
+
+/// `vaultctl measure snp`
+#[derive(Debug, Args)]
+pub struct MeasureSnpArgs {
+    /// The firmware image: an OVMF with SEV metadata, whole or its code part, as QEMU gets it.
+    #[arg(long, value_name = "FILE")]
+    pub ovmf: PathBuf,
+    /// The kernel, where QEMU runs with kernel-hashes=on.
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// The initrd.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+    /// The kernel command line, exactly as QEMU gets it.
+    #[arg(long, value_name = "TEXT", requires = "kernel")]
+    pub append: Option<String>,
+    /// How many vCPUs.
+    #[arg(long, value_name = "COUNT")]
+    pub vcpus: u32,
+    /// QEMU's CPU model: EPYC, EPYC-Rome, EPYC-Milan, EPYC-Genoa or EPYC-Turin, with or without a version.
+    #[arg(long, value_name = "MODEL", value_parser = cpu_type)]
+    pub vcpu_type: CpuType,
+    /// SEV_FEATURES of the vCPUs. Newer kernels and QEMU set more bits than the first: look into a report of that host.
+    #[arg(long, value_name = "BITS", value_parser = bits, default_value_t = GUEST_FEATURES_SNP)]
+    pub guest_features: u64,
+}
+
+/// `vaultctl measure pcr`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("from").required(true).args(["eventlog", "kernel", "uki"]))]
+pub struct MeasurePcrArgs {
+    /// An event log, such as /sys/kernel/security/tpm0/binary_bios_measurements: every PCR that it leads to.
+    #[arg(long, value_name = "FILE")]
+    pub eventlog: Option<PathBuf>,
+    /// A kernel with an EFI stub that QEMU and OVMF start directly: PCR 4 and 9.
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Its initrd.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+    /// Its command line, as for QEMU's -append.
+    #[arg(long, value_name = "TEXT", requires = "kernel")]
+    pub append: Option<String>,
+    /// An event log of the same machine and firmware: the PCRs of the firmware, and PCR 4 in this machine's order.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub base_eventlog: Option<PathBuf>,
+    /// A unified kernel image with systemd-stub: PCR 11.
+    #[arg(long, value_name = "FILE")]
+    pub uki: Option<PathBuf>,
+}
+
+fn cpu_type(name: &str) -> Result<CpuType, String> {
+    CpuType::named(name).ok_or_else(|| {
+        "write EPYC, EPYC-Rome, EPYC-Milan, EPYC-Genoa or EPYC-Turin, or one of their versions".to_owned()
+    })
+}
+
+fn bits(text: &str) -> Result<u64, String> {
+    let number = text.strip_prefix("0x").map_or_else(|| text.parse(), |hex| u64::from_str_radix(hex, 16));
+    number.map_err(|_| "write a number, such as 0x1".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_a_number_in_either_form() {
+        assert_eq!((bits("0x21"), bits("1")), (Ok(0x21), Ok(1)));
+        assert!(bits("x").is_err() && bits("0x").is_err() && cpu_type("host").is_err());
+    }
+}

@@ -1,0 +1,190 @@
+//! `vaultctl measure …`: what a machine will prove, computed before it boots.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use attestation::{
+    EVENT_LOG_BYTES_MAX, EventLog, FIRMWARE_BYTES_MAX, Firmware, KernelHashes, Launch, PE_BYTES_MAX, PeImage,
+    efi_stub_pcr9, ovmf_direct_boot_pcr4, systemd_stub_pcr11, verity_root_hashes,
+};
+use serde::Serialize;
+
+use crate::cli::{MeasurePcrArgs, MeasureSnpArgs};
+use crate::failure::{Failure, Kind};
+use crate::session::read;
+
+/// The longest initrd.
+const INITRD_BYTES_MAX: usize = 4 << 30;
+
+/// A launch digest.
+#[derive(Debug, Serialize)]
+pub(crate) struct SnpReport {
+    measurement: String,
+    kernel_covered: bool,
+    verity_root_hashes: Vec<String>,
+    policy: String,
+}
+
+/// PCR values of the SHA-256 bank.
+#[derive(Debug, Serialize)]
+pub(crate) struct PcrReport {
+    pcrs: BTreeMap<u32, String>,
+    notes: Vec<String>,
+    verity_root_hashes: Vec<String>,
+    policy: String,
+}
+
+pub(crate) fn snp(args: &MeasureSnpArgs) -> Result<SnpReport, Failure> {
+    let failed = |error: attestation::LaunchError| {
+        Failure::new(Kind::Usage, error.code(), format!("{} gives no launch digest", args.ovmf.display()))
+            .why(error)
+            .next("give the OVMF that QEMU starts the guest with; for --kernel one with kernel hashes, such as OVMF.amdsev.fd")
+    };
+    let firmware = Firmware::parse(read(&args.ovmf, FIRMWARE_BYTES_MAX)?).map_err(failed)?;
+    let line = args.append.as_deref().unwrap_or_default();
+    let kernel = match &args.kernel {
+        Some(path) => {
+            let initrd = args.initrd.as_deref().map(|path| read(path, INITRD_BYTES_MAX)).transpose()?;
+            Some(KernelHashes::of(&read(path, PE_BYTES_MAX)?, initrd.as_deref(), line))
+        }
+        None => None,
+    };
+    let kernel_covered = kernel.is_some();
+    let launch = Launch {
+        firmware: &firmware,
+        vcpus: args.vcpus,
+        cpu: args.vcpu_type,
+        guest_features: args.guest_features,
+        kernel,
+    };
+    let measurement = hex::encode(launch.digest().map_err(failed)?);
+    let policy = format!("measurements = [\"{measurement}\"]\n");
+    Ok(SnpReport { measurement, kernel_covered, verity_root_hashes: roots(line), policy })
+}
+
+pub(crate) fn pcr(args: &MeasurePcrArgs) -> Result<PcrReport, Failure> {
+    match (&args.eventlog, &args.kernel, &args.uki) {
+        (Some(path), _, _) => of_log(path),
+        (None, Some(kernel), _) => of_kernel(kernel, args),
+        (None, None, Some(path)) => of_uki(path),
+        (None, None, None) => Err(Failure::new(Kind::Usage, "nothing-to-measure", "nothing was measured")
+            .next("give --eventlog, --kernel or --uki")),
+    }
+}
+
+fn of_log(path: &Path) -> Result<PcrReport, Failure> {
+    let bytes = read(path, EVENT_LOG_BYTES_MAX)?;
+    let replayed = log(path, &bytes)?.replay();
+    let note = "A log is its machine's word: compare these values with a quote of the machine, or with its PCRs.";
+    Ok(PcrReport::new(replayed.sha256().collect(), vec![note.to_owned()], Vec::new()))
+}
+
+fn of_kernel(path: &Path, args: &MeasurePcrArgs) -> Result<PcrReport, Failure> {
+    let bytes = read(path, PE_BYTES_MAX)?;
+    let kernel = image(path, &bytes)?;
+    let digest = kernel.authenticode_sha256().map_err(|error| not_an_image(path, &error))?;
+    let initrd = args.initrd.as_deref().map(|path| read(path, INITRD_BYTES_MAX)).transpose()?;
+    let append = args.append.as_deref().unwrap_or_default();
+    let options = if initrd.is_some() { format!("{append} initrd=initrd") } else { append.to_owned() };
+    let pcr9 = efi_stub_pcr9(&options, initrd.as_deref()).map_err(|error| {
+        Failure::new(Kind::Usage, error.code(), "PCR 9 can't be computed").why(error).next("write --append in ASCII")
+    })?;
+    let mut notes = vec![format!("PCR 9: the load options {options:?} as QEMU and OVMF give them, and the initrd.")];
+    let mut pcrs = BTreeMap::new();
+    if let Some(base) = &args.base_eventlog {
+        let bytes = read(base, EVENT_LOG_BYTES_MAX)?;
+        let replayed = log(base, &bytes)?.replay();
+        pcrs.extend(replayed.sha256().filter(|(index, _)| *index < 8));
+        match replayed.pcr4_with_application(&digest) {
+            Some(value) => drop(pcrs.insert(4, value)),
+            None => {
+                pcrs.remove(&4);
+                notes.push(
+                    "PCR 4 is left out: the base log does not have exactly one EFI application in it.".to_owned(),
+                );
+            }
+        }
+        notes.push("PCRs 0 to 3 and 5 to 7 are those of the base log: same firmware, settings and disks.".to_owned());
+    } else {
+        pcrs.insert(4, ovmf_direct_boot_pcr4(&kernel).map_err(|error| not_an_image(path, &error))?);
+        notes.push("PCR 4: started by OVMF from QEMU's -kernel, with no boot loader.".to_owned());
+        notes
+            .push("PCRs 0 to 3 and 5 to 7 need --base-eventlog: they are the firmware's and the machine's.".to_owned());
+    }
+    pcrs.insert(9, pcr9);
+    notes.push(format!("Authenticode digest of the kernel: {}", hex::encode(digest)));
+    Ok(PcrReport::new(pcrs, notes, roots(append)))
+}
+
+fn of_uki(path: &Path) -> Result<PcrReport, Failure> {
+    let bytes = read(path, PE_BYTES_MAX)?;
+    let uki = image(path, &bytes)?;
+    let failed = |error| not_an_image(path, &error);
+    let value = systemd_stub_pcr11(&uki).map_err(failed)?;
+    let digest = uki.authenticode_sha256().map_err(failed)?;
+    let line = uki.section(".cmdline").map(|section| section.in_memory().map_err(failed)).transpose()?;
+    let line = String::from_utf8_lossy(&line.unwrap_or_default()).trim_end_matches('\0').to_owned();
+    let notes = vec![
+        "PCR 11: as systemd-stub leaves it, before any boot phase; systemd-pcrphase extends it further.".to_owned(),
+        "PCR 4 and the firmware's PCRs depend on how the machine starts the image: take them from a log of it."
+            .to_owned(),
+        format!("Authenticode digest of the image: {}", hex::encode(digest)),
+    ];
+    Ok(PcrReport::new(BTreeMap::from([(11, value)]), notes, roots(&line)))
+}
+
+fn log<'a>(path: &Path, bytes: &'a [u8]) -> Result<EventLog<'a>, Failure> {
+    EventLog::parse(bytes).map_err(|error| {
+        Failure::new(Kind::Usage, error.code(), format!("{} is not an event log that can be used", path.display()))
+            .why(error)
+            .next("copy /sys/kernel/security/tpm0/binary_bios_measurements of a machine with a TPM 2.0")
+    })
+}
+
+fn image<'a>(path: &Path, bytes: &'a [u8]) -> Result<PeImage<'a>, Failure> {
+    PeImage::parse(bytes).map_err(|error| not_an_image(path, &error))
+}
+
+fn not_an_image(path: &Path, error: &attestation::PeError) -> Failure {
+    Failure::new(Kind::Usage, error.code(), format!("{} can't be measured", path.display())).why(error)
+}
+
+fn roots(line: &str) -> Vec<String> {
+    verity_root_hashes(line).into_iter().map(|root| format!("{} {}", root.parameter, root.hex)).collect()
+}
+
+impl PcrReport {
+    fn new(values: BTreeMap<u32, [u8; 32]>, notes: Vec<String>, verity_root_hashes: Vec<String>) -> Self {
+        let pcrs: BTreeMap<u32, String> =
+            values.into_iter().map(|(index, value)| (index, hex::encode(value))).collect();
+        let rows: Vec<String> = pcrs.iter().map(|(index, value)| format!("{index} = [\"{value}\"]")).collect();
+        let policy = format!("pcrs = {{ {} }}\n", rows.join(", "));
+        Self { pcrs, notes, verity_root_hashes, policy }
+    }
+}
+
+impl fmt::Display for SnpReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "measurement {}", self.measurement)?;
+        match self.kernel_covered {
+            true => writeln!(f, "It covers firmware, vCPUs, kernel, initrd and command line.")?,
+            false => writeln!(f, "It covers firmware and vCPUs. It does NOT cover what the firmware boots.")?,
+        }
+        write_roots(f, &self.verity_root_hashes)?;
+        write!(f, "\nFor a policy:\n{}", self.policy)
+    }
+}
+
+impl fmt::Display for PcrReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pcrs.iter().try_for_each(|(index, value)| writeln!(f, "PCR {index:2} {value}"))?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))?;
+        write_roots(f, &self.verity_root_hashes)?;
+        write!(f, "\nFor a policy:\n{}", self.policy)
+    }
+}
+
+fn write_roots(f: &mut fmt::Formatter<'_>, roots: &[String]) -> fmt::Result {
+    roots.iter().try_for_each(|root| writeln!(f, "dm-verity root hash on the command line: {root}"))
+}
