@@ -108,7 +108,7 @@ fn of_kernel(path: &Path, args: &MeasurePcrArgs) -> Result<PcrReport, Failure> {
         notes.push("PCRs 0 to 3 and 5 to 7 are those of the base log: same firmware, settings and disks.".to_owned());
     } else {
         pcrs.insert(4, ovmf_direct_boot_pcr4(&kernel).map_err(|error| not_an_image(path, &error))?);
-        notes.push("PCR 4: started by OVMF from QEMU's -kernel, with no boot loader.".to_owned());
+        notes.push("PCR 4: of the kernel file as it is. QEMU 7.2 was seen to give OVMF another image: compare with a log.".to_owned());
         notes
             .push("PCRs 0 to 3 and 5 to 7 need --base-eventlog: they are the firmware's and the machine's.".to_owned());
     }
