@@ -22,6 +22,12 @@
 //!  HclReport (raw: runtime data) ──────────endorse───────────┴──▶ EndorsedVtpm ──verify_quote──▶ VtpmState
 //! ```
 //!
+//! A log says what PCR values stand for, and is believed only where it leads to quoted ones:
+//!
+//! ```text
+//!  bytes ──EventLog::parse──▶ EventLog ──replay──▶ ReplayedLog ──against(QuoteClaims, PCRs)──▶ MeasuredLog ──▶ its rules
+//! ```
+//!
 //! - One-use values (challenge, [`Binding`], [`TpmQuote`]) are moved. A challenge, a binding and a [`Verified`] can be
 //!   neither cloned nor serialised.
 //! - The key that a grant will be wrapped to goes into the binding and comes out of the [`Verified`] statement: a key
@@ -123,7 +129,7 @@ pub use command_line::{RootHash, verity_root_hashes};
 pub use encoding::{Sha256Digest, UNITS_MAX, UnitSet, UnixTime, lv};
 pub use error::{
     AnchorError, CertificateError, CertificateTableError, CollateralError, CredentialError, DecodeError, EventLogError,
-    HclError, LaunchError, PeError, SignatureInvalid, SnpCertificate, SnpError, VerifyError,
+    HclError, KernelHeaderError, LaunchError, PeError, SignatureInvalid, SnpCertificate, SnpError, VerifyError,
 };
 pub use eventlog::{
     Bank, Content, EVENT_LOG_BYTES_MAX, EVENTS_MAX, Event, EventLog, MeasuredCommandLine, MeasuredLog, ReplayedLog,
@@ -132,7 +138,7 @@ pub use eventlog::{
 pub use evidence::{AzureEvidence, Evidence, EvidenceForm, Expected};
 pub use keys::{HPKE_PUBLIC_KEY_BYTES, HpkePublicKey, IdentityKey, LeaseKey, LogKey};
 pub use launch::{CpuType, FIRMWARE_BYTES_MAX, Firmware, GUEST_FEATURES_SNP, KernelHashes, Launch, VCPUS_MAX};
-pub use measured_boot::{efi_stub_pcr9, ovmf_direct_boot_pcr4, systemd_stub_pcr11};
+pub use measured_boot::{QemuQ35, efi_stub_pcr9, ovmf_direct_boot_pcr4, systemd_stub_pcr11};
 pub use pe::{PE_BYTES_MAX, PeImage, PeSection};
 pub use snp::{
     AzureQuote, CRL_BYTES_MAX, CRLS_MAX, CertificateTable, ChainId, CollateralChain, CollateralKey, CpuId, CrlRule,

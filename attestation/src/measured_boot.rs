@@ -3,6 +3,7 @@
 //! Only what kernel, initrd and command line decide: PCR 4, 9 and 11. PCRs 0 to 3 and 5 to 7 are the firmware's, its
 //! settings' and its disks': they are known from a log of that machine.
 
+mod qemu;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,8 @@ use crate::encoding::Sha256Digest;
 use crate::error::{EventLogError, PeError};
 use crate::eventlog::{Bank, Content, ReplayedLog, extend};
 use crate::pe::PeImage;
+
+pub use qemu::QemuQ35;
 
 /// The sections that systemd-stub measures into PCR 11, in its order (systemd, src/fundamental/uki.h; UAPI.5 "Unified
 /// Kernel Image"). `.pcrsig` is not measured: it holds signatures over the result.
@@ -22,12 +25,12 @@ const UKI_SECTIONS: [&str; 13] = [
 /// PCR 4 when QEMU's `-kernel` is started by OVMF: the kernel's Authenticode digest, then the action "Calling EFI
 /// Application from Boot Option" and the separator, which OVMF measures on its way to that kernel.
 ///
+/// `kernel` is what the firmware gets, which is rarely the file: see [`QemuQ35`].
+///
 /// # Errors
 /// [`PeError`].
 pub fn ovmf_direct_boot_pcr4(kernel: &PeImage<'_>) -> Result<[u8; 32], PeError> {
-    let action = Sha256Digest::of(b"Calling EFI Application from Boot Option");
-    let separator = Sha256Digest::of(&[0; 4]);
-    Ok(pcr([kernel.authenticode_sha256()?, *action.as_bytes(), *separator.as_bytes()]))
+    Ok(direct_boot(kernel.authenticode_sha256()?))
 }
 
 /// PCR 9 after the kernel's EFI stub (Linux 5.17 and later): the load options as UTF-16LE with a NUL, then the initrd.
@@ -73,6 +76,12 @@ impl ReplayedLog<'_> {
         }
         Some(pcr(events().map(|event| if is_application(event.content()) { *digest } else { *event.sha256() })))
     }
+}
+
+fn direct_boot(kernel: [u8; 32]) -> [u8; 32] {
+    let action = Sha256Digest::of(b"Calling EFI Application from Boot Option");
+    let separator = Sha256Digest::of(&[0; 4]);
+    pcr([kernel, *action.as_bytes(), *separator.as_bytes()])
 }
 
 fn pcr(digests: impl IntoIterator<Item = [u8; 32]>) -> [u8; 32] {

@@ -12,7 +12,7 @@ use vault_proto::collateral::KdsChoice;
 
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
 
-pub use measure::{MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
+pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
 
 /// Exit codes, for `--help`.
 const EXIT_CODES: &str = "\

@@ -47,21 +47,45 @@ pub struct MeasurePcrArgs {
     /// An event log, such as /sys/kernel/security/tpm0/binary_bios_measurements: every PCR that it leads to.
     #[arg(long, value_name = "FILE")]
     pub eventlog: Option<PathBuf>,
-    /// A kernel with an EFI stub that QEMU and OVMF start directly: PCR 4 and 9.
+    /// A kernel with an EFI stub that QEMU and OVMF start directly: PCR 9, and 4 with --loader.
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
+    /// What the firmware gets as that kernel; PCR 4 is of those bytes, so it is not given without this. `file`: the file as
+    /// it is (in an SEV guest, or with QEMU 10 and an OVMF that asks for etc/boot/kernel). `qemu-q35:MIB`: the file with its
+    /// header filled in by QEMU's -kernel, on machine q35 with -m MIB; checked with QEMU 7.2. For anything else take PCR 4
+    /// from an event log.
+    #[arg(long, value_name = "file|qemu-q35:MIB", value_parser = loader, requires = "kernel")]
+    pub loader: Option<KernelLoader>,
     /// Its initrd.
     #[arg(long, value_name = "FILE", requires = "kernel")]
     pub initrd: Option<PathBuf>,
     /// Its command line, as for QEMU's -append.
     #[arg(long, value_name = "TEXT", requires = "kernel")]
     pub append: Option<String>,
-    /// An event log of the same machine and firmware: the PCRs of the firmware, and PCR 4 in this machine's order.
+    /// An event log of the same machine and firmware: the PCRs of the firmware, and with --loader PCR 4 in this machine's order.
     #[arg(long, value_name = "FILE", requires = "kernel")]
     pub base_eventlog: Option<PathBuf>,
     /// A unified kernel image with systemd-stub: PCR 11.
     #[arg(long, value_name = "FILE")]
     pub uki: Option<PathBuf>,
+}
+
+/// How a kernel comes to the firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelLoader {
+    /// As the file is.
+    File,
+    /// By QEMU's `-kernel`, which fills in the setup header.
+    QemuQ35 {
+        /// The guest's memory in MiB.
+        memory_mib: u32,
+    },
+}
+
+fn loader(text: &str) -> Result<KernelLoader, String> {
+    let qemu = || Some(KernelLoader::QemuQ35 { memory_mib: text.strip_prefix("qemu-q35:")?.parse().ok()? });
+    if text == "file" { Some(KernelLoader::File) } else { qemu() }
+        .ok_or_else(|| "write file, or qemu-q35: and the guest's memory in MiB, such as qemu-q35:512".to_owned())
 }
 
 fn cpu_type(name: &str) -> Result<CpuType, String> {
@@ -78,6 +102,13 @@ fn bits(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loader_is_the_file_or_qemu_with_its_memory() {
+        assert_eq!(loader("file"), Ok(KernelLoader::File));
+        assert_eq!(loader("qemu-q35:512"), Ok(KernelLoader::QemuQ35 { memory_mib: 512 }));
+        assert!(["", "qemu-q35", "qemu-q35:", "qemu-q35:2G", "qemu-pc:512"].iter().all(|text| loader(text).is_err()));
+    }
 
     #[test]
     fn features_are_a_number_in_either_form() {

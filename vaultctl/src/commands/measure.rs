@@ -1,16 +1,17 @@
 //! `vaultctl measure …`: what a machine will prove, computed before it boots.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
 use attestation::{
-    EVENT_LOG_BYTES_MAX, EventLog, FIRMWARE_BYTES_MAX, Firmware, KernelHashes, Launch, PE_BYTES_MAX, PeImage,
-    efi_stub_pcr9, ovmf_direct_boot_pcr4, systemd_stub_pcr11, verity_root_hashes,
+    EVENT_LOG_BYTES_MAX, EventLog, FIRMWARE_BYTES_MAX, Firmware, KernelHashes, Launch, PE_BYTES_MAX, PeImage, QemuQ35,
+    ReplayedLog, efi_stub_pcr9, ovmf_direct_boot_pcr4, systemd_stub_pcr11, verity_root_hashes,
 };
 use serde::Serialize;
 
-use crate::cli::{MeasurePcrArgs, MeasureSnpArgs};
+use crate::cli::{KernelLoader, MeasurePcrArgs, MeasureSnpArgs};
 use crate::failure::{Failure, Kind};
 use crate::session::read;
 
@@ -59,7 +60,9 @@ pub(crate) fn snp(args: &MeasureSnpArgs) -> Result<SnpReport, Failure> {
         kernel,
     };
     let measurement = hex::encode(launch.digest().map_err(failed)?);
-    let policy = format!("measurements = [\"{measurement}\"]\n");
+    // Without the kernel, the digest covers no code beyond the firmware, and the fragment must not say that it does.
+    let covered = if kernel_covered { "code_covered_by = \"launch\"\n" } else { "" };
+    let policy = format!("{covered}measurements = [\"{measurement}\"]\n");
     Ok(SnpReport { measurement, kernel_covered, verity_root_hashes: roots(line), policy })
 }
 
@@ -81,40 +84,82 @@ fn of_log(path: &Path) -> Result<PcrReport, Failure> {
 }
 
 fn of_kernel(path: &Path, args: &MeasurePcrArgs) -> Result<PcrReport, Failure> {
-    let bytes = read(path, PE_BYTES_MAX)?;
-    let kernel = image(path, &bytes)?;
-    let digest = kernel.authenticode_sha256().map_err(|error| not_an_image(path, &error))?;
+    let file = read(path, PE_BYTES_MAX)?;
+    image(path, &file)?;
     let initrd = args.initrd.as_deref().map(|path| read(path, INITRD_BYTES_MAX)).transpose()?;
     let append = args.append.as_deref().unwrap_or_default();
     let options = if initrd.is_some() { format!("{append} initrd=initrd") } else { append.to_owned() };
     let pcr9 = efi_stub_pcr9(&options, initrd.as_deref()).map_err(|error| {
         Failure::new(Kind::Usage, error.code(), "PCR 9 can't be computed").why(error).next("write --append in ASCII")
     })?;
+    let mut pcrs = BTreeMap::from([(9, pcr9)]);
     let mut notes = vec![format!("PCR 9: the load options {options:?} as QEMU and OVMF give them, and the initrd.")];
-    let mut pcrs = BTreeMap::new();
-    if let Some(base) = &args.base_eventlog {
-        let bytes = read(base, EVENT_LOG_BYTES_MAX)?;
-        let replayed = log(base, &bytes)?.replay();
-        pcrs.extend(replayed.sha256().filter(|(index, _)| *index < 8));
-        match replayed.pcr4_with_application(&digest) {
-            Some(value) => drop(pcrs.insert(4, value)),
-            None => {
-                pcrs.remove(&4);
-                notes.push(
-                    "PCR 4 is left out: the base log does not have exactly one EFI application in it.".to_owned(),
-                );
-            }
+    let base = args.base_eventlog.as_deref().map(|path| read(path, EVENT_LOG_BYTES_MAX).map(|bytes| (path, bytes)));
+    let base = base.transpose()?;
+    let base = base.as_ref().map(|(path, bytes)| log(path, bytes).map(EventLog::replay)).transpose()?;
+    match &base {
+        Some(base) => {
+            pcrs.extend(base.sha256().filter(|(index, _)| *index < 8 && *index != 4));
+            notes.push(
+                "PCRs 0 to 3 and 5 to 7 are those of the base log: same firmware, settings and disks.".to_owned(),
+            );
         }
-        notes.push("PCRs 0 to 3 and 5 to 7 are those of the base log: same firmware, settings and disks.".to_owned());
-    } else {
-        pcrs.insert(4, ovmf_direct_boot_pcr4(&kernel).map_err(|error| not_an_image(path, &error))?);
-        notes.push("PCR 4: of the kernel file as it is. QEMU 7.2 was seen to give OVMF another image: compare with a log.".to_owned());
-        notes
-            .push("PCRs 0 to 3 and 5 to 7 need --base-eventlog: they are the firmware's and the machine's.".to_owned());
+        None => notes
+            .push("PCRs 0 to 3 and 5 to 7 need --base-eventlog: they are the firmware's and the machine's.".to_owned()),
     }
-    pcrs.insert(9, pcr9);
-    notes.push(format!("Authenticode digest of the kernel: {}", hex::encode(digest)));
+    let loaded = args.loader.map(|loader| as_loaded(path, &file, loader, initrd.as_ref().map(Vec::len), append));
+    let (value, note) = pcr4(path, loaded.transpose()?.as_deref(), base.as_ref())?;
+    pcrs.extend(value.map(|value| (4, value)));
+    notes.push(note);
     Ok(PcrReport::new(pcrs, notes, roots(append)))
+}
+
+/// What the firmware gets.
+fn as_loaded<'a>(
+    path: &Path,
+    file: &'a [u8],
+    loader: KernelLoader,
+    initrd_bytes: Option<usize>,
+    command_line: &str,
+) -> Result<Cow<'a, [u8]>, Failure> {
+    match loader {
+        KernelLoader::File => Ok(Cow::Borrowed(file)),
+        KernelLoader::QemuQ35 { memory_mib } => {
+            QemuQ35 { memory_mib, initrd_bytes, command_line }.kernel(file).map(Cow::Owned).map_err(|error| {
+                Failure::new(
+                    Kind::Usage,
+                    error.code(),
+                    format!("it is not known what QEMU makes of {}", path.display()),
+                )
+                .why(error)
+                .next("leave --loader out, and take PCR 4 from an event log of that guest: --eventlog")
+            })
+        }
+    }
+}
+
+/// PCR 4 where it is known, and why or why not. A value that may be wrong would go into a policy, which then lets nobody in.
+fn pcr4(
+    path: &Path,
+    loaded: Option<&[u8]>,
+    base: Option<&ReplayedLog<'_>>,
+) -> Result<(Option<[u8; 32]>, String), Failure> {
+    let Some(loaded) = loaded else {
+        let note = "PCR 4 is left out: it is of what the firmware gets, and QEMU's -kernel changes the file first. Say with --loader who loads it, or take PCR 4 from a log of that guest.";
+        return Ok((None, note.to_owned()));
+    };
+    let kernel = image(path, loaded)?;
+    let failed = |error| not_an_image(path, &error);
+    let digest = kernel.authenticode_sha256().map_err(failed)?;
+    let (value, order) = match base {
+        Some(base) => (base.pcr4_with_application(&digest), "in the order of the base log"),
+        None => (Some(ovmf_direct_boot_pcr4(&kernel).map_err(failed)?), "as OVMF starts -kernel"),
+    };
+    let note = match value {
+        Some(_) => format!("PCR 4: {order}, of a kernel with the Authenticode digest {}.", hex::encode(digest)),
+        None => "PCR 4 is left out: the base log does not have exactly one EFI application in it.".to_owned(),
+    };
+    Ok((value, note))
 }
 
 fn of_uki(path: &Path) -> Result<PcrReport, Failure> {
@@ -172,7 +217,7 @@ impl fmt::Display for SnpReport {
             false => writeln!(f, "It covers firmware and vCPUs. It does NOT cover what the firmware boots.")?,
         }
         write_roots(f, &self.verity_root_hashes)?;
-        write!(f, "\nFor a policy:\n{}", self.policy)
+        write!(f, "\nFor [release.NAME.snp] or [keeper.snp] of a policy:\n{}", self.policy)
     }
 }
 
@@ -181,7 +226,7 @@ impl fmt::Display for PcrReport {
         self.pcrs.iter().try_for_each(|(index, value)| writeln!(f, "PCR {index:2} {value}"))?;
         self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))?;
         write_roots(f, &self.verity_root_hashes)?;
-        write!(f, "\nFor a policy:\n{}", self.policy)
+        write!(f, "\nFor [release.NAME] or [keeper] of a policy:\n{}", self.policy)
     }
 }
 

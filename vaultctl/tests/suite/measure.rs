@@ -1,5 +1,10 @@
 //! `vaultctl measure …`
 
+#[path = "../../../attestation/src/launch/image.rs"]
+mod firmware;
+
+use ledger::policy::Policy;
+
 use crate::scene::{Scene, run, text};
 
 /// The digests of an event log that is made here: Spec ID with SHA-256 alone, then one separator in PCR 7.
@@ -29,6 +34,91 @@ fn a_log_gives_its_pcrs_and_a_fragment_for_a_policy() {
     assert_eq!(report["policy"], format!("pcrs = {{ 7 = [\"{value}\"] }}\n"));
     std::fs::write(&file, &log()[..70]).unwrap();
     run(&["measure", "pcr", "--eventlog", text(&file), "--json"]).fails(2, "event-log-truncated");
+}
+
+/// A PE image without sections that is also a Linux kernel of boot protocol 2.15.
+fn kernel() -> Vec<u8> {
+    let mut file = vec![0; 4096];
+    let mut put = |at: usize, what: &[u8]| file[at..at + what.len()].copy_from_slice(what);
+    put(0, b"MZ");
+    put(0x3c, &[0x40]);
+    put(0x40, b"PE\0\0");
+    put(0x54, &[240]);
+    put(0x58, &0x20bu16.to_le_bytes());
+    put(0x58 + 60, &0x400u32.to_le_bytes());
+    put(0x58 + 108, &[16]);
+    put(0x202, b"HdrS\x0f\x02");
+    put(0x211, &[1]);
+    put(0x236, &[0x7f]);
+    file
+}
+
+#[test]
+fn pcr_4_is_given_only_for_a_loader_that_is_named() {
+    let scene = Scene::new();
+    let (file, initrd) = (scene.path("vmlinuz"), scene.path("initrd"));
+    std::fs::write(&file, kernel()).unwrap();
+    std::fs::write(&initrd, b"initrd").unwrap();
+    let measure = |more: &[&str]| {
+        let fixed = ["measure", "pcr", "--json", "--kernel", text(&file), "--initrd", text(&initrd)];
+        run(&[&fixed, more].concat())
+    };
+    let report = measure(&[]).done();
+    let indices =
+        |report: &serde_json::Value| -> Vec<String> { report["pcrs"].as_object().unwrap().keys().cloned().collect() };
+    assert_eq!(indices(&report), ["9"]);
+    assert!(report["notes"].to_string().contains("PCR 4 is left out"));
+    let values = ["file", "qemu-q35:512", "qemu-q35:513"].map(|loader| {
+        let report = measure(&["--loader", loader]).done();
+        assert_eq!(indices(&report), ["4", "9"]);
+        report["pcrs"]["4"].as_str().unwrap().to_owned()
+    });
+    assert!(values[0] != values[1] && values[1] != values[2]);
+    measure(&["--loader", "qemu-q35:512", "--append", "vga=1"]).fails(2, "kernel-header-video-mode");
+    assert_eq!(measure(&["--loader", "qemu-pc:512"]).code, 2);
+    // A log without an application in PCR 4 does not say what else is in it.
+    let base = scene.path("log.bin");
+    std::fs::write(&base, log()).unwrap();
+    let report = measure(&["--loader", "file", "--base-eventlog", text(&base)]).done();
+    assert_eq!(indices(&report), ["7", "9"]);
+}
+
+#[test]
+fn fragments_are_understood_by_the_policy_language() {
+    let scene = Scene::new();
+    let (ovmf, kernel_file) = (scene.path("OVMF.fd"), scene.path("vmlinuz"));
+    std::fs::write(&ovmf, firmware::full().bytes()).unwrap();
+    std::fs::write(&kernel_file, kernel()).unwrap();
+    let snp = |more: &[&str]| {
+        let fixed = ["measure", "snp", "--json", "--vcpus", "2", "--vcpu-type", "EPYC-Milan", "--ovmf", text(&ovmf)];
+        run(&[&fixed, more].concat()).done()
+    };
+    let zero = format!("sha256:{}", "00".repeat(32));
+    let policy = scene.policy(&zero, 2, &zero);
+    let (before, rule) = policy.split_once("[release.minilm]").unwrap();
+    let (_, after) = rule.split_once("\neks = \"any\"\n").unwrap();
+    // The keys of a rule that requires `proof`, and sections at the end.
+    let with = |proof: &str, keys: &str, sections: &str| {
+        let before = before.replace("[keeper]\nrequire = [\"tpm\"]", &format!("[keeper]\nrequire = [\"{proof}\"]"));
+        let head = "[release.minilm]\nmodels = [\"minilm\"]\ngroups = \"any\"";
+        Policy::parse(&format!("{before}{head}\nrequire = [\"{proof}\"]\n{keys}{after}{sections}"))
+    };
+    let rest = "chips = \"any\"\nmin_tcb.milan = { bootloader = 4, tee = 0, snp = 24, microcode = 219 }\nvmpl = 0\n\
+                min_report_version = 3\ncrl = \"required\"\nsmt = true\nprovisional_firmware = false\n";
+    let section = |above: &str, report: &serde_json::Value| {
+        format!("\n[{above}.snp]\n{}{rest}", report["policy"].as_str().unwrap())
+    };
+    let of_line = |line: &str| snp(&["--kernel", text(&kernel_file), "--append", line]);
+    let keeper = section("keeper", &of_line("keeper"));
+    with("snp", "", &(keeper.clone() + &section("release.minilm", &of_line("guest")))).unwrap();
+    // A digest that covers no kernel does not say that it does; a person has to.
+    let error = with("snp", "", &(keeper + &section("release.minilm", &snp(&[])))).unwrap_err();
+    assert_eq!((error.key.as_str(), error.code()), ("release.minilm.snp.code_covered_by", "policy-key-missing"));
+
+    // PCR 11 keeps the rule apart from the keeper's.
+    let pcrs = run(&["measure", "pcr", "--json", "--kernel", text(&kernel_file), "--loader", "file"]).done();
+    let fragment = pcrs["policy"].as_str().unwrap().replace(" }", &format!(", 11 = [\"{}\"] }}", "77".repeat(32)));
+    with("tpm", &format!("{fragment}eks = \"any\"\n"), "").unwrap();
 }
 
 #[test]
