@@ -16,11 +16,16 @@ use crate::pe::PeImage;
 pub use qemu::QemuQ35;
 
 /// The sections that systemd-stub measures into PCR 11, in its order (systemd, src/fundamental/uki.h; UAPI.5 "Unified
-/// Kernel Image"). `.pcrsig` is not measured: it holds signatures over the result.
-const UKI_SECTIONS: [&str; 13] = [
-    ".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey", ".profile",
-    ".dtbauto", ".hwids",
-];
+/// Kernel Image"), for the versions whose programs were looked at: Debian 12's, Ubuntu 24.04's and Debian 13's. `.pcrsig` is
+/// not measured: it holds signatures over the result. Images and boots agreed for 252 and 257 (QEMU 7.2, OVMF 2022.11, swtpm), and
+/// so did `systemd-measure` 252 for 252.
+const UKI_252: [&str; 7] = [".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".pcrpkey"];
+const UKI_255: [&str; 9] =
+    [".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"];
+const UKI_257: [&str; 10] =
+    [".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"];
+/// Sections among which the stub chooses by boot menu or hardware: PCR 11 is then not one value.
+const UKI_CHOICES: [&str; 4] = [".profile", ".dtbauto", ".hwids", ".efifw"];
 
 /// PCR 4 when QEMU's `-kernel` is started by OVMF: the kernel's Authenticode digest, then the action "Calling EFI
 /// Application from Boot Option" and the separator, which OVMF measures on its way to that kernel.
@@ -45,23 +50,39 @@ pub fn efi_stub_pcr9(options: &str, initrd: Option<&[u8]>) -> Result<[u8; 32], E
     Ok(pcr(digests))
 }
 
-/// PCR 11 after systemd-stub, before any boot phase ("enter-initrd" and later ones extend it again): for each section the
-/// image has, its name with a NUL, then its contents as in memory.
+/// PCR 11 after systemd-stub, before any boot phase ("enter-initrd" and later ones extend it again): for each section that
+/// this version of the stub measures and the image has, its name with a NUL, then its contents as in memory.
 ///
 /// # Errors
-/// [`PeError::NotUki`] and what reading a section refuses.
+/// [`PeError::NotUki`], [`PeError::UkiStub`], [`PeError::UkiChoice`] and what reading a section refuses.
 pub fn systemd_stub_pcr11(image: &PeImage<'_>) -> Result<[u8; 32], PeError> {
     if image.section(".linux").is_none() {
         return Err(PeError::NotUki);
     }
+    let measured: &[&str] = match stub_version(image) {
+        Some(252) => &UKI_252,
+        Some(255) => &UKI_255,
+        Some(257) => &UKI_257,
+        found => return Err(PeError::UkiStub { found }),
+    };
+    if let Some(section) = UKI_CHOICES.into_iter().find(|name| image.section(name).is_some()) {
+        return Err(PeError::UkiChoice { section });
+    }
     let mut digests = Vec::new();
-    for name in UKI_SECTIONS {
+    for name in measured {
         if let Some(section) = image.section(name) {
             digests.push(*Sha256Digest::of(&[name.as_bytes(), &[0]].concat()).as_bytes());
             digests.push(*Sha256Digest::of(&section.in_memory()?).as_bytes());
         }
     }
     Ok(pcr(digests))
+}
+
+/// The major version in `.sdmagic`: `#### LoaderInfo: systemd-stub 252.39-1 ####`.
+fn stub_version(image: &PeImage<'_>) -> Option<u32> {
+    let text = std::str::from_utf8(image.section(".sdmagic")?.raw).ok()?;
+    let (_, version) = text.split_once("LoaderInfo: systemd-stub ")?;
+    version.split(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
 }
 
 impl ReplayedLog<'_> {

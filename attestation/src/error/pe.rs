@@ -23,6 +23,16 @@ pub enum PeError {
     Truncated,
     /// The image has no `.linux` section: it is no unified kernel image.
     NotUki,
+    /// The stub chooses among sections when it boots.
+    UkiChoice {
+        /// One of them.
+        section: &'static str,
+    },
+    /// A version of systemd-stub, or another stub, of which it is not known what it measures.
+    UkiStub {
+        /// Its major version.
+        found: Option<u32>,
+    },
 }
 
 impl PeError {
@@ -38,6 +48,8 @@ impl PeError {
             Self::TooLong { .. } => "pe-too-long",
             Self::Truncated => "pe-truncated",
             Self::NotUki => "pe-not-unified-kernel-image",
+            Self::UkiChoice { .. } => "pe-unified-kernel-image-choice",
+            Self::UkiStub { .. } => "pe-unified-kernel-image-stub",
         }
     }
 }
@@ -53,6 +65,12 @@ impl fmt::Display for PeError {
             Self::TooLong { found } => write!(f, "{found} bytes are more than an image may have"),
             Self::Truncated => f.write_str("the image ends inside its headers or a section"),
             Self::NotUki => f.write_str("there is no .linux section: not a unified kernel image"),
+            Self::UkiChoice { section } => write!(f, "by {section} the stub chooses at boot what it uses and measures"),
+            Self::UkiStub { found: Some(found) } => write!(
+                f,
+                "it is not known which sections systemd-stub {found} measures, only those of 252, 255 and 257: take PCR 11 from a log"
+            ),
+            Self::UkiStub { found: None } => f.write_str("the image does not say that it starts with systemd-stub"),
         }
     }
 }

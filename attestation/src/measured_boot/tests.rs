@@ -77,7 +77,7 @@ fn image_with_one_thing_wrong_is_refused_for_that() {
     assert_eq!(refusal(|bytes| bytes[0x58 + 62] = 1), PeError::HeaderLength { found: 0x10400 });
     assert_eq!(refusal(|bytes| bytes[0xed] = 1), PeError::CertificateRange);
     assert_eq!(refusal(|bytes| bytes.truncate(0x500)), PeError::Truncated);
-    let mut large = image(&[(".linux", b"kernel")]);
+    let mut large = image(&[(".linux", b"kernel"), STUB_252]);
     large[0x58 + 240 + 11] = 0x7f;
     let parsed = PeImage::parse(&large).unwrap();
     assert_eq!(systemd_stub_pcr11(&parsed), Err(PeError::SectionLength { found: 0x7f00_0006 }));
@@ -85,14 +85,43 @@ fn image_with_one_thing_wrong_is_refused_for_that() {
     assert_eq!(PeImage::parse(&vec![0; found]).unwrap_err(), PeError::TooLong { found });
 }
 
+const STUB_252: (&str, &[u8]) = (".sdmagic", b"#### LoaderInfo: systemd-stub 252.39-1 ####");
+const STUB_255: (&str, &[u8]) = (".sdmagic", b"#### LoaderInfo: systemd-stub 255.4 ####");
+const STUB_257: (&str, &[u8]) = (".sdmagic", b"#### LoaderInfo: systemd-stub 257.13 ####");
+
+fn pcr11(sections: &[(&str, &[u8])]) -> Result<[u8; 32], PeError> {
+    let bytes = image(sections);
+    systemd_stub_pcr11(&PeImage::parse(&bytes).unwrap())
+}
+
 #[test]
 fn pcr_11_is_names_and_contents_in_the_order_of_the_stub() {
-    let bytes = image(&[(".osrel", b"os"), (".linux", b"kernel"), (".pcrsig", b"no"), (".text", b"no")]);
-    let value = systemd_stub_pcr11(&PeImage::parse(&bytes).unwrap()).unwrap();
-    let parts = [&b".linux\0"[..], b"kernel", b".osrel\0", b"os"].map(|part| *Sha256Digest::of(part).as_bytes());
-    assert_eq!(value, pcr(parts));
-    let plain = image(&[(".text", b"kernel")]);
-    assert_eq!(systemd_stub_pcr11(&PeImage::parse(&plain).unwrap()), Err(PeError::NotUki));
+    let of = |parts: &[&[u8]]| Ok(pcr(parts.iter().map(|part| *Sha256Digest::of(part).as_bytes())));
+    let linux: [&[u8]; 4] = [b".linux\0", b"kernel", b".osrel\0", b"os"];
+    let (ucode, sbat): ([&[u8]; 2], [&[u8]; 2]) = ([b".ucode\0", b"code"], [b".sbat\0", b"sbat"]);
+    let with = |stub| {
+        pcr11(&[
+            (".sbat", b"sbat"),
+            (".osrel", b"os"),
+            (".ucode", b"code"),
+            (".linux", b"kernel"),
+            (".pcrsig", b"no"),
+            stub,
+        ])
+    };
+    assert_eq!(with(STUB_252), of(&linux));
+    assert_eq!(with(STUB_255), of(&[&linux[..], &sbat].concat()));
+    assert_eq!(with(STUB_257), of(&[&linux[..], &ucode, &sbat].concat()));
+}
+
+#[test]
+fn pcr_11_that_is_not_known_is_refused() {
+    assert_eq!(pcr11(&[(".text", b"kernel"), STUB_252]), Err(PeError::NotUki));
+    assert_eq!(pcr11(&[(".linux", b"kernel")]), Err(PeError::UkiStub { found: None }));
+    let other: (&str, &[u8]) = (".sdmagic", b"#### LoaderInfo: systemd-stub 300 ####");
+    assert_eq!(pcr11(&[(".linux", b"kernel"), other]), Err(PeError::UkiStub { found: Some(300) }));
+    let choice = [(".linux", &b"kernel"[..]), (".profile", b"ID=a"), STUB_257];
+    assert_eq!(pcr11(&choice), Err(PeError::UkiChoice { section: ".profile" }));
 }
 
 #[test]

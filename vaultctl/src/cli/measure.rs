@@ -65,7 +65,7 @@ pub struct MeasurePcrArgs {
     /// An event log of the same machine and firmware: the PCRs of the firmware, and with --loader PCR 4 in this machine's order.
     #[arg(long, value_name = "FILE", requires = "kernel")]
     pub base_eventlog: Option<PathBuf>,
-    /// A unified kernel image with systemd-stub: PCR 11.
+    /// A unified kernel image with systemd-stub 252, 255 or 257, without profiles or parts chosen by hardware: PCR 11.
     #[arg(long, value_name = "FILE")]
     pub uki: Option<PathBuf>,
 }
