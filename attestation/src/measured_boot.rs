@@ -16,9 +16,9 @@ use crate::pe::PeImage;
 pub use qemu::QemuQ35;
 
 /// The sections that systemd-stub measures into PCR 11, in its order (systemd, src/fundamental/uki.h; UAPI.5 "Unified
-/// Kernel Image"), for the versions whose programs were looked at: Debian 12's, Ubuntu 24.04's and Debian 13's. `.pcrsig` is
-/// not measured: it holds signatures over the result. Images and boots agreed for 252 and 257 (QEMU 7.2, OVMF 2022.11, swtpm), and
-/// so did `systemd-measure` 252 for 252.
+/// Kernel Image"), for the versions whose programs were looked at: Debian 12's, Ubuntu 24.04's and Debian 13's. `.pcrsig`
+/// is not measured: it holds signatures over the result. Images and boots agreed for 252 and 257 (QEMU 7.2, OVMF 2022.11,
+/// swtpm), and so did `systemd-measure` 252 for 252.
 const UKI_252: [&str; 7] = [".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".pcrpkey"];
 const UKI_255: [&str; 9] =
     [".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"];

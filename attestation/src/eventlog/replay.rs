@@ -57,6 +57,10 @@ impl<'a> ReplayedLog<'a> {
     /// Events of other PCRs are dropped: nothing was checked about them. A quoted PCR that is not asked for here may have
     /// another value than the log says (PCR 10 has IMA's events, PCR 11 those of user space, and neither log is this one).
     ///
+    /// The log then speaks of the machine that the quote speaks of: for [`Claims::Tpm`](crate::Claims::Tpm) and
+    /// [`Claims::SnpVtpm`](crate::Claims::SnpVtpm) the guest, for [`Claims::SnpUnboundTpm`](crate::Claims::SnpUnboundTpm)
+    /// nobody knows which.
+    ///
     /// # Errors
     /// [`EventLogError::PcrNotQuoted`] and [`EventLogError::ReplayMismatch`].
     pub fn against(self, quoted: &QuoteClaims, pcrs: &PcrSelection) -> Result<MeasuredLog<'a>, EventLogError> {

@@ -5,7 +5,8 @@
 //! kernel hashes; and from version 10.0 it offers the file as it is beside it, for firmware that asks for `etc/boot/kernel`.
 //!
 //! Seen with QEMU 7.2.22, machine q35: what it offers to the firmware for the memory sizes and kernels of the tests, and
-//! PCR 4 of a boot of Debian 12's kernel 6.1 under OVMF 2022.11 with 512 MiB and an initrd.
+//! PCRs 4 and 9 of two boots of Debian 12's kernel 6.1 under OVMF 2022.11, with 512 and 600 MiB, an initrd, with and without
+//! `-append`.
 
 use crate::error::KernelHeaderError;
 use crate::le::{End, LeReader};
