@@ -98,7 +98,7 @@ fn each_key_of_a_rule_has_its_own_refusal() {
         ("measurements", "measurements = [\"48\"]", "snp-measurement-not-allowed", "measurements"),
         ("chips", "chips = [\"sha256:32\"]", "snp-chip-not-listed", "chips"),
         ("min_tcb", product, "snp-product-not-listed", "min_tcb"),
-        ("min_tcb", "min_tcb = { genoa = TCB }", "snp-reported-tcb-below-minimum", "min_tcb.genoa"),
+        ("min_tcb", "min_tcb = { genoa = TCB }", "snp-current-tcb-below-minimum", "min_tcb.genoa"),
         ("vmpl", "vmpl = 1", "snp-vmpl-not-allowed", "vmpl"),
         ("smt", "smt = false", "snp-smt-not-allowed", "smt"),
         ("host_data", "host_data = [\"32\"]", "snp-host-data-not-allowed", "host_data"),
