@@ -67,7 +67,8 @@ fn report(done: &[(&str, Duration, bool)]) -> Result<()> {
 /// The workspace, and what stands alone beside it.
 fn format() -> Result<()> {
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
-    let alone = fuzz::PROJECTS.into_iter().chain(["attestation/tools/sev-peer"]);
+    let alone =
+        fuzz::PROJECTS.into_iter().chain(["attestation/tools/launch-digest-check", "attestation/tools/sev-peer"]);
     for manifest in alone.map(|project| format!("{project}/Cargo.toml")) {
         shell::run(shell::cargo().args(["fmt", "--check", "--manifest-path", &manifest]))?;
     }

@@ -61,7 +61,8 @@ fn main() {
     ] {
         println!("{}", both(&synthetic, vcpus, cpu, features, kernel).unwrap());
     }
-    let paths: Vec<PathBuf> = std::iter::once(synthetic).chain(std::env::args_os().skip(1).map(PathBuf::from)).collect();
+    let paths: Vec<PathBuf> =
+        std::iter::once(synthetic).chain(std::env::args_os().skip(1).map(PathBuf::from)).collect();
     for path in &paths {
         let mut compared = 0;
         let mut refused = 0;
