@@ -10,6 +10,7 @@ mod refusals;
 mod rust;
 mod sources;
 mod text;
+mod threats;
 
 use crate::{Result, shell};
 use graph::Graph;
@@ -33,6 +34,7 @@ pub(crate) fn run() -> Result<()> {
     findings.extend(text::check(&tree));
     findings.extend(proto::check(&tree));
     findings.extend(refusals::check(&tree));
+    findings.extend(threats::check(&tree));
     for note in text::notes(&tree).iter().chain(&refusals::notes(&tree)) {
         println!("note: {note}");
     }
