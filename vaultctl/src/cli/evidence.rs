@@ -71,11 +71,11 @@ pub struct EvidenceVerifyArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Beside {
     /// Certificates: VCEK or VLEK, ASK or ASVK, ARK in any order; for a TPM the EK's first, then its issuers'. PEM, also
-    /// several in one file, DER, or a host's certificate table (auxblob). May be repeated.
-    #[arg(long, value_name = "FILE")]
+    /// several in one file, DER, or a host's certificate table (auxblob). Several, or once for each.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     pub chain: Vec<PathBuf>,
-    /// Revocation list of the ARK, PEM or DER. May be repeated.
-    #[arg(long, value_name = "FILE")]
+    /// Revocation list of the ARK, PEM or DER. Several, or once for each.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     pub crl: Vec<PathBuf>,
     /// Azure: the runtime data as received, where the report came without its HCL frame.
     #[arg(long, value_name = "FILE")]
