@@ -1,5 +1,6 @@
 //! What was typed. What it means is in [`commands`](crate::commands).
 
+mod audit;
 mod evidence;
 mod measure;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ledger::genesis::AntiRollback;
 use vault_proto::collateral::KdsChoice;
 
+pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
 
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
@@ -23,7 +25,7 @@ Exit codes:
   3  refused by the vault; the code is the exact reason
   4  something does not verify: evidence, a signature, the log. Do not go on
   5  not yet: approvals are missing, the vault is not open, or some collateral could not be had
-`evidence verify --kind` has codes of its own: 0 verified, 1 refused, 2 wrong use.
+`evidence verify --kind` has codes of its own: 0 verified, 1 refused, 2 wrong use; `audit verify` too: see its --help.
 
 With --json the result is one JSON document on standard output, a failure one on standard error.
 Keys are never read: KEY goes to `ssh-keygen -Y sign -n weightvault -f KEY`. It may be a private key file, a public key
@@ -95,6 +97,9 @@ pub enum Command {
     /// The log: checkpoint, verification, entries in words.
     #[command(subcommand)]
     Log(LogCommand),
+    /// The log and its evidence as a folder, verified offline, with a report of what happened.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// The exact reason of a refusal.
     Explain {
         /// From the error message: 32 hex digits.

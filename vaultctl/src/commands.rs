@@ -1,6 +1,7 @@
 //! The commands: each reads, checks, and gives one report.
 
 mod approve;
+mod audit;
 mod collateral;
 mod evidence;
 mod explain;
@@ -13,6 +14,8 @@ mod policy;
 mod propose;
 mod status;
 
+pub use audit::Verdict;
+
 use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
@@ -20,8 +23,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::{
-    CollateralCommand, Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, InitCommand, LogCommand,
-    MeasureCommand, PolicyCommand, ProposeCommand,
+    AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, InitCommand,
+    LogCommand, MeasureCommand, PolicyCommand, ProposeCommand,
 };
 use crate::failure::{EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
@@ -36,6 +39,8 @@ pub enum Outcome {
     NotYet,
     /// Captured evidence was judged and refused.
     Refused,
+    /// An audit bundle was judged.
+    Audited(Verdict),
 }
 
 impl Outcome {
@@ -45,6 +50,7 @@ impl Outcome {
             Self::Done => 0,
             Self::NotYet => EXIT_NOT_YET,
             Self::Refused => EXIT_REFUSED_EVIDENCE,
+            Self::Audited(verdict) => verdict.exit_code(),
         }
     }
 }
@@ -81,6 +87,15 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
         Command::Measure(MeasureCommand::Snp(args)) => write(session, &measure::snp(&args)?, out),
         Command::Measure(MeasureCommand::Pcr(args)) => write(session, &measure::pcr(&args)?, out),
         Command::Log(command) => log_command(session, &command, out).await,
+        Command::Audit(AuditCommand::Export(args)) => {
+            let report = audit::export(session, &args).await?;
+            let outcome = if report.is_complete() { Outcome::Done } else { Outcome::NotYet };
+            write(session, &report, out).map(|_| outcome)
+        }
+        Command::Audit(AuditCommand::Verify(args)) => {
+            let report = audit::verify(session, &args)?;
+            write(session, &report, out).map(|_| Outcome::Audited(report.verdict()))
+        }
         Command::Explain { request_id } => write(session, &explain::explain(session, &request_id).await?, out),
     }
 }

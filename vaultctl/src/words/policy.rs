@@ -58,6 +58,13 @@ impl PolicyReport {
     }
 }
 
+impl PolicyReport {
+    /// What in it deserves a second look.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
 impl fmt::Display for PolicyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Policy {}, {}", self.serial, self.digest)?;

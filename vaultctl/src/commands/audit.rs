@@ -1,0 +1,63 @@
+//! `vaultctl audit …`
+
+mod export;
+mod html;
+mod report;
+mod tally;
+mod verify;
+
+use attestation::Sha256Digest;
+use indicatif::{ProgressBar, ProgressStyle};
+use ledger::entry::Entry;
+
+pub(crate) use export::export;
+pub use report::Verdict;
+pub(crate) use verify::verify;
+
+/// What an entry names beside the log: evidence, and the preimages of bindings.
+fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
+    match entry {
+        Entry::Approve(approve) => approve.witness.iter().flat_map(|seen| [seen.evidence, seen.binding]).collect(),
+        Entry::Release(release) => vec![release.evidence, release.binding],
+        Entry::Renew(renew) => renew.renewals.iter().flat_map(|one| [one.evidence, one.binding]).collect(),
+        Entry::Deny(deny) => vec![deny.evidence],
+        Entry::Genesis(_)
+        | Entry::Start(_)
+        | Entry::Propose(_)
+        | Entry::Policy(_)
+        | Entry::Model(_)
+        | Entry::End(_)
+        | Entry::DenySummary(_) => Vec::new(),
+    }
+}
+
+/// A bar on a terminal, one line elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    what: &'static str,
+}
+
+impl Progress {
+    fn new(what: &'static str, total: u64) -> Self {
+        let bar = ProgressBar::new(total);
+        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        Self { bar, what }
+    }
+
+    fn add(&self, count: u64) {
+        self.bar.inc(count);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let (hidden, done) = (self.bar.is_hidden(), self.bar.position());
+        self.bar.finish_and_clear();
+        if hidden {
+            eprintln!("{} {done}", self.what);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What is counted while a log is read, and what it amounts to.
+
+use std::collections::BTreeMap;
+
+use attestation::{Claims, Sha256Digest, UnixTime};
+use ledger::checkpoint::Checkpoint;
+use ledger::entry::{Entry, Release};
+use ledger::genesis::{AntiRollback, Genesis};
+use ledger::state::State;
+
+use super::report::{
+    AuditReport, Finding, Gap, LISTED_MAX, Listed, LogReport, PolicyLine, ReleaseLine, Released, Sum, Today, Verdict,
+};
+use super::verify::Borne;
+use crate::audit::VerifiedLog;
+use crate::bundle::Index;
+use crate::print::moment;
+use crate::words::{PolicyReport, rollback};
+
+/// What is counted while the log is read.
+pub(super) struct Tally {
+    index: Index,
+    first_entry: Option<UnixTime>,
+    evidence_verified: u64,
+    findings: Listed<Finding>,
+    gaps: Listed<Gap>,
+    released: Released,
+    denied: BTreeMap<String, u64>,
+    policies: Vec<PolicyLine>,
+    stands_out: Vec<String>,
+    /// Bytes of releases whose evidence is still being verified, which says the code.
+    awaiting_code: BTreeMap<u64, u64>,
+}
+
+impl Tally {
+    pub(super) fn new(index: Index) -> Self {
+        Self {
+            index,
+            first_entry: None,
+            evidence_verified: 0,
+            findings: Listed::new(),
+            gaps: Listed::new(),
+            released: Released::default(),
+            denied: BTreeMap::new(),
+            policies: Vec::new(),
+            stands_out: Vec::new(),
+            awaiting_code: BTreeMap::new(),
+        }
+    }
+
+    /// An entry, and the state before it.
+    pub(super) fn entry(&mut self, index: u64, entry: &Entry, before: &State) {
+        self.first_entry.get_or_insert(entry.time());
+        match entry {
+            Entry::Genesis(genesis) => {
+                if genesis.anti_rollback == AntiRollback::None {
+                    self.stands_out.push(rollback(genesis.anti_rollback).to_owned());
+                }
+            }
+            Entry::Release(release) => self.release(index, release),
+            Entry::Deny(deny) => *self.denied.entry(deny.code.to_string()).or_default() += 1,
+            Entry::DenySummary(summary) => {
+                for (code, count) in &summary.counts {
+                    *self.denied.entry(format!("{code} (unproven)")).or_default() += count;
+                }
+            }
+            Entry::Policy(policy) => {
+                self.policies.push(PolicyLine { serial: policy.serial, since: policy.time, digest: policy.object });
+            }
+            Entry::Approve(_) if self.policies.is_empty() => {
+                if let Some(genesis) = before.genesis() {
+                    let (serial, digest) = (genesis.policy().serial(), genesis.policy().digest());
+                    self.policies.push(PolicyLine { serial, since: genesis.time(), digest });
+                }
+            }
+            Entry::Approve(_)
+            | Entry::Start(_)
+            | Entry::Propose(_)
+            | Entry::Model(_)
+            | Entry::Renew(_)
+            | Entry::End(_) => {}
+        }
+    }
+
+    fn release(&mut self, index: u64, release: &Release) {
+        let bytes = release.units.bytes;
+        let (day, platform) = (day(release.time), release.platform.to_string());
+        let model = format!("{}@{}", release.model, release.version);
+        if !self.released.by_platform.contains_key(&platform) {
+            let when = moment(release.time);
+            self.stands_out.push(format!("entry {index}, {when}: first release to platform {platform}"));
+        }
+        let sums = [
+            &mut self.released.total,
+            self.released.by_day.entry(day).or_default(),
+            self.released.by_model.entry(model.clone()).or_default(),
+            self.released.by_platform.entry(platform).or_default(),
+        ];
+        sums.into_iter().for_each(|sum| sum.add(bytes));
+        self.awaiting_code.insert(index, bytes);
+        if self.released.newest.len() == LISTED_MAX {
+            self.released.newest.remove(0);
+        }
+        self.released.newest.push(ReleaseLine {
+            index,
+            time: release.time,
+            model,
+            rule: release.rule.to_string(),
+            platform: release.platform,
+            bytes,
+            tier: release.tier,
+            renew_by: release.renew_by,
+        });
+    }
+
+    /// What became of evidence that an entry names.
+    pub(super) fn evidence(&mut self, index: u64, is_release: bool, borne: Borne) {
+        let code = match borne {
+            Borne::Yes(claims) => {
+                self.evidence_verified += 1;
+                code_of(&claims)
+            }
+            Borne::Missing(missing) => {
+                let left_out = !self.index.has_evidence_of(index);
+                self.gaps.push(Gap { index, missing, left_out });
+                "not known: its evidence is missing".to_owned()
+            }
+            Borne::No(error) => {
+                self.findings.push(Finding { index, code: error.code(), why: error.to_string() });
+                "not known: its evidence does not verify".to_owned()
+            }
+        };
+        if let Some(bytes) = self.awaiting_code.remove(&index).filter(|_| is_release) {
+            if !self.released.by_code.contains_key(&code) {
+                self.stands_out.push(format!("entry {index}: first release to code {code}"));
+            }
+            self.released.by_code.entry(code).or_default().add(bytes);
+        }
+    }
+
+    pub(super) fn finish(mut self, log: &VerifiedLog, since: Option<Checkpoint>, now: UnixTime) -> AuditReport {
+        let (checkpoint, state) = (log.checkpoint(), log.state());
+        let verdict = match (self.findings.count, self.gaps.count) {
+            (0, 0) => Verdict::Verified,
+            (0, _) => Verdict::Gaps,
+            (_, _) => Verdict::Evidence,
+        };
+        if self.stands_out.len() > LISTED_MAX {
+            let more = self.stands_out.len() - LISTED_MAX;
+            self.stands_out.truncate(LISTED_MAX);
+            self.stands_out.push(format!("and {more} more"));
+        }
+        let report = LogReport {
+            size: checkpoint.size,
+            root: Sha256Digest::from_bytes(checkpoint.root),
+            continues: since.map(|since| since.size),
+            first_entry: self.first_entry.unwrap_or(state.time()),
+            last_entry: state.time(),
+            evidence_verified: self.evidence_verified,
+            findings: self.findings,
+            gaps: self.gaps,
+            today: today(state, now),
+            released: self.released,
+            denied: self.denied,
+            stands_out: self.stands_out,
+            policies: self.policies,
+        };
+        let vault = state.genesis().map_or_else(|| self.index.vault, Genesis::vault_id);
+        AuditReport { verdict, vault, fault: None, log: Some(Box::new(report)) }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, bytes: u64) {
+        self.releases += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+fn day(time: UnixTime) -> String {
+    moment(time).chars().take(10).collect()
+}
+
+/// What ran in the guest, as far as the evidence says.
+fn code_of(claims: &Claims) -> String {
+    let launched = claims.report().map(|report| format!("launch digest {}", hex::encode(report.measurement())));
+    let booted = claims.quote().map(|quote| {
+        let indices: Vec<String> = quote.pcrs().keys().map(ToString::to_string).collect();
+        let values: Vec<u8> = quote.pcrs().values().flatten().copied().collect();
+        format!("PCRs {} of {}", indices.join(" "), Sha256Digest::of(&values))
+    });
+    launched.into_iter().chain(booted).collect::<Vec<_>>().join(", ")
+}
+
+fn today(state: &State, now: UnixTime) -> Today {
+    let at = state.time();
+    let Some(vault) = state.vault() else {
+        let says = vec!["nobody: the vault is not open, approvals of its genesis are missing".to_owned()];
+        return Today { at, says, leases: 0, policy: None };
+    };
+    let policy = vault.policy();
+    let approval = policy.approval();
+    let ids: Vec<String> = approval.approvers.iter().map(|person| person.id.to_string()).collect();
+    let mut says = vec![format!("by another policy: any {} of {}, together", approval.threshold, ids.join(", "))];
+    for (name, rule) in policy.publish_rules() {
+        says.push(format!(
+            "by publishing {}: a key of [publish.{name}], and any {} of the approvers",
+            rule.models, rule.approvals
+        ));
+    }
+    let published: Vec<String> =
+        vault.models().map(|model| format!("{}@{}", model.proposed.model, model.proposed.version)).collect();
+    for (name, rule) in policy.release_rules() {
+        let proofs: Vec<String> = rule.guest.require().iter().map(ToString::to_string).collect();
+        says.push(format!(
+            "without anybody: a guest that proves {} as [release.{name}] asks gets {}, groups {}; {} of at most {} leases run",
+            proofs.join(" and "),
+            rule.models,
+            rule.groups,
+            vault.lease_count(name, at),
+            rule.max_leases
+        ));
+    }
+    says.push(match published.is_empty() {
+        true => "published: no model yet".to_owned(),
+        false => format!("published: {}", published.join(", ")),
+    });
+    let leases = vault.leases(at).count() as u64;
+    Today { at, says, leases, policy: Some(PolicyReport::new(policy, now)) }
+}

@@ -1,0 +1,291 @@
+//! `vaultctl audit verify`: no network, no access to the vault, no belief in whoever made the folder.
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::path::Path;
+use std::sync::Arc;
+
+use attestation::{Claims, Sha256Digest, UnixTime};
+use ledger::checkpoint::Checkpoint;
+use ledger::entry::{Entry, Release, Renewal};
+use ledger::genesis::Genesis;
+use ledger::merkle::{Tree, leaf_hash};
+use ledger::policy::Policy;
+use ledger::state::{Lease, State};
+use ledger::vault_file::VaultFile;
+use ring::rand::SystemRandom;
+use vault_proto::limits::CHECKPOINT_BYTES_MAX;
+
+use super::Progress;
+use super::html;
+use super::report::{AuditReport, Fault, Verdict};
+use super::tally::Tally;
+use crate::audit::{self, LogFault, LogReader};
+use crate::bundle::Bundle;
+use crate::cli::AuditVerifyArgs;
+use crate::failure::{Failure, Kind};
+use crate::session::{Session, read_text, write_new};
+use crate::stored_evidence::{Blobs, StoredEvidenceError, verify_release, verify_renewal, verify_witness};
+
+/// Pieces of evidence that are verified at once: what is kept in memory.
+const BATCH: usize = 512;
+
+pub(crate) fn verify(session: &Session, args: &AuditVerifyArgs) -> Result<AuditReport, Failure> {
+    let vault = session.vault()?;
+    let bundle = Bundle::open(&args.dir)?;
+    if bundle.index().vault != vault.id() {
+        return Err(Failure::new(Kind::Usage, "bundle-other-vault", "the folder is of another vault").why(format!(
+            "it says {}, and the vault file {}",
+            bundle.index().vault,
+            vault.id()
+        )));
+    }
+    let note = bundle.checkpoint()?;
+    let checkpoint = match audit::verify_checkpoint(&vault, &note) {
+        Ok(checkpoint) => checkpoint,
+        Err(failure) => return Ok(AuditReport::of_fault(vault.id(), Fault::signature(&failure))),
+    };
+    if bundle.index().size != checkpoint.size {
+        return Err(Failure::new(Kind::Usage, "bundle-malformed", "the folder is not what it says").why(format!(
+            "{} entries by its index, {} by its checkpoint",
+            bundle.index().size,
+            checkpoint.size
+        )));
+    }
+    let since = match &args.since {
+        Some(path) => Some(since(&vault, path)?),
+        None => None,
+    };
+    let report = match consistent(&bundle, checkpoint, since)? {
+        Err(fault) => AuditReport::of_fault(vault.id(), fault),
+        Ok(()) => fold(session, &vault, &bundle, checkpoint, since)?,
+    };
+    if let Some(path) = &args.html {
+        write_new(path, html::page(&report).as_bytes())?;
+    }
+    Ok(report)
+}
+
+/// The auditor's own: that it is good is not what is being asked.
+fn since(vault: &VaultFile, path: &Path) -> Result<Checkpoint, Failure> {
+    audit::verify_checkpoint(vault, &read_text(path, CHECKPOINT_BYTES_MAX)?).map_err(Failure::into_usage)
+}
+
+/// The entries are those of the checkpoint, the tiles are those of the entries, and the log goes on from an older one.
+/// Before any is folded: what a stranger put into the folder must not be blamed on the keeper.
+fn consistent(
+    bundle: &Bundle,
+    checkpoint: Checkpoint,
+    since: Option<Checkpoint>,
+) -> Result<Result<(), Fault>, Failure> {
+    let mut tree = Tree::new();
+    let mut earlier = None;
+    for tile in Bundle::entry_tiles(checkpoint.size) {
+        for entry in bundle.entries(tile)? {
+            tree.push(leaf_hash(&entry));
+        }
+    }
+    if let Some(since) = since {
+        earlier = match tree.root(since.size) {
+            _ if since.size > tree.len() => Some(LogFault::Shortened { earlier: since.size, now: tree.len() }),
+            Ok(root) if root == since.root => None,
+            Ok(_) | Err(_) => Some(LogFault::Forked { earlier: since.size }),
+        };
+    }
+    let same = tree.root(checkpoint.size).is_ok_and(|root| root == checkpoint.root);
+    Ok(match (same, earlier) {
+        (false, _) => Err(Fault::of_log(&LogFault::RootMismatch)),
+        (true, Some(fault)) => Err(Fault::of_log(&fault)),
+        (true, None) => bundle.other_hashes(&tree).map_or(Ok(()), |tile| Err(Fault::tile(tile))),
+    })
+}
+
+/// Folds every entry, and verifies what each rests on.
+fn fold(
+    session: &Session,
+    vault: &VaultFile,
+    bundle: &Bundle,
+    checkpoint: Checkpoint,
+    since: Option<Checkpoint>,
+) -> Result<AuditReport, Failure> {
+    let progress = Progress::new("entries", checkpoint.size);
+    let mut reader = LogReader::new(vault.id());
+    let mut tally = Tally::new(*bundle.index());
+    let mut policies = Policies::default();
+    let mut jobs = Vec::new();
+    for tile in Bundle::entry_tiles(checkpoint.size) {
+        for bytes in bundle.entries(tile)? {
+            let index = reader.state().size();
+            policies.see(reader.state());
+            let entry = match audit::entry(index, &bytes) {
+                Ok(entry) => entry,
+                Err(fault) => return Ok(AuditReport::of_fault(vault.id(), Fault::of_log(&fault))),
+            };
+            jobs.extend(jobs_of(index, &entry, reader.state(), &policies));
+            tally.entry(index, &entry, reader.state());
+            if let Err(fault) = reader.push(&bytes) {
+                return Ok(AuditReport::of_fault(vault.id(), Fault::of_log(&fault)));
+            }
+        }
+        progress.add(u64::from(tile.width()));
+        if jobs.len() >= BATCH {
+            check(bundle, &mut jobs, session.rng(), &mut tally);
+        }
+    }
+    check(bundle, &mut jobs, session.rng(), &mut tally);
+    match reader.finish(checkpoint) {
+        Ok(log) => Ok(tally.finish(&log, since, session.now())),
+        Err(fault) => Ok(AuditReport::of_fault(vault.id(), Fault::of_log(&fault))),
+    }
+}
+
+/// Every policy that was in force so far: a renewal may stand in the log a little later than its decision.
+#[derive(Default)]
+struct Policies {
+    by_digest: BTreeMap<Sha256Digest, Arc<Policy>>,
+    all: Arc<[Arc<Policy>]>,
+}
+
+impl Policies {
+    fn see(&mut self, state: &State) {
+        let Some(policy) = state.vault().map(ledger::state::Vault::policy) else { return };
+        if self.by_digest.insert(policy.digest(), Arc::clone(policy)).is_none() {
+            self.all = self.by_digest.values().cloned().collect();
+        }
+    }
+}
+
+/// Evidence that an entry names, with what it has to bear.
+struct Job {
+    index: u64,
+    evidence: Sha256Digest,
+    binding: Sha256Digest,
+    bears: Bears,
+}
+
+enum Bears {
+    Genesis { genesis: Box<Genesis>, time: UnixTime },
+    Release { vault: Sha256Digest, release: Box<Release>, policy: Option<Arc<Policy>> },
+    Renewal { vault: Sha256Digest, renewal: Renewal, lease: Option<Box<Lease>>, policies: Arc<[Arc<Policy>]> },
+}
+
+fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Vec<Job> {
+    let vault = before.vault().map(ledger::state::Vault::id);
+    match (entry, vault) {
+        (Entry::Approve(approve), _) => approve
+            .witness
+            .zip(before.genesis())
+            .map(|(seen, genesis)| Job {
+                index,
+                evidence: seen.evidence,
+                binding: seen.binding,
+                bears: Bears::Genesis { genesis: Box::new(genesis.clone()), time: approve.time },
+            })
+            .into_iter()
+            .collect(),
+        (Entry::Release(release), Some(vault)) => {
+            let policy = policies.by_digest.get(&release.policy).cloned();
+            let bears = Bears::Release { vault, release: release.clone(), policy };
+            vec![Job { index, evidence: release.evidence, binding: release.binding, bears }]
+        }
+        (Entry::Renew(renew), Some(vault)) => {
+            let job = |renewal: &Renewal| {
+                let lease = before.vault().and_then(|vault| vault.lease(renewal.lease)).cloned().map(Box::new);
+                let bears = Bears::Renewal { vault, renewal: *renewal, lease, policies: Arc::clone(&policies.all) };
+                Job { index, evidence: renewal.evidence, binding: renewal.binding, bears }
+            };
+            renew.renewals.iter().map(job).collect()
+        }
+        // The fold refuses a release before the vault is open.
+        (Entry::Release(_) | Entry::Renew(_), None) => Vec::new(),
+        (
+            Entry::Genesis(_)
+            | Entry::Start(_)
+            | Entry::Propose(_)
+            | Entry::Policy(_)
+            | Entry::Model(_)
+            | Entry::End(_)
+            | Entry::Deny(_)
+            | Entry::DenySummary(_),
+            _,
+        ) => Vec::new(),
+    }
+}
+
+/// What became of a job.
+pub(super) enum Borne {
+    /// The evidence bears the entry.
+    Yes(Box<Claims>),
+    /// These files are missing.
+    Missing(Vec<Sha256Digest>),
+    /// It does not.
+    No(StoredEvidenceError),
+}
+
+/// Verifies a batch on all cores.
+fn check(bundle: &Bundle, jobs: &mut Vec<Job>, rng: &SystemRandom, tally: &mut Tally) {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let share = jobs.len().div_ceil(cores).max(1);
+    let done: Vec<Vec<(u64, bool, Borne)>> = std::thread::scope(|scope| {
+        let work = |part: &[Job]| {
+            let one = |job: &Job| (job.index, matches!(job.bears, Bears::Release { .. }), job.run(bundle, rng));
+            part.iter().map(one).collect()
+        };
+        let threads: Vec<_> = jobs.chunks(share).map(|part| scope.spawn(move || work(part))).collect();
+        // A thread that panicked is a fault of ours, and must not look like evidence that holds.
+        threads.into_iter().map(|thread| thread.join().expect("verification does not panic")).collect()
+    });
+    for (index, is_release, borne) in done.into_iter().flatten() {
+        tally.evidence(index, is_release, borne);
+    }
+    jobs.clear();
+}
+
+impl Job {
+    fn run(&self, bundle: &Bundle, rng: &SystemRandom) -> Borne {
+        let (evidence, preimage) = match (bundle.blob(self.evidence), bundle.blob(self.binding)) {
+            (Some(evidence), Some(preimage)) => (evidence, preimage),
+            (evidence, preimage) => {
+                let missing = [(evidence, self.evidence), (preimage, self.binding)];
+                let missing = missing.into_iter().filter(|(blob, _)| blob.is_none()).map(|(_, digest)| digest);
+                return Borne::Missing(missing.collect());
+            }
+        };
+        let blobs = Blobs { evidence: &evidence, preimage: &preimage };
+        let verified = match &self.bears {
+            Bears::Genesis { genesis, time } => verify_witness(genesis, *time, blobs, rng),
+            Bears::Release { vault, release, policy: Some(policy) } => verify_release(*vault, release, policy, blobs),
+            Bears::Release { policy: None, .. } => Err(StoredEvidenceError::RuleUnknown),
+            Bears::Renewal { vault, renewal, lease: Some(lease), policies } => {
+                verify_renewal(*vault, renewal, lease, policies.iter().map(Arc::as_ref), blobs)
+            }
+            Bears::Renewal { lease: None, .. } => Err(StoredEvidenceError::PreimageMismatch),
+        };
+        match verified {
+            Ok(claims) => Borne::Yes(Box::new(claims)),
+            Err(error) => Borne::No(error),
+        }
+    }
+}
+
+impl Fault {
+    fn signature(failure: &Failure) -> Self {
+        Self::new(Verdict::Signature, failure.code(), failure.to_string())
+    }
+
+    fn of_log(fault: &LogFault) -> Self {
+        let verdict = match fault {
+            LogFault::Entry { .. } | LogFault::Fold { .. } => Verdict::Fold,
+            LogFault::OtherVault { .. }
+            | LogFault::SizeMismatch { .. }
+            | LogFault::RootMismatch
+            | LogFault::Shortened { .. }
+            | LogFault::Forked { .. } => Verdict::Consistency,
+        };
+        Self::new(verdict, fault.code(), fault.to_string())
+    }
+
+    fn tile(tile: ledger::tiles::Tile) -> Self {
+        Self::new(Verdict::Consistency, "tile-mismatch", format!("{tile} is missing, or not that of the entries"))
+    }
+}
