@@ -6,6 +6,7 @@
 #[allow(dead_code, reason = "the forge serves several crates, and each uses a part of it")]
 mod forge;
 
+mod audit;
 mod captured_evidence;
 mod captured_policy;
 mod captured_tpm;

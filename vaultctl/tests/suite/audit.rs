@@ -1,0 +1,94 @@
+//! `vaultctl audit verify` of a log that the log key signed, and that its keeper should not have written.
+
+use std::path::PathBuf;
+
+use attestation::Sha256Digest;
+use ledger::checkpoint::Checkpoint;
+use ledger::entry::Entry;
+use ledger::merkle::{Tree, leaf_hash};
+use ledger::tiles::decode_bundle;
+use vaultctl::bundle::{BundleWriter, Index};
+
+use crate::scene::{Ended, Scene, text};
+
+/// An open vault, and its log as an honest bundle has it.
+struct Forge {
+    scene: Scene,
+    entries: Vec<Vec<u8>>,
+}
+
+impl Forge {
+    fn new() -> Self {
+        let scene = Scene::open();
+        let out = scene.path("bundle");
+        let exported = scene.with_vault(&["audit", "export", "--out", text(&out)]).done();
+        assert_eq!((&exported["size"], &exported["evidence"]), (&4.into(), &6.into()));
+        let bundle = std::fs::read(out.join("tile/entries/000.p/4")).unwrap();
+        let entries = decode_bundle(&bundle, 4).unwrap().into_iter().map(<[u8]>::to_vec).collect();
+        Self { scene, entries }
+    }
+
+    /// Signs these entries, and lets the auditor look at them and at the evidence of the honest bundle.
+    fn audit(&self, entries: &[Vec<u8>], more: &[&[u8]]) -> Ended {
+        let dir: PathBuf = self.scene.path("forged");
+        let _ = std::fs::remove_dir_all(&dir);
+        let writer = BundleWriter::open(&dir).unwrap();
+        let mut tree = Tree::new();
+        entries.iter().for_each(|entry| tree.push(leaf_hash(entry)));
+        writer.entries(0, entries).unwrap();
+        writer.hashes(&tree).unwrap();
+        for blob in std::fs::read_dir(self.scene.path("bundle").join("blob")).unwrap() {
+            let blob = std::fs::read(blob.unwrap().path()).unwrap();
+            writer.blob(Sha256Digest::of(&blob), &blob).unwrap();
+        }
+        more.iter().for_each(|blob| writer.blob(Sha256Digest::of(blob), blob).unwrap());
+        let vault = Sha256Digest::of(&self.entries[0]);
+        let size = tree.len();
+        let note = self.scene.peer.keeper().checkpoint_of(vault, Checkpoint { size, root: tree.root(size).unwrap() });
+        writer.finish(&Index::new(vault, size, (0, size)), &note).unwrap();
+        self.scene.with_vault(&["audit", "verify", text(&dir)])
+    }
+}
+
+fn report(ended: &Ended) -> serde_json::Value {
+    serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{}{}", ended.stdout, ended.stderr))
+}
+
+#[test]
+fn a_signed_log_with_an_entry_that_is_not_permitted_is_the_keepers_fault() {
+    let forge = Forge::new();
+    assert_eq!(forge.audit(&forge.entries, &[]).done()["verdict"], "verified");
+    let mut twice = forge.entries.clone();
+    twice.push(forge.entries[1].clone());
+    let ended = forge.audit(&twice, &[]);
+    assert_eq!(ended.code, 12, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(report(&ended)["verdict"], "fold");
+    assert!(report(&ended).get("log").is_none(), "nothing that it says is to be believed");
+}
+
+#[test]
+fn a_signed_entry_that_its_evidence_does_not_bear_is_found() {
+    let forge = Forge::new();
+    let mut entries = forge.entries.clone();
+    let Entry::Approve(mut approve) = Entry::parse(&entries[2]).unwrap() else { panic!("the first is the genesis") };
+    let mut witness = approve.witness.unwrap();
+    let nothing = b"no evidence at all".as_slice();
+    witness.evidence = Sha256Digest::of(nothing);
+    approve.witness = Some(witness);
+    entries[2] = Entry::Approve(approve).encode().unwrap();
+    let ended = forge.audit(&entries, &[nothing]);
+    assert_eq!(ended.code, 13, "{}{}", ended.stdout, ended.stderr);
+    let report = report(&ended);
+    assert_eq!((&report["verdict"], &report["log"]["findings"]["count"]), (&"evidence".into(), &1.into()));
+    assert_eq!(report["log"]["findings"]["first"][0]["index"], 2);
+    // That of another approver is refused by the fold: every approver has to have looked himself.
+    let Entry::Approve(other) = Entry::parse(&forge.entries[1]).unwrap() else { panic!("an approval") };
+    let Entry::Approve(mut approve) = Entry::parse(&forge.entries[2]).unwrap() else { panic!("an approval") };
+    let binding = approve.witness.unwrap().binding;
+    approve.witness = other.witness.map(|mut witness| {
+        witness.binding = binding;
+        witness
+    });
+    entries[2] = Entry::Approve(approve).encode().unwrap();
+    assert_eq!(forge.audit(&entries, &[]).code, 12);
+}
