@@ -19,6 +19,7 @@ mod parse;
 mod pcrs;
 mod rules;
 mod snp;
+mod snp_mismatch;
 mod snp_parse;
 mod value;
 
@@ -34,7 +35,8 @@ pub use rules::{
     Approval, Approver, GuestRule, KeeperRule, LeaseEnd, LeaseTime, Permitted, Proof, ProposerRule, PublishRule,
     ReleaseRule, TpmRule, UnitCheck,
 };
-pub use snp::{Allowed, MinTcb, PlatformFeature, Sha384, SnpMismatch, SnpRule, TcbField};
+pub use snp::{Allowed, MinTcb, PlatformFeature, Sha384, SnpRule};
+pub use snp_mismatch::{SnpMismatch, TcbField};
 
 use crate::names::Name;
 
