@@ -6,8 +6,8 @@ use crate::anchors::TrustAnchors;
 use crate::binding::{Binding, Transcript};
 use crate::claims::Claims;
 use crate::encoding::UnixTime;
-use crate::error::VerifyError;
-use crate::snp::{AzureQuote, CrlRule, EndorsedReport, EndorsedVtpm, HclReport, SnpEvidence};
+use crate::error::{SnpError, VerifyError};
+use crate::snp::{AzureQuote, CrlRule, EndorsedReport, EndorsedVtpm, HclReport, KeptChains, SnpEvidence};
 use crate::tpm::{AkName, AttestationKey, EndorsedTpm, PcrSelection, TpmQuote};
 use crate::verify::{Verified, verify_snp, verify_snp_vtpm, verify_snp_with_tpm, verify_tpm};
 
@@ -53,14 +53,12 @@ impl AzureEvidence {
 
     fn endorse(
         &self,
-        anchors: &TrustAnchors,
-        crl: CrlRule,
-        now: UnixTime,
+        endorsed: impl FnOnce(&SnpEvidence) -> Result<EndorsedReport, SnpError>,
     ) -> Result<(EndorsedVtpm, AttestationKey), VerifyError> {
         let hcl = HclReport::parse(&self.hcl_report)?;
         let (certificates, crls) = (self.certificates.clone(), self.crls.clone());
         let report = SnpEvidence { report: hcl.report().to_vec(), certificates, crls };
-        let vtpm = hcl.endorse(EndorsedReport::verify(&report, anchors, crl, now)?)?;
+        let vtpm = hcl.endorse(endorsed(&report)?)?;
         let ak = AttestationKey::parse(&self.ak_public)?;
         vtpm.check_ak(&ak)?;
         Ok((vtpm, ak))
@@ -126,7 +124,19 @@ impl Evidence {
         anchors: &TrustAnchors,
         now: UnixTime,
     ) -> Result<Verified<S>, VerifyError> {
-        let endorsed = |report: &SnpEvidence, crl| EndorsedReport::verify(report, anchors, crl, now);
+        self.verify_keeping(&mut KeptChains::default(), binding, expected, anchors, now)
+    }
+
+    /// The same for whoever verifies much: a chain that is in `chains` has its signatures checked no more.
+    pub fn verify_keeping<S: Transcript>(
+        self,
+        chains: &mut KeptChains,
+        binding: Binding<S>,
+        expected: &Expected,
+        anchors: &TrustAnchors,
+        now: UnixTime,
+    ) -> Result<Verified<S>, VerifyError> {
+        let mut endorsed = |report: &SnpEvidence, crl| chains.endorse(report, anchors, crl, now);
         match (expected, self) {
             (Expected::Tpm { tpm, pcrs }, Self::Tpm(quote)) => verify_tpm(quote, tpm, binding, pcrs),
             (Expected::Snp { crl }, Self::Snp(report)) => verify_snp(endorsed(&report, *crl)?, binding),
@@ -134,7 +144,7 @@ impl Evidence {
                 verify_snp_with_tpm(endorsed(&report, *crl)?, quote, tpm, binding, pcrs)
             }
             (Expected::AzureSnpVtpm { crl, pcrs }, Self::AzureSnpVtpm(evidence)) => {
-                let (vtpm, ak) = evidence.endorse(anchors, *crl, now)?;
+                let (vtpm, ak) = evidence.endorse(|report| endorsed(report, *crl))?;
                 verify_snp_vtpm(vtpm, &ak, &evidence.quote, binding, pcrs)
             }
             (Expected::Tpm { .. }, Self::Snp(_) | Self::SnpTpm { .. } | Self::AzureSnpVtpm(_))

@@ -142,9 +142,9 @@ pub use measured_boot::{QemuQ35, efi_stub_pcr9, ovmf_direct_boot_pcr4, systemd_s
 pub use pe::{PE_BYTES_MAX, PeImage, PeSection};
 pub use snp::{
     AzureQuote, CRL_BYTES_MAX, CRLS_MAX, CertificateTable, ChainId, CollateralChain, CollateralKey, CpuId, CrlRule,
-    CrlStatus, CrlWindow, EndorsedReport, EndorsedVtpm, FirmwareVersion, GuestPolicy, HclReport, KeyInfo, LeafState,
-    PlatformInfo, Report, SNP_REPORT_BYTES, SigningKey, SnpClaims, SnpEvidence, SnpProduct, TableEntry, TcbComponent,
-    TcbVersion, VcekId, VerifiedChain, VtpmState, chip_platform, csp_platform,
+    CrlStatus, CrlWindow, EndorsedReport, EndorsedVtpm, FirmwareVersion, GuestPolicy, HclReport, KEPT_CHAINS_MAX,
+    KeptChains, KeyInfo, LeafState, PlatformInfo, Report, SNP_REPORT_BYTES, SigningKey, SnpClaims, SnpEvidence,
+    SnpProduct, TableEntry, TcbComponent, TcbVersion, VcekId, VerifiedChain, VtpmState, chip_platform, csp_platform,
 };
 pub use tpm::{
     ActivationSecret, AkName, AttestationKey, Credential, EndorsedEk, EndorsedTpm, PcrBank, PcrSelection,

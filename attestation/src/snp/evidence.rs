@@ -78,10 +78,20 @@ impl EndorsedReport {
         rule: CrlRule,
         now: UnixTime,
     ) -> Result<Self, SnpError> {
+        Self::verify_anew(evidence, anchors, rule, now).map(|(endorsed, _)| endorsed)
+    }
+
+    /// [`EndorsedReport::verify`], and the chain for the next report under it.
+    pub(super) fn verify_anew(
+        evidence: &SnpEvidence,
+        anchors: &TrustAnchors,
+        rule: CrlRule,
+        now: UnixTime,
+    ) -> Result<(Self, VerifiedChain), SnpError> {
         // The report first: what is malformed costs no RSA.
         Frame::parse(&evidence.report)?;
         let chain = VerifiedChain::verify(evidence, anchors, rule, now)?;
-        Self::verify_with_chain(evidence, &chain, anchors, rule, now)
+        Ok((Self::verify_with_chain(evidence, &chain, anchors, rule, now)?, chain))
     }
 
     /// The same with a chain that was verified before, so that three RSA signatures need not be checked again. What

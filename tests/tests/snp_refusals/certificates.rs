@@ -1,8 +1,8 @@
 //! The chain: what its certificates must be, each in its place.
 
 use attestation::{
-    Anchor, AnchorError, CertificateError, CrlRule, EndorsedReport, SnpCertificate, SnpError, Trust, TrustAnchors,
-    VerifiedChain,
+    Anchor, AnchorError, CertificateError, CrlRule, EndorsedReport, KeptChains, SnpCertificate, SnpError, Trust,
+    TrustAnchors, VerifiedChain,
 };
 use vault_tests::forge::amd::{Authorities, Extension, Issued, Name, Product};
 use vault_tests::forge::keys::{RsaKey, Scheme};
@@ -212,4 +212,38 @@ fn a_chain_that_was_kept_is_the_one_of_the_evidence() {
     assert_eq!(verify(&without, in_force, CrlRule::IfPresent), Err(SnpError::ChainChanged));
     assert_eq!(verify(evidence, &anchors(Product::Genoa), *rule), Ok(()), "all soft roots have one key");
     assert_eq!(verify(evidence, &TrustAnchors::built_in(), *rule), Err(SnpError::ChainChanged));
+}
+
+#[test]
+fn kept_chains_answer_as_a_verification_does() {
+    let output = Output::good(&Input::new(Product::Milan));
+    let Output { evidence, anchors: in_force, rule, now } = &output;
+    let mut chains = KeptChains::default();
+    let mut answers = |evidence: &_, anchors: &TrustAnchors, rule, now, kept| {
+        let answer = chains.endorse(evidence, anchors, rule, now).map(EndorsedReport::into_claims);
+        let cold = EndorsedReport::verify(evidence, anchors, rule, now).map(EndorsedReport::into_claims);
+        assert_eq!(answer, cold);
+        assert_eq!(chains.len(), kept);
+        answer.err()
+    };
+    let mut forged = evidence.clone();
+    forged.report[0x90] ^= 1;
+    assert_eq!(
+        answers(&forged, in_force, *rule, *now, 0),
+        Some(SnpError::ReportSignatureInvalid),
+        "its chain is not kept"
+    );
+    assert_eq!(answers(evidence, in_force, *rule, *now, 1), None);
+    assert_eq!(answers(evidence, in_force, *rule, *now, 1), None, "it was kept");
+    assert_eq!(answers(&forged, in_force, *rule, *now, 1), Some(SnpError::ReportSignatureInvalid));
+    let years = now.plus(100 * 365 * 86400);
+    assert_eq!(answers(evidence, in_force, *rule, years, 1).map(|error| error.code()), Some("certificate-expired"));
+    let mut without = evidence.clone();
+    without.crls.clear();
+    assert_eq!(answers(&without, in_force, CrlRule::Required, *now, 1), Some(SnpError::CrlMissing));
+    assert_eq!(answers(evidence, &TrustAnchors::built_in(), *rule, *now, 1), Some(SnpError::RootUnknown));
+    let renamed = in_force.iter().fold(TrustAnchors::built_in(), |anchors, (anchor, _)| {
+        anchors.with(Anchor { name: "another-name".to_owned(), ..anchor.clone() }).unwrap()
+    });
+    assert_eq!(answers(evidence, &renamed, *rule, *now, 1), None, "under the name of the policy in force");
 }

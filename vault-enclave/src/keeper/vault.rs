@@ -8,7 +8,7 @@ mod provision;
 mod renew;
 mod status;
 
-use attestation::{Sha256Digest, Trust, UnixTime};
+use attestation::{KeptChains, Sha256Digest, Trust, UnixTime};
 use ledger::entry::Entry;
 use ledger::genesis::Genesis;
 use ledger::release_log::{BATCH_ENTRIES_MAX, Batch, Log, LogError, Loggable, Ticket};
@@ -46,6 +46,8 @@ pub(super) struct Vault {
     state: State,
     models: Models,
     challenges: Challenges,
+    /// Of reports that were verified before.
+    chains: KeptChains,
     denials: Denials,
     renewals: Renewals,
     clock: Clock,
@@ -222,12 +224,20 @@ impl Vault {
     /// The open vault of the state.
     ///
     /// # Errors
-    /// `vault-not-open` before the last approver of the genesis has signed.
+    /// As [`opened`].
     fn opened(&self) -> Result<&ledger::state::Vault, Refusal> {
-        self.state.vault().ok_or_else(|| {
-            Refusal::unavailable("vault-not-open", "approvers of the genesis are missing: see `vaultctl init status`")
-        })
+        opened(&self.state)
     }
+}
+
+/// The open vault of a state.
+///
+/// # Errors
+/// `vault-not-open` before the last approver of the genesis has signed.
+fn opened(state: &State) -> Result<&ledger::state::Vault, Refusal> {
+    state.vault().ok_or_else(|| {
+        Refusal::unavailable("vault-not-open", "approvers of the genesis are missing: see `vaultctl init status`")
+    })
 }
 
 /// Exact bytes of an entry.

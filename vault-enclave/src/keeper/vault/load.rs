@@ -18,7 +18,7 @@ use ring::rand::SecureRandom;
 use vault_proto::convert::{Challenge, ChallengeFor, ChallengeRequest, Grant, ReleaseRequest, SignedLease};
 use vault_proto::v1::{self, keeper_reply::Response};
 
-use super::{Outcome, Reply, Vault};
+use super::{Outcome, Reply, Vault, opened};
 use crate::derive::ModelContext;
 use crate::keeper::challenges::{Asked, CHALLENGE_TTL_SECS, Pending, Redemption, SessionId};
 use crate::keeper::refusal::Refusal;
@@ -234,8 +234,8 @@ impl Vault {
         expected: &Expected,
     ) -> Result<Verified<S>, Refusal> {
         let now = self.now();
-        let anchors = self.opened()?.policy().trust_anchors();
-        Ok(evidence.verify(binding, expected, anchors, now)?)
+        let anchors = opened(&self.state)?.policy().trust_anchors();
+        Ok(evidence.verify_keeping(&mut self.chains, binding, expected, anchors, now)?)
     }
 
     pub(super) fn sign_lease(&self, statement: &LeaseStatement) -> Result<SignedLease, Refusal> {

@@ -1,6 +1,6 @@
 //! The start of a run: fold the log under the head, then two counted commits, and only then serve.
 
-use attestation::Trust;
+use attestation::{KeptChains, Trust};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{Entry, Start, TimeSource};
 use ledger::genesis::{Core, Genesis};
@@ -151,6 +151,7 @@ impl Run {
             state,
             models: Models::default(),
             challenges: Challenges::default(),
+            chains: KeptChains::default(),
             denials,
             renewals: Renewals::default(),
             clock,
