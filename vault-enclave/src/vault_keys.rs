@@ -6,8 +6,11 @@
 use std::fmt;
 
 use attestation::{HpkePublicKey, IdentityKey, LogKey};
-use p384::ecdsa::signature::Signer;
+use ecdsa::hazmat::sign_prehashed_rfc6979;
+use p384::NistP384;
 use ring::signature::KeyPair;
+use sha2::{Digest, Sha384};
+use zeroize::Zeroizing;
 
 use crate::derive::{KeeperContext, ModelContext};
 use crate::region::RegionError;
@@ -70,8 +73,10 @@ impl VaultKeys {
     pub fn sign_identity(&self, message: &[u8]) -> Result<[u8; 96], VaultKeysError> {
         self.identity.with_bytes(|scalar| {
             wiped_deep(|| {
-                let key = p384::ecdsa::SigningKey::from_slice(scalar).map_err(|_| VaultKeysError::Sign)?;
-                let signature: p384::ecdsa::Signature = key.try_sign(message).map_err(|_| VaultKeysError::Sign)?;
+                let key = p384::SecretKey::from_slice(scalar).map_err(|_| VaultKeysError::Sign)?;
+                // What `SigningKey` does, without the public key, which it would compute anew for each signature.
+                let scalar = Zeroizing::new(key.to_nonzero_scalar());
+                let (signature, _) = sign_prehashed_rfc6979::<NistP384, Sha384>(&scalar, &Sha384::digest(message), &[]);
                 Ok(signature.to_bytes().into())
             })
         })
