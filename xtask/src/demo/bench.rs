@@ -111,17 +111,36 @@ fn build() -> Result<()> {
     shell::run(shell::cargo().args(["build", "--release", "--workspace", "--bins", "--examples"]))
 }
 
-/// Releases by a real keeper on a software TPM to guests one after the other; what the keeper's threads spent, as JSON.
+/// Releases by a real keeper on a software TPM to guests one after the other; what the keeper's threads spent, and what
+/// the parts of a release take that have to do with keys, as JSON.
 fn release_cost(releases: u32) -> Result<Value> {
-    let program = super::binary("examples").join("release_cost");
-    let said = shell::output(Command::new(program).arg(releases.to_string()))?;
-    Ok(serde_json::from_str(&said)?)
+    let measure = |program: &str| -> Result<Value> {
+        let program = super::binary("examples").join(program);
+        Ok(serde_json::from_str(&shell::output(Command::new(program).arg(releases.to_string()))?)?)
+    };
+    let mut release = measure("release_cost")?;
+    release["parts"] = measure("release_parts")?["rows"].take();
+    Ok(release)
+}
+
+/// Everything that has a goal, as a share of it or of what was measured beside it in the same run.
+fn ratios(load: &Rate, seal: &Rate, copy: &Rate, release: &Value, verification: &Value) -> Value {
+    let cpu = release["keeper_cpu_ms"].as_f64().map(|cpu| cpu / RELEASE_CPU_MS_MAX);
+    let mut ratios = json!({
+        "load_grpc_vs_cp": load.median / copy.median,
+        "seal_vs_cp": seal.median / copy.median,
+        "release_cpu_vs_max": cpu,
+    });
+    if let (Some(ratios), Some(verification)) = (ratios.as_object_mut(), verification["ratios"].as_object()) {
+        ratios.extend(verification.clone());
+    }
+    ratios
 }
 
 fn print(args: &BenchArgs, bytes: u64, runs: usize, rows: &[(&str, Rate); 4], release: &Value, verification: &Value) {
     let [(_, seal), _, (_, load), (_, copy)] = rows;
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    let ratios = json!({ "load_grpc_vs_cp": load.median / copy.median, "seal_vs_cp": seal.median / copy.median });
+    let ratios = ratios(load, seal, copy, release, verification);
     if args.json {
         let rows: Vec<_> = rows
             .iter()
@@ -148,6 +167,7 @@ fn print(args: &BenchArgs, bytes: u64, runs: usize, rows: &[(&str, Rate); 4], re
          thread; mean of {}",
         release["releases"]
     );
+    verify::print_rows(&release["parts"], &format!("µs, one thread, {profile} build"));
     verify::print(verification);
 }
 

@@ -33,15 +33,20 @@ pub(super) fn measure(quick: bool, peers: bool) -> Result<Value> {
 /// As a table.
 pub(super) fn print(measured: &Value) {
     let title = format!("µs, {} calls each, one thread, {} build", measured["runs"], text(&measured["profile"]));
-    println!("\n{:<28} {:>8}  {:>8} {:>8}   {title}", "", "median", "least", "most");
-    for row in measured["rows"].as_array().into_iter().flatten() {
-        let [us, least, most] = ["us", "least", "most"].map(|field| row[field].as_f64().unwrap_or(f64::NAN));
-        println!("{:<28} {us:>8.1}  {least:>8.1} {most:>8.1}", text(&row["what"]));
-    }
+    print_rows(&measured["rows"], &title);
     println!(
         "ratios: {}; a verification with a warm chain may take {WARM_US_MAX} µs in a release build",
         measured["ratios"]
     );
+}
+
+/// Rows of times in microseconds, under a title.
+pub(super) fn print_rows(rows: &Value, title: &str) {
+    println!("\n{:<28} {:>8}  {:>8} {:>8}   {title}", "", "median", "least", "most");
+    for row in rows.as_array().into_iter().flatten() {
+        let [us, least, most] = ["us", "least", "most"].map(|field| row[field].as_f64().unwrap_or(f64::NAN));
+        println!("{:<28} {us:>8.1}  {least:>8.1} {most:>8.1}", text(&row["what"]));
+    }
 }
 
 fn rows_of(program: &Path, runs: u32, vectors: &Path) -> Result<Vec<Value>> {
@@ -54,7 +59,7 @@ fn rows_of(program: &Path, runs: u32, vectors: &Path) -> Result<Vec<Value>> {
     Ok(measured["rows"].as_array().cloned().unwrap_or_default())
 }
 
-/// Of medians: those whose both rows there are.
+/// Of medians: those whose both rows there are, and the share of what a verification may take.
 fn ratios(rows: &[Value]) -> Value {
     let median = |what: &str| rows.iter().find(|row| row["what"] == what).and_then(|row| row["us"].as_f64());
     let pairs = [
@@ -65,7 +70,8 @@ fn ratios(rows: &[Value]) -> Value {
         ("snp_parsing_vs_sev", "snp, report parsing", "sev: snp, report parsing"),
     ];
     let known = pairs.iter().filter_map(|(name, a, b)| Some(((*name).to_owned(), json!(median(a)? / median(b)?))));
-    Value::Object(known.collect())
+    let goal = median("snp, warm chain").map(|us| ("snp_warm_vs_max".to_owned(), json!(us / WARM_US_MAX)));
+    Value::Object(known.chain(goal).collect())
 }
 
 fn text(value: &Value) -> &str {
@@ -80,7 +86,9 @@ mod tests {
     fn ratios_are_of_the_rows_there_are() {
         let row = |what: &str, us: f64| json!({ "what": what, "us": us });
         let rows = [row("snp, cold", 4.0), row("snp, warm chain", 1.0), row("sev: snp, cold", 8.0)];
-        assert_eq!(ratios(&rows), json!({ "snp_warm_vs_cold": 0.25, "snp_cold_vs_sev": 0.5 }));
+        let expected =
+            json!({ "snp_warm_vs_cold": 0.25, "snp_cold_vs_sev": 0.5, "snp_warm_vs_max": 1.0 / WARM_US_MAX });
+        assert_eq!(ratios(&rows), expected);
         assert_eq!(ratios(&[]), json!({}));
     }
 }
