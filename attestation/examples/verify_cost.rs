@@ -64,7 +64,7 @@ fn tpm(runs: usize) -> Vec<Value> {
     let mut rows = Vec::new();
     for sent in recorded["quotes"].as_array().unwrap() {
         let ek_certificates = recorded["ek_certificates"].as_array().unwrap().iter().map(bytes).collect();
-        let identity = TpmIdentity { ek_certificates, ak_public: bytes(&sent["ak_public"]) };
+        let identity = TpmIdentity { ek_certificates, ek_public: Vec::new(), ak_public: bytes(&sent["ak_public"]) };
         let pcr = |index: u32| (index, bytes(&recorded["pcrs"][index.to_string()]).try_into().unwrap());
         let quote = TpmQuote {
             identity: identity.clone(),

@@ -130,8 +130,11 @@ impl Certificate {
         if self.basic_constraints.as_ref().is_some_and(|constraints| constraints.ca) {
             return Err(CertificateError::EkIsAuthority);
         }
-        let usage = self.key_usage.as_ref();
-        if !usage.is_some_and(|usage| usage.key_encipherment() && !usage.key_cert_sign()) {
+        let may_receive = |usage: &KeyUsage| match &self.key {
+            PublicKey::Rsa(_) => usage.key_encipherment(),
+            PublicKey::P256(_) | PublicKey::P384(_) => usage.key_agreement(),
+        };
+        if !self.key_usage.as_ref().is_some_and(|usage| may_receive(usage) && !usage.key_cert_sign()) {
             return Err(CertificateError::EkKeyUsage);
         }
         if !self.extended_key_usage.as_ref().is_some_and(|usage| usage.0.contains(&EK_CERTIFICATE)) {

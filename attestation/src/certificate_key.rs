@@ -7,6 +7,7 @@ use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 use crate::error::{CertificateError, SignatureInvalid};
+use crate::tpm::ek::EkKey;
 
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -89,17 +90,25 @@ impl PublicKey {
         })
     }
 
-    /// The modulus of an RSA-2048 key with exponent 65537, which is what the TCG's RSA EK template gives.
-    pub(crate) fn rsa_2048_modulus(&self) -> Result<[u8; 256], CertificateError> {
-        let unsupported = CertificateError::EkKeyUnsupported;
-        let Self::Rsa(der) = self else { return Err(unsupported) };
-        let (modulus, exponent) = read_rsa_public_key(der).map_err(|_| unsupported)?;
-        let modulus: [u8; 256] = modulus.as_bytes().try_into().map_err(|_| unsupported)?;
-        if modulus[0] & 0x80 == 0 || exponent.as_bytes() != [1, 0, 1] {
-            return Err(unsupported);
+    /// The key of an EK: RSA-2048 with exponent 65537, or a point on P-256 or P-384.
+    pub(crate) fn ek_key(&self) -> Result<EkKey, CertificateError> {
+        match self {
+            Self::Rsa(der) => EkKey::rsa_2048(&rsa_2048_modulus(der)?),
+            Self::P256(point) => EkKey::p256(point),
+            Self::P384(point) => EkKey::p384(point),
         }
-        Ok(modulus)
     }
+}
+
+/// The modulus of an RSA-2048 key with exponent 65537, which is what the TCG's RSA EK template gives.
+fn rsa_2048_modulus(der: &[u8]) -> Result<[u8; 256], CertificateError> {
+    let unsupported = CertificateError::EkKeyUnsupported;
+    let (modulus, exponent) = read_rsa_public_key(der).map_err(|_| unsupported)?;
+    let modulus: [u8; 256] = modulus.as_bytes().try_into().map_err(|_| unsupported)?;
+    if modulus[0] & 0x80 == 0 || exponent.as_bytes() != [1, 0, 1] {
+        return Err(unsupported);
+    }
+    Ok(modulus)
 }
 
 impl SignatureAlgorithm {

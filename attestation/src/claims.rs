@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::anchors::Trust;
 use crate::encoding::Sha256Digest;
 use crate::snp::SnpClaims;
-use crate::tpm::{AkName, EndorsedEk};
+use crate::tpm::{AkName, EkEndorsement, EndorsedEk};
 
 /// What verified evidence shows, by its form. A form that is added later has to be handled wherever one is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Claims {
         }
     }
 
-    /// The name of that anchor.
+    /// The name of that anchor; of an enrolled EK `enrolled as` and its label, which is no anchor's name.
     #[must_use]
     pub fn anchor(&self) -> &str {
         match self {
@@ -91,11 +91,19 @@ pub struct EkClaims {
     platform: Sha256Digest,
     trust: Trust,
     anchor: String,
+    endorsement: EkEndorsement,
 }
 
 impl EkClaims {
     pub(crate) fn of(ek: &EndorsedEk) -> Self {
-        Self { platform: ek.platform(), trust: ek.trust(), anchor: ek.anchor().to_owned() }
+        let (platform, trust, endorsement) = (ek.platform(), ek.trust(), ek.endorsement());
+        Self { platform, trust, anchor: ek.anchor().to_owned(), endorsement }
+    }
+
+    /// Who vouches for it.
+    #[must_use]
+    pub const fn endorsement(&self) -> EkEndorsement {
+        self.endorsement
     }
 
     /// The platform id: SHA-256 of the EK's SubjectPublicKeyInfo.
@@ -110,7 +118,7 @@ impl EkClaims {
         self.trust
     }
 
-    /// The name of the anchor.
+    /// The name of the anchor; of an enrolled EK `enrolled as` and its label.
     #[must_use]
     pub fn anchor(&self) -> &str {
         &self.anchor

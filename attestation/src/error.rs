@@ -164,7 +164,7 @@ impl Error for SignatureInvalid {}
 pub enum CredentialError {
     /// The random source failed, or gave less than was needed.
     Randomness,
-    /// RSA-OAEP failed.
+    /// RSA-OAEP or ECDH with this EK failed: its key is none.
     Encryption,
 }
 

@@ -65,7 +65,7 @@
 //! # let generated = secret;
 //!
 //! // Whose TPM, and who says so? The anchors come from an approved policy.
-//! let identity = TpmIdentity { ek_certificates, ak_public };
+//! let identity = TpmIdentity { ek_certificates, ek_public: Vec::new(), ak_public };
 //! let anchor = Anchor { name: "ci-tpm".to_owned(), trust: Trust::Emulated, certificate };
 //! let anchors = TrustAnchors::built_in().with(anchor)?;
 //! let tpm = EndorsedTpm::verify(&identity, &anchors, now)?;
@@ -147,7 +147,7 @@ pub use snp::{
     SnpProduct, TableEntry, TcbComponent, TcbVersion, VcekId, VerifiedChain, VtpmState, chip_platform, csp_platform,
 };
 pub use tpm::{
-    ActivationSecret, AkName, AttestationKey, Credential, EndorsedEk, EndorsedTpm, PcrBank, PcrSelection,
-    QuoteStatement, TpmIdentity, TpmQuote, claimed_ek,
+    ActivationSecret, AkName, AttestationKey, Credential, EkEndorsement, EkKind, EkPublic, EndorsedEk, EndorsedTpm,
+    EnrolledEk, EnrolledEks, PcrBank, PcrSelection, QuoteStatement, TpmIdentity, TpmQuote, claimed_ek,
 };
 pub use verify::{Verified, verify_snp, verify_snp_vtpm, verify_snp_with_tpm, verify_tpm};

@@ -5,14 +5,18 @@ pub(crate) mod attest;
 mod azure_vectors;
 pub(crate) mod captured;
 mod credential;
+pub(crate) mod ek;
 mod endorsement;
+mod enrolled;
 mod pcrs;
 mod public;
 mod reader;
 
 pub use captured::{PcrBank, QuoteStatement};
 pub use credential::{ActivationSecret, Credential};
-pub use endorsement::{EndorsedEk, EndorsedTpm, claimed_ek};
+pub use ek::{EkKind, EkPublic};
+pub use endorsement::{EkEndorsement, EndorsedEk, EndorsedTpm, claimed_ek};
+pub use enrolled::{EnrolledEk, EnrolledEks};
 pub(crate) use pcrs::PCRS;
 pub use pcrs::PcrSelection;
 pub(crate) use public::QuotingKey;
@@ -23,6 +27,9 @@ pub use public::{AkName, AttestationKey};
 pub struct TpmIdentity {
     /// X.509 DER: the EK certificate first, then its issuers towards the root. At most 6, each at most 4 KiB.
     pub ek_certificates: Vec<Vec<u8>>,
+    /// TPMT_PUBLIC of the EK, without a size prefix; empty where it was not sent. Beside a certificate it must be of the
+    /// same key.
+    pub ek_public: Vec<u8>,
     /// TPMT_PUBLIC of the attestation key, without a size prefix.
     pub ak_public: Vec<u8>,
 }

@@ -28,7 +28,7 @@ static SCENE: LazyLock<Scene> = LazyLock::new(|| {
     let key = EcdsaKeyPair::generate_pkcs8(algorithm, &rng).expect("a key");
     let ak = EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &rng).expect("that key");
     let identity =
-        TpmIdentity { ek_certificates: recorded.ek_certificates, ak_public: public(ak.public_key().as_ref()) };
+        TpmIdentity { ek_certificates: recorded.ek_certificates, ek_public: Vec::new(), ak_public: public(ak.public_key().as_ref()) };
     let anchor = Anchor { name: "recorded".to_owned(), trust: Trust::Emulated, certificate: recorded.anchor };
     let anchors = TrustAnchors::built_in().with(anchor).expect("an authority");
     let tpm = EndorsedTpm::verify(&identity, &anchors, UnixTime(recorded.now)).expect("the recorded chain holds");

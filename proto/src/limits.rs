@@ -14,6 +14,8 @@ pub const CERTIFICATES_MAX: usize = 6;
 pub const CERTIFICATE_BYTES_MAX: usize = 4 << 10;
 /// TPMT_PUBLIC of an attestation key.
 pub const AK_PUBLIC_BYTES_MAX: usize = 1 << 10;
+/// Bytes of an EK's public area.
+pub const EK_PUBLIC_BYTES_MAX: usize = 1 << 10;
 /// TPM2B_ID_OBJECT.
 pub const ID_OBJECT_BYTES_MAX: usize = 256;
 /// TPM2B_ENCRYPTED_SECRET.

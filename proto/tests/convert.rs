@@ -15,7 +15,7 @@ fn digest(byte: u8) -> Sha256Digest {
 }
 
 fn identity() -> TpmIdentity {
-    TpmIdentity { ek_certificates: vec![vec![1; 900], vec![2; 4096]], ak_public: vec![3; 1024] }
+    TpmIdentity { ek_certificates: vec![vec![1; 900], vec![2; 4096]], ek_public: Vec::new(), ak_public: vec![3; 1024] }
 }
 
 fn quote() -> TpmQuote {
@@ -290,6 +290,17 @@ fn reports_of_another_form_are_refused() {
 }
 
 #[test]
+fn an_identity_has_a_certificate_or_the_public_area_of_its_ek() {
+    let bare = TpmIdentity { ek_certificates: Vec::new(), ek_public: vec![4; 1024], ak_public: vec![3] };
+    for identity in [bare.clone(), TpmIdentity { ek_certificates: vec![vec![1]], ..bare.clone() }] {
+        assert_eq!(TpmIdentity::try_from(v1::TpmIdentity::from(identity.clone())), Ok(identity));
+    }
+    let neither = TpmIdentity { ek_public: Vec::new(), ..bare };
+    let refused = TpmIdentity::try_from(v1::TpmIdentity::from(neither)).unwrap_err();
+    assert_eq!(refused.code(), "malformed-ek-certificates");
+}
+
+#[test]
 fn evidence_of_another_form_is_refused() {
     refuses!(EvidenceSet, v1::EvidenceSet, evidence();
         "malformed-evidence": |set| set.evidence.clear(),
@@ -305,6 +316,7 @@ fn evidence_of_another_form_is_refused() {
             first_tpm(set).identity.as_mut().unwrap().ek_certificates[1].push(0);
         },
         "malformed-ek-certificates": |set| first_tpm(set).identity.as_mut().unwrap().ek_certificates[1].clear(),
+        "malformed-ek-public": |set| first_tpm(set).identity.as_mut().unwrap().ek_public = vec![1; 1025],
         "malformed-ak-public": |set| first_tpm(set).identity.as_mut().unwrap().ak_public.push(0),
         "malformed-ak-public": |set| first_tpm(set).identity.as_mut().unwrap().ak_public.clear(),
         "malformed-attest": |set| first_tpm(set).attest.push(0),

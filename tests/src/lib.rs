@@ -10,6 +10,7 @@ pub mod guest;
 pub mod memory;
 pub mod process;
 pub mod publisher;
+pub mod raw_tpm;
 pub mod relay;
 pub mod soft_snp;
 pub mod world;

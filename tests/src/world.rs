@@ -27,6 +27,8 @@ pub struct World {
     pub keeper_tcti: Option<String>,
     /// What the keeper is told about its SNP device (`--snp`), if anything.
     pub keeper_snp: Option<String>,
+    /// The endorsement key that the keeper is told to use (`--ek`), where it is not to choose.
+    pub keeper_ek: Option<String>,
     /// Where the host dials the keeper, where something stands between.
     pub keeper_link: Option<PathBuf>,
     /// The keeper's options in the place of `--listen unix:…`, where it listens elsewhere.
@@ -67,6 +69,12 @@ impl World {
     pub fn before_ceremony_with_snp(snp: &str, edit: impl FnOnce(&Self, &mut String)) -> Self {
         let boot = Boot { firmware: None, image: binary("vault-enclave") };
         Self::ceremony(&boot, |world| world.keeper_snp = Some(snp.to_owned()), edit)
+    }
+
+    /// As [`World::before_ceremony`], with a keeper that uses this endorsement key.
+    pub fn before_ceremony_with_ek(ek: &str, edit: impl FnOnce(&Self, &mut String)) -> Self {
+        let boot = Boot { firmware: None, image: binary("vault-enclave") };
+        Self::ceremony(&boot, |world| world.keeper_ek = Some(ek.to_owned()), edit)
     }
 
     /// As [`World::before_ceremony`], on a machine of the keeper that booted so.
@@ -167,6 +175,9 @@ impl World {
             Some(options) => command.args(options),
             None => command.arg("--listen").arg(format!("unix:{}", self.path("keeper.sock").display())),
         };
+        if let Some(ek) = &self.keeper_ek {
+            command.args(["--ek", ek]);
+        }
         if let Some(snp) = &self.keeper_snp {
             command.args(["--snp", snp]);
         }
@@ -257,6 +268,7 @@ impl World {
             host: None,
             keeper_tcti: None,
             keeper_snp: None,
+            keeper_ek: None,
             keeper_link: None,
             keeper_listen: None,
             host_keeper: None,

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::failure::plain;
 use crate::snp::SnpChoice;
-use crate::tpm::silence_libtss2;
+use crate::tpm::{EkChoice, silence_libtss2};
 
 /// Options of `vault-enclave doctor`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,9 @@ pub struct DoctorArgs {
     /// The TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321`.
     #[arg(long, default_value = "device:/dev/tpmrm0", env = "WEIGHTVAULT_TPM", value_name = "TCTI")]
     tpm: String,
+    /// The TPM's endorsement key: auto, rsa-2048, ecc-p256 or ecc-p384.
+    #[arg(long, value_name = "KEY", default_value = "auto", env = "WEIGHTVAULT_EK")]
+    ek: EkChoice,
     /// The SEV-SNP device: `auto`, `configfs:/sys/kernel/config/tsm/report`, `sev-guest:/dev/sev-guest`, `azure` (its virtual
     /// TPM), or `soft:/DIR`, a soft platform.
     #[arg(long, default_value = "auto", env = "WEIGHTVAULT_SNP", value_name = "DEVICE")]
@@ -76,7 +79,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     if let Err(error) = silence_libtss2() {
         eprintln!("warning: {error}");
     }
-    let (mut checks, tpm, seen) = tpm::checks(&args.tpm);
+    let (mut checks, tpm, seen) = tpm::checks(&args.tpm, args.ek);
     checks.extend(snp::checks(&args.snp, tpm.as_ref()));
     checks.extend(machine::checks(&args.into, args.bytes));
     if args.vault.is_some() {

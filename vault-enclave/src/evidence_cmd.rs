@@ -8,14 +8,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use attestation::{AttestationKey, Evidence, PcrSelection, Sha256Digest, TpmIdentity};
+use attestation::{AttestationKey, EkPublic, Evidence, PcrSelection, Sha256Digest, TpmIdentity};
 use ring::rand::{SecureRandom, SystemRandom};
 use vault_proto::convert::EvidenceSet;
 
 use crate::failure::{Failure, Kind};
-use crate::tpm::{Tpm, silence_libtss2};
+use crate::tpm::{EkChoice, TctiConfig, Tpm, TpmError, silence_libtss2};
 use certificate::CertificateReport;
-use report::{AkReport, Report};
+use report::{AkReport, EkReport, Report};
 
 /// Options of `vault-enclave evidence`.
 #[derive(Debug, clap::Args)]
@@ -23,6 +23,10 @@ pub struct EvidenceArgs {
     /// The TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321`.
     #[arg(long, default_value = "device:/dev/tpmrm0", env = "WEIGHTVAULT_TPM", value_name = "TCTI")]
     tpm: String,
+    /// The TPM's endorsement key: auto, rsa-2048, ecc-p256 or ecc-p384. `auto` takes the first of them that the TPM holds a
+    /// certificate for.
+    #[arg(long, value_name = "KEY", default_value = "auto", env = "WEIGHTVAULT_EK")]
+    ek: EkChoice,
     /// Which PCRs to quote, SHA-256 bank.
     #[arg(long, value_delimiter = ',', default_value = "0,2,4,7,9,11", value_name = "LIST")]
     pcrs: Vec<u32>,
@@ -51,16 +55,23 @@ fn show(args: &EvidenceArgs) -> Result<Report, Failure> {
     let selection = selection(&args.pcrs)?;
     let nonce = nonce()?;
     let failed = |error| tpm_failure(error, &args.tpm);
-    let tpm = Tpm::open(args.tpm.parse()?).map_err(failed)?;
+    let tpm = Tpm::open(args.tpm.parse::<TctiConfig>()?.with_ek(args.ek)).map_err(failed)?;
     let properties = tpm.properties().wait().map_err(failed)?;
-    let ek_certificates = tpm.ek_certificates().wait().map_err(failed)?;
+    let ek_certificates = match tpm.ek_certificates().wait() {
+        Err(TpmError::EkCertificateMissing) => Vec::new(),
+        read => read.map_err(failed)?,
+    };
+    let ek_public = tpm.ek_public().wait().map_err(failed)?;
+    let ek = EkPublic::parse(&ek_public).map_err(|error| Failure::new(Kind::Failed, error.code(), error))?;
     // One of this call alone: the agent makes another for each of its runs.
     let ak = tpm.create_ak().wait().map_err(failed)?;
     let quote = tpm.quote(&ak, nonce, selection).wait().map_err(failed)?;
     let clock = quote.clock;
     let certificates = ek_certificates.iter().map(|der| CertificateReport::read(der)).collect::<Result<_, _>>()?;
     let accepted = AttestationKey::parse(&ak.public).map(drop);
-    let identity = TpmIdentity { ek_certificates, ak_public: ak.public.clone() };
+    // As an agent sends it: a certificate has the key.
+    let sent = if ek_certificates.is_empty() { ek_public.clone() } else { Vec::new() };
+    let identity = TpmIdentity { ek_certificates, ek_public: sent, ak_public: ak.public.clone() };
     let quote = quote.into_evidence(identity);
     let evidence = EvidenceSet { evidence: Evidence::Tpm(quote.clone()) };
     let blob = evidence.blob();
@@ -69,6 +80,7 @@ fn show(args: &EvidenceArgs) -> Result<Report, Failure> {
     }
     Ok(Report::new(
         properties,
+        EkReport::new(&ek, &ek_public),
         certificates,
         AkReport::new(&ak, accepted),
         &quote,
@@ -98,8 +110,7 @@ fn nonce() -> Result<[u8; 32], Failure> {
 }
 
 /// What a TPM did not do, with the fix.
-pub(crate) fn tpm_failure(error: crate::tpm::TpmError, tpm: &str) -> Failure {
-    use crate::tpm::TpmError;
+pub(crate) fn tpm_failure(error: TpmError, tpm: &str) -> Failure {
     let next = match &error {
         TpmError::Unavailable(_) => unavailable_fix(tpm),
         TpmError::InUse { .. } => "name another TPM with --tpm, or try again when that process has ended".to_owned(),
@@ -107,9 +118,12 @@ pub(crate) fn tpm_failure(error: crate::tpm::TpmError, tpm: &str) -> Failure {
             "wait until the TPM recovers, or clear it: tpm2_dictionarylockout --clear-lockout".to_owned()
         }
         TpmError::EkCertificateMissing | TpmError::EkCertificateMalformed => {
-            "a policy needs the TPM's RSA-2048 EK certificate: see whether the machine's vendor delivers one; for a \
-             software TPM make one with `cargo xtask swtpm`"
+            "see whether the machine's vendor delivers one, or whether `--ek` names a key that has one; for a software TPM \
+             make one with `cargo xtask swtpm`. A guest without one can be enrolled: `vaultctl platform add`"
                 .to_owned()
+        }
+        TpmError::EkCertificateOtherKey => {
+            "use another endorsement key with --ek, or have the vendor's certificate written to the TPM again".to_owned()
         }
         TpmError::HierarchyAuth => "give the owner and endorsement hierarchies empty passwords again".to_owned(),
         _ => "`vault-enclave doctor` looks at this machine".to_owned(),
@@ -140,7 +154,6 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tpm::TpmError;
 
     #[test]
     fn pcrs_are_taken_in_any_order_and_refused_by_their_range() {

@@ -12,6 +12,7 @@
 
 mod counter;
 mod device;
+mod ek;
 mod error;
 mod identity;
 mod lock;
@@ -24,6 +25,7 @@ mod template;
 
 pub use counter::{Counter, RunId};
 pub use device::TpmProperties;
+pub use ek::{EkChoice, EkChoiceError};
 pub use error::TpmError;
 pub use identity::{Quote, TpmClock};
 pub use lock::TpmHolder;
@@ -90,7 +92,12 @@ impl Tpm {
         self.0.request(device::Device::ek_certificates)
     }
 
-    /// Makes an attestation key under the RSA-2048 endorsement key.
+    /// TPMT_PUBLIC of the endorsement key, which has a certificate or not.
+    pub fn ek_public(&self) -> Reply<Vec<u8>> {
+        self.0.request(device::Device::ek_public)
+    }
+
+    /// Makes an attestation key under the endorsement key.
     pub fn create_ak(&self) -> Reply<TpmObject> {
         self.0.request(device::Device::create_ak)
     }

@@ -364,7 +364,7 @@ fn where_no_tpm_is_the_error_says_where_it_was_looked_for() {
 fn identity(tpm: &Tpm) -> (TpmIdentity, TpmObject) {
     let ak = tpm.create_ak().wait().unwrap();
     let ek_certificates = tpm.ek_certificates().wait().unwrap();
-    (TpmIdentity { ek_certificates, ak_public: ak.public.clone() }, ak)
+    (TpmIdentity { ek_certificates, ek_public: Vec::new(), ak_public: ak.public.clone() }, ak)
 }
 
 fn anchors(soft: &SoftTpm) -> TrustAnchors {

@@ -47,12 +47,15 @@ pub enum CertificateError {
     NotForEndorsement,
     /// The EK certificate is one of an authority.
     EkIsAuthority,
-    /// The keyUsage of the EK certificate is not keyEncipherment, or it is also for signing certificates.
+    /// The keyUsage of the EK certificate is not keyEncipherment (RSA) or keyAgreement (ECC), or it is also for signing
+    /// certificates.
     EkKeyUsage,
     /// The subjectAltName of the EK certificate has no directoryName, where the TPM's maker and model stand.
     EkSubjectAltName,
-    /// The EK is not RSA-2048 with exponent 65537.
+    /// An RSA EK that is not RSA-2048 with exponent 65537.
     EkKeyUnsupported,
+    /// The EK is not an uncompressed point on its curve.
+    EkPoint,
 }
 
 impl CertificateError {
@@ -81,6 +84,7 @@ impl CertificateError {
             Self::EkKeyUsage => "ek-key-usage",
             Self::EkSubjectAltName => "ek-subject-alt-name",
             Self::EkKeyUnsupported => "ek-key-unsupported",
+            Self::EkPoint => "ek-point-not-on-curve",
         }
     }
 }
@@ -106,9 +110,10 @@ impl fmt::Display for CertificateError {
             Self::PathTooLong => "there are more authorities below it than it allows",
             Self::NotForEndorsement => "it is not for endorsement keys of TPMs",
             Self::EkIsAuthority => "the EK certificate is an authority's",
-            Self::EkKeyUsage => "the EK certificate's key usage is not key encipherment",
+            Self::EkKeyUsage => "the EK certificate's key usage is not key encipherment (RSA) or key agreement (ECC)",
             Self::EkSubjectAltName => "the EK certificate does not say which TPM model it is for",
-            Self::EkKeyUnsupported => "the EK is not RSA-2048 with exponent 65537",
+            Self::EkKeyUnsupported => "an RSA EK is RSA-2048 with exponent 65537",
+            Self::EkPoint => "the EK is not an uncompressed point on its curve",
         })
     }
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::{CertificateError, DecodeError, HclError, SnpError};
+use crate::encoding::Sha256Digest;
 
 /// Evidence does not show what it must. One variant for each check, in the order in which they are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,20 @@ pub enum VerifyError {
     },
     /// No anchor issued a certificate of the chain.
     EkAnchorUnknown,
+    /// The EK has no certificate and was not enrolled.
+    EkNotEnrolled {
+        /// Its platform id.
+        platform: Sha256Digest,
+    },
+    /// The EK's public area has another template than L-1 (RSA-2048), L-2 (P-256) or H-3 (P-384): another curve, another
+    /// hash or cipher, other attributes, or it can be used otherwise.
+    EkTemplateUnknown,
+    /// The EK's public area is not exactly one TPMT_PUBLIC of its template.
+    EkPublicMalformed(DecodeError),
+    /// The key in the EK's public area is none.
+    EkPublicKey(CertificateError),
+    /// The EK's public area is of another key than its certificate.
+    EkPublicOtherKey,
 
     /// The AK is not exactly one TPMT_PUBLIC.
     AkMalformed(DecodeError),
@@ -142,6 +157,11 @@ impl VerifyError {
             Self::EkCertificatesTooMany { .. } => "ek-certificates-too-many",
             Self::EkCertificate { error, .. } => error.code(),
             Self::EkAnchorUnknown => "ek-anchor-unknown",
+            Self::EkNotEnrolled { .. } => "ek-not-enrolled",
+            Self::EkTemplateUnknown => "ek-template-unknown",
+            Self::EkPublicMalformed(_) => "ek-public-malformed",
+            Self::EkPublicKey(error) => error.code(),
+            Self::EkPublicOtherKey => "ek-public-other-key",
             Self::AkMalformed(_) => "ak-malformed",
             Self::AkTypeUnsupported { .. } => "ak-type-unsupported",
             Self::AkNameAlgorithm { .. } => "ak-name-algorithm",
@@ -191,6 +211,15 @@ impl fmt::Display for VerifyError {
                 return write!(f, "certificate {index} of the EK chain: {error}");
             }
             Self::EkAnchorUnknown => "no trust anchor issued the EK chain",
+            Self::EkNotEnrolled { platform } => {
+                return write!(f, "the EK {platform} has no certificate, and nobody enrolled it");
+            }
+            Self::EkTemplateUnknown => {
+                "the EK's public area is of no template known here (L-1 RSA-2048, L-2 P-256, H-3 P-384)"
+            }
+            Self::EkPublicMalformed(error) => return write!(f, "the EK's public area: {error}"),
+            Self::EkPublicKey(error) => return write!(f, "the EK's public area: {error}"),
+            Self::EkPublicOtherKey => "the EK's public area is of another key than its certificate",
             Self::AkMalformed(error) => return write!(f, "the AK's public area: {error}"),
             Self::AkTypeUnsupported { found } => return write!(f, "AK type {found:#06x} is unknown"),
             Self::AkNameAlgorithm { found } => {
@@ -270,6 +299,11 @@ mod tests {
             EkCertificatesTooMany { found: 7 },
             EkCertificate { index: 1, error: CertificateError::Expired },
             EkAnchorUnknown,
+            EkNotEnrolled { platform: Sha256Digest::of(b"ek") },
+            EkTemplateUnknown,
+            EkPublicMalformed(decode),
+            EkPublicKey(CertificateError::EkPoint),
+            EkPublicOtherKey,
             AkMalformed(decode),
             AkTypeUnsupported { found: 1 },
             AkNameAlgorithm { found: 1 },

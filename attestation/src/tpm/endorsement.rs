@@ -3,7 +3,7 @@
 use ring::rand::SecureRandom;
 use subtle::ConstantTimeEq;
 
-use super::credential::EkPublicKey;
+use super::ek::{EkKey, EkPublic};
 use super::{ActivationSecret, AttestationKey, Credential, TpmIdentity};
 use crate::anchors::{Anchor, Trust, TrustAnchors};
 use crate::certificate::Certificate;
@@ -13,17 +13,27 @@ use crate::error::{CertificateError, CredentialError, VerifyError};
 /// The most certificates of a chain, the EK certificate among them.
 const EK_CERTIFICATES_MAX: usize = 6;
 
-/// An endorsement key whose certificate chain holds.
+/// An endorsement key whose certificate chain holds, or that was enrolled.
 pub struct EndorsedEk {
-    platform: Sha256Digest,
-    trust: Trust,
-    anchor: String,
-    not_after: UnixTime,
-    key: EkPublicKey,
+    pub(super) platform: Sha256Digest,
+    pub(super) trust: Trust,
+    pub(super) anchor: String,
+    pub(super) endorsement: EkEndorsement,
+    pub(super) not_after: UnixTime,
+    pub(super) key: EkKey,
+}
+
+/// Who says that an EK is a TPM's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EkEndorsement {
+    /// Its maker: a certificate leads to an anchor.
+    Certificate,
+    /// The approvers of the vault, who enrolled it.
+    Enrolled,
 }
 
 impl EndorsedEk {
-    /// Verifies a chain at `now`: the EK certificate (RSA-2048), then its issuers towards the root, each exact DER.
+    /// Verifies a chain at `now`: the EK certificate (RSA-2048, P-256 or P-384), then its issuers towards the root, each exact DER.
     ///
     /// Every certificate must be issued by the next one, so that none that was sent goes unchecked. The anchor that
     /// issued the one nearest to the EK decides trust; it may be a root or an intermediate, sent along or not.
@@ -39,8 +49,7 @@ impl EndorsedEk {
             .collect::<Result<Vec<_>, _>>()?;
         let ek = chain.first().ok_or(VerifyError::EkCertificateMissing)?;
         ek.check_validity(now).and_then(|()| ek.check_endorsement()).map_err(at(0))?;
-        let modulus = ek.public_key().rsa_2048_modulus().map_err(at(0))?;
-        let key = EkPublicKey::new(&modulus).map_err(at(0))?;
+        let key = ek.public_key().ek_key().map_err(at(0))?;
         check_links(&chain, now)?;
         let (anchor, issuer) = find_anchor(&chain, anchors, now)?;
         let ends = chain.iter().map(Certificate::not_after);
@@ -48,6 +57,7 @@ impl EndorsedEk {
             platform: Sha256Digest::of(ek.public_key_info()),
             trust: anchor.trust,
             anchor: anchor.name.clone(),
+            endorsement: EkEndorsement::Certificate,
             not_after: ends.fold(issuer.not_after(), UnixTime::min),
             key,
         })
@@ -65,7 +75,14 @@ impl EndorsedEk {
         self.trust
     }
 
-    /// The name of the anchor that the chain ends at.
+    /// Who vouches for it.
+    #[must_use]
+    pub const fn endorsement(&self) -> EkEndorsement {
+        self.endorsement
+    }
+
+    /// The name of the anchor that the chain ends at; of an enrolled EK `enrolled as` and its label, which is no anchor's
+    /// name.
     #[must_use]
     pub fn anchor(&self) -> &str {
         &self.anchor
@@ -84,6 +101,18 @@ pub fn claimed_ek(certificate: &[u8]) -> Result<Sha256Digest, CertificateError> 
     Ok(Sha256Digest::of(Certificate::parse(certificate)?.public_key_info()))
 }
 
+impl TpmIdentity {
+    /// The platform id that it claims: by its EK certificate, or else by the public area of its EK. **Nothing about it is
+    /// verified.**
+    pub fn claimed_platform(&self) -> Result<Sha256Digest, VerifyError> {
+        match self.ek_certificates.first() {
+            Some(certificate) => claimed_ek(certificate).map_err(at(0)),
+            None if self.ek_public.is_empty() => Err(VerifyError::EkCertificateMissing),
+            None => Ok(EkPublic::parse(&self.ek_public)?.platform()),
+        }
+    }
+}
+
 /// An endorsed EK beside an attestation key that *claims* to live in the same TPM. Only a quote whose binding holds the
 /// secret of [`EndorsedTpm::make_credential`] shows that it does.
 pub struct EndorsedTpm {
@@ -96,8 +125,15 @@ impl EndorsedTpm {
     /// Verifies the EK chain at `now` and the public area of the AK.
     pub fn verify(identity: &TpmIdentity, anchors: &TrustAnchors, now: UnixTime) -> Result<Self, VerifyError> {
         let ek = EndorsedEk::verify(&identity.ek_certificates, anchors, now)?;
+        if !identity.ek_public.is_empty() && EkPublic::parse(&identity.ek_public)?.platform() != ek.platform {
+            return Err(VerifyError::EkPublicOtherKey);
+        }
         let ak = AttestationKey::parse(&identity.ak_public)?;
-        Ok(Self { ek, ak, identity: digest_of(identity) })
+        Ok(Self::of(ek, ak, identity))
+    }
+
+    pub(super) fn of(ek: EndorsedEk, ak: AttestationKey, identity: &TpmIdentity) -> Self {
+        Self { ek, ak, identity: digest_of(identity) }
     }
 
     /// The EK.
@@ -163,9 +199,10 @@ fn at(index: usize) -> impl Fn(CertificateError) -> VerifyError {
     move |error| VerifyError::EkCertificate { index, error }
 }
 
-/// The AK is the last field, so certificates and AK cannot be taken for each other.
+/// The public areas are the last two fields, so nothing can be taken for another.
 fn digest_of(identity: &TpmIdentity) -> Sha256Digest {
     let certificates = identity.ek_certificates.iter().map(Vec::as_slice);
-    let fields: Vec<&[u8]> = certificates.chain([identity.ak_public.as_slice()]).collect();
+    let fields: Vec<&[u8]> =
+        certificates.chain([identity.ek_public.as_slice(), identity.ak_public.as_slice()]).collect();
     Sha256Digest::of(&lv(&fields))
 }

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, date_time_ymd,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PublicKeyData, SignatureAlgorithm, date_time_ymd,
 };
 
 /// Inside the validity of every certificate that the forge makes.
@@ -62,6 +62,9 @@ impl Authority {
     /// A certificate for an EK, changed by `edit` before it is signed.
     pub fn endorse(&self, ek: &impl PublicKeyData, edit: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
         let mut params = endorsement_params();
+        if ek.algorithm() == &PKCS_ECDSA_P256_SHA256 || ek.algorithm() == &PKCS_ECDSA_P384_SHA384 {
+            params.key_usages = vec![KeyUsagePurpose::KeyAgreement];
+        }
         edit(&mut params);
         params.signed_by(ek, &self.issuer()).expect("an EK certificate").der().to_vec()
     }

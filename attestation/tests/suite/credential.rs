@@ -1,6 +1,6 @@
 //! Credential protection.
 
-use attestation::{ActivationSecret, LoadChallenge};
+use attestation::{ActivationSecret, EkKind, LoadChallenge};
 use ring::rand::SystemRandom;
 
 use crate::common::tpm::SoftTpm;
@@ -15,6 +15,19 @@ fn a_tpm_with_that_ek_and_that_ak_opens_the_credential() {
         let credential = endorsed.make_credential(&secret, &SystemRandom::new()).unwrap();
         assert_eq!((credential.id_object.len(), credential.encrypted_secret.len()), (70, 258));
         assert_eq!(scene.tpm.activate(&credential).unwrap(), [9; 32]);
+    }
+}
+
+/// KDFe, ECDH and the sizes of each template, undone by an implementation that shares nothing with ours.
+#[test]
+fn a_credential_for_an_ecc_ek_has_the_sizes_of_its_template() {
+    for (kind, sizes) in [(EkKind::EccP256, (70, 70)), (EkKind::EccP384, (86, 102))] {
+        let scene = Scene::new(SoftTpm::with_ek(kind));
+        let secret = ActivationSecret::from_bytes([9; 32]);
+        let credential = scene.endorsed().make_credential(&secret, &SystemRandom::new()).unwrap();
+        assert_eq!((credential.id_object.len(), credential.encrypted_secret.len()), sizes, "{kind:?}");
+        assert_eq!(scene.tpm.activate(&credential).unwrap(), [9; 32]);
+        assert_eq!(SoftTpm { ek: SoftTpm::with_ek(kind).ek, ..scene.tpm }.activate(&credential), None, "another EK");
     }
 }
 

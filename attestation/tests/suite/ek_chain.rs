@@ -1,15 +1,18 @@
 //! EK certificate chains: one thing changed, one refusal.
 
-use attestation::{Anchor, CertificateError, EndorsedEk, Sha256Digest, Trust, TrustAnchors, UnixTime, VerifyError};
+use attestation::{
+    Anchor, CertificateError, EkKind, EndorsedEk, Sha256Digest, Trust, TrustAnchors, UnixTime, VerifyError,
+};
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384,
-    PKCS_ED25519, PKCS_RSA_SHA256, PKCS_RSA_SHA384, PKCS_RSA_SHA512, PublicKeyData, date_time_ymd,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, PKCS_RSA_SHA384, PKCS_RSA_SHA512, PublicKeyData,
+    date_time_ymd,
 };
 
 use crate::common::authority::{
     Authority, NOT_AFTER, NOT_BEFORE, NOW, extension, key_for, p256, rsa, subject_alt_name, unknown_extension,
 };
-use crate::common::tpm::EkPublic;
+use crate::common::tpm::{EkPublic, SoftTpm};
 use crate::scene::trusting;
 
 /// A root, an intermediate below it, and an EK certificate below that.
@@ -249,6 +252,22 @@ fn an_ek_certificate_must_be_one() {
 }
 
 #[test]
+fn an_ecc_ek_is_for_key_agreement_and_for_nothing_else() {
+    let root = Authority::root("root");
+    for kind in [EkKind::EccP256, EkKind::EccP384] {
+        let ek = SoftTpm::with_ek(kind).ek.public();
+        let with = |usages: Vec<KeyUsagePurpose>| {
+            EndorsedEk::verify(&[root.endorse(&ek, |params| params.key_usages = usages)], &trusting(&root), NOW)
+        };
+        let agrees = with(vec![KeyUsagePurpose::KeyAgreement]).unwrap();
+        assert_eq!(agrees.platform(), Sha256Digest::of(&ek.subject_public_key_info()), "{kind:?}");
+        let usage = Some(refused(0, CertificateError::EkKeyUsage));
+        assert_eq!(with(vec![KeyUsagePurpose::KeyEncipherment]).err(), usage);
+        assert_eq!(with(vec![KeyUsagePurpose::KeyAgreement, KeyUsagePurpose::KeyCertSign]).err(), usage);
+    }
+}
+
+#[test]
 fn a_subject_alt_name_without_the_tpms_maker_is_refused() {
     let dns_name = [0x30, 0x03, 0x82, 0x01, b'a'];
     let named = |content: &[u8]| {
@@ -296,7 +315,6 @@ fn keys_that_are_not_supported_are_refused() {
     let root = Authority::root("root");
     let verify = |ek: Vec<u8>| EndorsedEk::verify(&[ek], &trusting(&root), NOW).err();
     let unsupported = Some(refused(0, CertificateError::EkKeyUnsupported));
-    assert_eq!(verify(root.endorse(&p256(), |_| ())), unsupported);
     // RSAPublicKey: the modulus is bytes 9 to 264, and the last byte is that of the exponent, 65537.
     assert_eq!(verify(root.endorse(&EkPublic::changed(|key| key[269] = 3), |_| ())), unsupported);
     assert_eq!(verify(root.endorse(&EkPublic::changed(|key| key[264] ^= 1), |_| ())), unsupported);
@@ -308,6 +326,12 @@ fn keys_that_are_not_supported_are_refused() {
         (key[3], key[7]) = (0x09, 0x00);
     };
     assert_eq!(verify(root.endorse(&EkPublic::changed(shortened), |_| ())), unsupported);
+    let point = [&[4], [7; 64].as_slice()].concat();
+    let p521 = [&[4], [7; 132].as_slice()].concat();
+    let off_curve = root.endorse(&EkPublic::of(&point, &PKCS_ECDSA_P256_SHA256), |_| ());
+    assert_eq!(verify(off_curve), Some(refused(0, CertificateError::EkPoint)));
+    let of_the_other_curve = root.endorse(&EkPublic::of(&p521, &PKCS_ECDSA_P384_SHA384), |_| ());
+    assert_eq!(verify(of_the_other_curve), Some(refused(0, CertificateError::EkPoint)));
     let edwards = root.endorse(&key_for(&PKCS_ED25519), |_| ());
     assert_eq!(verify(edwards), Some(refused(0, CertificateError::KeyUnsupported)));
 }

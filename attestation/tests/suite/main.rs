@@ -10,6 +10,7 @@ mod bindings;
 mod captured;
 mod credential;
 mod ek_chain;
+mod ek_public;
 mod mutation;
 mod quote;
 mod recorded;

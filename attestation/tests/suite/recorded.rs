@@ -29,6 +29,7 @@ impl Recorded {
     fn of(data: &Value, quote: &Value) -> Self {
         let anchor = Anchor { name: "swtpm".to_owned(), trust: Trust::Emulated, certificate: bytes(&data["anchor"]) };
         let identity = TpmIdentity {
+            ek_public: Vec::new(),
             ek_certificates: data["ek_certificates"].as_array().unwrap().iter().map(bytes).collect(),
             ak_public: bytes(&quote["ak_public"]),
         };

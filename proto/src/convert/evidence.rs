@@ -8,7 +8,7 @@ use prost::Message;
 use super::{Fault, WireError, bytes, check_size, check_size_or_none, exact, present};
 use crate::limits::{
     AK_PUBLIC_BYTES_MAX, ATTEST_BYTES_MAX, CERTIFICATE_BYTES_MAX, CERTIFICATES_MAX, CRL_BYTES_MAX, CRLS_MAX,
-    ENCRYPTED_SECRET_BYTES_MAX, EVIDENCE_MAX, HCL_REPORT_BYTES_MAX, ID_OBJECT_BYTES_MAX, PCRS_MAX,
+    EK_PUBLIC_BYTES_MAX, ENCRYPTED_SECRET_BYTES_MAX, EVIDENCE_MAX, HCL_REPORT_BYTES_MAX, ID_OBJECT_BYTES_MAX, PCRS_MAX,
     TPM_SIGNATURE_BYTES_MAX,
 };
 use crate::v1;
@@ -210,17 +210,24 @@ impl TryFrom<v1::TpmIdentity> for TpmIdentity {
 
     fn try_from(identity: v1::TpmIdentity) -> Result<Self, WireError> {
         const CODE: &str = "malformed-ek-certificates";
-        check_size(CODE, identity.ek_certificates.len(), CERTIFICATES_MAX)?;
-        Ok(Self {
-            ek_certificates: list(CODE, identity.ek_certificates, CERTIFICATES_MAX, CERTIFICATE_BYTES_MAX)?,
-            ak_public: bytes("malformed-ak-public", identity.ak_public, AK_PUBLIC_BYTES_MAX)?,
-        })
+        let v1::TpmIdentity { ek_certificates: certificates, ek_public, ak_public } = identity;
+        check_size_or_none("malformed-ek-public", ek_public.len(), EK_PUBLIC_BYTES_MAX)?;
+        let ek_certificates = match (certificates.is_empty(), ek_public.is_empty()) {
+            (true, false) => certificates,
+            (true, true) | (false, _) => {
+                check_size(CODE, certificates.len(), CERTIFICATES_MAX)?;
+                list(CODE, certificates, CERTIFICATES_MAX, CERTIFICATE_BYTES_MAX)?
+            }
+        };
+        let ak_public = bytes("malformed-ak-public", ak_public, AK_PUBLIC_BYTES_MAX)?;
+        Ok(Self { ek_certificates, ek_public, ak_public })
     }
 }
 
 impl From<TpmIdentity> for v1::TpmIdentity {
     fn from(identity: TpmIdentity) -> Self {
-        Self { ek_certificates: identity.ek_certificates, ak_public: identity.ak_public }
+        let TpmIdentity { ek_certificates, ek_public, ak_public } = identity;
+        Self { ek_certificates, ak_public, ek_public }
     }
 }
 

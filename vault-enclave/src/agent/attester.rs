@@ -132,27 +132,36 @@ impl ChipAgent {
 }
 
 impl TpmAgent {
-    /// Reads the EK certificate and pairs it with `ak`, or with a new AK.
+    /// Reads the EK certificate, or the EK where there is none, and pairs it with `ak`, or with a new AK.
     ///
     /// # Errors
     /// What the TPM says; an AK that is not of our template.
     pub fn establish(tcti: TctiConfig, ak: Option<TpmObject>) -> Result<Self, SessionError> {
         let tpm = Tpm::open(tcti.clone())?;
-        let ek_certificates = tpm.ek_certificates().wait()?;
+        let (ek_certificates, ek_public) = match tpm.ek_certificates().wait() {
+            // Enrolled or not, says the keeper.
+            Err(TpmError::EkCertificateMissing) => (Vec::new(), tpm.ek_public().wait()?),
+            read => (read?, Vec::new()),
+        };
         let ak = match ak {
             Some(ak) => ak,
             None => tpm.create_ak().wait()?,
         };
-        Self::new(tcti, ak, ek_certificates)
+        Self::new(tcti, ak, ek_certificates, ek_public)
     }
 
     /// From what an earlier [`establish`](Self::establish) found.
     ///
     /// # Errors
     /// An AK that is not of our template.
-    pub fn new(tcti: TctiConfig, ak: TpmObject, ek_certificates: Vec<Vec<u8>>) -> Result<Self, SessionError> {
+    pub fn new(
+        tcti: TctiConfig,
+        ak: TpmObject,
+        ek_certificates: Vec<Vec<u8>>,
+        ek_public: Vec<u8>,
+    ) -> Result<Self, SessionError> {
         let ak_name = *AttestationKey::parse(&ak.public)?.name();
-        let identity = TpmIdentity { ek_certificates, ak_public: ak.public.clone() };
+        let identity = TpmIdentity { ek_certificates, ek_public, ak_public: ak.public.clone() };
         Ok(Self { tcti, ak, ak_name, identity })
     }
 }

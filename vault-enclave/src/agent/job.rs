@@ -45,9 +45,11 @@ pub(super) struct Job {
 #[serde(deny_unknown_fields)]
 pub(super) struct JobTpm {
     tcti: String,
+    ek: String,
     ak_public: Base64,
     ak_private: Base64,
     ek_certificates: Vec<Base64>,
+    ek_public: Base64,
 }
 
 /// The SNP device of an agent, as JSON.
@@ -163,9 +165,11 @@ impl From<&TpmAgent> for JobTpm {
     fn from(agent: &TpmAgent) -> Self {
         Self {
             tcti: agent.tcti.to_string(),
+            ek: agent.tcti.ek().to_string(),
             ak_public: Base64(agent.ak.public.clone()),
             ak_private: Base64(agent.ak.private.clone()),
             ek_certificates: agent.identity.ek_certificates.iter().cloned().map(Base64).collect(),
+            ek_public: Base64(agent.identity.ek_public.clone()),
         }
     }
 }
@@ -176,7 +180,8 @@ impl TryFrom<&JobTpm> for TpmAgent {
     fn try_from(job: &JobTpm) -> Result<Self, Failure> {
         let ak = TpmObject { public: job.ak_public.0.clone(), private: job.ak_private.0.clone() };
         let certificates = job.ek_certificates.iter().map(|certificate| certificate.0.clone()).collect();
-        Ok(Self::new(job.tcti.parse::<TctiConfig>()?, ak, certificates)?)
+        let ek = job.ek.parse().map_err(|error| Failure::new(Kind::Failed, "job-malformed", error))?;
+        Ok(Self::new(job.tcti.parse::<TctiConfig>()?.with_ek(ek), ak, certificates, job.ek_public.0.clone())?)
     }
 }
 

@@ -7,7 +7,7 @@ use attestation::PcrSelection;
 use super::Check;
 use crate::evidence_cmd::tpm_failure;
 use crate::failure::Failure;
-use crate::tpm::{Tpm, TpmError, TpmProperties};
+use crate::tpm::{EkChoice, TctiConfig, Tpm, TpmError, TpmProperties};
 
 /// PCRs that firmware and boot loader measure into.
 const BOOT_PCRS: [u32; 3] = [0, 4, 7];
@@ -19,9 +19,9 @@ pub(super) struct Seen {
 }
 
 /// Asks the TPM. It comes back where it answers, whether or not it has an EK certificate.
-pub(super) fn checks(tcti: &str) -> (Vec<Check>, Option<Tpm>, Option<Seen>) {
-    let opened = tcti.parse().map_err(Failure::from);
-    let opened = opened.and_then(|config| Tpm::open(config).map_err(|error| tpm_failure(error, tcti)));
+pub(super) fn checks(tcti: &str, ek: EkChoice) -> (Vec<Check>, Option<Tpm>, Option<Seen>) {
+    let opened = tcti.parse::<TctiConfig>().map_err(Failure::from);
+    let opened = opened.and_then(|config| Tpm::open(config.with_ek(ek)).map_err(|error| tpm_failure(error, tcti)));
     let tpm = match opened {
         Ok(tpm) => tpm,
         Err(failure) => return (vec![Check::failure("tpm", &failure)], None, None),
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn no_tpm_is_one_failure_with_its_fix() {
         for tcti in ["device:/nonexistent/tpm", "nonsense"] {
-            let (checks, tpm, seen) = checks(tcti);
+            let (checks, tpm, seen) = checks(tcti, EkChoice::Auto);
             assert!(tpm.is_none() && seen.is_none());
             assert_eq!(checks.iter().map(|check| check.level).collect::<Vec<_>>(), [Level::Fail], "{tcti}");
         }

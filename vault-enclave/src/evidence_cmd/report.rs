@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use attestation::{Sha256Digest, TpmQuote, VerifyError};
+use attestation::{EkKind, EkPublic, Sha256Digest, TpmQuote, VerifyError};
 use serde::Serialize;
 
 use super::certificate::CertificateReport;
@@ -31,8 +31,8 @@ const ATTRIBUTES: [(u32, &str); 13] = [
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     tpm: Maker,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    platform: Option<Sha256Digest>,
+    platform: Sha256Digest,
+    ek: EkReport,
     ek_certificates: Vec<CertificateReport>,
     ak: AkReport,
     pcrs: Vec<Pcr>,
@@ -48,6 +48,16 @@ struct Maker {
     manufacturer: String,
     vendor: String,
     firmware_version: String,
+}
+
+/// The endorsement key, with or without a certificate.
+#[derive(Debug, Serialize)]
+pub(super) struct EkReport {
+    kind: &'static str,
+    name: String,
+    platform: Sha256Digest,
+    /// TPMT_PUBLIC.
+    public: String,
 }
 
 /// An attestation key of the kind that an agent makes.
@@ -76,6 +86,17 @@ struct QuoteReport {
     file: Option<String>,
 }
 
+impl EkReport {
+    pub(super) fn new(ek: &EkPublic, public: &[u8]) -> Self {
+        let kind = match ek.kind() {
+            EkKind::Rsa2048 => "rsa-2048",
+            EkKind::EccP256 => "ecc-p256",
+            EkKind::EccP384 => "ecc-p384",
+        };
+        Self { kind, name: hex::encode(ek.name()), platform: ek.platform(), public: hex::encode(public) }
+    }
+}
+
 impl AkReport {
     pub(super) fn new(ak: &TpmObject, accepted: Result<(), VerifyError>) -> Self {
         // TPMT_PUBLIC: type, nameAlg, objectAttributes.
@@ -96,6 +117,7 @@ impl Report {
     #[expect(clippy::too_many_arguments, reason = "each is one answer of the TPM")]
     pub(super) fn new(
         tpm: TpmProperties,
+        ek: EkReport,
         ek_certificates: Vec<CertificateReport>,
         ak: AkReport,
         quote: &TpmQuote,
@@ -110,7 +132,8 @@ impl Report {
                 vendor: tpm.vendor,
                 firmware_version: format!("{:#x}", tpm.firmware_version),
             },
-            platform: ek_certificates.first().map(|leaf| leaf.key),
+            platform: ek.platform,
+            ek,
             ek_certificates,
             ak,
             pcrs: quote.pcrs.iter().map(|(index, value)| Pcr { index: *index, sha256: hex::encode(value) }).collect(),
@@ -146,6 +169,10 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Maker { manufacturer, vendor, firmware_version } = &self.tpm;
         writeln!(f, "TPM:       {manufacturer} {vendor}, firmware {firmware_version}")?;
+        writeln!(f, "EK:        {} {}\n  key:     {}", self.ek.kind, self.ek.name, self.ek.platform)?;
+        if self.ek_certificates.is_empty() {
+            writeln!(f, "  no certificate: a rule takes it only where `vaultctl platform add` has enrolled it")?;
+        }
         for (index, certificate) in self.ek_certificates.iter().enumerate() {
             writeln!(f, "{}", if index == 0 { "EK certificate" } else { "issued by" })?;
             writeln!(f, "  subject: {}\n  issuer:  {}", certificate.subject, certificate.issuer)?;
@@ -173,10 +200,7 @@ impl fmt::Display for Report {
         }
         writeln!(f, "\nFor a policy, if this is the machine and software that you mean:\n")?;
         writeln!(f, "{}", toml_pcrs(&self.pcrs))?;
-        match &self.platform {
-            Some(platform) => writeln!(f, "eks = [\"{platform}\"]"),
-            None => Ok(()),
-        }
+        writeln!(f, "eks = [\"{}\"]", self.platform)
     }
 }
 

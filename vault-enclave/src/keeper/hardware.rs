@@ -54,7 +54,7 @@ impl Hardware {
     pub(super) fn new(devices: Devices, ak: TpmObject, rule: &KeeperRule) -> Result<Self, Refusal> {
         let ek_certificates = devices.tpm.ek_certificates().wait()?;
         let ak_name = *AttestationKey::parse(&ak.public)?.name();
-        let identity = TpmIdentity { ek_certificates, ak_public: ak.public.clone() };
+        let identity = TpmIdentity { ek_certificates, ek_public: Vec::new(), ak_public: ak.public.clone() };
         let form = match rule {
             KeeperRule::Tpm(_) => Form::Tpm,
             KeeperRule::Snp { .. } => Form::SnpTpm,

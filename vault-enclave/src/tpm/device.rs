@@ -5,6 +5,7 @@
 
 use std::fs::File;
 
+use attestation::EkKind;
 use tss_esapi::Context;
 use tss_esapi::attributes::SessionAttributesBuilder;
 use tss_esapi::constants::{CapabilityType, PropertyTag, SessionType};
@@ -15,6 +16,7 @@ use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{CapabilityData, Public, SymmetricDefinition};
 use tss_esapi::traits::Marshall;
 
+use super::ek::EkChoice;
 use super::error::{AUTH_FAIL, BAD_AUTH};
 use super::{TctiConfig, TpmError, TpmName, template};
 
@@ -37,6 +39,9 @@ pub(super) struct Device {
     context: Context,
     srk: Option<(KeyHandle, TpmName)>,
     pub(super) ak: Option<(KeyHandle, TpmName)>,
+    pub(super) ek_choice: EkChoice,
+    /// As [`Self::ek_choice`] turned out.
+    pub(super) ek_kind: Option<EkKind>,
     leaked: bool,
 }
 
@@ -56,7 +61,7 @@ impl Device {
                 "{config}: no answer; is it running, and is its libtss2-tcti library installed?"
             ))
         })?;
-        let mut device = Self { context, srk: None, ak: None, leaked: false };
+        let mut device = Self { context, srk: None, ak: None, ek_choice: config.ek(), ek_kind: None, leaked: false };
         if !config.has_resource_manager() {
             device.flush_what_others_left()?;
         }
@@ -115,9 +120,19 @@ impl Device {
         kind: SessionType,
         then: impl FnOnce(&mut Self, AuthSession) -> Result<T, TpmError>,
     ) -> Result<T, TpmError> {
+        self.with_session_of(kind, HashingAlgorithm::Sha256, then)
+    }
+
+    /// As [`Self::with_session`], with the hash that a policy of the object asks for.
+    pub(super) fn with_session_of<T>(
+        &mut self,
+        kind: SessionType,
+        hash: HashingAlgorithm,
+        then: impl FnOnce(&mut Self, AuthSession) -> Result<T, TpmError>,
+    ) -> Result<T, TpmError> {
         const START: &str = "TPM2_StartAuthSession";
         let (srk, _) = self.srk()?;
-        let (cipher, hash) = (SymmetricDefinition::AES_128_CFB, HashingAlgorithm::Sha256);
+        let cipher = SymmetricDefinition::AES_128_CFB;
         let session = self.command(START, |tpm| tpm.start_auth_session(Some(srk), None, None, kind, cipher, hash))?;
         let session = session.ok_or_else(|| TpmError::Unavailable("no session".into()))?;
         self.flushing(SessionHandle::from(session), |device| {

@@ -34,10 +34,12 @@ pub enum TpmError {
     ObjectRefused,
     /// What was stored is not a TPM object of the kind wanted.
     ObjectMalformed,
-    /// The TPM holds no certificate for its RSA-2048 endorsement key.
+    /// The TPM holds no certificate for the endorsement key that is used.
     EkCertificateMissing,
     /// What the TPM holds as certificate is not DER.
     EkCertificateMalformed,
+    /// The certificate that the TPM holds is of another key than its own: from another TPM, or of another template.
+    EkCertificateOtherKey,
     /// The credential was made for another TPM or another attestation key, or it is damaged.
     CredentialRefused,
     /// PCRs kept changing while they were quoted.
@@ -94,6 +96,7 @@ impl TpmError {
             Self::ObjectMalformed => "tpm-object-malformed",
             Self::EkCertificateMissing => "tpm-ek-certificate-missing",
             Self::EkCertificateMalformed => "tpm-ek-certificate-malformed",
+            Self::EkCertificateOtherKey => "tpm-ek-certificate-other-key",
             Self::CredentialRefused => "tpm-credential-refused",
             Self::PcrsMoving => "tpm-pcrs-moving",
             Self::CounterMissing => "tpm-counter-missing",
@@ -162,6 +165,8 @@ pub(super) const BAD_AUTH: u32 = 0x0a2;
 pub(super) const FAILURE: u32 = 0x101;
 pub(super) const HANDLE: u32 = 0x08b;
 pub(super) const INTEGRITY: u32 = 0x09f;
+pub(super) const INSUFFICIENT: u32 = 0x09a;
+pub(super) const ECC_POINT: u32 = 0x0a7;
 pub(super) const POLICY_FAIL: u32 = 0x09d;
 pub(super) const PCR_CHANGED: u32 = 0x128;
 pub(super) const VALUE: u32 = 0x084;
@@ -223,8 +228,11 @@ impl fmt::Display for TpmError {
                 )
             }
             Self::ObjectMalformed => write!(f, "what is stored is not the TPM object it should be"),
-            Self::EkCertificateMissing => write!(f, "the TPM holds no certificate of its RSA-2048 endorsement key"),
+            Self::EkCertificateMissing => write!(f, "the TPM holds no certificate of its endorsement key"),
             Self::EkCertificateMalformed => write!(f, "the TPM's endorsement key certificate is not DER"),
+            Self::EkCertificateOtherKey => {
+                write!(f, "the endorsement key certificate that the TPM holds is of another key than its own")
+            }
             Self::CredentialRefused => {
                 write!(f, "the credential was made for another TPM or attestation key, or is damaged")
             }

@@ -1,18 +1,15 @@
 //! Who this TPM is and what state it is in: certificates, attestation key, credential, quote.
 
 use attestation::{ActivationSecret, AzureQuote, Credential, PcrSelection, TpmIdentity, TpmQuote};
-use tss_esapi::attributes::ObjectAttributes;
-use tss_esapi::constants::SessionType;
-use tss_esapi::handles::{AuthHandle, KeyHandle, PersistentTpmHandle, TpmHandle};
-use tss_esapi::interface_types::resource_handles::{Hierarchy, NvAuth};
-use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
+use tss_esapi::handles::KeyHandle;
+use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
     Attest, AttestInfo, ClockInfo, Data, EncryptedSecret, IdObject, Private, Public, Signature, SignatureScheme,
 };
 use tss_esapi::traits::{Marshall, UnMarshall};
 
 use super::device::Device;
-use super::error::{AUTH_FAIL, BAD_AUTH, FAILURE, INTEGRITY, SIZE, VALUE};
+use super::error::{ECC_POINT, FAILURE, INSUFFICIENT, INTEGRITY, SIZE, VALUE};
 use super::pcrs::{PcrValues, selection_list};
 use super::{TpmError, TpmObject, template};
 
@@ -58,24 +55,9 @@ impl Quote {
     }
 }
 
-/// The certificate of the low-range RSA-2048 endorsement key (TCG EK Credential Profile, "NV Indices").
-const RSA_2048_EK_CERTIFICATE: u32 = 0x01c0_0002;
-/// Where the same key is kept, where it is (TCG TPM v2.0 Provisioning Guidance).
-const RSA_2048_EK: u32 = 0x8101_0001;
-const CERTIFICATE_BYTES_MAX: usize = 4096;
 const QUOTE_TRIES: usize = 8;
 
 impl Device {
-    pub(super) fn ek_certificates(&mut self) -> Result<Vec<Vec<u8>>, TpmError> {
-        let read = self.nv_read(RSA_2048_EK_CERTIFICATE, CERTIFICATE_BYTES_MAX, NvAuth::NvIndex);
-        let padded = read.map_err(|error| match error {
-            TpmError::NvMissing(_) => TpmError::EkCertificateMissing,
-            TpmError::NvTooLong(_) => TpmError::EkCertificateMalformed,
-            other => other,
-        })?;
-        Ok(vec![der(&padded).ok_or(TpmError::EkCertificateMalformed)?.to_vec()])
-    }
-
     pub(super) fn create_ak(&mut self) -> Result<TpmObject, TpmError> {
         let template = template::attestation_key()?;
         // Makes room: the endorsement key, the new key and the SRK are three.
@@ -136,11 +118,16 @@ impl Device {
     }
 
     fn refused_credential(&mut self, error: TpmError) -> TpmError {
+        // Whoever made it took the key from the certificate.
+        if self.certificate_is_of_another_key().unwrap_or(false) {
+            return TpmError::EkCertificateOtherKey;
+        }
         // libtpms answers "failure" to a secret that does not decrypt; a TPM that has really failed answers nothing else.
         if matches!(error, TpmError::Response { code: FAILURE, .. }) && self.answers() {
             return TpmError::CredentialRefused;
         }
-        [INTEGRITY, VALUE, SIZE].iter().fold(error, |error, rc| error.meaning(*rc, TpmError::CredentialRefused))
+        let codes = [INTEGRITY, VALUE, SIZE, ECC_POINT, INSUFFICIENT];
+        codes.iter().fold(error, |error, rc| error.meaning(*rc, TpmError::CredentialRefused))
     }
 
     /// The attestation key, loaded; it stays so for the next quote.
@@ -159,55 +146,6 @@ impl Device {
         self.ak = Some((handle, name));
         Ok(handle)
     }
-
-    /// Runs `then` with the endorsement key and a session that satisfies its policy, once.
-    fn with_ek<T>(
-        &mut self,
-        then: impl FnOnce(&mut Self, KeyHandle, AuthSession) -> Result<T, TpmError>,
-    ) -> Result<T, TpmError> {
-        let authorised = |device: &mut Self, ek: KeyHandle| {
-            device.with_session(SessionType::Policy, |device, session| {
-                device.satisfy_endorsement_policy(session)?;
-                then(device, ek, session)
-            })
-        };
-        match self.persistent_ek()? {
-            Some(ek) => self.closing(ek, |device| authorised(device, ek)),
-            None => {
-                let (ek, _) = self.create_primary(Hierarchy::Endorsement, template::endorsement_key()?)?;
-                self.flushing(ek, |device| authorised(device, ek))
-            }
-        }
-    }
-
-    /// The endorsement key where provisioning left it: it spares seconds on hardware. Another key there is not used.
-    fn persistent_ek(&mut self) -> Result<Option<KeyHandle>, TpmError> {
-        const READ: &str = "TPM2_ReadPublic";
-        let index = self.command(READ, |_| PersistentTpmHandle::new(RSA_2048_EK))?;
-        if self.handles(RSA_2048_EK)?.first() != Some(&TpmHandle::Persistent(index)) {
-            return Ok(None);
-        }
-        let object = self.command(READ, |tpm| tpm.tr_from_tpm_public(TpmHandle::Persistent(index)))?;
-        let handle = KeyHandle::from(object);
-        let template = template::endorsement_key()?;
-        match self.command(READ, |tpm| tpm.read_public(handle)) {
-            Ok((public, _, _)) if is_made_from(&public, &template) => Ok(Some(handle)),
-            other => self.closing(object, |_| other.map(|_| None)),
-        }
-    }
-
-    fn satisfy_endorsement_policy(&mut self, session: AuthSession) -> Result<(), TpmError> {
-        const SECRET: &str = "TPM2_PolicySecret";
-        let policy = self.command(SECRET, |_| PolicySession::try_from(session))?;
-        let (nonce, cp_hash, reference) = Default::default();
-        let password = [Some(AuthSession::Password), None];
-        self.authorised(password, SECRET, |tpm| {
-            tpm.policy_secret(policy, AuthHandle::Endorsement, nonce, cp_hash, reference, None)
-        })
-        .map(drop)
-        .map_err(|error| error.meaning(AUTH_FAIL, TpmError::HierarchyAuth))
-        .map_err(|error| error.meaning(BAD_AUTH, TpmError::HierarchyAuth))
-    }
 }
 
 /// A stored object as the library takes it.
@@ -225,27 +163,6 @@ pub(super) fn refused_object(error: TpmError) -> TpmError {
     const BINDING: u32 = 0x0a5;
     const HASH: u32 = 0x083;
     [INTEGRITY, VALUE, SIZE, BINDING, HASH].iter().fold(error, |error, rc| error.meaning(*rc, TpmError::ObjectRefused))
-}
-
-fn is_made_from(public: &Public, template: &Public) -> bool {
-    match (public, template) {
-        (
-            Public::Rsa { object_attributes, name_hashing_algorithm, auth_policy, parameters, .. },
-            Public::Rsa {
-                object_attributes: attributes,
-                name_hashing_algorithm: hash,
-                auth_policy: policy,
-                parameters: wanted,
-                ..
-            },
-        ) => {
-            ObjectAttributes::eq(object_attributes, attributes)
-                && name_hashing_algorithm == hash
-                && auth_policy == policy
-                && parameters == wanted
-        }
-        _ => false,
-    }
 }
 
 /// The pcrDigest of a quote.
@@ -272,17 +189,6 @@ impl From<&ClockInfo> for TpmClock {
     }
 }
 
-/// The one DER value at the start of `padded`: some TPMs pad the certificate.
-fn der(padded: &[u8]) -> Option<&[u8]> {
-    let (header, length) = match padded {
-        [0x30, short @ 0..=0x7f, ..] => (2, usize::from(*short)),
-        [0x30, 0x81, a, ..] => (3, usize::from(*a)),
-        [0x30, 0x82, a, b, ..] => (4, usize::from(u16::from_be_bytes([*a, *b]))),
-        _ => return None,
-    };
-    padded.get(..header + length)
-}
-
 /// The content of a TPM2B: exactly as long as its prefix says.
 fn buffer(sized: &[u8]) -> Option<&[u8]> {
     let (prefix, content) = sized.split_first_chunk::<2>()?;
@@ -292,16 +198,6 @@ fn buffer(sized: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_certificate_is_cut_to_its_der() {
-        assert_eq!(der(&[0x30, 2, 1, 2, 0xff, 0xff]), Some(&[0x30, 2, 1, 2][..]));
-        let long = [&[0x30, 0x82, 1, 0][..], &[7; 256], &[0; 100]].concat();
-        assert_eq!(der(&long), Some(&long[..260]));
-        for bad in [&[][..], &[0x30], &[0x30, 5, 1], &[0x31, 0], &[0x30, 0x82, 1], &[0x30, 0x83, 0, 0, 0]] {
-            assert_eq!(der(bad), None, "{bad:?}");
-        }
-    }
 
     #[test]
     fn a_sized_buffer_is_exactly_as_long_as_it_says() {

@@ -7,9 +7,12 @@ use std::str::FromStr;
 
 use tss_esapi::tcti_ldr::TctiNameConf;
 
-/// How to reach the TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321` for a software TPM.
+use super::ek::EkChoice;
+
+/// How to reach the TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321` for a software TPM; and which of its
+/// endorsement keys to use, which is not part of that text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TctiConfig(Place);
+pub struct TctiConfig(Place, EkChoice);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
@@ -31,6 +34,17 @@ pub enum TctiError {
 }
 
 impl TctiConfig {
+    /// The same TPM, with this endorsement key.
+    #[must_use]
+    pub fn with_ek(self, ek: EkChoice) -> Self {
+        Self(self.0, ek)
+    }
+
+    /// Which endorsement key.
+    pub(crate) const fn ek(&self) -> EkChoice {
+        self.1
+    }
+
     /// As tss-esapi takes it.
     pub(super) fn name_conf(&self) -> tss_esapi::Result<TctiNameConf> {
         TctiNameConf::from_str(&self.to_string())
@@ -72,9 +86,9 @@ impl FromStr for TctiConfig {
 
     fn from_str(text: &str) -> Result<Self, TctiError> {
         match text.split_once(':') {
-            Some(("device", path)) if path.starts_with('/') => Ok(Self(Place::Device(path.into()))),
+            Some(("device", path)) if path.starts_with('/') => Ok(Self(Place::Device(path.into()), EkChoice::Auto)),
             Some(("device", _)) => Err(TctiError::DevicePath),
-            Some(("swtpm", options)) => swtpm(options).map(Self),
+            Some(("swtpm", options)) => swtpm(options).map(|place| Self(place, EkChoice::Auto)),
             _ => Err(TctiError::Kind(text.chars().take(64).collect())),
         }
     }

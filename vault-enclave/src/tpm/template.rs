@@ -1,5 +1,6 @@
 //! Public areas (TPMT_PUBLIC, TPM 2.0 Part 2) of the keys and objects that this program makes, as the bytes they are.
 
+use attestation::EkKind;
 use tss_esapi::structures::Public;
 use tss_esapi::traits::UnMarshall;
 
@@ -12,14 +13,15 @@ pub(super) fn storage_root_key() -> Result<Public, TpmError> {
     parse(&[ECC, SHA256, &SRK.to_be_bytes(), EMPTY, AES_128_CFB, NULL, P256, NULL, &unique])
 }
 
-/// The RSA-2048 endorsement key of the low range (TCG EK Credential Profile, Template L-1): what a certificate at NV
-/// index 01c00002 is about.
-pub(super) fn endorsement_key() -> Result<Public, TpmError> {
-    const EK: u32 = FIXED | SENSITIVE_DATA_ORIGIN | ADMIN_WITH_POLICY | RESTRICTED | DECRYPT;
-    let policy = [&[0, 32][..], &POLICY_SECRET_ENDORSEMENT].concat();
-    let exponent = 0_u32.to_be_bytes();
-    let unique = [&[1, 0][..], &[0; 256]].concat();
-    parse(&[RSA, SHA256, &EK.to_be_bytes(), &policy, AES_128_CFB, NULL, BITS_2048, &exponent, &unique])
+/// An endorsement key: what a certificate of its kind is about. Without customisation the unique field is zeros of the
+/// key's size in the low range, and empty in the high range (TCG EK Credential Profile, B.3 and B.4).
+pub(super) fn endorsement_key(kind: EkKind) -> Result<Public, TpmError> {
+    let unique = match kind {
+        EkKind::Rsa2048 => [&[1, 0][..], &[0; 256]].concat(),
+        EkKind::EccP256 => [&[0, 32][..], &[0; 32], &[0, 32], &[0; 32]].concat(),
+        EkKind::EccP384 => [EMPTY, EMPTY].concat(),
+    };
+    parse(&[&kind.template_prefix(), &unique])
 }
 
 /// An attestation key: restricted, so that it signs nothing but what the TPM itself says; ECDSA P-256 with SHA-256.
@@ -51,7 +53,6 @@ const DECRYPT: u32 = 1 << 17;
 const SIGN: u32 = 1 << 18;
 
 // TPM_ALG_ID and what belongs to it
-const RSA: &[u8] = &[0x00, 0x01];
 const KEYEDHASH: &[u8] = &[0x00, 0x08];
 const SHA256: &[u8] = &[0x00, 0x0b];
 const NULL: &[u8] = &[0x00, 0x10];
@@ -59,33 +60,33 @@ const ECC: &[u8] = &[0x00, 0x23];
 const ECDSA_SHA256: &[u8] = &[0x00, 0x18, 0x00, 0x0b];
 const AES_128_CFB: &[u8] = &[0x00, 0x06, 0x00, 0x80, 0x00, 0x43];
 const P256: &[u8] = &[0x00, 0x03];
-const BITS_2048: &[u8] = &[0x08, 0x00];
 const EMPTY: &[u8] = &[0x00, 0x00];
-
-/// PolicyA of the EK Credential Profile: PolicySecret(TPM_RH_ENDORSEMENT), SHA-256.
-const POLICY_SECRET_ENDORSEMENT: [u8; 32] = [
-    0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46, 0xa5, 0xd7, 0x24, //
-    0xfd, 0x52, 0xd7, 0x6e, 0x06, 0x52, 0x0b, 0x64, 0xf2, 0xa1, 0xda, 0x1b, 0x33, 0x14, 0x69, 0xaa,
-];
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, ek};
+    use tss_esapi::interface_types::ecc::EccCurve;
     use tss_esapi::interface_types::key_bits::RsaKeyBits;
     use tss_esapi::traits::Marshall;
 
     #[test]
-    fn the_endorsement_key_template_is_the_librarys() {
-        let algorithm = AsymmetricAlgorithmSelection::Rsa(RsaKeyBits::Rsa2048);
-        let theirs = ek::create_ek_public_from_default_template_2(algorithm, None).unwrap();
-        assert_eq!(endorsement_key().unwrap().marshall().unwrap(), theirs.marshall().unwrap());
+    fn the_endorsement_key_templates_are_the_librarys() {
+        let algorithms = [
+            (EkKind::Rsa2048, AsymmetricAlgorithmSelection::Rsa(RsaKeyBits::Rsa2048)),
+            (EkKind::EccP256, AsymmetricAlgorithmSelection::Ecc(EccCurve::NistP256)),
+            (EkKind::EccP384, AsymmetricAlgorithmSelection::Ecc(EccCurve::NistP384)),
+        ];
+        for (kind, algorithm) in algorithms {
+            let theirs = ek::create_ek_public_from_default_template_2(algorithm, None).unwrap();
+            assert_eq!(endorsement_key(kind).unwrap().marshall().unwrap(), theirs.marshall().unwrap());
+        }
     }
 
     #[test]
     fn every_template_is_read_whole() {
         let policy = [7; 32];
-        for template in [storage_root_key(), endorsement_key(), attestation_key(), sealed(&policy)] {
+        for template in [storage_root_key(), endorsement_key(EkKind::EccP384), attestation_key(), sealed(&policy)] {
             let template = template.unwrap();
             let bytes = template.marshall().unwrap();
             assert_eq!(Public::unmarshall(&bytes).unwrap(), template);

@@ -120,7 +120,7 @@ pub fn assert_refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code,
 }
 
 pub fn tpm_identity() -> TpmIdentity {
-    TpmIdentity { ek_certificates: vec![vec![0x30; 900]], ak_public: vec![1; 90] }
+    TpmIdentity { ek_certificates: vec![vec![0x30; 900]], ek_public: Vec::new(), ak_public: vec![1; 90] }
 }
 
 pub fn challenge_request() -> GetChallengeRequest {

@@ -123,7 +123,7 @@ fn tpm(report: Option<Vec<u8>>, beside: &Beside, files: Certificates) -> Loaded 
     let AzureQuote { attest, signature, pcrs } = read_quote(beside)?;
     let ak =
         beside.ak.as_deref().ok_or_else(|| usage("which key quoted?", "give the AK's public area with --ak FILE"))?;
-    let identity = TpmIdentity { ek_certificates: files.certificates, ak_public: read_ak(ak)? };
+    let identity = TpmIdentity { ek_certificates: files.certificates, ek_public: Vec::new(), ak_public: read_ak(ak)? };
     Ok(Ok(Captured::Tpm(TpmQuote { identity, attest, signature, pcrs })))
 }
 

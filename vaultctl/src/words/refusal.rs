@@ -194,8 +194,9 @@ const fn of_certificate(error: &CertificateError) -> &'static str {
         E::IssuerMismatch | E::SignatureInvalid => "signed by its issuer",
         E::NotAuthority | E::NotCertificateSigner | E::PathTooLong => "an authority that may issue it",
         E::NotForEndorsement | E::EkIsAuthority | E::EkKeyUsage | E::EkSubjectAltName | E::EkKeyUnsupported => {
-            "the certificate of an RSA-2048 EK by the TCG's profile"
+            "the certificate of an RSA-2048, P-256 or P-384 EK by the TCG's profile"
         }
+        E::EkPoint => "04, x, y of a point on the curve that the key names",
     }
 }
 
@@ -225,6 +226,12 @@ const fn of_quote(error: &VerifyError) -> &'static str {
         E::EkCertificateMissing => "the certificate of the EK, with --chain",
         E::EkCertificatesTooMany { .. } => "at most 6 certificates",
         E::EkCertificate { error, .. } => of_certificate(error),
+        E::EkNotEnrolled { .. } => "an EK with a certificate, or one that `vaultctl platform add` has enrolled",
+        E::EkTemplateUnknown | E::EkPublicMalformed(_) => {
+            "the public area of an EK by template L-1 (RSA-2048), L-2 (P-256) or H-3 (P-384)"
+        }
+        E::EkPublicKey(error) => of_certificate(error),
+        E::EkPublicOtherKey => "the public area of the key that the certificate is for",
         E::EkAnchorUnknown => "an anchor that issued the chain, under [[anchors]] of --policy",
         E::AkMalformed(_)
         | E::AkTypeUnsupported { .. }

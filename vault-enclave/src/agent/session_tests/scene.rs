@@ -224,7 +224,7 @@ pub(super) fn digest(text: &str) -> Sha256Digest {
 }
 
 fn evidence() -> EvidenceSet {
-    let identity = TpmIdentity { ek_certificates: vec![vec![1]], ak_public: vec![2] };
+    let identity = TpmIdentity { ek_certificates: vec![vec![1]], ek_public: Vec::new(), ak_public: vec![2] };
     let quote = TpmQuote { identity, attest: vec![3], signature: vec![4], pcrs: vec![(0, [5; 32])] };
     EvidenceSet { evidence: Evidence::Tpm(quote) }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use attestation::{
     CrlRule, Evidence, EvidenceForm, Report, Sha256Digest, SigningKey, TrustAnchors, VerifyError, chip_platform,
-    claimed_ek, csp_platform,
+    csp_platform,
 };
 use ledger::names::Name;
 use serde::Serialize;
@@ -132,10 +132,8 @@ fn claimed(kind: EvidenceKind, evidence: &Captured) -> Result<Source, Failure> {
         Captured::Snp { .. } => (&[][..], None),
         Captured::Azure(azure) => (azure.quote.pcrs.as_slice(), None),
         Captured::Tpm(quote) => {
-            let certificate = quote.identity.ek_certificates.first();
-            let certificate = certificate.ok_or_else(|| refused(&VerifyError::EkCertificateMissing))?;
-            let at = |error| VerifyError::EkCertificate { index: 0, error };
-            (quote.pcrs.as_slice(), Some(claimed_ek(certificate).map_err(|error| refused(&at(error)))?))
+            let platform = quote.identity.claimed_platform().map_err(|error| refused(&error))?;
+            (quote.pcrs.as_slice(), Some(platform))
         }
     };
     Ok(Source { kind, verified: None, report, pcrs: pcrs.iter().copied().collect(), ek })

@@ -1,6 +1,6 @@
 //! What a TPM says.
 
-use attestation::{AttestationKey, QuoteStatement, Sha256Digest, TpmIdentity, claimed_ek};
+use attestation::{AttestationKey, EkPublic, QuoteStatement, Sha256Digest, TpmIdentity};
 
 use super::{Explained, Section};
 use crate::print::span;
@@ -105,14 +105,18 @@ pub fn explain_identity(identity: &TpmIdentity) -> Section {
         };
         fields.push(Explained::new(field, Sha256Digest::of(der), meaning));
     }
-    let platform = identity.ek_certificates.first().and_then(|der| claimed_ek(der).ok());
+    if let Ok(ek) = EkPublic::parse(&identity.ek_public) {
+        let meaning = "the endorsement key, which has no certificate: `vaultctl platform add` enrols it";
+        fields.push(Explained::new("EK name", hex::encode(ek.name()), meaning));
+    }
+    let platform = identity.claimed_platform().ok();
     fields.push(
         Explained::new(
             "platform",
             platform.map_or_else(|| "unknown".to_owned(), |platform| platform.to_string()),
             "what `eks` of a policy lists",
         )
-        .look_if(platform.is_none(), "there is no EK certificate that can be read"),
+        .look_if(platform.is_none(), "there is no EK certificate, and no EK, that can be read"),
     );
     let ak = AttestationKey::parse(&identity.ak_public);
     fields.push(
