@@ -52,6 +52,10 @@ pub enum ApprovalAction {
     Policy,
     /// A proposed model is published.
     Model,
+    /// That a platform be enrolled or removed is proposed.
+    ProposePlatform,
+    /// A platform is enrolled or removed.
+    Platform,
 }
 
 /// What is signed: nothing in it is left to the context.

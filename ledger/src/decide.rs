@@ -19,7 +19,7 @@ mod shown;
 
 use std::sync::Arc;
 
-use attestation::{Claims, Load, Renew, Sha256Digest, UnixTime, Verified};
+use attestation::{Claims, EkEndorsement, Load, Renew, Sha256Digest, UnixTime, Verified};
 
 pub use denial::{Denial, DenialReason, DeniedRequest, Explanation};
 pub use grant::{EvidencedGrant, ReleaseGrant, RenewGrant};
@@ -208,12 +208,28 @@ fn granted_units(
 
 /// The anchor that the proofs rest on, and all that the rule asks of them.
 fn check_evidence(vault: &Vault, rule_name: &Name, rule: &ReleaseRule, claims: &Claims) -> Result<(), DenialReason> {
-    let (anchor, tier) = (claims.anchor(), claims.trust());
-    // The evidence may have been verified under the anchors of an earlier policy.
-    if vault.policy().trust_anchors().trust_of(anchor) != Some(tier) {
-        return Err(DenialReason::AnchorNotInPolicy { anchor: anchor.to_owned(), tier });
-    }
+    check_endorser(vault, claims)?;
     check_claims(rule_name, &rule.guest, claims)
+}
+
+/// The evidence may have been verified under the anchors of an earlier policy, or before the platform was removed.
+fn check_endorser(vault: &Vault, claims: &Claims) -> Result<(), DenialReason> {
+    let (anchor, tier) = (claims.anchor(), claims.trust());
+    match claims {
+        Claims::Tpm { ek, .. } if ek.endorsement() == EkEndorsement::Enrolled => {
+            let platform = ek.platform();
+            match vault.platforms().get(platform) {
+                Some(enrolled) if enrolled.counts_as == tier => Ok(()),
+                Some(_) | None => Err(DenialReason::PlatformNotEnrolled { platform }),
+            }
+        }
+        Claims::Tpm { .. } | Claims::Snp(_) | Claims::SnpUnboundTpm { .. } | Claims::SnpVtpm { .. } => {
+            match vault.policy().trust_anchors().trust_of(anchor) == Some(tier) {
+                true => Ok(()),
+                false => Err(DenialReason::AnchorNotInPolicy { anchor: anchor.to_owned(), tier }),
+            }
+        }
+    }
 }
 
 /// The form of the evidence, the platform and what it booted: all that a rule asks of verified claims. An auditor checks

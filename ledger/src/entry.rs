@@ -18,6 +18,7 @@
 mod body;
 mod error;
 pub(crate) mod field;
+mod platform;
 mod read;
 
 use attestation::UnixTime;
@@ -29,6 +30,7 @@ pub use body::{
     TimeSource,
 };
 pub use error::EntryError;
+pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 
 pub use crate::release_log::ENTRY_BYTES_MAX;
 
@@ -51,6 +53,8 @@ pub enum Entry {
     Policy(PolicyInForce),
     /// A model was published.
     Model(ModelPublished),
+    /// A platform was enrolled or removed.
+    Platform(PlatformInForce),
     /// Unit keys were granted under a lease.
     Release(Box<Release>),
     /// Leases were renewed.
@@ -102,6 +106,7 @@ impl Entry {
             Self::Approve(entry) => entry.time,
             Self::Policy(entry) => entry.time,
             Self::Model(entry) => entry.time,
+            Self::Platform(entry) => entry.time,
             Self::Release(entry) => entry.time,
             Self::Renew(entry) => entry.time,
             Self::End(entry) => entry.time,
@@ -119,6 +124,7 @@ impl Entry {
             Self::Approve(_) => "approve",
             Self::Policy(_) => "policy",
             Self::Model(_) => "model",
+            Self::Platform(_) => "platform",
             Self::Release(_) => "release",
             Self::Renew(_) => "renew",
             Self::End(_) => "end",

@@ -32,8 +32,8 @@ pub use change::describe_change;
 pub use error::{PolicyError, PolicyProblem};
 pub use pcrs::{PcrMismatch, PcrRule};
 pub use rules::{
-    Approval, Approver, GuestRule, KeeperRule, LeaseEnd, LeaseTime, Permitted, Proof, ProposerRule, PublishRule,
-    ReleaseRule, TpmRule, UnitCheck,
+    Approval, Approver, BareEks, GuestRule, KeeperRule, LeaseEnd, LeaseTime, Permitted, Proof, ProposerRule,
+    PublishRule, ReleaseRule, TpmRule, UnitCheck,
 };
 pub use snp::{Allowed, MinTcb, PlatformFeature, Sha384, SnpRule};
 pub use snp_mismatch::{SnpMismatch, TcbField};
@@ -50,6 +50,7 @@ pub struct Policy {
     lineage: Lineage,
     not_after: UnixTime,
     approval: Approval,
+    platform_threshold: Option<u32>,
     trust_anchors: TrustAnchors,
     keeper: KeeperRule,
     publish: BTreeMap<Name, PublishRule>,
@@ -117,6 +118,11 @@ impl Policy {
     /// Who approves changes, and how many of them it takes.
     pub fn approval(&self) -> &Approval {
         &self.approval
+    }
+
+    /// How many of them it takes to enrol an EK that has no certificate, or to remove one. `None`: there are no such EKs.
+    pub fn platform_threshold(&self) -> Option<u32> {
+        self.platform_threshold
     }
 
     /// The built-in anchors and those of this policy: what evidence is verified under.

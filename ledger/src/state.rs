@@ -16,6 +16,7 @@ mod ceremony;
 mod error;
 mod leases;
 mod manifest;
+mod platforms;
 mod proposals;
 mod release;
 mod statement;
@@ -27,6 +28,7 @@ pub use ceremony::Ceremony;
 pub use error::FoldError;
 pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 pub use manifest::{LoggedManifest, OpenManifestError};
+pub use platforms::{EnrolledPlatform, PLATFORMS_MAX, Platforms};
 pub use proposals::{PROPOSALS_PER_PROPOSER_MAX, PendingProposal, Subject};
 pub use vault::{PublishedModel, Vault};
 

@@ -11,12 +11,14 @@ use ledger::names::{Name, NameError, Version};
 mod evidence;
 mod keeper;
 mod lease;
+mod platform;
 mod provision;
 mod vault;
 
 pub use evidence::EvidenceSet;
 pub use keeper::{KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeeperStanding, core, genesis};
 pub use lease::{EndLease, RenewRequest, SignedLease};
+pub use platform::PlatformSubmission;
 pub use provision::{
     Approval, GenesisWitness, PolicySubmission, Proposal, ProposalAction, Publication, UnitUpload, first_piece,
     next_piece,

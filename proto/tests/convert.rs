@@ -4,7 +4,8 @@
 use attestation::{
     AzureEvidence, AzureQuote, Credential, Evidence, EvidenceForm, HpkePublicKey, IdentityKey, LeaseKey, LogKey,
 };
-use attestation::{PcrSelection, Sha256Digest, SnpEvidence, TpmIdentity, TpmQuote, UnitSet, UnixTime};
+use attestation::{PcrSelection, Sha256Digest, SnpEvidence, TpmIdentity, TpmQuote, Trust, UnitSet, UnixTime};
+use ledger::entry::{PlatformAct, PlatformChange};
 use ledger::manifest::Selection;
 use prost::Message;
 use vault_proto::convert::*;
@@ -186,7 +187,7 @@ fn everything_comes_back_as_it_went_at_its_largest() {
     });
     comes_back::<_, v1::SubmitApprovalRequest>(approval());
     comes_back::<_, v1::SubmitApprovalRequest>(Approval { witness: None, ..approval() });
-    for action in [ProposalAction::Genesis, ProposalAction::Model, ProposalAction::Policy] {
+    for action in [ProposalAction::Genesis, ProposalAction::Model, ProposalAction::Policy, ProposalAction::Platform] {
         comes_back::<_, v1::Proposal>(proposal(action));
     }
 }
@@ -286,6 +287,30 @@ fn reports_of_another_form_are_refused() {
         "malformed-pcrs": |set| first_azure(set).pcrs.reverse(),
         "malformed-snp-certificates": |set| first_azure(set).certificates.push(vec![1]),
         "malformed-evidence": |set| set.evidence.push(v1::EvidenceSet::from(evidence()).evidence[0].clone()),
+    );
+}
+
+#[test]
+fn a_platform_comes_back_and_each_wrong_field_is_refused() {
+    let submission = PlatformSubmission {
+        change: PlatformChange {
+            act: PlatformAct::Remove,
+            platform: Sha256Digest::of(b"ek"),
+            label: "gpu-7".try_into().unwrap(),
+            counts_as: Trust::Hardware,
+            revision: 3,
+        },
+        statement: vec![1; 1024],
+        signature: "s".to_owned(),
+    };
+    comes_back::<_, v1::SubmitPlatformRequest>(submission.clone());
+    refuses!(PlatformSubmission, v1::SubmitPlatformRequest, submission.clone();
+        "malformed-act" : |request| request.act = "Add".to_owned(),
+        "malformed-platform" : |request| request.platform.push(0),
+        "malformed-label" : |request| request.label = "GPU 7".to_owned(),
+        "malformed-counts-as" : |request| request.counts_as.clear(),
+        "malformed-statement" : |request| request.statement.push(0),
+        "malformed-signature" : |request| request.signature.clear(),
     );
 }
 

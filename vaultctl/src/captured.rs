@@ -10,8 +10,9 @@ mod load;
 use std::collections::BTreeMap;
 
 use attestation::{
-    AkName, AttestationKey, AzureQuote, CrlRule, EndorsedReport, EndorsedTpm, HclReport, PcrSelection, QuoteStatement,
-    Sha256Digest, SnpClaims, SnpEvidence, TpmQuote, Trust, TrustAnchors, UnixTime, VerifyError, VtpmState,
+    AkName, AttestationKey, AzureQuote, CrlRule, EkEndorsement, EndorsedReport, EndorsedTpm, HclReport, PcrSelection,
+    QuoteStatement, Sha256Digest, SnpClaims, SnpEvidence, TpmQuote, Trust, TrustAnchors, UnixTime, VerifyError,
+    VtpmState,
 };
 use ledger::decide::Shown;
 
@@ -204,7 +205,11 @@ impl Holds {
         match self {
             Self::Snp(report) => Shown::Snp(report),
             Self::Azure { report, quote } => Shown::AzureSnpVtpm { report, pcrs: &quote.pcrs },
-            Self::Tpm { ek, quote } => Shown::Tpm { platform: ek.platform, pcrs: &quote.pcrs },
+            Self::Tpm { ek, quote } => {
+                // Captured evidence is verified by its certificate.
+                let endorsement = EkEndorsement::Certificate;
+                Shown::Tpm { platform: ek.platform, endorsement, pcrs: &quote.pcrs }
+            }
         }
     }
 

@@ -6,9 +6,10 @@ mod measure;
 
 use std::path::PathBuf;
 
-use attestation::{Sha256Digest, UnixTime};
+use attestation::{Sha256Digest, Trust, UnixTime};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ledger::genesis::AntiRollback;
+use ledger::names::Name;
 use vault_proto::collateral::KdsChoice;
 
 pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
@@ -81,6 +82,9 @@ pub enum Command {
     /// Propose a change. (A model is proposed by `vault-enclave seal`.)
     #[command(subcommand)]
     Propose(ProposeCommand),
+    /// TPMs whose endorsement key has no certificate: enrol one, remove one, list them.
+    #[command(subcommand)]
+    Platform(PlatformCommand),
     /// What waits for approvals, as changes in words.
     Pending,
     /// Approve a proposal: shows the change in words, then signs.
@@ -252,6 +256,37 @@ pub enum ProposeCommand {
         #[command(flatten)]
         signing: Signing,
     },
+}
+
+/// `vaultctl platform …`
+#[derive(Debug, Subcommand)]
+pub enum PlatformCommand {
+    /// Propose that an EK without a certificate be enrolled. You must be an approver of the policy in force, which must have
+    /// `[platforms]`; rules with `ek_without_certificate = true` take the EK once enough approvers agree.
+    Add {
+        /// Platform id of the EK, `sha256:…`: what `vault-enclave evidence` prints on that machine. Nothing vouches for it
+        /// but you: read it there yourself.
+        platform: Sha256Digest,
+        /// What people call the machine.
+        #[arg(long, value_name = "NAME")]
+        label: Name,
+        /// What its TPM counts as. There is no default: `hardware` says that you know the chip.
+        #[arg(long, value_name = "hardware|emulated")]
+        counts_as: Trust,
+        /// How to sign.
+        #[command(flatten)]
+        signing: Signing,
+    },
+    /// Propose that an enrolled EK be taken no more.
+    Remove {
+        /// Platform id of the EK, `sha256:…`.
+        platform: Sha256Digest,
+        /// How to sign.
+        #[command(flatten)]
+        signing: Signing,
+    },
+    /// The enrolled EKs, from the verified log.
+    List,
 }
 
 /// `vaultctl approve`

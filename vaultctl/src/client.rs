@@ -13,7 +13,7 @@ use attestation::Sha256Digest;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
 use vault_proto::convert::{
-    Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, PolicySubmission, Proposal,
+    Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, PlatformSubmission, PolicySubmission, Proposal,
 };
 use vault_proto::limits::{BLOB_BYTES_MAX, CHECKPOINT_BYTES_MAX, GET_ENTRIES_MAX, PROVISION_MESSAGE_BYTES_MAX};
 use vault_proto::v1;
@@ -126,6 +126,14 @@ impl Remote {
         const METHOD: &str = "SubmitPolicy";
         let request = v1::SubmitPolicyRequest::from(submission);
         let answer = self.accepted(METHOD, self.provision().submit_policy(request).await)?;
+        self.proposal(METHOD, answer.proposal)
+    }
+
+    /// Proposes that a platform be enrolled or removed.
+    pub async fn submit_platform(&self, submission: PlatformSubmission) -> Result<Proposal, Failure> {
+        const METHOD: &str = "SubmitPlatform";
+        let request = v1::SubmitPlatformRequest::from(submission);
+        let answer = self.accepted(METHOD, self.provision().submit_platform(request).await)?;
         self.proposal(METHOD, answer.proposal)
     }
 

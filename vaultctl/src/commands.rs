@@ -10,6 +10,7 @@ mod log;
 mod measure;
 mod models;
 mod pending;
+mod platform;
 mod policy;
 mod propose;
 mod status;
@@ -24,7 +25,7 @@ use serde::Serialize;
 
 use crate::cli::{
     AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, InitCommand,
-    LogCommand, MeasureCommand, PolicyCommand, ProposeCommand,
+    LogCommand, MeasureCommand, PlatformCommand, PolicyCommand, ProposeCommand,
 };
 use crate::failure::{EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
@@ -72,6 +73,7 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
                 Submission::Printed(report) => write(session, &report, out),
             }
         }
+        Command::Platform(command) => platform_command(session, &command, out).await,
         Command::Pending => write(session, &pending::pending(session).await?, out),
         Command::Approve(args) => match approve::approve(session, &args).await? {
             Submission::Made(report) => write(session, &report, out),
@@ -130,6 +132,24 @@ async fn init_command(session: &Session, command: InitCommand, out: &mut impl Wr
             let outcome = if report.is_open() { Outcome::Done } else { Outcome::NotYet };
             write(session, &report, out).map(|_| outcome)
         }
+    }
+}
+
+async fn platform_command(
+    session: &Session,
+    command: &PlatformCommand,
+    out: &mut impl Write,
+) -> Result<Outcome, Failure> {
+    let (wanted, signing) = match command {
+        PlatformCommand::Add { platform, label, counts_as, signing } => {
+            (platform::Wanted::Add { platform: *platform, label, counts_as: *counts_as }, signing)
+        }
+        PlatformCommand::Remove { platform, signing } => (platform::Wanted::Remove { platform: *platform }, signing),
+        PlatformCommand::List => return write(session, &platform::list(session).await?, out),
+    };
+    match platform::propose(session, wanted, signing).await? {
+        Submission::Made(report) => write(session, &report, out),
+        Submission::Printed(report) => write(session, &report, out),
     }
 }
 

@@ -8,8 +8,8 @@
 use std::fmt;
 
 use attestation::{
-    ActivationSecret, AkName, Binding, Claims, Evidence, HpkePublicKey, LeaseKey, LoadChallenge, RenewChallenge,
-    Sha256Digest, TpmIdentity, TpmPart, Transcript, UnitSet, UnixTime, VerifyError,
+    ActivationSecret, AkName, Binding, Claims, EnrolledEks, Evidence, HpkePublicKey, LeaseKey, LoadChallenge,
+    RenewChallenge, Sha256Digest, TpmIdentity, TpmPart, Transcript, UnitSet, UnixTime, VerifyError,
 };
 use ledger::decide::{DenialReason, check_claims};
 use ledger::entry::{Machine, Release, Renewal};
@@ -88,6 +88,7 @@ pub fn verify_release(
     vault: Sha256Digest,
     entry: &Release,
     policy: &Policy,
+    enrolled: &EnrolledEks,
     blobs: Blobs<'_>,
 ) -> Result<Claims, StoredEvidenceError> {
     let [_, _, session, nonce, _, _, _, units, hpke, lease_key, ak_name, secret, _] = fields(BIND_TAG, blobs.preimage)?;
@@ -116,7 +117,7 @@ pub fn verify_release(
     check_field("lease_key", *said.lease_key() == entry.lease_key)?;
     check_field("lease", said.lease_id() == entry.lease)?;
     let rule = policy.release_rule(&entry.rule).ok_or(StoredEvidenceError::RuleUnknown)?;
-    let claims = verify(binding, (&entry.rule, rule), policy, entry.time, blobs)?;
+    let claims = verify(binding, (&entry.rule, rule), (policy, enrolled), entry.time, blobs)?;
     check_field("platform", claims.platform() == entry.platform)?;
     check_field("machine", Machine::of(&claims) == entry.machine)?;
     check_field("tier", claims.trust() == entry.tier)?;
@@ -130,6 +131,7 @@ pub fn verify_renewal<'a>(
     renewal: &Renewal,
     lease: &Lease,
     mut policies: impl Iterator<Item = &'a Policy>,
+    enrolled: &EnrolledEks,
     blobs: Blobs<'_>,
 ) -> Result<Claims, StoredEvidenceError> {
     let [_, _, session, nonce, _, policy, _, _, ak_name, secret, _] = fields(BIND_TAG, blobs.preimage)?;
@@ -147,7 +149,7 @@ pub fn verify_renewal<'a>(
     }
     .bind();
     let rule = policy.release_rule(&lease.rule).ok_or(StoredEvidenceError::RuleUnknown)?;
-    let claims = verify(binding, (&lease.rule, rule), policy, renewal.issued, blobs)?;
+    let claims = verify(binding, (&lease.rule, rule), (policy, enrolled), renewal.issued, blobs)?;
     check_field("platform", claims.platform() == lease.platform)?;
     check_field("machine", Machine::of(&claims) == lease.machine)?;
     Ok(claims)
@@ -156,13 +158,13 @@ pub fn verify_renewal<'a>(
 fn verify<S: Transcript>(
     binding: Binding<S>,
     (rule_name, rule): (&Name, &ReleaseRule),
-    policy: &Policy,
+    (policy, enrolled): (&Policy, &EnrolledEks),
     time: UnixTime,
     blobs: Blobs<'_>,
 ) -> Result<Claims, StoredEvidenceError> {
     check_preimage(binding.preimage(), blobs.preimage)?;
     let evidence = stored(blobs)?;
-    let expected = rule.guest.expected(identity(&evidence), policy.trust_anchors(), time)?;
+    let expected = rule.guest.expected(identity(&evidence), policy.trust_anchors(), enrolled, time)?;
     let verified = evidence.verify(binding, &expected, policy.trust_anchors(), time)?;
     check_claims(rule_name, &rule.guest, verified.claims())
         .map_err(|reason| StoredEvidenceError::NotAllowed(Box::new(reason)))?;

@@ -15,5 +15,5 @@ pub use explain::{
 };
 pub use fields::{ChainFields, QuoteFields, ReportFields};
 pub use policy::{PolicyReport, warnings};
-pub use proposal::ProposalReport;
+pub use proposal::{ProposalReport, platform_in_words};
 pub use refusal::{Refused, read_report};

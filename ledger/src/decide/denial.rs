@@ -113,6 +113,18 @@ pub enum DenialReason {
         /// Its trust, as the evidence was verified.
         tier: Trust,
     },
+    /// The EK has no certificate, and its platform is not enrolled any more, or not with this trust.
+    PlatformNotEnrolled {
+        /// The platform.
+        platform: Sha256Digest,
+    },
+    /// The EK has no certificate, and the rule does not take such EKs.
+    EkWithoutCertificate {
+        /// The rule.
+        rule: Name,
+        /// The platform.
+        platform: Sha256Digest,
+    },
     /// The rule does not list the platform.
     PlatformNotListed {
         /// The rule.
@@ -284,6 +296,8 @@ impl DenialReason {
             Self::UnitUnknown { .. } => "unit-unknown",
             Self::GroupNotGranted { .. } => "group-not-granted",
             Self::AnchorNotInPolicy { .. } => "anchor-not-in-policy",
+            Self::PlatformNotEnrolled { .. } => "platform-not-enrolled",
+            Self::EkWithoutCertificate { .. } => "ek-without-certificate",
             Self::PlatformNotListed { .. } => "platform-not-listed",
             Self::ProofMissing { .. } => "proof-missing",
             Self::ReportNotAllowed { mismatch, .. } => mismatch.code(),
@@ -338,6 +352,13 @@ impl DenialReason {
                 policy_key: Some("anchors".into()),
                 ..of("anchor", "an anchor of the policy in force".into(), format!("{anchor}, {tier}"))
             },
+            Self::PlatformNotEnrolled { platform } => {
+                of("platform", "one that is enrolled".into(), format!("{platform}, whose EK has no certificate"))
+            }
+            Self::EkWithoutCertificate { rule, platform } => {
+                let seen = format!("{platform}, which was enrolled");
+                by("EK", "one with a certificate".into(), seen, rule, "ek_without_certificate")
+            }
             Self::PlatformNotListed { rule, platform } => {
                 by("platform", "a platform that the rule lists".into(), platform.to_string(), rule, "eks")
             }

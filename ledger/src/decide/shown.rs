@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use attestation::{Claims, EvidenceForm, Sha256Digest, SnpClaims};
+use attestation::{Claims, EkEndorsement, EvidenceForm, Sha256Digest, SnpClaims};
 
 use super::DenialReason;
 use crate::names::Name;
-use crate::policy::{GuestRule, PcrRule, SnpRule};
+use crate::policy::{BareEks, GuestRule, PcrRule, SnpRule};
 
 /// What evidence shows, whether or not anything says for whom and when it was made. A decision takes it from [`Claims`],
 /// which only a fresh binding makes; a tool may look at captured evidence with it.
@@ -16,6 +16,8 @@ pub enum Shown<'a> {
     Tpm {
         /// Platform id of its EK.
         platform: Sha256Digest,
+        /// Who vouches for the EK.
+        endorsement: EkEndorsement,
         /// What it quoted.
         pcrs: &'a BTreeMap<u32, [u8; 32]>,
     },
@@ -35,7 +37,9 @@ pub enum Shown<'a> {
 impl<'a> From<&'a Claims> for Shown<'a> {
     fn from(claims: &'a Claims) -> Self {
         match claims {
-            Claims::Tpm { ek, quote } => Self::Tpm { platform: ek.platform(), pcrs: quote.pcrs() },
+            Claims::Tpm { ek, quote } => {
+                Self::Tpm { platform: ek.platform(), endorsement: ek.endorsement(), pcrs: quote.pcrs() }
+            }
             Claims::Snp(report) => Self::Snp(report),
             Claims::SnpUnboundTpm { report, .. } => Self::SnpUnboundTpm(report),
             Claims::SnpVtpm { report, quote } => Self::AzureSnpVtpm { report, pcrs: quote.pcrs() },
@@ -57,7 +61,15 @@ impl Shown<'_> {
     /// The form of the evidence, the platform and what it booted: all that a rule asks.
     pub fn check(&self, rule_name: &Name, rule: &GuestRule) -> Result<(), DenialReason> {
         match (rule, self) {
-            (GuestRule::Tpm(tpm), Self::Tpm { platform, pcrs }) => {
+            (GuestRule::Tpm(tpm), Self::Tpm { platform, endorsement, pcrs }) => {
+                match (endorsement, tpm.bare_eks) {
+                    (EkEndorsement::Enrolled, BareEks::Refused) => {
+                        let (rule, platform) = (rule_name.clone(), *platform);
+                        return Err(DenialReason::EkWithoutCertificate { rule, platform });
+                    }
+                    (EkEndorsement::Certificate, BareEks::Refused | BareEks::Enrolled)
+                    | (EkEndorsement::Enrolled, BareEks::Enrolled) => {}
+                }
                 if !tpm.platforms.permits(platform) {
                     return Err(DenialReason::PlatformNotListed { rule: rule_name.clone(), platform: *platform });
                 }

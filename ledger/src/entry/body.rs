@@ -8,6 +8,7 @@ use attestation::{
 use serde::{Deserialize, Serialize};
 
 use super::field;
+use super::platform::ProposedPlatform;
 use crate::genesis::{AntiRollback, SealTo};
 use crate::names::{Name, Version};
 
@@ -85,6 +86,8 @@ pub enum Proposal {
     Policy(ProposedPolicy),
     /// A model, signed by its publisher.
     Model(ProposedModel),
+    /// A platform to be enrolled or removed, signed by an approver of the policy in force.
+    Platform(ProposedPlatform),
 }
 
 /// A policy that waits for approvals.

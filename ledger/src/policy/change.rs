@@ -9,8 +9,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::pcrs::PcrRule;
 use super::rules::{
-    Approval, GuestRule, KeeperRule, LeaseEnd, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule, TpmRule,
-    UnitCheck,
+    Approval, BareEks, GuestRule, KeeperRule, LeaseEnd, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule,
+    TpmRule, UnitCheck,
 };
 use super::{Lineage, Policy, change_snp};
 use crate::names::Name;
@@ -22,6 +22,7 @@ pub fn describe_change(old: &Policy, new: &Policy) -> Vec<String> {
     let mut changes = Changes::default();
     changes.lineage(old, new);
     changes.approval(old.approval(), new.approval());
+    changes.platforms(old.platform_threshold(), new.platform_threshold());
     changes.anchors(old, new);
     changes.keeper(old.keeper(), new.keeper());
     changes.publish(old.publish_rules(), new.publish_rules());
@@ -127,6 +128,31 @@ impl Changes {
         }
     }
 
+    fn platforms(&mut self, old: Option<u32>, new: Option<u32>) {
+        match (old, new) {
+            (None, Some(new)) => self.looser(format!("EKs without a certificate can be enrolled by {new} approvals")),
+            (Some(_), None) => {
+                self.stricter("no EK without a certificate can be enrolled; those that were are forgotten".to_owned());
+            }
+            (Some(old), Some(new)) if old != new => {
+                self.either(new < old, format!("to enrol or remove an EK takes {new} approvals, before {old}"));
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
+
+    fn bare_eks(&mut self, key: &str, old: BareEks, new: BareEks) {
+        match (old, new) {
+            (BareEks::Refused, BareEks::Enrolled) => {
+                self.looser(format!("{key} takes enrolled EKs that have no certificate"));
+            }
+            (BareEks::Enrolled, BareEks::Refused) => {
+                self.stricter(format!("{key} no longer takes EKs that have no certificate"));
+            }
+            (BareEks::Refused, BareEks::Refused) | (BareEks::Enrolled, BareEks::Enrolled) => {}
+        }
+    }
+
     fn anchors(&mut self, old: &Policy, new: &Policy) {
         let find = |policy: &Policy, name: &str| {
             policy.trust_anchors().iter().map(|(anchor, _)| anchor).find(|anchor| anchor.name == name).cloned()
@@ -199,6 +225,7 @@ impl Changes {
             (None, Some(new)) => self.stricter(format!("{key}.eks is new: {new}")),
             (None, None) => {}
         }
+        self.bare_eks(key, old.guest.bare_eks(), new.guest.bare_eks());
         self.snp(&format!("{key}.snp"), old.guest.snp(), new.guest.snp());
         self.code_cover(&format!("{key}.snp.code_covered_by"), &old.guest, &new.guest);
         self.permitted(&format!("{key}.models"), &old.models, &new.models);
@@ -284,7 +311,13 @@ impl Changes {
 /// All that a new rule asks for and gives: whoever signs sees nothing else of it.
 fn in_words(rule: &ReleaseRule) -> String {
     let proof = match &rule.guest {
-        GuestRule::Tpm(tpm) => format!("EKs {}, {}", tpm.platforms, values_of(&tpm.pcrs)),
+        GuestRule::Tpm(tpm) => {
+            let bare = match tpm.bare_eks {
+                BareEks::Refused => "",
+                BareEks::Enrolled => ", enrolled ones without a certificate too",
+            };
+            format!("EKs {}{bare}, {}", tpm.platforms, values_of(&tpm.pcrs))
+        }
         GuestRule::Snp(snp) => change_snp::in_words(snp),
         GuestRule::SnpParavisorVtpm { snp, pcrs } => {
             format!("{}, of the paravisor's TPM {}", change_snp::in_words(snp), values_of(pcrs))

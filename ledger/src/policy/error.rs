@@ -111,6 +111,8 @@ pub enum PolicyProblem {
     KeeperTpmUnbound,
     /// A rule requires a TPM beside a report that does not endorse it.
     GuestTpmUnbound,
+    /// A rule takes enrolled EKs, and there is no `[platforms]` by which any could be enrolled.
+    PlatformsMissing,
     /// The launch digest covers the paravisor alone, and nothing is asked of what was booted after it.
     CodeNotCovered,
     /// `code_covered_by` is unknown, or can't be used here.
@@ -193,6 +195,7 @@ impl PolicyProblem {
             Self::KeeperSameLaunch => "policy-keeper-same-launch",
             Self::KeeperTpmUnbound => "policy-keeper-tpm-unbound",
             Self::GuestTpmUnbound => "policy-guest-tpm-unbound",
+            Self::PlatformsMissing => "policy-platforms-missing",
             Self::CodeNotCovered => "policy-code-not-covered",
             Self::CodeCoverUnknown => "policy-code-cover-unknown",
             Self::Sha384Malformed => "policy-sha384-malformed",
@@ -280,6 +283,9 @@ impl fmt::Display for PolicyProblem {
             Self::GuestTpmUnbound => {
                 "nothing binds this TPM to the SNP report, so it would prove nothing; drop \"tpm\", or write \
                  code_covered_by = \"paravisor-vtpm\""
+            }
+            Self::PlatformsMissing => {
+                "nobody could enrol an EK, or remove it again; add [platforms] with its threshold, or drop this key"
             }
             Self::CodeNotCovered => {
                 "the launch digest covers the paravisor alone; add \"tpm\" to `require` and the PCRs of what it boots"

@@ -9,8 +9,8 @@ use super::error::{PolicyError, PolicyProblem};
 use super::fields::{Field, Fields};
 use super::pcrs::PcrRule;
 use super::rules::{
-    Approval, Approver, GuestRule, KeeperRule, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule, TpmRule,
-    UnitCheck,
+    Approval, Approver, BareEks, GuestRule, KeeperRule, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule,
+    TpmRule, UnitCheck,
 };
 use super::snp_parse::{self, CodeCoveredBy};
 use super::{Lineage, POLICY_BYTES_MAX, Policy, value};
@@ -32,10 +32,12 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
     let lineage = lineage(&mut root)?;
     let not_after = value::time(&root.text("not_after")?)?;
     let approval = approval(root.table("approval")?)?;
+    let platform_threshold = platform_threshold(&mut root, &approval)?;
     let trust_anchors = anchors(root.tables_if_any("anchors")?)?;
     let keeper = keeper(root.table("keeper")?)?;
     let publish = by_name(root.named_tables_if_any("publish")?, |fields| publish_rule(fields, &approval))?;
     let release = by_name(root.named_tables_if_any("release")?, |fields| release_rule(fields, &keeper).map(Arc::new))?;
+    check_platforms(&release, platform_threshold)?;
     let mut audit = root.table("audit")?;
     let readers = match audit.any_or_tables("readers")? {
         Some(readers) => Permitted::Only(people(readers)?),
@@ -44,7 +46,18 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
     audit.finish()?;
     root.finish()?;
     let digest = Sha256Digest::of(text.as_bytes());
-    Ok(Policy { digest, lineage, not_after, approval, trust_anchors, keeper, publish, release, readers })
+    Ok(Policy {
+        digest,
+        lineage,
+        not_after,
+        approval,
+        platform_threshold,
+        trust_anchors,
+        keeper,
+        publish,
+        release,
+        readers,
+    })
 }
 
 fn lineage(root: &mut Fields) -> Result<Lineage, PolicyError> {
@@ -66,12 +79,39 @@ fn approval(mut fields: Fields) -> Result<Approval, PolicyError> {
     };
     let approvers = people(fields.tables("approvers")?)?;
     fields.finish()?;
-    // Where the proposer does not count, a threshold of all could never be reached, and no policy would ever follow.
-    let able = match proposer {
+    let threshold = reachable(&threshold, able_to_approve(proposer, &approvers))?;
+    Ok(Approval { threshold, proposer, approvers })
+}
+
+/// Where the proposer does not count, a threshold of all could never be reached, and no policy would ever follow.
+fn able_to_approve(proposer: ProposerRule, approvers: &[Approver]) -> usize {
+    match proposer {
         ProposerRule::MayApprove => approvers.len(),
         ProposerRule::MayNotApprove => approvers.len() - 1,
-    };
-    Ok(Approval { threshold: reachable(&threshold, able)?, proposer, approvers })
+    }
+}
+
+/// `[platforms]`: without it no EK can be enrolled.
+fn platform_threshold(root: &mut Fields, approval: &Approval) -> Result<Option<u32>, PolicyError> {
+    if !root.has("platforms") {
+        return Ok(None);
+    }
+    let mut fields = root.table("platforms")?;
+    let threshold = fields.count("threshold")?;
+    fields.finish()?;
+    reachable(&threshold, able_to_approve(approval.proposer, &approval.approvers)).map(Some)
+}
+
+/// A rule that takes what nobody can enrol, or remove again, says something else than it does.
+fn check_platforms(release: &BTreeMap<Name, Arc<ReleaseRule>>, threshold: Option<u32>) -> Result<(), PolicyError> {
+    let bare = release.iter().find(|(_, rule)| rule.guest.bare_eks() == BareEks::Enrolled);
+    match (threshold, bare) {
+        (None, Some((name, _))) => {
+            let key = format!("release.{name}.ek_without_certificate");
+            Err(PolicyError { key, problem: PolicyProblem::PlatformsMissing })
+        }
+        (Some(_), _) | (None, None) => Ok(()),
+    }
 }
 
 /// A number of approvals that is neither none nor more than can ever be given.
@@ -136,14 +176,21 @@ fn keeper(mut fields: Fields) -> Result<KeeperRule, PolicyError> {
 }
 
 fn tpm_rule(fields: &mut Fields) -> Result<TpmRule, PolicyError> {
-    Ok(TpmRule { pcrs: pcrs(fields)?, platforms: platforms(fields)? })
+    Ok(TpmRule { pcrs: pcrs(fields)?, platforms: platforms(fields)?, bare_eks: BareEks::Refused })
+}
+
+fn bare_eks(fields: &mut Fields) -> Result<BareEks, PolicyError> {
+    match fields.has("ek_without_certificate") && fields.yes_or_no("ek_without_certificate")?.value {
+        true => Ok(BareEks::Enrolled),
+        false => Ok(BareEks::Refused),
+    }
 }
 
 /// What a guest must prove. Keys of a proof that is not required are unknown: nothing would check them.
 fn guest_rule(fields: &mut Fields) -> Result<GuestRule, PolicyError> {
     let proofs = proofs(fields)?;
     if !proofs.contains(&Proof::Snp) {
-        return Ok(GuestRule::Tpm(tpm_rule(fields)?));
+        return Ok(GuestRule::Tpm(TpmRule { bare_eks: bare_eks(fields)?, ..tpm_rule(fields)? }));
     }
     let (covered, snp) = snp_parse::rule(fields.table("snp")?)?;
     let snp = Box::new(snp);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use attestation::{
-    EndorsedTpm, EvidenceForm, Expected, Sha256Digest, TpmIdentity, TrustAnchors, UnixTime, VerifyError,
+    EndorsedTpm, EnrolledEks, EvidenceForm, Expected, Sha256Digest, TpmIdentity, TrustAnchors, UnixTime, VerifyError,
 };
 
 use super::pcrs::PcrRule;
@@ -112,6 +112,17 @@ pub struct TpmRule {
     pub pcrs: PcrRule,
     /// Which TPMs, by platform id.
     pub platforms: Permitted<Sha256Digest>,
+    /// Whether an EK without a certificate will do.
+    pub bare_eks: BareEks,
+}
+
+/// `ek_without_certificate`: whether a rule takes EKs that have no certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BareEks {
+    /// `false`, or the key is not there: only a certificate endorses an EK. Always so for a keeper.
+    Refused,
+    /// `true`: those that were enrolled will do, as far as `eks` permits them.
+    Enrolled,
 }
 
 /// `[keeper]`: what a keeper must prove.
@@ -190,17 +201,22 @@ impl GuestRule {
         }
     }
 
-    /// What evidence for it is checked against. Where an EK has to endorse a TPM, that of `identity` is verified.
+    /// What evidence for it is checked against. Where an EK has to endorse a TPM, that of `identity` is verified; one that is
+    /// `enrolled` will do only where the rule says so.
     pub fn expected(
         &self,
         identity: Option<&TpmIdentity>,
         anchors: &TrustAnchors,
+        enrolled: &EnrolledEks,
         now: UnixTime,
     ) -> Result<Expected, VerifyError> {
         match self {
             Self::Tpm(rule) => {
                 let identity = identity.ok_or(VerifyError::QuoteMissing)?;
-                let tpm = EndorsedTpm::verify(identity, anchors, now)?;
+                let tpm = match rule.bare_eks {
+                    BareEks::Refused => EndorsedTpm::verify(identity, anchors, now)?,
+                    BareEks::Enrolled => EndorsedTpm::verify_or_enrolled(identity, anchors, enrolled, now)?,
+                };
                 Ok(Expected::Tpm { tpm, pcrs: rule.pcrs.selection() })
             }
             Self::Snp(snp) => Ok(Expected::Snp { crl: snp.crl }),
@@ -230,6 +246,14 @@ impl GuestRule {
         match self {
             Self::Tpm(tpm) => Some(&tpm.platforms),
             Self::Snp(_) | Self::SnpParavisorVtpm { .. } => None,
+        }
+    }
+
+    /// Whether it takes EKs without a certificate.
+    pub const fn bare_eks(&self) -> BareEks {
+        match self {
+            Self::Tpm(tpm) => tpm.bare_eks,
+            Self::Snp(_) | Self::SnpParavisorVtpm { .. } => BareEks::Refused,
         }
     }
 

@@ -123,6 +123,18 @@ pub enum FoldError {
     PublisherNotAllowed,
     /// This version of the model is published.
     ModelAlreadyPublished,
+    /// The policy in force has no `[platforms]`.
+    PlatformsNotAllowed,
+    /// A change of a platform has another revision than the next.
+    PlatformRevision,
+    /// The platform is enrolled already.
+    PlatformEnrolled,
+    /// The label is of another platform.
+    PlatformLabelTaken,
+    /// No such platform is enrolled, with this label and trust.
+    PlatformNotEnrolled,
+    /// As many platforms are enrolled, or were changed under the policy in force, as can be.
+    TooManyPlatforms,
     /// A release names another policy than the one in force.
     PolicyNotInForce,
     /// The policy in force has no such release rule.
@@ -205,6 +217,12 @@ impl FoldError {
             Self::PolicyExpired { .. } => "policy-expired",
             Self::PublisherNotAllowed => "publisher-not-allowed",
             Self::ModelAlreadyPublished => "model-already-published",
+            Self::PlatformsNotAllowed => "platforms-not-allowed",
+            Self::PlatformRevision => "platform-revision",
+            Self::PlatformEnrolled => "platform-enrolled",
+            Self::PlatformLabelTaken => "platform-label-taken",
+            Self::PlatformNotEnrolled => "platform-not-enrolled",
+            Self::TooManyPlatforms => "too-many-platforms",
             Self::PolicyNotInForce => "policy-not-in-force",
             Self::RuleUnknown => "rule-unknown",
             Self::ModelNotInRule => "model-not-in-rule",
@@ -267,6 +285,14 @@ impl fmt::Display for FoldError {
             Self::PolicyExpired { not_after } => write!(f, "the policy ended at {not_after}"),
             Self::PublisherNotAllowed => f.write_str("no publish rule lets this key publish this model"),
             Self::ModelAlreadyPublished => f.write_str("this version is published already; give it another name"),
+            Self::PlatformsNotAllowed => {
+                f.write_str("the policy in force has no [platforms]: no EK without a certificate can be enrolled")
+            }
+            Self::PlatformRevision => f.write_str("the platform was changed since this was signed; propose it anew"),
+            Self::PlatformEnrolled => f.write_str("the platform is enrolled already"),
+            Self::PlatformLabelTaken => f.write_str("another platform has this label"),
+            Self::PlatformNotEnrolled => f.write_str("no such platform is enrolled with this label and trust"),
+            Self::TooManyPlatforms => f.write_str("4096 platforms are enrolled or changed; a new policy begins to count anew"),
             Self::PolicyNotInForce => f.write_str("the release names another policy than the one in force"),
             Self::RuleUnknown => f.write_str("the policy in force has no such release rule"),
             Self::ModelNotInRule => f.write_str("the rule does not name this model"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use attestation::{Sha256Digest, UnixTime};
 
 use super::error::FoldError;
-use crate::entry::ProposedModel;
+use crate::entry::{PlatformChange, ProposedModel};
 use crate::names::Name;
 use crate::policy::{Policy, ProposerRule};
 
@@ -37,6 +37,13 @@ pub enum Subject {
     },
     /// A model, by its publisher.
     Model(ProposedModel),
+    /// A platform to be enrolled or removed.
+    Platform {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// What is to become of it.
+        change: PlatformChange,
+    },
 }
 
 impl Subject {
@@ -44,7 +51,10 @@ impl Subject {
         match (self, other) {
             (Self::Policy { proposer, .. }, Self::Policy { proposer: another, .. }) => proposer == another,
             (Self::Model(model), Self::Model(another)) => model.publisher == another.publisher,
-            (Self::Policy { .. }, Self::Model(_)) | (Self::Model(_), Self::Policy { .. }) => false,
+            (Self::Platform { proposer, .. }, Self::Platform { proposer: another, .. }) => proposer == another,
+            (Self::Policy { .. }, Self::Model(_) | Self::Platform { .. })
+            | (Self::Model(_), Self::Policy { .. } | Self::Platform { .. })
+            | (Self::Platform { .. }, Self::Policy { .. } | Self::Model(_)) => false,
         }
     }
 }
@@ -111,7 +121,7 @@ impl PendingProposal {
         if self.is_expired(now) {
             return Err(FoldError::ProposalExpired { not_after: self.not_after });
         }
-        if let Subject::Policy { proposer, .. } = &self.subject
+        if let Subject::Policy { proposer, .. } | Subject::Platform { proposer, .. } = &self.subject
             && proposer == approver
             && rule == ProposerRule::MayNotApprove
         {
@@ -174,10 +184,18 @@ impl Proposals {
         self.0.clear();
     }
 
+    /// Voids what else was proposed of a platform, or under its label: it was for what is no more.
+    pub(super) fn void_platform(&mut self, changed: &PlatformChange) {
+        self.0.retain(|_, proposal| match &proposal.subject {
+            Subject::Policy { .. } | Subject::Model(_) => true,
+            Subject::Platform { change, .. } => change.platform != changed.platform && change.label != changed.label,
+        });
+    }
+
     /// Voids the proposals that would publish what now is published.
     pub(super) fn void_model(&mut self, published: &ProposedModel) {
         self.0.retain(|_, proposal| match &proposal.subject {
-            Subject::Policy { .. } => true,
+            Subject::Policy { .. } | Subject::Platform { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,
         });
     }

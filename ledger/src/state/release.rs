@@ -10,7 +10,7 @@ use super::error::FoldError;
 use super::leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 use super::vault::Vault;
 use crate::entry::{Release, Renew, Renewal};
-use crate::policy::ReleaseRule;
+use crate::policy::{BareEks, ReleaseRule};
 
 impl Vault {
     pub(super) fn release(&mut self, index: u64, release: Release) -> Result<(), FoldError> {
@@ -20,7 +20,7 @@ impl Vault {
             return Err(FoldError::PolicyNotInForce);
         }
         let rule = Arc::clone(policy.release_rule(&release.rule).ok_or(FoldError::RuleUnknown)?);
-        if !policy.can_yield(&rule.guest, release.tier) {
+        if !policy.can_yield(&rule.guest, release.tier) && !self.enrolled_yields(&rule, &release) {
             return Err(FoldError::TierImpossible);
         }
         self.check_released_model(&release, &rule)?;
@@ -30,6 +30,15 @@ impl Vault {
         self.check_new_lease(&release, &rule)?;
         self.leases.add(release.lease, Lease::of(index, release, rule));
         Ok(())
+    }
+
+    /// Whether the platform was enrolled, and so can have this tier without an anchor.
+    fn enrolled_yields(&self, rule: &ReleaseRule, release: &Release) -> bool {
+        let enrolled = self.platforms().get(release.platform);
+        match rule.guest.bare_eks() {
+            BareEks::Enrolled => enrolled.is_some_and(|enrolled| enrolled.counts_as == release.tier),
+            BareEks::Refused => false,
+        }
     }
 
     fn check_released_model(&self, release: &Release, rule: &ReleaseRule) -> Result<(), FoldError> {

@@ -7,6 +7,7 @@ use attestation::{Sha256Digest, UnixTime};
 
 use super::error::FoldError;
 use super::leases::{Lease, Leases};
+use super::platforms::Platforms;
 use super::proposals::{PendingProposal, Proposals, Subject};
 use super::statement::Expected;
 use crate::approvals::{self, ApprovalAction, SignedStatement, model_object};
@@ -20,7 +21,8 @@ use crate::policy::{Lineage, Policy};
 pub struct Vault {
     genesis: Arc<Genesis>,
     policy: Arc<Policy>,
-    proposals: Proposals,
+    pub(super) proposals: Proposals,
+    pub(super) platforms: Platforms,
     models: BTreeMap<Name, BTreeMap<Version, Arc<PublishedModel>>>,
     pub(super) leases: Leases,
 }
@@ -37,7 +39,8 @@ pub struct PublishedModel {
 impl Vault {
     pub(super) fn open(genesis: Arc<Genesis>) -> Self {
         let policy = Arc::new(genesis.policy().clone());
-        Self { genesis, policy, proposals: Proposals::default(), models: BTreeMap::new(), leases: Leases::default() }
+        let (proposals, platforms) = (Proposals::default(), Platforms::default());
+        Self { genesis, policy, proposals, platforms, models: BTreeMap::new(), leases: Leases::default() }
     }
 
     /// The vault's id.
@@ -66,10 +69,15 @@ impl Vault {
         self.pending(now).find(|proposal| {
             let permitted = match proposal.subject() {
                 Subject::Policy { .. } => true,
-                Subject::Model(_) => runs,
+                Subject::Model(_) | Subject::Platform { .. } => runs,
             };
             permitted && proposal.is_approved(now)
         })
+    }
+
+    /// The platforms whose EKs have no certificate, and were enrolled.
+    pub fn platforms(&self) -> &Platforms {
+        &self.platforms
     }
 
     /// The published models, by name and version.
@@ -108,7 +116,7 @@ impl Vault {
         self.proposals.check(&proposal, now)?;
         match proposal.subject() {
             Subject::Policy { policy, .. } => Ok(Arc::clone(policy)),
-            Subject::Model(_) => Err(FoldError::ActionMismatch),
+            Subject::Model(_) | Subject::Platform { .. } => Err(FoldError::ActionMismatch),
         }
     }
 
@@ -118,6 +126,7 @@ impl Vault {
             Entry::Approve(approve) => self.approve(&approve),
             Entry::Policy(effect) => self.policy_in_force(&effect),
             Entry::Model(effect) => self.model_published(index, &effect),
+            Entry::Platform(effect) => self.platform_in_force(index, &effect),
             Entry::Release(release) => self.release(index, *release),
             Entry::Renew(renew) => self.renew(&renew),
             Entry::End(end) => self.leases.end(end.lease),
@@ -144,6 +153,7 @@ impl Vault {
         let proposal = match proposal {
             Proposal::Policy(proposed) => self.proposed_policy(index, time, &proposed)?,
             Proposal::Model(proposed) => self.proposed_model(index, time, proposed)?,
+            Proposal::Platform(proposed) => self.proposed_platform(index, time, &proposed)?,
         };
         self.proposals.add(proposal, time)
     }
@@ -227,12 +237,13 @@ impl Vault {
         }
         let proposer_rule = self.policy.approval().proposer;
         let policy_runs = self.check_policy_runs(approve.time);
-        let [policy, model] =
-            [ApprovalAction::Policy, ApprovalAction::Model].map(|action| self.expected(action, statement.object));
+        let actions = [ApprovalAction::Policy, ApprovalAction::Model, ApprovalAction::Platform];
+        let [policy, model, platform] = actions.map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
             Subject::Policy { .. } => policy,
             Subject::Model(_) => policy_runs.map(|()| model)?,
+            Subject::Platform { .. } => policy_runs.map(|()| platform)?,
         };
         expected.check(statement, approve.time)?;
         proposal.check_approver(approver, proposer_rule, approve.time)?;
@@ -256,6 +267,7 @@ impl Vault {
         self.policy = Arc::clone(policy);
         // Everything that waits was approved under the policy before, perhaps by people who no longer decide.
         self.proposals.void_all();
+        self.platforms.policy_changed(self.policy.platform_threshold().is_some());
         Ok(())
     }
 
@@ -277,12 +289,12 @@ impl Vault {
         Ok(())
     }
 
-    fn verify(&self, statement: &str, signature: &str) -> Result<SignedStatement, FoldError> {
+    pub(super) fn verify(&self, statement: &str, signature: &str) -> Result<SignedStatement, FoldError> {
         approvals::verify(statement.as_bytes(), signature, &self.policy.approval().approvers)
             .map_err(FoldError::Approval)
     }
 
-    fn expected(&self, action: ApprovalAction, object: Sha256Digest) -> Expected {
+    pub(super) fn expected(&self, action: ApprovalAction, object: Sha256Digest) -> Expected {
         Expected { action, object, previous: self.policy.digest(), vault: self.id(), serial: self.policy.serial() }
     }
 }

@@ -55,6 +55,8 @@ fn a_statement_is_written_in_the_form_of_the_format() {
         (ApprovalAction::ProposePolicy, "propose-policy"),
         (ApprovalAction::Policy, "policy"),
         (ApprovalAction::Model, "model"),
+        (ApprovalAction::ProposePlatform, "propose-platform"),
+        (ApprovalAction::Platform, "platform"),
     ];
     for (action, name) in actions {
         let said = ApprovalStatement { action, ..statement() }.encode();

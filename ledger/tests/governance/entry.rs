@@ -36,6 +36,10 @@ pub fn samples() -> Vec<String> {
             r#"{{"v":1,"type":"deny","time":5,"code":"pcr-mismatch","action":"load","rule":"minilm","model":"minilm","version":"1.0","platform":"{D}","evidence":"{D}"}}"#
         ),
         r#"{"v":1,"type":"deny-summary","time":5,"since":4,"counts":{"a":1,"b":2}}"#.to_owned(),
+        format!(
+            r#"{{"v":1,"type":"propose","time":5,"action":"platform","object":"{D}","act":"add","platform":"{D2}","label":"gpu-7","counts_as":"hardware","revision":3,"statement":"{{}}\n","signature":"sig"}}"#
+        ),
+        format!(r#"{{"v":1,"type":"platform","time":5,"proposal":3,"object":"{D}","act":"remove","platform":"{D2}"}}"#),
     ]
 }
 

@@ -17,6 +17,7 @@ mod fold_leases;
 mod fold_proposals;
 mod genesis;
 mod log_reader;
+mod platforms;
 mod policy;
 mod policy_snp;
 mod properties;

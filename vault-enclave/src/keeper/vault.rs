@@ -4,6 +4,7 @@
 
 mod load;
 mod open;
+mod platform;
 mod provision;
 mod renew;
 mod status;
@@ -129,6 +130,7 @@ impl Vault {
             Request::GetKeeperEvidence(request) => self.keeper_evidence(request),
             Request::PublishModel(request) => self.publish_model(request),
             Request::SubmitPolicy(request) => self.submit_policy(request),
+            Request::SubmitPlatform(request) => self.submit_platform(request),
             Request::SubmitApproval(request) => self.submit_approval(request),
             Request::Status(_) => Ok(Outcome::Now(Ok(self.status()))),
             // The same again gets the same answer: a caller may not have seen the first.

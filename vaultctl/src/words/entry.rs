@@ -4,7 +4,7 @@ use std::fmt;
 
 use attestation::UnixTime;
 use ledger::approvals::{self, ApprovalAction};
-use ledger::entry::{Approve, Cause, Entry, Proposal, Propose, Release};
+use ledger::entry::{Approve, Cause, Entry, PlatformAct, Proposal, Propose, ProposedPlatform, Release};
 use ledger::policy::Approver;
 use ledger::state::State;
 use serde::Serialize;
@@ -50,6 +50,13 @@ fn in_words(entry: &Entry, before: &State) -> String {
         Entry::Model(model) => {
             format!("{}@{} is published, proposed at {}", model.model, model.version, model.proposal)
         }
+        Entry::Platform(platform) => {
+            let what = match platform.act {
+                PlatformAct::Add => "is enrolled",
+                PlatformAct::Remove => "is removed",
+            };
+            format!("platform {} {what}, proposed at {}", platform.platform, platform.proposal)
+        }
         Entry::Release(release) => released(release),
         Entry::Renew(renew) => {
             let leases: Vec<String> = renew.renewals.iter().map(|renewal| renewal.lease.to_string()).collect();
@@ -82,6 +89,11 @@ fn proposed(propose: &Propose, before: &State) -> String {
             let by = signer(&policy.statement, &policy.signature, before);
             format!("{by} proposes policy {}", policy.object)
         }
+        Proposal::Platform(platform) => {
+            let by = signer(&platform.statement, &platform.signature, before);
+            let ProposedPlatform { act, platform: id, label, counts_as, .. } = platform;
+            format!("{by} proposes platform {} {label} as {counts_as}: EK {id}", act.as_str())
+        }
         Proposal::Model(model) => format!(
             "publisher {} proposes {}@{}, {} in {}: {}",
             model.publisher,
@@ -103,6 +115,8 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::ProposePolicy => "the proposal of policy",
                 ApprovalAction::Policy => "policy",
                 ApprovalAction::Model => "model",
+                ApprovalAction::ProposePlatform => "the proposal of platform",
+                ApprovalAction::Platform => "platform",
             };
             format!("{by} approves {what} {}", statement.object)
         }

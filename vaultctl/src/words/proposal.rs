@@ -3,9 +3,9 @@
 use std::fmt;
 
 use attestation::{Sha256Digest, UnixTime};
-use ledger::entry::ProposedModel;
+use ledger::entry::{PlatformAct, PlatformChange, ProposedModel};
 use ledger::names::Name;
-use ledger::policy::{ProposerRule, describe_change};
+use ledger::policy::{BareEks, ProposerRule, describe_change};
 use ledger::state::{PendingProposal, Subject, Vault};
 use serde::Serialize;
 
@@ -41,6 +41,7 @@ impl ProposalReport {
                 ("policy", Some(proposer), says)
             }
             Subject::Model(model) => ("model", None, model_in_words(model)),
+            Subject::Platform { proposer, change } => ("platform", Some(proposer), platform_in_words(change, vault)),
         };
         let approved: Vec<&Name> = proposal.approved_by(now).collect();
         let missing = u64::from(proposal.threshold()).saturating_sub(approved.len() as u64);
@@ -95,4 +96,28 @@ fn model_in_words(model: &ProposedModel) -> Vec<String> {
         format!("size:      {} in {}", size(model.bytes), count_of(u64::from(model.units), "unit")),
         format!("manifest:  {}", model.manifest),
     ]
+}
+
+/// What a change of the platforms gives or takes, and by which rules.
+pub fn platform_in_words(change: &PlatformChange, vault: &Vault) -> Vec<String> {
+    let PlatformChange { act, platform, label, counts_as, .. } = change;
+    let takes = |rule: &ledger::policy::GuestRule| {
+        rule.bare_eks() == BareEks::Enrolled && rule.eks().is_some_and(|eks| eks.permits(platform))
+    };
+    let rules = vault.policy().release_rules().iter().filter(|(_, rule)| takes(&rule.guest));
+    let rules: Vec<String> = rules.map(|(name, _)| format!("release.{name}")).collect();
+    let rules = if rules.is_empty() { "no rule".to_owned() } else { rules.join(", ") };
+    let first = match act {
+        PlatformAct::Add => {
+            format!("LOOSER: the EK without a certificate {platform} is taken as {counts_as}, under the label {label}")
+        }
+        PlatformAct::Remove => format!("stricter: the EK {platform} ({label}, {counts_as}) is taken no more"),
+    };
+    let second = match act {
+        PlatformAct::Add => {
+            "nobody but its approvers says that this is a TPM: compare it with what `vault-enclave evidence` prints there"
+        }
+        PlatformAct::Remove => "its leases are not renewed: they end by themselves",
+    };
+    vec![first, format!("by: {rules}"), second.to_owned()]
 }

@@ -67,7 +67,7 @@ impl Good {
 
     fn verify(&self) -> Result<(), StoredEvidenceError> {
         let blobs = Blobs { evidence: &self.evidence, preimage: &self.preimage };
-        verify_release(vault(), &self.entry, &self.policy, blobs).map(drop)
+        verify_release(vault(), &self.entry, &self.policy, &attestation::EnrolledEks::default(), blobs).map(drop)
     }
 
     /// The preimage with its fields changed.

@@ -1,8 +1,9 @@
 //! Real evidence from the forge: a guest whose TPM quotes for a challenge, verified as a keeper does.
 
 use attestation::{
-    ActivationSecret, EndorsedTpm, HpkePublicKey, LeaseKey, Load, LoadChallenge, PcrSelection, Renew, RenewChallenge,
-    Sha256Digest, TpmIdentity, TpmPart, TpmQuote, Transcript, TrustAnchors, UnitSet, Verified, verify_tpm,
+    ActivationSecret, EndorsedTpm, EnrolledEks, HpkePublicKey, LeaseKey, Load, LoadChallenge, PcrSelection, Renew,
+    RenewChallenge, Sha256Digest, TpmIdentity, TpmPart, TpmQuote, Transcript, TrustAnchors, UnitSet, Verified,
+    verify_tpm,
 };
 
 use super::policy_text::{PCR_0, PCR_11_GUEST, pcr};
@@ -16,6 +17,7 @@ pub struct Guest {
     pub tpm: SoftTpm,
     pub identity: TpmIdentity,
     pub anchors: TrustAnchors,
+    pub enrolled: EnrolledEks,
     pub reset_count: u32,
     pub restart_count: u32,
     pub pcrs: Vec<u32>,
@@ -29,7 +31,8 @@ impl Guest {
         tpm.pcrs[11] = pcr(PCR_11_GUEST);
         let identity = tpm.identity(&world.authority, &[]);
         let anchors = world.policy().trust_anchors().clone();
-        Self { tpm, identity, anchors, reset_count: 7, restart_count: 1, pcrs: vec![0, 11] }
+        let enrolled = EnrolledEks::default();
+        Self { tpm, identity, anchors, enrolled, reset_count: 7, restart_count: 1, pcrs: vec![0, 11] }
     }
 
     /// The same TPM with another EK.
@@ -39,12 +42,20 @@ impl Guest {
         self
     }
 
+    /// A guest whose TPM has no certificate, verified by the platforms that the vault has now.
+    pub fn bare(world: &World) -> Self {
+        let mut guest = Self::of(world);
+        guest.identity = guest.tpm.bare_identity();
+        guest.enrolled = world.vault().platforms().eks();
+        guest
+    }
+
     fn tpm_part(&self) -> TpmPart {
         TpmPart::Activated { ak_name: *self.endorsed().ak().name(), secret: ActivationSecret::from_bytes([5; 32]) }
     }
 
     pub fn endorsed(&self) -> EndorsedTpm {
-        EndorsedTpm::verify(&self.identity, &self.anchors, NOW).unwrap()
+        EndorsedTpm::verify_or_enrolled(&self.identity, &self.anchors, &self.enrolled, NOW).unwrap()
     }
 
     /// What a keeper would put into the challenge for a load of header and layer.0.

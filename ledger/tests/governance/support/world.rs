@@ -3,8 +3,9 @@
 use attestation::{AkName, HpkePublicKey, IdentityKey, LeaseKey, LogKey, Sha256Digest, Trust, UnixTime, lease_id};
 use ledger::approvals::{ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{
-    Approve, BootId, Cause, End, Entry, GenesisWitness, Machine, ModelPublished, PolicyInForce, Proposal, Propose,
-    ProposedModel, ProposedPolicy, Release, ReleasedUnits, Renew, Renewal, Start, TimeSource,
+    Approve, BootId, Cause, End, Entry, GenesisWitness, Machine, ModelPublished, PlatformChange, PlatformInForce,
+    PolicyInForce, Proposal, Propose, ProposedModel, ProposedPlatform, ProposedPolicy, Release, ReleasedUnits, Renew,
+    Renewal, Start, TimeSource,
 };
 use ledger::genesis::{AntiRollback, Core, Genesis, KeeperIdentity, SealTo};
 use ledger::manifest::{Blake3Digest, Manifest, ModelId, Plan, PlanUnit, SealedDigests};
@@ -131,9 +132,11 @@ impl World {
     pub fn statement(&self, action: ApprovalAction, object: Sha256Digest) -> ApprovalStatement {
         let (previous, serial) = match action {
             ApprovalAction::Genesis => (self.genesis.core().digest(), 0),
-            ApprovalAction::ProposePolicy | ApprovalAction::Policy | ApprovalAction::Model => {
-                (self.policy().digest(), self.policy().serial())
-            }
+            ApprovalAction::ProposePolicy
+            | ApprovalAction::Policy
+            | ApprovalAction::Model
+            | ApprovalAction::ProposePlatform
+            | ApprovalAction::Platform => (self.policy().digest(), self.policy().serial()),
         };
         let vault = self.genesis.vault_id();
         ApprovalStatement { action, object, previous, vault, serial, not_after: self.now.plus(3600) }
@@ -190,6 +193,41 @@ impl World {
         let entry = self.propose(Proposal::Policy(self.proposed_policy(ALICE, text)));
         self.must(entry);
         (index, Sha256Digest::of(text.as_bytes()))
+    }
+
+    /// A change of a platform, proposed by this person.
+    pub fn proposed_platform(&self, proposer: u8, change: PlatformChange) -> Entry {
+        let statement = self.statement(ApprovalAction::ProposePlatform, change.object());
+        self.proposed_platform_saying(proposer, change, statement)
+    }
+
+    pub fn proposed_platform_saying(
+        &self,
+        proposer: u8,
+        change: PlatformChange,
+        statement: ApprovalStatement,
+    ) -> Entry {
+        let statement = String::from_utf8(statement.encode()).unwrap();
+        let signature = Person::new(proposer).sign(statement.as_bytes());
+        self.propose(Proposal::Platform(ProposedPlatform::new(change, statement, signature)))
+    }
+
+    pub fn platform_in_force(&self, proposal: u64, change: &PlatformChange) -> Entry {
+        let (object, act, platform) = (change.object(), change.act, change.platform);
+        Entry::Platform(PlatformInForce { time: self.now, proposal, object, act, platform })
+    }
+
+    /// Alice proposes, Bob and Carol approve.
+    pub fn must_change_platform(&mut self, change: &PlatformChange) {
+        let index = self.state.size();
+        let entry = self.proposed_platform(ALICE, change.clone());
+        self.must(entry);
+        for person in [BOB, CAROL] {
+            let entry = self.approve(person, ApprovalAction::Platform, change.object());
+            self.must(entry);
+        }
+        let entry = self.platform_in_force(index, change);
+        self.must(entry);
     }
 
     pub fn policy_in_force(&self, proposal: u64, object: Sha256Digest) -> Entry {

@@ -88,7 +88,7 @@ impl Vault {
                 let id = manifest.id();
                 (&model.model, &model.version, model.manifest) == (&id.model, &id.version, manifest.digest())
             }
-            Subject::Policy { .. } => false,
+            Subject::Policy { .. } | Subject::Platform { .. } => false,
         });
         same.map(|proposal| proposal.object())
     }
@@ -137,7 +137,7 @@ impl Vault {
     }
 
     /// What has reached its threshold takes effect: an entry of its own.
-    fn stage_effects(&mut self) -> Result<(), Refusal> {
+    pub(super) fn stage_effects(&mut self) -> Result<(), Refusal> {
         let time = self.now();
         loop {
             let Some(vault) = self.state.vault() else { return Ok(()) };
@@ -151,6 +151,7 @@ impl Vault {
                     let (model, version) = (model.clone(), version.clone());
                     Entry::Model(ModelPublished { time, proposal, object, model, version })
                 }
+                Subject::Platform { change, .. } => super::platform::effect(time, proposal, object, change),
             };
             // Renewals are judged by the policy in force where they stand.
             self.stage_renewals();
@@ -243,6 +244,6 @@ impl Vault {
     }
 }
 
-fn utf8(field: &str, bytes: Vec<u8>) -> Result<String, Refusal> {
+pub(super) fn utf8(field: &str, bytes: Vec<u8>) -> Result<String, Refusal> {
     String::from_utf8(bytes).map_err(|_| Refusal::malformed("malformed-text", format!("{field}: not UTF-8")))
 }

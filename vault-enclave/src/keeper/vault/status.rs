@@ -1,7 +1,7 @@
 //! Where the vault stands, for people and dashboards.
 
 use attestation::{Sha256Digest, UnixTime};
-use ledger::entry::ProposedModel;
+use ledger::entry::{PlatformChange, ProposedModel};
 use ledger::genesis::AntiRollback;
 use ledger::names::Name;
 use ledger::state::{PendingProposal, Subject};
@@ -100,6 +100,10 @@ impl Vault {
                 let ProposedModel { model, version, bytes, units, .. } = model;
                 (ProposalAction::Model, format!("model {model}@{version}, {bytes} bytes in {units} units"))
             }
+            Subject::Platform { proposer, change } => {
+                let PlatformChange { act, label, .. } = change;
+                (ProposalAction::Platform, format!("platform {} {label} by {proposer}", act.as_str()))
+            }
         };
         let approved_by = proposal.approved_by(now).cloned().collect();
         self.describe(action, proposal.object(), approved_by, proposal.threshold(), proposal.entry(), summary)
@@ -111,6 +115,8 @@ impl Vault {
             (ProposalAction::Genesis, 0, "genesis".to_owned())
         } else if object == vault.policy().digest() {
             (ProposalAction::Policy, 0, format!("policy {}", vault.policy().serial()))
+        } else if let Some(entry) = vault.platforms().effective(object) {
+            (ProposalAction::Platform, entry, "platform".to_owned())
         } else {
             let model = vault.models().find(|model| model.proposed.object == object)?;
             let ProposedModel { model: name, version, .. } = &model.proposed;
@@ -138,7 +144,7 @@ impl Vault {
         summary: String,
     ) -> v1::Proposal {
         let (previous, serial) = match (action, self.state.vault()) {
-            (ProposalAction::Policy | ProposalAction::Model, Some(vault)) => {
+            (ProposalAction::Policy | ProposalAction::Model | ProposalAction::Platform, Some(vault)) => {
                 (vault.policy().digest(), vault.policy().serial())
             }
             (_, _) => (self.genesis.core().digest(), 0),

@@ -67,6 +67,7 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Propose(_)
         | Entry::Policy(_)
         | Entry::Model(_)
+        | Entry::Platform(_)
         | Entry::End(_)
         | Entry::Deny(_)
         | Entry::DenySummary(_) => return Err(without_evidence(index, type_name)),
@@ -108,7 +109,8 @@ async fn release(
     let (Some(vault), Some(policy)) = (before.vault(), policies.get(&release.policy)) else {
         return piece(release.evidence, Err(StoredEvidenceError::RuleUnknown));
     };
-    piece(release.evidence, verify_release(vault.id(), release, policy, blobs))
+    let enrolled = vault.platforms().eks();
+    piece(release.evidence, verify_release(vault.id(), release, policy, &enrolled, blobs))
 }
 
 async fn renewals(
@@ -124,7 +126,8 @@ async fn renewals(
         let blobs = Blobs { evidence: &evidence, preimage: &preimage };
         let verified = match lease {
             Some((vault, lease)) => {
-                verify_renewal(vault.id(), renewal, lease, policies.values().map(Arc::as_ref), blobs)
+                let (policies, enrolled) = (policies.values().map(Arc::as_ref), vault.platforms().eks());
+                verify_renewal(vault.id(), renewal, lease, policies, &enrolled, blobs)
             }
             None => Err(StoredEvidenceError::PreimageMismatch),
         };

@@ -10,7 +10,8 @@ use attestation::{
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{
-    Approve, Entry, GenesisWitness, ModelPublished, PolicyInForce, Proposal, Propose, ProposedPolicy, Start, TimeSource,
+    Approve, Entry, GenesisWitness, ModelPublished, PlatformInForce, PolicyInForce, Proposal, Propose,
+    ProposedPlatform, ProposedPolicy, Start, TimeSource,
 };
 use ledger::genesis::{Core, Genesis};
 use ledger::merkle::{Tree, leaf_hash};
@@ -193,6 +194,14 @@ impl Keeper {
         self.proposal(object)
     }
 
+    pub(super) fn submit_platform(&mut self, submission: convert::PlatformSubmission) -> convert::Proposal {
+        let object = submission.change.object();
+        let statement = String::from_utf8(submission.statement).unwrap();
+        let proposed = ProposedPlatform::new(submission.change, statement, submission.signature);
+        self.append(&Entry::Propose(Propose { time: now(), proposal: Proposal::Platform(proposed) }));
+        self.proposal(object)
+    }
+
     pub(super) fn submit_approval(&mut self, approval: convert::Approval) -> convert::Proposal {
         let statement = ApprovalStatement::parse(&approval.statement).unwrap();
         let witness = approval.witness.map(|witness| {
@@ -231,6 +240,13 @@ impl Keeper {
                 model: proposed.model.clone(),
                 version: proposed.version.clone(),
             }),
+            Subject::Platform { change, .. } => Entry::Platform(PlatformInForce {
+                time,
+                proposal: entry,
+                object,
+                act: change.act,
+                platform: change.platform,
+            }),
         };
         self.append(&effect);
     }
@@ -244,6 +260,7 @@ impl Keeper {
         let action = match pending.subject() {
             Subject::Policy { .. } => convert::ProposalAction::Policy,
             Subject::Model(_) => convert::ProposalAction::Model,
+            Subject::Platform { .. } => convert::ProposalAction::Platform,
         };
         convert::Proposal {
             action,

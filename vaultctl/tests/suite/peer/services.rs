@@ -138,6 +138,13 @@ impl Provision for Shared {
         Ok(Response::new(SubmitPolicyResponse { proposal: Some(proposal.into()) }))
     }
 
+    async fn submit_platform(&self, request: Request<SubmitPlatformRequest>) -> Answer<SubmitPlatformResponse> {
+        let mut keeper = self.0.lock().unwrap();
+        refuse(&keeper)?;
+        let proposal = keeper.submit_platform(read(request)?);
+        Ok(Response::new(SubmitPlatformResponse { proposal: Some(proposal.into()) }))
+    }
+
     async fn submit_approval(&self, request: Request<SubmitApprovalRequest>) -> Answer<SubmitApprovalResponse> {
         let mut keeper = self.0.lock().unwrap();
         refuse(&keeper)?;

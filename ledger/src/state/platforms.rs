@@ -1,0 +1,158 @@
+//! The platforms that were enrolled: EKs without a certificate, which approvers vouch for.
+
+use std::collections::BTreeMap;
+
+use attestation::{EnrolledEk, EnrolledEks, Sha256Digest, Trust};
+
+use super::error::FoldError;
+use super::proposals::{PendingProposal, Subject};
+use super::vault::Vault;
+use crate::approvals::ApprovalAction;
+use crate::entry::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
+use crate::names::Name;
+
+/// The most platforms that are enrolled, or were changed under the policy in force.
+pub const PLATFORMS_MAX: usize = 4096;
+
+/// An enrolled platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnrolledPlatform {
+    /// Index of its `platform` entry.
+    pub entry: u64,
+    /// What people call it.
+    pub label: Name,
+    /// What its TPM counts as.
+    pub counts_as: Trust,
+}
+
+/// All of them.
+#[derive(Debug, Clone, Default)]
+pub struct Platforms {
+    enrolled: BTreeMap<Sha256Digest, EnrolledPlatform>,
+    /// Since the policy in force came into force, by platform.
+    changes: BTreeMap<Sha256Digest, Changes>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Changes {
+    count: u64,
+    /// Object and entry of the last one.
+    last: (Sha256Digest, u64),
+}
+
+impl Platforms {
+    /// One of them.
+    pub fn get(&self, platform: Sha256Digest) -> Option<&EnrolledPlatform> {
+        self.enrolled.get(&platform)
+    }
+
+    /// All of them, by platform id.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (Sha256Digest, &EnrolledPlatform)> {
+        self.enrolled.iter().map(|(platform, enrolled)| (*platform, enrolled))
+    }
+
+    /// As a verifier takes them.
+    pub fn eks(&self) -> EnrolledEks {
+        let ek =
+            |enrolled: &EnrolledPlatform| EnrolledEk { label: enrolled.label.to_string(), trust: enrolled.counts_as };
+        self.enrolled.iter().map(|(platform, enrolled)| (*platform, ek(enrolled))).collect()
+    }
+
+    /// The revision that the next change of a platform must have.
+    pub fn revision(&self, platform: Sha256Digest) -> u64 {
+        self.changes.get(&platform).map_or(0, |changes| changes.count)
+    }
+
+    /// The entry of the last change of a platform under the policy in force, by what its approvals named.
+    pub fn effective(&self, object: Sha256Digest) -> Option<u64> {
+        self.changes.values().find(|changes| changes.last.0 == object).map(|changes| changes.last.1)
+    }
+
+    /// Refuses what the change does not fit.
+    fn check(&self, change: &PlatformChange) -> Result<(), FoldError> {
+        if change.revision != self.revision(change.platform) {
+            return Err(FoldError::PlatformRevision);
+        }
+        match (change.act, self.enrolled.get(&change.platform)) {
+            (PlatformAct::Add, Some(_)) => Err(FoldError::PlatformEnrolled),
+            (PlatformAct::Add, None) if self.enrolled.values().any(|other| other.label == change.label) => {
+                Err(FoldError::PlatformLabelTaken)
+            }
+            (PlatformAct::Add, None) => self.check_room(change.platform),
+            (PlatformAct::Remove, Some(enrolled))
+                if (&enrolled.label, enrolled.counts_as) == (&change.label, change.counts_as) =>
+            {
+                Ok(())
+            }
+            (PlatformAct::Remove, Some(_) | None) => Err(FoldError::PlatformNotEnrolled),
+        }
+    }
+
+    fn check_room(&self, platform: Sha256Digest) -> Result<(), FoldError> {
+        let known = self.changes.contains_key(&platform);
+        match self.enrolled.len() >= PLATFORMS_MAX || !known && self.changes.len() >= PLATFORMS_MAX {
+            true => Err(FoldError::TooManyPlatforms),
+            false => Ok(()),
+        }
+    }
+
+    fn change(&mut self, index: u64, change: &PlatformChange) {
+        match change.act {
+            PlatformAct::Add => {
+                let (label, counts_as) = (change.label.clone(), change.counts_as);
+                self.enrolled.insert(change.platform, EnrolledPlatform { entry: index, label, counts_as });
+            }
+            PlatformAct::Remove => drop(self.enrolled.remove(&change.platform)),
+        }
+        let count = self.revision(change.platform).saturating_add(1);
+        self.changes.insert(change.platform, Changes { count, last: (change.object(), index) });
+    }
+
+    /// Another policy is in force: nothing that was signed under the one before counts any more. One that lets nobody enrol
+    /// platforms has none, so that none comes back with a later policy.
+    pub(super) fn policy_changed(&mut self, may_enrol: bool) {
+        self.changes.clear();
+        if !may_enrol {
+            self.enrolled.clear();
+        }
+    }
+}
+
+impl Vault {
+    /// What of a proposed change waits for approvals.
+    pub(super) fn proposed_platform(
+        &self,
+        index: u64,
+        time: attestation::UnixTime,
+        proposed: &ProposedPlatform,
+    ) -> Result<PendingProposal, FoldError> {
+        self.check_policy_runs(time)?;
+        let threshold = self.policy().platform_threshold().ok_or(FoldError::PlatformsNotAllowed)?;
+        let change = proposed.change();
+        if proposed.object != change.object() {
+            return Err(FoldError::ObjectMismatch);
+        }
+        let signed = self.verify(&proposed.statement, &proposed.signature)?;
+        self.expected(ApprovalAction::ProposePlatform, proposed.object).check(signed.statement(), time)?;
+        self.platforms().check(&change)?;
+        let subject = Subject::Platform { proposer: signed.approver().clone(), change };
+        Ok(PendingProposal::new(index, proposed.object, subject, signed.statement().not_after, threshold))
+    }
+
+    pub(super) fn platform_in_force(&mut self, index: u64, effect: &PlatformInForce) -> Result<(), FoldError> {
+        let proposal = self.proposals.at(effect.proposal)?;
+        let Subject::Platform { change, .. } = proposal.subject() else {
+            return Err(FoldError::ActionMismatch);
+        };
+        if (effect.object, effect.act, effect.platform) != (proposal.object(), change.act, change.platform) {
+            return Err(FoldError::ObjectMismatch);
+        }
+        self.check_policy_runs(effect.time)?;
+        proposal.check_effective(effect.time)?;
+        self.platforms.check(change)?;
+        let change = change.clone();
+        self.platforms.change(index, &change);
+        self.proposals.void_platform(&change);
+        Ok(())
+    }
+}
