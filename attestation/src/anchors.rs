@@ -1,5 +1,7 @@
 //! Whom the endorsement of a TPM, or of an SEV-SNP chip, may rest on.
 
+mod tpm_roots;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -9,6 +11,8 @@ use crate::certificate::Certificate;
 use crate::encoding::{Sha256Digest, UnixTime};
 use crate::error::{AnchorError, DecodeError};
 use crate::snp::{self, AmdCertificate, SnpProduct};
+use tpm_roots::TPM_ROOTS;
+pub use tpm_roots::TpmRoot;
 
 /// The most anchors that one [`TrustAnchors`] holds.
 pub const ANCHORS_MAX: usize = 64;
@@ -127,6 +131,7 @@ impl Anchor {
 #[derive(Clone, Debug)]
 pub struct TrustAnchors {
     anchors: Vec<AddedAnchor>,
+    tpm_roots: &'static [TpmRoot],
 }
 
 /// An anchor that was added, and its certificate as it was read.
@@ -140,16 +145,33 @@ struct AddedAnchor {
 
 impl TrustAnchors {
     /// The hardware vendors whose roots are compiled in: AMD's for SEV-SNP, under the names `amd-milan`, `amd-genoa` and
-    /// `amd-turin`. **There are none for TPMs**: a TPM's vendor is trusted once a policy names its root under
-    /// `[[anchors]]`.
+    /// `amd-turin`, and those of makers of TPMs (`anchors/tpm_roots.rs` says which, and where they were had from). Of each the
+    /// key is known and not the certificate, which comes with the evidence. A maker who is not here is trusted once a policy
+    /// names its root under `[[anchors]]`.
     #[must_use]
     pub const fn built_in() -> Self {
-        Self { anchors: Vec::new() }
+        Self { anchors: Vec::new(), tpm_roots: &TPM_ROOTS }
     }
 
     /// The names of the anchors that are compiled in.
     pub fn built_in_names() -> impl ExactSizeIterator<Item = &'static str> {
-        AMD_ROOTS.iter().map(|root| root.name)
+        const NAMES: [&str; AMD_ROOTS.len() + TPM_ROOTS.len()] = built_in_names();
+        NAMES.into_iter()
+    }
+
+    /// The roots of makers of TPMs that are compiled in, with where each was had from.
+    #[must_use]
+    pub const fn built_in_tpm_roots() -> &'static [TpmRoot] {
+        &TPM_ROOTS
+    }
+
+    /// The built-in root of a maker of TPMs that this certificate is: by its key, and by its own signature, so that nothing
+    /// in it was changed.
+    pub(crate) fn built_in_tpm_root(&self, certificate: &Certificate) -> Option<&'static str> {
+        let key = Sha256Digest::of(certificate.public_key_info());
+        let root = self.tpm_roots.iter().find(|root| root.key == key)?;
+        let is_whole = certificate.names_issuer(certificate) && certificate.check_signature(certificate).is_ok();
+        is_whole.then_some(root.name)
     }
 
     /// Adds an anchor: an authority whose certificate may be used to endorse TPMs, or the root of an SEV-SNP platform
@@ -203,8 +225,7 @@ impl TrustAnchors {
     #[must_use]
     pub fn can_yield(&self, kind: AnchorKind, trust: Trust) -> bool {
         let built_in = match kind {
-            AnchorKind::Tpm => false,
-            AnchorKind::Snp => trust == Trust::Hardware,
+            AnchorKind::Tpm | AnchorKind::Snp => trust == Trust::Hardware,
         };
         let is_kind = |added: &AddedAnchor| added.snp.is_some() == (kind == AnchorKind::Snp);
         built_in || self.anchors.iter().any(|added| is_kind(added) && added.anchor.trust == trust)
@@ -213,8 +234,11 @@ impl TrustAnchors {
     /// What the anchor of this name, built in or added, may endorse.
     #[must_use]
     pub fn kind_of(&self, name: &str) -> Option<AnchorKind> {
-        if Self::built_in_names().any(|built_in| built_in == name) {
+        if AMD_ROOTS.iter().any(|root| root.name == name) {
             return Some(AnchorKind::Snp);
+        }
+        if TPM_ROOTS.iter().any(|root| root.name == name) {
+            return Some(AnchorKind::Tpm);
         }
         let added = self.anchors.iter().find(|added| added.anchor.name == name)?;
         Some(if added.snp.is_some() { AnchorKind::Snp } else { AnchorKind::Tpm })
@@ -253,7 +277,8 @@ impl TrustAnchors {
             .anchors
             .iter()
             .map(|added| (added.anchor.name.as_str(), Sha256Digest::of(added.certificate.public_key_info())));
-        AMD_ROOTS.iter().map(|root| (root.name, root.key)).chain(added)
+        let tpm = self.tpm_roots.iter().map(|root| (root.name, root.key));
+        AMD_ROOTS.iter().map(|root| (root.name, root.key)).chain(tpm).chain(added)
     }
 }
 
@@ -265,6 +290,16 @@ fn read_snp_root(der: &[u8]) -> Result<Option<AmdCertificate>, AnchorError> {
     let certificate = AmdCertificate::parse(der).map_err(AnchorError::Certificate)?;
     snp::check_root(&certificate).map_err(AnchorError::SnpRoot)?;
     Ok(Some(certificate))
+}
+
+const fn built_in_names() -> [&'static str; AMD_ROOTS.len() + TPM_ROOTS.len()] {
+    let mut names = [""; AMD_ROOTS.len() + TPM_ROOTS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = if at < AMD_ROOTS.len() { AMD_ROOTS[at].name } else { TPM_ROOTS[at - AMD_ROOTS.len()].name };
+        at += 1;
+    }
+    names
 }
 
 /// 64 hex digits, read when this is compiled.
@@ -311,10 +346,16 @@ mod tests {
     }
 
     #[test]
-    fn built_in_anchors_are_the_roots_of_amd() {
+    fn built_in_anchors_are_the_roots_of_amd_and_of_makers_of_tpms() {
         let anchors = TrustAnchors::built_in();
         assert_eq!(anchors.iter().len(), 0, "none was added");
-        assert_eq!(TrustAnchors::built_in_names().collect::<Vec<_>>(), ["amd-milan", "amd-genoa", "amd-turin"]);
+        let names: Vec<_> = TrustAnchors::built_in_names().collect();
+        assert_eq!(names[..4], ["amd-milan", "amd-genoa", "amd-turin", "globalsign-tpm-rsa"]);
+        assert_eq!(names.len(), AMD_ROOTS.len() + TrustAnchors::built_in_tpm_roots().len());
+        for root in TrustAnchors::built_in_tpm_roots() {
+            let name = root.name;
+            assert_eq!((anchors.kind_of(name), anchors.trust_of(name)), (Some(AnchorKind::Tpm), Some(Trust::Hardware)));
+        }
         for root in &AMD_ROOTS {
             let found = anchors.snp_root(&root.key).unwrap();
             assert_eq!((found.name, found.trust), (root.name, Trust::Hardware));

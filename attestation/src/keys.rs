@@ -162,6 +162,7 @@ mod tests {
         assert_eq!(log.verify(b"message", &signature.as_ref()[..63]), Err(SignatureInvalid));
         let stranger = LeaseKey::try_from([1; 32].as_slice()).unwrap();
         assert_eq!(stranger.verify(b"message", signature.as_ref()), Err(SignatureInvalid));
+        assert_eq!(SignatureInvalid.code(), "signature-invalid");
     }
 
     #[test]

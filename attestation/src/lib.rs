@@ -119,7 +119,7 @@ mod snp;
 mod tpm;
 mod verify;
 
-pub use anchors::{ANCHORS_MAX, Anchor, AnchorKind, Trust, TrustAnchors};
+pub use anchors::{ANCHORS_MAX, Anchor, AnchorKind, TpmRoot, Trust, TrustAnchors};
 pub use binding::{
     Binding, Genesis, GenesisChallenge, Keeper, KeeperChallenge, Load, LoadChallenge, Renew, RenewChallenge, TpmPart,
     Transcript, lease_id,

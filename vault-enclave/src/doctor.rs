@@ -11,9 +11,10 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::ek_args::EkArgs;
 use crate::failure::plain;
 use crate::snp::SnpChoice;
-use crate::tpm::{EkChoice, silence_libtss2};
+use crate::tpm::silence_libtss2;
 
 /// Options of `vault-enclave doctor`.
 #[derive(Debug, clap::Args)]
@@ -21,9 +22,8 @@ pub struct DoctorArgs {
     /// The TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321`.
     #[arg(long, default_value = "device:/dev/tpmrm0", env = "WEIGHTVAULT_TPM", value_name = "TCTI")]
     tpm: String,
-    /// The TPM's endorsement key: auto, rsa-2048, ecc-p256 or ecc-p384.
-    #[arg(long, value_name = "KEY", default_value = "auto", env = "WEIGHTVAULT_EK")]
-    ek: EkChoice,
+    #[command(flatten)]
+    ek: EkArgs,
     /// The SEV-SNP device: `auto`, `configfs:/sys/kernel/config/tsm/report`, `sev-guest:/dev/sev-guest`, `azure` (its virtual
     /// TPM), or `soft:/DIR`, a soft platform.
     #[arg(long, default_value = "auto", env = "WEIGHTVAULT_SNP", value_name = "DEVICE")]
@@ -79,7 +79,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     if let Err(error) = silence_libtss2() {
         eprintln!("warning: {error}");
     }
-    let (mut checks, tpm, seen) = tpm::checks(&args.tpm, args.ek);
+    let (mut checks, tpm, seen) = tpm::checks(&args.tpm, &args.ek);
     checks.extend(snp::checks(&args.snp, tpm.as_ref()));
     checks.extend(machine::checks(&args.into, args.bytes));
     if args.vault.is_some() {

@@ -12,8 +12,9 @@ use attestation::{AttestationKey, EkPublic, Evidence, PcrSelection, Sha256Digest
 use ring::rand::{SecureRandom, SystemRandom};
 use vault_proto::convert::EvidenceSet;
 
+use crate::ek_args::EkArgs;
 use crate::failure::{Failure, Kind};
-use crate::tpm::{EkChoice, TctiConfig, Tpm, TpmError, silence_libtss2};
+use crate::tpm::{TctiConfig, Tpm, TpmError, silence_libtss2};
 use certificate::CertificateReport;
 use report::{AkReport, EkReport, Report};
 
@@ -23,10 +24,8 @@ pub struct EvidenceArgs {
     /// The TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321`.
     #[arg(long, default_value = "device:/dev/tpmrm0", env = "WEIGHTVAULT_TPM", value_name = "TCTI")]
     tpm: String,
-    /// The TPM's endorsement key: auto, rsa-2048, ecc-p256 or ecc-p384. `auto` takes the first of them that the TPM holds a
-    /// certificate for.
-    #[arg(long, value_name = "KEY", default_value = "auto", env = "WEIGHTVAULT_EK")]
-    ek: EkChoice,
+    #[command(flatten)]
+    ek: EkArgs,
     /// Which PCRs to quote, SHA-256 bank.
     #[arg(long, value_delimiter = ',', default_value = "0,2,4,7,9,11", value_name = "LIST")]
     pcrs: Vec<u32>,
@@ -55,7 +54,7 @@ fn show(args: &EvidenceArgs) -> Result<Report, Failure> {
     let selection = selection(&args.pcrs)?;
     let nonce = nonce()?;
     let failed = |error| tpm_failure(error, &args.tpm);
-    let tpm = Tpm::open(args.tpm.parse::<TctiConfig>()?.with_ek(args.ek)).map_err(failed)?;
+    let tpm = Tpm::open(args.ek.apply(args.tpm.parse::<TctiConfig>()?)?).map_err(failed)?;
     let properties = tpm.properties().wait().map_err(failed)?;
     let ek_certificates = match tpm.ek_certificates().wait() {
         Err(TpmError::EkCertificateMissing) => Vec::new(),

@@ -9,12 +9,13 @@ use vault_proto::v1::keeper_link_server::KeeperLinkServer;
 
 use crate::chip::{Chip, CollateralUse};
 use crate::collateral_args::CollateralArgs;
+use crate::ek_args::EkArgs;
 use crate::keeper::{self, Devices, FRAME_BYTES_MAX, Keeper, Link, Store};
 use crate::keeper_dir::KeeperDir;
 use crate::keeper_listen::ListenArgs;
 use crate::region::harden_process;
 use crate::snp::{SnpChoice, SnpDevice};
-use crate::tpm::{EkChoice, TctiConfig, Tpm, silence_libtss2};
+use crate::tpm::{TctiConfig, Tpm, silence_libtss2};
 
 /// Options of `vault-enclave keeper`.
 #[derive(clap::Args)]
@@ -25,10 +26,8 @@ pub struct KeeperArgs {
     /// The TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321`.
     #[arg(long, default_value = "device:/dev/tpmrm0", env = "WEIGHTVAULT_TPM")]
     tpm: String,
-    /// The TPM's endorsement key: auto, rsa-2048, ecc-p256 or ecc-p384. `auto` takes the first of them that the TPM holds a
-    /// certificate for.
-    #[arg(long, value_name = "KEY", default_value = "auto", env = "WEIGHTVAULT_EK")]
-    ek: EkChoice,
+    #[command(flatten)]
+    ek: EkArgs,
     /// The SNP device, where the policy's `[keeper]` asks for one: auto, configfs:/sys/kernel/config/tsm/report,
     /// sev-guest:/dev/sev-guest, or soft:/DIR. Without it the keeper proves its TPM alone.
     #[arg(long, value_name = "DEVICE", env = "WEIGHTVAULT_SNP")]
@@ -65,7 +64,7 @@ fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
         true => None,
         false => Some(args.listen.check().map_err(|error| format!("{error} ({})", error.code()))?),
     };
-    let tpm = Tpm::open(args.tpm.parse::<TctiConfig>()?.with_ek(args.ek))?;
+    let tpm = Tpm::open(args.ek.apply(args.tpm.parse::<TctiConfig>()?)?)?;
     let store = Store::default();
     let collateral = args.collateral.open()?;
     let snp = match &args.snp {

@@ -12,6 +12,7 @@ pub mod collateral_args;
 pub mod container;
 pub mod derive;
 pub mod doctor;
+pub mod ek_args;
 pub mod evidence_cmd;
 pub mod failure;
 pub mod head;

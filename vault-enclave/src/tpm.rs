@@ -87,7 +87,7 @@ impl Tpm {
         self.0.request(device::Device::properties)
     }
 
-    /// The certificates of the endorsement key: the leaf alone, as DER without padding.
+    /// The certificate of the endorsement key, as DER without padding, and the issuers that the configuration has.
     pub fn ek_certificates(&self) -> Reply<Vec<Vec<u8>>> {
         self.0.request(device::Device::ek_certificates)
     }

@@ -51,14 +51,14 @@ impl EndorsedEk {
         ek.check_validity(now).and_then(|()| ek.check_endorsement()).map_err(at(0))?;
         let key = ek.public_key().ek_key().map_err(at(0))?;
         check_links(&chain, now)?;
-        let (anchor, issuer) = find_anchor(&chain, anchors, now)?;
+        let found = find_anchor(&chain, anchors, now)?;
         let ends = chain.iter().map(Certificate::not_after);
         Ok(Self {
             platform: Sha256Digest::of(ek.public_key_info()),
-            trust: anchor.trust,
-            anchor: anchor.name.clone(),
+            trust: found.trust,
+            anchor: found.name,
             endorsement: EkEndorsement::Certificate,
-            not_after: ends.fold(issuer.not_after(), UnixTime::min),
+            not_after: ends.fold(found.not_after, UnixTime::min),
             key,
         })
     }
@@ -176,11 +176,15 @@ fn check_links(chain: &[Certificate], now: UnixTime) -> Result<(), VerifyError> 
     Ok(())
 }
 
-fn find_anchor<'a>(
-    chain: &[Certificate],
-    anchors: &'a TrustAnchors,
-    now: UnixTime,
-) -> Result<(&'a Anchor, &'a Certificate), VerifyError> {
+/// What a chain ends at.
+struct FoundAnchor {
+    name: String,
+    trust: Trust,
+    not_after: UnixTime,
+}
+
+/// The anchor nearest to the EK: one that was added and issued a certificate of the chain, or a built-in root that is one.
+fn find_anchor(chain: &[Certificate], anchors: &TrustAnchors, now: UnixTime) -> Result<FoundAnchor, VerifyError> {
     let mut refusal = VerifyError::EkAnchorUnknown;
     for (index, certificate) in chain.iter().enumerate() {
         for (anchor, issuer) in anchors.issuers_named_by(certificate) {
@@ -189,7 +193,14 @@ fn find_anchor<'a>(
                 continue;
             }
             issuer.check_validity(now).and_then(|()| issuer.check_authority(index)).map_err(at(index + 1))?;
-            return Ok((anchor, issuer));
+            let Anchor { name, trust, .. } = anchor;
+            return Ok(FoundAnchor { name: name.clone(), trust: *trust, not_after: issuer.not_after() });
+        }
+        // The first one is of the EK, and was checked as no authority's; the others were as the authority below which they
+        // stand.
+        if let (1.., Some(name)) = (index, anchors.built_in_tpm_root(certificate)) {
+            let (name, not_after) = (name.to_owned(), certificate.not_after());
+            return Ok(FoundAnchor { name, trust: Trust::Hardware, not_after });
         }
     }
     Err(refusal)

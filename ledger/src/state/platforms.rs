@@ -156,3 +156,30 @@ impl Vault {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(n: usize) -> PlatformChange {
+        let (platform, label) = (Sha256Digest::of(&n.to_be_bytes()), format!("gpu-{n}").parse().unwrap());
+        PlatformChange { act: PlatformAct::Add, platform, label, counts_as: Trust::Hardware, revision: 0 }
+    }
+
+    #[test]
+    fn there_are_at_most_4096() {
+        let mut platforms = Platforms::default();
+        for n in 0..PLATFORMS_MAX {
+            assert_eq!(platforms.check_room(add(n).platform), Ok(()));
+            platforms.change(n as u64, &add(n));
+        }
+        assert_eq!(platforms.check(&add(PLATFORMS_MAX)), Err(FoldError::TooManyPlatforms));
+        // One that was removed is still remembered under this policy, so that nothing signed for it counts again.
+        let remove = PlatformChange { act: PlatformAct::Remove, revision: 1, ..add(7) };
+        assert_eq!(platforms.check(&remove), Ok(()));
+        platforms.change(9, &remove);
+        assert_eq!(platforms.check(&add(PLATFORMS_MAX)), Err(FoldError::TooManyPlatforms));
+        platforms.policy_changed(true);
+        assert_eq!(platforms.check(&add(PLATFORMS_MAX)), Ok(()));
+    }
+}

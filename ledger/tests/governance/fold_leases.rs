@@ -30,7 +30,16 @@ fn a_release_follows_its_rule_in_everything_that_the_log_shows() {
     assert_eq!(release_refusal(|r| r.lease = OTHER), FoldError::LeaseIdMismatch);
     assert_eq!(release_refusal(|r| r.issued = UnixTime(r.issued.seconds() - 1)), FoldError::IssuedMismatch);
     assert_eq!(release_refusal(|r| r.renew_by = r.renew_by.plus(1)), FoldError::RenewByMismatch);
-    assert_eq!(release_refusal(|r| r.tier = Trust::Hardware), FoldError::TierImpossible);
+}
+
+#[test]
+fn a_release_has_a_tier_that_an_anchor_gives() {
+    // Hardware there always may be: makers of TPMs are built in.
+    let mut world =
+        World::with_policy(|text| text.replace("trust = \"emulated\"", "trust = \"hardware\"")).opened().published();
+    let release = world.release(1);
+    assert_eq!(release.tier, Trust::Emulated);
+    assert_eq!(world.refusal(Entry::Release(Box::new(release))), FoldError::TierImpossible);
 }
 
 #[test]

@@ -14,9 +14,10 @@ use vault_proto::limits::GROUPS_MAX;
 
 use super::remote::Hosts;
 use crate::collateral_args::CollateralArgs;
+use crate::ek_args::EkArgs;
 use crate::failure::{Failure, Kind};
 use crate::snp::SnpChoice;
-use crate::tpm::{EkChoice, TctiConfig};
+use crate::tpm::TctiConfig;
 
 /// Which model, from which vault, by which rule.
 #[derive(clap::Args, Debug)]
@@ -39,10 +40,8 @@ pub struct ModelArgs {
     /// The TPM: `device:/dev/tpmrm0`, `swtpm:host=127.0.0.1,port=2321`, or none [default: the first, where it is there].
     #[arg(long, value_name = "TCTI", env = "WEIGHTVAULT_TPM")]
     tpm: Option<String>,
-    /// The TPM's endorsement key: auto, rsa-2048, ecc-p256 or ecc-p384. `auto` takes the first of them that the TPM holds a
-    /// certificate for.
-    #[arg(long, value_name = "KEY", default_value = "auto", env = "WEIGHTVAULT_EK")]
-    ek: EkChoice,
+    #[command(flatten)]
+    ek: EkArgs,
     /// The SNP device: auto, configfs:/sys/kernel/config/tsm/report, sev-guest:/dev/sev-guest, azure, or soft:/DIR.
     #[arg(long, value_name = "DEVICE", default_value = "auto", env = "WEIGHTVAULT_SNP")]
     snp: SnpChoice,
@@ -79,14 +78,14 @@ pub(super) struct Devices {
 
 impl Devices {
     /// A TPM that is named must be there; the usual one may.
-    fn new(tpm: Option<&str>, ek: EkChoice, snp: SnpChoice, collateral: &CollateralArgs) -> Result<Self, Failure> {
+    fn new(tpm: Option<&str>, ek: &EkArgs, snp: SnpChoice, collateral: &CollateralArgs) -> Result<Self, Failure> {
         let tpm = match tpm {
             Some("none") => None,
             Some(tcti) => Some(tcti.parse()?),
             None if Path::new(TPM_DEVICE).exists() => Some(format!("device:{TPM_DEVICE}").parse()?),
             None => None,
         };
-        let tpm = tpm.map(|tcti: TctiConfig| tcti.with_ek(ek));
+        let tpm = tpm.map(|tcti: TctiConfig| ek.apply(tcti)).transpose()?;
         Ok(Self { tpm, snp, collateral: collateral.open()? })
     }
 }
@@ -138,7 +137,7 @@ impl ModelArgs {
             rule: self.rule.clone().unwrap_or_else(|| self.model.0.model.clone()),
             model: self.model.0.clone(),
             selection,
-            devices: Devices::new(self.tpm.as_deref(), self.ek, self.snp.clone(), &self.collateral)?,
+            devices: Devices::new(self.tpm.as_deref(), &self.ek, self.snp.clone(), &self.collateral)?,
             state: self.state.clone(),
         })
     }

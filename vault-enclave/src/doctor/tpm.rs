@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use attestation::PcrSelection;
 
 use super::Check;
+use crate::ek_args::EkArgs;
 use crate::evidence_cmd::tpm_failure;
 use crate::failure::Failure;
-use crate::tpm::{EkChoice, TctiConfig, Tpm, TpmError, TpmProperties};
+use crate::tpm::{TctiConfig, Tpm, TpmError, TpmProperties};
 
 /// PCRs that firmware and boot loader measure into.
 const BOOT_PCRS: [u32; 3] = [0, 4, 7];
@@ -19,9 +20,10 @@ pub(super) struct Seen {
 }
 
 /// Asks the TPM. It comes back where it answers, whether or not it has an EK certificate.
-pub(super) fn checks(tcti: &str, ek: EkChoice) -> (Vec<Check>, Option<Tpm>, Option<Seen>) {
+pub(super) fn checks(tcti: &str, ek: &EkArgs) -> (Vec<Check>, Option<Tpm>, Option<Seen>) {
     let opened = tcti.parse::<TctiConfig>().map_err(Failure::from);
-    let opened = opened.and_then(|config| Tpm::open(config.with_ek(ek)).map_err(|error| tpm_failure(error, tcti)));
+    let opened = opened.and_then(|config| ek.apply(config));
+    let opened = opened.and_then(|config| Tpm::open(config).map_err(|error| tpm_failure(error, tcti)));
     let tpm = match opened {
         Ok(tpm) => tpm,
         Err(failure) => return (vec![Check::failure("tpm", &failure)], None, None),
@@ -99,7 +101,7 @@ mod tests {
     #[test]
     fn no_tpm_is_one_failure_with_its_fix() {
         for tcti in ["device:/nonexistent/tpm", "nonsense"] {
-            let (checks, tpm, seen) = checks(tcti, EkChoice::Auto);
+            let (checks, tpm, seen) = checks(tcti, &EkArgs::default());
             assert!(tpm.is_none() && seen.is_none());
             assert_eq!(checks.iter().map(|check| check.level).collect::<Vec<_>>(), [Level::Fail], "{tcti}");
         }

@@ -40,6 +40,7 @@ pub(super) struct Device {
     srk: Option<(KeyHandle, TpmName)>,
     pub(super) ak: Option<(KeyHandle, TpmName)>,
     pub(super) ek_choice: EkChoice,
+    pub(super) ek_issuers: Vec<Vec<u8>>,
     /// As [`Self::ek_choice`] turned out.
     pub(super) ek_kind: Option<EkKind>,
     leaked: bool,
@@ -61,7 +62,15 @@ impl Device {
                 "{config}: no answer; is it running, and is its libtss2-tcti library installed?"
             ))
         })?;
-        let mut device = Self { context, srk: None, ak: None, ek_choice: config.ek(), ek_kind: None, leaked: false };
+        let mut device = Self {
+            context,
+            srk: None,
+            ak: None,
+            ek_choice: config.ek(),
+            ek_issuers: config.ek_issuers().to_vec(),
+            ek_kind: None,
+            leaked: false,
+        };
         if !config.has_resource_manager() {
             device.flush_what_others_left()?;
         }

@@ -93,7 +93,8 @@ impl Device {
             TpmError::NvTooLong(_) => TpmError::EkCertificateMalformed,
             other => other,
         })?;
-        Ok(vec![der(&padded).ok_or(TpmError::EkCertificateMalformed)?.to_vec()])
+        let leaf = der(&padded).ok_or(TpmError::EkCertificateMalformed)?.to_vec();
+        Ok([leaf].into_iter().chain(self.ek_issuers.iter().cloned()).collect())
     }
 
     /// TPMT_PUBLIC of the endorsement key.

@@ -12,7 +12,7 @@ use super::ek::EkChoice;
 /// How to reach the TPM: `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=2321` for a software TPM; and which of its
 /// endorsement keys to use, which is not part of that text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TctiConfig(Place, EkChoice);
+pub struct TctiConfig(Place, EkChoice, Vec<Vec<u8>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
@@ -37,7 +37,18 @@ impl TctiConfig {
     /// The same TPM, with this endorsement key.
     #[must_use]
     pub fn with_ek(self, ek: EkChoice) -> Self {
-        Self(self.0, ek)
+        Self(self.0, ek, self.2)
+    }
+
+    /// The same TPM, with the certificates that issued the one of its endorsement key, exact DER.
+    #[must_use]
+    pub fn with_ek_issuers(self, issuers: Vec<Vec<u8>>) -> Self {
+        Self(self.0, self.1, issuers)
+    }
+
+    /// The certificates that issued the one of the endorsement key.
+    pub(crate) fn ek_issuers(&self) -> &[Vec<u8>] {
+        &self.2
     }
 
     /// Which endorsement key.
@@ -86,9 +97,11 @@ impl FromStr for TctiConfig {
 
     fn from_str(text: &str) -> Result<Self, TctiError> {
         match text.split_once(':') {
-            Some(("device", path)) if path.starts_with('/') => Ok(Self(Place::Device(path.into()), EkChoice::Auto)),
+            Some(("device", path)) if path.starts_with('/') => {
+                Ok(Self(Place::Device(path.into()), EkChoice::Auto, Vec::new()))
+            }
             Some(("device", _)) => Err(TctiError::DevicePath),
-            Some(("swtpm", options)) => swtpm(options).map(|place| Self(place, EkChoice::Auto)),
+            Some(("swtpm", options)) => swtpm(options).map(|place| Self(place, EkChoice::Auto, Vec::new())),
             _ => Err(TctiError::Kind(text.chars().take(64).collect())),
         }
     }
