@@ -1,6 +1,7 @@
 //! The platforms that were enrolled: EKs without a certificate, which approvers vouch for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use attestation::{EnrolledEk, EnrolledEks, Sha256Digest, Trust};
 
@@ -31,6 +32,8 @@ pub struct Platforms {
     enrolled: BTreeMap<Sha256Digest, EnrolledPlatform>,
     /// Since the policy in force came into force, by platform.
     changes: BTreeMap<Sha256Digest, Changes>,
+    /// [`Self::enrolled`] as a verifier takes it.
+    eks: Arc<EnrolledEks>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,10 +55,8 @@ impl Platforms {
     }
 
     /// As a verifier takes them.
-    pub fn eks(&self) -> EnrolledEks {
-        let ek =
-            |enrolled: &EnrolledPlatform| EnrolledEk { label: enrolled.label.to_string(), trust: enrolled.counts_as };
-        self.enrolled.iter().map(|(platform, enrolled)| (*platform, ek(enrolled))).collect()
+    pub fn eks(&self) -> &Arc<EnrolledEks> {
+        &self.eks
     }
 
     /// The revision that the next change of a platform must have.
@@ -106,6 +107,14 @@ impl Platforms {
         }
         let count = self.revision(change.platform).saturating_add(1);
         self.changes.insert(change.platform, Changes { count, last: (change.object(), index) });
+        self.share();
+    }
+
+    fn share(&mut self) {
+        let ek =
+            |enrolled: &EnrolledPlatform| EnrolledEk { label: enrolled.label.to_string(), trust: enrolled.counts_as };
+        let eks = self.enrolled.iter().map(|(platform, enrolled)| (*platform, ek(enrolled)));
+        self.eks = Arc::new(eks.collect());
     }
 
     /// Another policy is in force: nothing that was signed under the one before counts any more. One that lets nobody enrol
@@ -114,6 +123,7 @@ impl Platforms {
         self.changes.clear();
         if !may_enrol {
             self.enrolled.clear();
+            self.share();
         }
     }
 }

@@ -281,7 +281,7 @@ fn an_enrolled_guest_loads_and_renews_until_it_is_removed() {
     };
     assert_eq!(expected(&world, &none), Some(VerifyError::EkNotEnrolled { platform: platform() }));
     world.must_change_platform(&add(0));
-    assert_eq!(expected(&world, &world.vault().platforms().eks()), None);
+    assert_eq!(expected(&world, world.vault().platforms().eks()), None);
 
     let guest = Guest::bare(&world);
     let entry = load(&world, &guest, 1).unwrap();

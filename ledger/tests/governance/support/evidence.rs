@@ -46,7 +46,7 @@ impl Guest {
     pub fn bare(world: &World) -> Self {
         let mut guest = Self::of(world);
         guest.identity = guest.tpm.bare_identity();
-        guest.enrolled = world.vault().platforms().eks();
+        guest.enrolled = world.vault().platforms().eks().as_ref().clone();
         guest
     }
 

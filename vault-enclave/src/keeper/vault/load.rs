@@ -104,7 +104,7 @@ impl Vault {
                 format!("the rule {} asks for evidence of the form {form}, which this guest can't show", request.rule);
             return Err(Refusal::denied("evidence-form-unavailable", message));
         }
-        let expected = rule.expected(request.tpm.as_ref(), policy.trust_anchors(), &self.platforms()?.eks(), now)?;
+        let expected = rule.expected(request.tpm.as_ref(), policy.trust_anchors(), self.platforms()?.eks(), now)?;
         match &expected {
             Expected::Tpm { tpm, .. } | Expected::SnpTpm { tpm, .. } => {
                 let secret = ActivationSecret::generate(&self.rng)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use attestation::{Claims, Sha256Digest, UnixTime};
 use ledger::checkpoint::Checkpoint;
-use ledger::entry::{Entry, Release};
+use ledger::entry::{Entry, PlatformAct, PlatformInForce, Release};
 use ledger::genesis::{AntiRollback, Genesis};
 use ledger::state::State;
 
@@ -64,6 +64,11 @@ impl Tally {
                     *self.denied.entry(format!("{code} (unproven)")).or_default() += count;
                 }
             }
+            Entry::Platform(platform) if platform.act == PlatformAct::Add => {
+                let PlatformInForce { platform, time, .. } = platform;
+                self.stands_out
+                    .push(format!("EK {platform}, which has no certificate, is taken from {}", moment(*time)));
+            }
             Entry::Policy(policy) => {
                 self.policies.push(PolicyLine { serial: policy.serial, since: policy.time, digest: policy.object });
             }
@@ -77,6 +82,7 @@ impl Tally {
             | Entry::Start(_)
             | Entry::Propose(_)
             | Entry::Model(_)
+            | Entry::Platform(_)
             | Entry::Renew(_)
             | Entry::End(_) => {}
         }

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 
-use attestation::{Claims, Sha256Digest, UnixTime};
+use attestation::{Claims, EnrolledEks, Sha256Digest, UnixTime};
 use ledger::checkpoint::Checkpoint;
 use ledger::entry::{Entry, Release, Renewal};
 use ledger::genesis::Genesis;
@@ -164,13 +164,28 @@ struct Job {
 }
 
 enum Bears {
-    Genesis { genesis: Box<Genesis>, time: UnixTime },
-    Release { vault: Sha256Digest, release: Box<Release>, policy: Option<Arc<Policy>> },
-    Renewal { vault: Sha256Digest, renewal: Renewal, lease: Option<Box<Lease>>, policies: Arc<[Arc<Policy>]> },
+    Genesis {
+        genesis: Box<Genesis>,
+        time: UnixTime,
+    },
+    Release {
+        vault: Sha256Digest,
+        release: Box<Release>,
+        policy: Option<Arc<Policy>>,
+        enrolled: Arc<EnrolledEks>,
+    },
+    Renewal {
+        vault: Sha256Digest,
+        renewal: Renewal,
+        lease: Option<Box<Lease>>,
+        policies: Arc<[Arc<Policy>]>,
+        enrolled: Arc<EnrolledEks>,
+    },
 }
 
 fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Vec<Job> {
     let vault = before.vault().map(ledger::state::Vault::id);
+    let enrolled = || before.vault().map(|vault| Arc::clone(vault.platforms().eks())).unwrap_or_default();
     match (entry, vault) {
         (Entry::Approve(approve), _) => approve
             .witness
@@ -185,13 +200,14 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             .collect(),
         (Entry::Release(release), Some(vault)) => {
             let policy = policies.by_digest.get(&release.policy).cloned();
-            let bears = Bears::Release { vault, release: release.clone(), policy };
+            let bears = Bears::Release { vault, release: release.clone(), policy, enrolled: enrolled() };
             vec![Job { index, evidence: release.evidence, binding: release.binding, bears }]
         }
         (Entry::Renew(renew), Some(vault)) => {
             let job = |renewal: &Renewal| {
                 let lease = before.vault().and_then(|vault| vault.lease(renewal.lease)).cloned().map(Box::new);
-                let bears = Bears::Renewal { vault, renewal: *renewal, lease, policies: Arc::clone(&policies.all) };
+                let (policies, enrolled) = (Arc::clone(&policies.all), enrolled());
+                let bears = Bears::Renewal { vault, renewal: *renewal, lease, policies, enrolled };
                 Job { index, evidence: renewal.evidence, binding: renewal.binding, bears }
             };
             renew.renewals.iter().map(job).collect()
@@ -204,6 +220,7 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Propose(_)
             | Entry::Policy(_)
             | Entry::Model(_)
+            | Entry::Platform(_)
             | Entry::End(_)
             | Entry::Deny(_)
             | Entry::DenySummary(_),
@@ -254,10 +271,12 @@ impl Job {
         let blobs = Blobs { evidence: &evidence, preimage: &preimage };
         let verified = match &self.bears {
             Bears::Genesis { genesis, time } => verify_witness(genesis, *time, blobs, rng),
-            Bears::Release { vault, release, policy: Some(policy) } => verify_release(*vault, release, policy, blobs),
+            Bears::Release { vault, release, policy: Some(policy), enrolled } => {
+                verify_release(*vault, release, policy, enrolled, blobs)
+            }
             Bears::Release { policy: None, .. } => Err(StoredEvidenceError::RuleUnknown),
-            Bears::Renewal { vault, renewal, lease: Some(lease), policies } => {
-                verify_renewal(*vault, renewal, lease, policies.iter().map(Arc::as_ref), blobs)
+            Bears::Renewal { vault, renewal, lease: Some(lease), policies, enrolled } => {
+                verify_renewal(*vault, renewal, lease, policies.iter().map(Arc::as_ref), enrolled, blobs)
             }
             Bears::Renewal { lease: None, .. } => Err(StoredEvidenceError::PreimageMismatch),
         };

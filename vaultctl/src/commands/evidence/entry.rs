@@ -109,8 +109,7 @@ async fn release(
     let (Some(vault), Some(policy)) = (before.vault(), policies.get(&release.policy)) else {
         return piece(release.evidence, Err(StoredEvidenceError::RuleUnknown));
     };
-    let enrolled = vault.platforms().eks();
-    piece(release.evidence, verify_release(vault.id(), release, policy, &enrolled, blobs))
+    piece(release.evidence, verify_release(vault.id(), release, policy, vault.platforms().eks(), blobs))
 }
 
 async fn renewals(
@@ -127,7 +126,7 @@ async fn renewals(
         let verified = match lease {
             Some((vault, lease)) => {
                 let (policies, enrolled) = (policies.values().map(Arc::as_ref), vault.platforms().eks());
-                verify_renewal(vault.id(), renewal, lease, policies, &enrolled, blobs)
+                verify_renewal(vault.id(), renewal, lease, policies, enrolled, blobs)
             }
             None => Err(StoredEvidenceError::PreimageMismatch),
         };
