@@ -1,12 +1,13 @@
-//! TPMS_ATTEST, TPMT_SIGNATURE and the public area of an AK. An attestation is read only once its signature holds, so this
+//! TPMS_ATTEST, TPMT_SIGNATURE and the public areas of an AK and of an EK. An attestation is read only once its signature holds, so this
 //! target signs what it is given with an AK of its own.
 #![no_main]
 
 use std::sync::LazyLock;
 
 use attestation::{
-    ActivationSecret, Anchor, AttestationKey, Binding, EndorsedTpm, HpkePublicKey, LeaseKey, Load, LoadChallenge,
-    PcrSelection, Sha256Digest, TpmIdentity, TpmPart, TpmQuote, Trust, TrustAnchors, UnitSet, UnixTime, verify_tpm,
+    ActivationSecret, Anchor, AttestationKey, Binding, EkKind, EkPublic, EndorsedTpm, HpkePublicKey, LeaseKey, Load,
+    LoadChallenge, PcrSelection, Sha256Digest, TpmIdentity, TpmPart, TpmQuote, Trust, TrustAnchors, UnitSet, UnixTime,
+    verify_tpm,
 };
 use libfuzzer_sys::fuzz_target;
 use ring::rand::SystemRandom;
@@ -27,8 +28,11 @@ static SCENE: LazyLock<Scene> = LazyLock::new(|| {
     let (rng, algorithm) = (SystemRandom::new(), &ECDSA_P256_SHA256_FIXED_SIGNING);
     let key = EcdsaKeyPair::generate_pkcs8(algorithm, &rng).expect("a key");
     let ak = EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &rng).expect("that key");
-    let identity =
-        TpmIdentity { ek_certificates: recorded.ek_certificates, ek_public: Vec::new(), ak_public: public(ak.public_key().as_ref()) };
+    let identity = TpmIdentity {
+        ek_certificates: recorded.ek_certificates,
+        ek_public: Vec::new(),
+        ak_public: public(ak.public_key().as_ref()),
+    };
     let anchor = Anchor { name: "recorded".to_owned(), trust: Trust::Emulated, certificate: recorded.anchor };
     let anchors = TrustAnchors::built_in().with(anchor).expect("an authority");
     let tpm = EndorsedTpm::verify(&identity, &anchors, UnixTime(recorded.now)).expect("the recorded chain holds");
@@ -38,6 +42,10 @@ static SCENE: LazyLock<Scene> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let scene = &*SCENE;
     let _ = AttestationKey::parse(data);
+    let _ = EkPublic::parse(data);
+    for kind in [EkKind::Rsa2048, EkKind::EccP256, EkKind::EccP384] {
+        let _ = EkPublic::parse(&[kind.template_prefix().as_slice(), data].concat());
+    }
     let verify = |attest: &[u8], signature: Vec<u8>| {
         let (identity, pcrs) = (scene.identity.clone(), Vec::new());
         let quote = TpmQuote { identity, attest: attest.to_vec(), signature, pcrs };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use attestation::{Sha256Digest, Trust, UnixTime};
-use ledger::policy::{Lineage, Permitted, Policy, Proof, ProposerRule, UnitCheck};
+use ledger::policy::{BareEks, Lineage, Permitted, Policy, Proof, ProposerRule, UnitCheck};
 use serde::Serialize;
 
 use crate::print::{distance, moment, span};
@@ -86,6 +86,11 @@ impl fmt::Display for PolicyReport {
 
 fn clauses(policy: &Policy) -> Vec<Clause> {
     let mut clauses = vec![approval(policy)];
+    if let Some(threshold) = policy.platform_threshold() {
+        let of = policy.approval().approvers.len();
+        let says = vec![format!("{threshold} of {of} approvers enrol or remove an EK that has no certificate")];
+        clauses.push(Clause { section: "platforms".to_owned(), says });
+    }
     clauses.push(Clause { section: "anchors".to_owned(), says: anchors(policy) });
     clauses.push(keeper(policy));
     for (name, rule) in policy.publish_rules() {
@@ -121,7 +126,9 @@ fn approval(policy: &Policy) -> Clause {
 fn anchors(policy: &Policy) -> Vec<String> {
     let anchors = policy.trust_anchors().iter();
     if anchors.len() == 0 {
-        return vec!["AMD's, for SEV-SNP; none for TPMs, so no TPM is endorsed".to_owned()];
+        return vec![
+            "those that are built in alone: AMD's for SEV-SNP; for TPMs Infineon's, Nuvoton's, GlobalSign's".to_owned(),
+        ];
     }
     anchors
         .map(|(anchor, until)| {
@@ -157,6 +164,10 @@ fn releases(policy: &Policy) -> impl Iterator<Item = Clause> + '_ {
         says.extend(rule.guest.snp().map(snp::says).unwrap_or_default());
         says.extend(rule.guest.pcrs().map(|rule| format!("PCRs: {}", pcrs(rule.allowed()))));
         says.extend(rule.guest.eks().map(|eks| format!("TPMs: {}", tpms(eks))));
+        match rule.guest.bare_eks() {
+            BareEks::Enrolled => says.push("TPMs without a certificate too, if they were enrolled".to_owned()),
+            BareEks::Refused => {}
+        }
         let (lease, end, most) = (span(rule.lease.seconds()), rule.lease_end, rule.max_leases);
         says.push(format!("lease of {lease}, then: {end}; at most {most} at once"));
         says.push(checked.to_owned());
@@ -177,6 +188,9 @@ pub fn warnings(policy: &Policy, now: UnixTime) -> Vec<String> {
         warnings.push("one approver alone can change the policy".to_owned());
     } else if approval.threshold == 2 && approval.proposer == ProposerRule::MayApprove {
         warnings.push("the proposer and one other can change the policy".to_owned());
+    }
+    if policy.platform_threshold() == Some(1) {
+        warnings.push("platforms: one approver alone can enrol a TPM that has no certificate".to_owned());
     }
     if policy.trust_anchors().iter().any(|(anchor, _)| anchor.trust == Trust::Emulated) {
         warnings.push(
