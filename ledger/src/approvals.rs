@@ -52,6 +52,10 @@ pub enum ApprovalAction {
     Policy,
     /// A proposed model is published.
     Model,
+    /// Another boot state of the keeper is proposed.
+    ProposeReseal,
+    /// The keeper is sealed to a proposed boot state.
+    Reseal,
 }
 
 /// What is signed: nothing in it is left to the context.

@@ -19,6 +19,7 @@ mod body;
 mod error;
 pub(crate) mod field;
 mod read;
+mod reseal;
 
 use attestation::UnixTime;
 use serde::Serialize;
@@ -29,6 +30,7 @@ pub use body::{
     TimeSource,
 };
 pub use error::EntryError;
+pub use reseal::{ProposedReseal, ResealInForce, Resealed};
 
 pub use crate::release_log::ENTRY_BYTES_MAX;
 
@@ -51,6 +53,10 @@ pub enum Entry {
     Policy(PolicyInForce),
     /// A model was published.
     Model(ModelPublished),
+    /// A reseal came into force.
+    Reseal(ResealInForce),
+    /// The keeper started on the boot state that it was resealed to.
+    Resealed(Resealed),
     /// Unit keys were granted under a lease.
     Release(Box<Release>),
     /// Leases were renewed.
@@ -102,6 +108,8 @@ impl Entry {
             Self::Approve(entry) => entry.time,
             Self::Policy(entry) => entry.time,
             Self::Model(entry) => entry.time,
+            Self::Reseal(entry) => entry.time,
+            Self::Resealed(entry) => entry.time,
             Self::Release(entry) => entry.time,
             Self::Renew(entry) => entry.time,
             Self::End(entry) => entry.time,
@@ -119,6 +127,8 @@ impl Entry {
             Self::Approve(_) => "approve",
             Self::Policy(_) => "policy",
             Self::Model(_) => "model",
+            Self::Reseal(_) => "reseal",
+            Self::Resealed(_) => "resealed",
             Self::Release(_) => "release",
             Self::Renew(_) => "renew",
             Self::End(_) => "end",

@@ -18,6 +18,7 @@ mod leases;
 mod manifest;
 mod proposals;
 mod release;
+mod reseal;
 mod statement;
 mod vault;
 
@@ -28,6 +29,7 @@ pub use error::FoldError;
 pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 pub use manifest::{LoggedManifest, OpenManifestError};
 pub use proposals::{PROPOSALS_PER_PROPOSER_MAX, PendingProposal, Subject};
+pub use reseal::{NextBoot, Sealing, Standing};
 pub use vault::{PublishedModel, Vault};
 
 use crate::entry::{Entry, Start};

@@ -73,6 +73,7 @@ const METHODS: [(&str, Method); 22] = [
     ("/weightvault.v1.Provision/UploadUnit", method("Provision.UploadUnit", Kind::Stream, Audience::Engineer)),
     ("/weightvault.v1.Provision/PublishModel", method("Provision.PublishModel", Kind::Publish, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitPolicy", method("Provision.SubmitPolicy", Kind::Call, Audience::Engineer)),
+    ("/weightvault.v1.Provision/SubmitReseal", method("Provision.SubmitReseal", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitApproval", method("Provision.SubmitApproval", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/Status", method("Provision.Status", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/Explain", method("Provision.Explain", Kind::Call, Audience::Engineer)),

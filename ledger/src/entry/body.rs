@@ -7,7 +7,7 @@ use attestation::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::field;
+use super::{ProposedReseal, field};
 use crate::genesis::{AntiRollback, SealTo};
 use crate::names::{Name, Version};
 
@@ -85,6 +85,8 @@ pub enum Proposal {
     Policy(ProposedPolicy),
     /// A model, signed by its publisher.
     Model(ProposedModel),
+    /// Another boot state for the keeper, signed by an approver.
+    Reseal(ProposedReseal),
 }
 
 /// A policy that waits for approvals.

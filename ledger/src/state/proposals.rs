@@ -9,6 +9,7 @@ use super::error::FoldError;
 use crate::entry::ProposedModel;
 use crate::names::Name;
 use crate::policy::{Policy, ProposerRule};
+use crate::reseal::Reseal;
 
 /// The most proposals of one approver, or of one publisher key, that wait at once: nobody can crowd out the others.
 pub const PROPOSALS_PER_PROPOSER_MAX: usize = 16;
@@ -37,14 +38,33 @@ pub enum Subject {
     },
     /// A model, by its publisher.
     Model(ProposedModel),
+    /// Another boot state for the keeper.
+    Reseal {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// The boot state.
+        reseal: Arc<Reseal>,
+    },
 }
 
 impl Subject {
     fn has_same_proposer(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Policy { proposer, .. }, Self::Policy { proposer: another, .. }) => proposer == another,
+            (
+                Self::Policy { proposer, .. } | Self::Reseal { proposer, .. },
+                Self::Policy { proposer: another, .. } | Self::Reseal { proposer: another, .. },
+            ) => proposer == another,
             (Self::Model(model), Self::Model(another)) => model.publisher == another.publisher,
-            (Self::Policy { .. }, Self::Model(_)) | (Self::Model(_), Self::Policy { .. }) => false,
+            (Self::Policy { .. } | Self::Reseal { .. }, Self::Model(_))
+            | (Self::Model(_), Self::Policy { .. } | Self::Reseal { .. }) => false,
+        }
+    }
+
+    /// The approver who proposed it; a model is proposed by its publisher.
+    fn proposer(&self) -> Option<&Name> {
+        match self {
+            Self::Policy { proposer, .. } | Self::Reseal { proposer, .. } => Some(proposer),
+            Self::Model(_) => None,
         }
     }
 }
@@ -111,10 +131,7 @@ impl PendingProposal {
         if self.is_expired(now) {
             return Err(FoldError::ProposalExpired { not_after: self.not_after });
         }
-        if let Subject::Policy { proposer, .. } = &self.subject
-            && proposer == approver
-            && rule == ProposerRule::MayNotApprove
-        {
+        if self.subject.proposer() == Some(approver) && rule == ProposerRule::MayNotApprove {
             return Err(FoldError::ProposerMayNotApprove { approver: approver.clone() });
         }
         if self.approved_by(now).any(|id| id == approver) {
@@ -174,10 +191,18 @@ impl Proposals {
         self.0.clear();
     }
 
+    /// Voids those of boot states: they were approved in view of another one.
+    pub(super) fn void_reseals(&mut self) {
+        self.0.retain(|_, proposal| match &proposal.subject {
+            Subject::Policy { .. } | Subject::Model(_) => true,
+            Subject::Reseal { .. } => false,
+        });
+    }
+
     /// Voids the proposals that would publish what now is published.
     pub(super) fn void_model(&mut self, published: &ProposedModel) {
         self.0.retain(|_, proposal| match &proposal.subject {
-            Subject::Policy { .. } => true,
+            Subject::Policy { .. } | Subject::Reseal { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,
         });
     }

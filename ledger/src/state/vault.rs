@@ -8,6 +8,7 @@ use attestation::{Sha256Digest, UnixTime};
 use super::error::FoldError;
 use super::leases::{Lease, Leases};
 use super::proposals::{PendingProposal, Proposals, Subject};
+use super::reseal::Sealing;
 use super::statement::Expected;
 use crate::approvals::{self, ApprovalAction, SignedStatement, model_object};
 use crate::entry::{Approve, Entry, ModelPublished, PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy};
@@ -20,9 +21,10 @@ use crate::policy::{Lineage, Policy};
 pub struct Vault {
     genesis: Arc<Genesis>,
     policy: Arc<Policy>,
-    proposals: Proposals,
+    pub(super) proposals: Proposals,
     models: BTreeMap<Name, BTreeMap<Version, Arc<PublishedModel>>>,
     pub(super) leases: Leases,
+    pub(super) sealing: Sealing,
 }
 
 /// A model that may be released.
@@ -37,7 +39,14 @@ pub struct PublishedModel {
 impl Vault {
     pub(super) fn open(genesis: Arc<Genesis>) -> Self {
         let policy = Arc::new(genesis.policy().clone());
-        Self { genesis, policy, proposals: Proposals::default(), models: BTreeMap::new(), leases: Leases::default() }
+        Self {
+            genesis,
+            policy,
+            proposals: Proposals::default(),
+            models: BTreeMap::new(),
+            leases: Leases::default(),
+            sealing: Sealing::default(),
+        }
     }
 
     /// The vault's id.
@@ -66,7 +75,7 @@ impl Vault {
         self.pending(now).find(|proposal| {
             let permitted = match proposal.subject() {
                 Subject::Policy { .. } => true,
-                Subject::Model(_) => runs,
+                Subject::Model(_) | Subject::Reseal { .. } => runs,
             };
             permitted && proposal.is_approved(now)
         })
@@ -108,7 +117,7 @@ impl Vault {
         self.proposals.check(&proposal, now)?;
         match proposal.subject() {
             Subject::Policy { policy, .. } => Ok(Arc::clone(policy)),
-            Subject::Model(_) => Err(FoldError::ActionMismatch),
+            Subject::Model(_) | Subject::Reseal { .. } => Err(FoldError::ActionMismatch),
         }
     }
 
@@ -118,6 +127,8 @@ impl Vault {
             Entry::Approve(approve) => self.approve(&approve),
             Entry::Policy(effect) => self.policy_in_force(&effect),
             Entry::Model(effect) => self.model_published(index, &effect),
+            Entry::Reseal(effect) => self.reseal_in_force(&effect),
+            Entry::Resealed(effect) => self.resealed(&effect),
             Entry::Release(release) => self.release(index, *release),
             Entry::Renew(renew) => self.renew(&renew),
             Entry::End(end) => self.leases.end(end.lease),
@@ -144,6 +155,7 @@ impl Vault {
         let proposal = match proposal {
             Proposal::Policy(proposed) => self.proposed_policy(index, time, &proposed)?,
             Proposal::Model(proposed) => self.proposed_model(index, time, proposed)?,
+            Proposal::Reseal(proposed) => self.proposed_reseal(index, time, &proposed)?,
         };
         self.proposals.add(proposal, time)
     }
@@ -227,12 +239,13 @@ impl Vault {
         }
         let proposer_rule = self.policy.approval().proposer;
         let policy_runs = self.check_policy_runs(approve.time);
-        let [policy, model] =
-            [ApprovalAction::Policy, ApprovalAction::Model].map(|action| self.expected(action, statement.object));
+        let [policy, model, reseal] = [ApprovalAction::Policy, ApprovalAction::Model, ApprovalAction::Reseal]
+            .map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
             Subject::Policy { .. } => policy,
             Subject::Model(_) => policy_runs.map(|()| model)?,
+            Subject::Reseal { .. } => policy_runs.map(|()| reseal)?,
         };
         expected.check(statement, approve.time)?;
         proposal.check_approver(approver, proposer_rule, approve.time)?;
@@ -277,12 +290,12 @@ impl Vault {
         Ok(())
     }
 
-    fn verify(&self, statement: &str, signature: &str) -> Result<SignedStatement, FoldError> {
+    pub(super) fn verify(&self, statement: &str, signature: &str) -> Result<SignedStatement, FoldError> {
         approvals::verify(statement.as_bytes(), signature, &self.policy.approval().approvers)
             .map_err(FoldError::Approval)
     }
 
-    fn expected(&self, action: ApprovalAction, object: Sha256Digest) -> Expected {
+    pub(super) fn expected(&self, action: ApprovalAction, object: Sha256Digest) -> Expected {
         Expected { action, object, previous: self.policy.digest(), vault: self.id(), serial: self.policy.serial() }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::convert;
-use vault_proto::convert::{Approval, KeeperEvidenceRequest, PolicySubmission, Publication, UnitUpload};
+use vault_proto::convert::{
+    Approval, KeeperEvidenceRequest, PolicySubmission, Publication, ResealSubmission, UnitUpload,
+};
 use vault_proto::v1;
 use vault_proto::v1::Coarse;
 use vault_proto::v1::provision_server::Provision;
@@ -111,6 +113,19 @@ impl Provision for ProvisionService {
         let relayed = async {
             let call = Call::SubmitPolicy(PolicySubmission::try_from(message)?.into());
             let pick = |reply| if let Reply::SubmitPolicy(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn submit_reseal(
+        &self,
+        request: Request<v1::SubmitResealRequest>,
+    ) -> Result<Response<v1::SubmitResealResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitReseal(ResealSubmission::try_from(message)?.into());
+            let pick = |reply| if let Reply::SubmitReseal(reply) = reply { Some(reply) } else { None };
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await
