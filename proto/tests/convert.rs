@@ -1,11 +1,14 @@
 //! Every conversion comes back as it went, and every field is held to its bound.
 #![allow(clippy::unwrap_used, reason = "a test program: helpers fail the test")]
 
+use std::collections::BTreeMap;
+
 use attestation::{
     AzureEvidence, AzureQuote, Credential, Evidence, EvidenceForm, HpkePublicKey, IdentityKey, LeaseKey, LogKey,
 };
 use attestation::{PcrSelection, Sha256Digest, SnpEvidence, TpmIdentity, TpmQuote, UnitSet, UnixTime};
 use ledger::manifest::Selection;
+use ledger::reseal::Reseal;
 use prost::Message;
 use vault_proto::convert::*;
 use vault_proto::{limits, v1};

@@ -3,6 +3,7 @@
 mod audit;
 mod evidence;
 mod measure;
+mod reseal;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,8 @@ pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
 
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
+pub use reseal::ProposeResealArgs;
+pub(crate) use reseal::hex_of;
 
 /// Exit codes, for `--help`.
 const EXIT_CODES: &str = "\
@@ -252,6 +255,8 @@ pub enum ProposeCommand {
         #[command(flatten)]
         signing: Signing,
     },
+    /// Propose to seal the keeper to the boot state that an update will bring, before the reboot that brings it.
+    Reseal(ProposeResealArgs),
 }
 
 /// `vaultctl approve`

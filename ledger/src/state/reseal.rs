@@ -17,6 +17,8 @@ pub struct Sealing {
     /// `None` before the first reseal: the log does not say what the ceremony sealed to.
     present: Option<Sha256Digest>,
     next: Option<NextBoot>,
+    /// Of the reseal that took effect last.
+    object: Option<Sha256Digest>,
 }
 
 /// The boot state that an approved reseal is about.
@@ -46,6 +48,11 @@ impl Sealing {
     /// The one that it is sealed to beside it, if any.
     pub fn next(&self) -> Option<&NextBoot> {
         self.next.as_ref()
+    }
+
+    /// What the approvals of the last reseal named.
+    pub fn object(&self) -> Option<Sha256Digest> {
+        self.object
     }
 
     /// What this boot state is to the keeper.
@@ -133,7 +140,7 @@ impl Vault {
         }
         let next = NextBoot { object: effect.object, reseal: Arc::clone(reseal) };
         let next = (next.reseal.boot_state() != effect.present).then_some(next);
-        self.sealing = Sealing { present: Some(effect.present), next };
+        self.sealing = Sealing { present: Some(effect.present), next, object: Some(effect.object) };
         self.proposals.void_reseals();
         Ok(())
     }
@@ -141,7 +148,8 @@ impl Vault {
     pub(super) fn resealed(&mut self, effect: &Resealed) -> Result<(), FoldError> {
         match &self.sealing.next {
             Some(next) if next.object == effect.object => {
-                self.sealing = Sealing { present: Some(next.reseal.boot_state()), next: None };
+                let present = Some(next.reseal.boot_state());
+                self.sealing = Sealing { present, next: None, object: Some(effect.object) };
                 self.proposals.void_reseals();
                 Ok(())
             }

@@ -50,6 +50,13 @@ fn in_words(entry: &Entry, before: &State) -> String {
         Entry::Model(model) => {
             format!("{}@{} is published, proposed at {}", model.model, model.version, model.proposal)
         }
+        Entry::Reseal(reseal) => format!(
+            "the keeper's root is sealed to another boot state too, proposed at {}: {}",
+            reseal.proposal, reseal.object
+        ),
+        Entry::Resealed(resealed) => {
+            format!("the keeper started on the boot state of {}: it starts on the one before no more", resealed.object)
+        }
         Entry::Release(release) => released(release),
         Entry::Renew(renew) => {
             let leases: Vec<String> = renew.renewals.iter().map(|renewal| renewal.lease.to_string()).collect();
@@ -82,6 +89,12 @@ fn proposed(propose: &Propose, before: &State) -> String {
             let by = signer(&policy.statement, &policy.signature, before);
             format!("{by} proposes policy {}", policy.object)
         }
+        Proposal::Reseal(proposed) => {
+            let by = signer(&proposed.statement, &proposed.signature, before);
+            let pcrs: Vec<String> =
+                proposed.pcrs.iter().map(|(index, value)| format!("PCR {index} {}", hex::encode(value))).collect();
+            format!("{by} proposes to seal the keeper to {}: {}", pcrs.join(", "), proposed.object)
+        }
         Proposal::Model(model) => format!(
             "publisher {} proposes {}@{}, {} in {}: {}",
             model.publisher,
@@ -103,6 +116,8 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::ProposePolicy => "the proposal of policy",
                 ApprovalAction::Policy => "policy",
                 ApprovalAction::Model => "model",
+                ApprovalAction::ProposeReseal => "the proposal of reseal",
+                ApprovalAction::Reseal => "reseal",
             };
             format!("{by} approves {what} {}", statement.object)
         }

@@ -2,7 +2,9 @@
 
 use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
 use ledger::approvals::{self, ApprovalAction, ApprovalStatement, model_object};
-use ledger::entry::{self, Approve, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy};
+use ledger::entry::{
+    self, Approve, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy, ResealInForce,
+};
 use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
 use ledger::manifest::Manifest;
 use ledger::model_signature;
@@ -88,7 +90,7 @@ impl Vault {
                 let id = manifest.id();
                 (&model.model, &model.version, model.manifest) == (&id.model, &id.version, manifest.digest())
             }
-            Subject::Policy { .. } => false,
+            Subject::Policy { .. } | Subject::Reseal { .. } => false,
         });
         same.map(|proposal| proposal.object())
     }
@@ -137,7 +139,7 @@ impl Vault {
     }
 
     /// What has reached its threshold takes effect: an entry of its own.
-    fn stage_effects(&mut self) -> Result<(), Refusal> {
+    pub(super) fn stage_effects(&mut self) -> Result<(), Refusal> {
         let time = self.now();
         loop {
             let Some(vault) = self.state.vault() else { return Ok(()) };
@@ -150,6 +152,9 @@ impl Vault {
                 Subject::Model(ProposedModel { model, version, .. }) => {
                     let (model, version) = (model.clone(), version.clone());
                     Entry::Model(ModelPublished { time, proposal, object, model, version })
+                }
+                Subject::Reseal { .. } => {
+                    Entry::Reseal(ResealInForce { time, proposal, object, present: self.records.boot_state() })
                 }
             };
             // Renewals are judged by the policy in force where they stand.
@@ -243,6 +248,6 @@ impl Vault {
     }
 }
 
-fn utf8(field: &str, bytes: Vec<u8>) -> Result<String, Refusal> {
+pub(super) fn utf8(field: &str, bytes: Vec<u8>) -> Result<String, Refusal> {
     String::from_utf8(bytes).map_err(|_| Refusal::malformed("malformed-text", format!("{field}: not UTF-8")))
 }

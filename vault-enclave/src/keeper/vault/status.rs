@@ -49,6 +49,7 @@ impl Vault {
             leases,
             time_source: "host clock".to_owned(),
             genesis: self.genesis.bytes().to_vec(),
+            sealing: self.sealing(),
         })
     }
 
@@ -100,6 +101,9 @@ impl Vault {
                 let ProposedModel { model, version, bytes, units, .. } = model;
                 (ProposalAction::Model, format!("model {model}@{version}, {bytes} bytes in {units} units"))
             }
+            Subject::Reseal { proposer, .. } => {
+                (ProposalAction::Reseal, format!("another boot state of the keeper by {proposer}"))
+            }
         };
         let approved_by = proposal.approved_by(now).cloned().collect();
         self.describe(action, proposal.object(), approved_by, proposal.threshold(), proposal.entry(), summary)
@@ -111,6 +115,8 @@ impl Vault {
             (ProposalAction::Genesis, 0, "genesis".to_owned())
         } else if object == vault.policy().digest() {
             (ProposalAction::Policy, 0, format!("policy {}", vault.policy().serial()))
+        } else if vault.sealing().object() == Some(object) {
+            (ProposalAction::Reseal, 0, "another boot state of the keeper".to_owned())
         } else {
             let model = vault.models().find(|model| model.proposed.object == object)?;
             let ProposedModel { model: name, version, .. } = &model.proposed;
@@ -138,7 +144,7 @@ impl Vault {
         summary: String,
     ) -> v1::Proposal {
         let (previous, serial) = match (action, self.state.vault()) {
-            (ProposalAction::Policy | ProposalAction::Model, Some(vault)) => {
+            (ProposalAction::Policy | ProposalAction::Model | ProposalAction::Reseal, Some(vault)) => {
                 (vault.policy().digest(), vault.policy().serial())
             }
             (_, _) => (self.genesis.core().digest(), 0),

@@ -10,7 +10,8 @@ use attestation::{
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{
-    Approve, Entry, GenesisWitness, ModelPublished, PolicyInForce, Proposal, Propose, ProposedPolicy, Start, TimeSource,
+    Approve, Entry, GenesisWitness, ModelPublished, PolicyInForce, Proposal, Propose, ProposedPolicy, ProposedReseal,
+    ResealInForce, Start, TimeSource,
 };
 use ledger::genesis::{Core, Genesis};
 use ledger::merkle::{Tree, leaf_hash};
@@ -193,6 +194,14 @@ impl Keeper {
         self.proposal(object)
     }
 
+    pub(super) fn submit_reseal(&mut self, submission: convert::ResealSubmission) -> convert::Proposal {
+        let statement = String::from_utf8(submission.statement).unwrap();
+        let proposed = ProposedReseal::new(&submission.reseal, statement, submission.signature);
+        let object = proposed.object;
+        self.append(&Entry::Propose(Propose { time: now(), proposal: Proposal::Reseal(proposed) }));
+        self.proposal(object)
+    }
+
     pub(super) fn submit_approval(&mut self, approval: convert::Approval) -> convert::Proposal {
         let statement = ApprovalStatement::parse(&approval.statement).unwrap();
         let witness = approval.witness.map(|witness| {
@@ -231,8 +240,18 @@ impl Keeper {
                 model: proposed.model.clone(),
                 version: proposed.version.clone(),
             }),
+            Subject::Reseal { .. } => {
+                let present = ledger::reseal::boot_state(&self.pcrs());
+                Entry::Reseal(ResealInForce { time, proposal: entry, object, present })
+            }
         };
         self.append(&effect);
+    }
+
+    /// What its TPM has in the PCRs that it is sealed to.
+    fn pcrs(&self) -> BTreeMap<u32, [u8; 32]> {
+        let selection = self.policy().keeper().tpm().pcrs.selection();
+        selection.iter().map(|index| (index, self.tpm.pcrs[index as usize])).collect()
     }
 
     fn pending(&self, object: Sha256Digest) -> Option<&PendingProposal> {
@@ -244,6 +263,7 @@ impl Keeper {
         let action = match pending.subject() {
             Subject::Policy { .. } => convert::ProposalAction::Policy,
             Subject::Model(_) => convert::ProposalAction::Model,
+            Subject::Reseal { .. } => convert::ProposalAction::Reseal,
         };
         convert::Proposal {
             action,
