@@ -20,6 +20,7 @@ mod proposals;
 mod release;
 mod reseal;
 mod statement;
+mod succession;
 mod vault;
 
 use attestation::{Sha256Digest, UnixTime, lv};
@@ -30,6 +31,8 @@ pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 pub use manifest::{LoggedManifest, OpenManifestError};
 pub use proposals::{PROPOSALS_PER_PROPOSER_MAX, PendingProposal, Subject};
 pub use reseal::{NextBoot, Sealing, Standing};
+pub(crate) use succession::succeed;
+pub use succession::{IndexedEntry, Succession};
 pub use vault::{PublishedModel, Vault};
 
 use crate::entry::{Entry, Start};

@@ -208,6 +208,40 @@ async fn only_the_last_approved_boot_state_opens_the_vault() {
     assert!(code == Some(3) && said.contains("reseal-already"), "{said}");
 }
 
+/// Approvers let the keeper be another image by a later policy: whoever has the vault file of that policy knows it there.
+#[test]
+fn a_keeper_on_an_image_of_a_later_policy_is_known_by_the_vault_file_of_that_policy() {
+    let mut world = World::open();
+    let now = hex::encode(pcr_11(&fs::read(binary("vault-enclave")).expect("it was built")));
+    let next = hex::encode(pcr_11(NEXT.as_bytes()));
+    let (code, said) = run(&mut propose(&world, NEXT));
+    assert!(code == Some(2) && said.contains("reseal-pcrs-not-allowed") && said.contains("policy first"), "{said}");
+    let allowing = |policy: &mut String| {
+        *policy = policy.replace(&format!("11 = [\"{now}\"]"), &format!("11 = [\"{now}\", \"{next}\"]"));
+    };
+    run_ok(&mut world.propose(&world.next_policy(allowing), APPROVERS[0]));
+    world.approve(&APPROVERS[1..]);
+    reseal(&world, NEXT);
+    reboot(&mut world, Some(NEXT));
+    world.start_keeper();
+
+    let with = |file: &Path, arguments: &[&str]| {
+        let mut command = Command::new(binary("vaultctl"));
+        run(command.arg("--vault").arg(file).args(["--host", &world.url()]).args(arguments))
+    };
+    let (code, said) = with(&world.vault(), &["status"]);
+    assert!(code == Some(4) && said.contains("keeper-pcr-mismatch") && said.contains("vault-file"), "{said}");
+    let renewed = world.path("renewed.json");
+    let (code, said) = with(&world.vault(), &["vault-file", "--out", renewed.to_str().expect("a plain path")]);
+    assert!(code == Some(0) && said.contains("policy 2"), "{said}");
+    let (code, said) = with(&renewed, &["status"]);
+    assert!(code == Some(0) && said.contains("Verified now"), "{said}");
+    let (code, said) = with(&renewed, &["log", "verify", "--fresh"]);
+    assert!(code == Some(0) && said.contains("Verified:"), "{said}");
+    fs::copy(&renewed, world.vault()).expect("the directory is ours");
+    world.publish("1");
+}
+
 #[test]
 fn what_was_cut_short_after_the_approval_is_done_at_the_next_start_and_what_fails_is_tried_again() {
     let mut world = open();
@@ -318,7 +352,10 @@ async fn an_approval_of_a_reseal_counts_once_in_time_and_under_the_policy_in_for
     // A policy that comes into force voids it, and what was signed under the one before.
     let next = world.next_policy(|policy| *policy = policy.replacen("max_leases = 256", "max_leases = 128", 1));
     run_ok(&mut world.propose(&next, APPROVERS[0]));
-    world.approve(&APPROVERS[1..]);
+    let policy = Sha256Digest::of(&fs::read(&next).expect("the policy")).to_string();
+    for name in &APPROVERS[1..] {
+        run_ok(world.vaultctl().args(["approve", &policy, "--yes", "--key"]).arg(world.path(name)));
+    }
     run_ok(&mut propose(&world, NEXT));
     let replayed = guest.approve(approval).await.expect_err("of the policy before");
     assert_eq!(guest.code_of(replayed).await, "serial-mismatch");

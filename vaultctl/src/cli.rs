@@ -86,6 +86,15 @@ pub enum Command {
     Propose(ProposeCommand),
     /// What waits for approvals, as changes in words.
     Pending,
+    /// Write the vault file anew, with the policies that came into force since: whoever has it knows the keeper by the newest.
+    ///
+    /// After a policy that changes `[keeper]`, and before the first reboot into what a reseal names, everybody who seals or
+    /// asks the keeper for evidence needs it.
+    VaultFile {
+        /// Where to write it: not the file that --vault names.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Approve a proposal: shows the change in words, then signs.
     Approve(ApproveArgs),
     /// What evidence says, and whether it verifies.

@@ -13,6 +13,7 @@ mod pending;
 mod policy;
 mod propose;
 mod status;
+mod vault_file;
 
 pub use audit::Verdict;
 
@@ -77,6 +78,7 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             Submission::Printed(report) => write(session, &report, out),
         },
         Command::Pending => write(session, &pending::pending(session).await?, out),
+        Command::VaultFile { out: path } => write(session, &vault_file::renew(session, &path).await?, out),
         Command::Approve(args) => match approve::approve(session, &args).await? {
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),

@@ -23,3 +23,4 @@ mod properties;
 mod reseal;
 mod speed;
 mod support;
+mod vault_file;
