@@ -485,8 +485,8 @@ fn submissions_of_another_form_are_refused() {
         "malformed-statement": |m| m.statement.clear(),
         "malformed-signature": |m| m.signature.clear(),
     );
-    let next = Some(NextSealing { pcrs: pcrs(), written: true });
-    refuses!(KeeperSealing, v1::KeeperSealing, KeeperSealing { present: pcrs(), next };
+    let sealing = KeeperSealing { present: pcrs(), next: Some(NextSealing { pcrs: pcrs(), written: true }) };
+    refuses!(KeeperSealing, v1::KeeperSealing, sealing.clone();
         "malformed-pcrs": |m| m.present.clear(),
         "malformed-pcrs": |m| m.next.reverse(),
         "malformed-next-written": |m| m.next.clear(),

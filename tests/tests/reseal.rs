@@ -115,9 +115,11 @@ async fn a_keeper_opens_its_vault_on_the_boot_state_that_it_was_resealed_to() {
     copy(&world.path("keeper"), &world.path("keeper-old"));
     let old_record = fs::read(record(&world, "root.json")).expect("the record");
 
-    // Too few approvals are none.
-    let said = run_ok(&mut propose(&world, NEXT));
-    assert!(said.contains("all that the policy allows"), "{said}");
+    // As measured beforehand: the firmware's PCRs from its log, the image's from the image. Too few approvals are none.
+    let log = Path::new(env!("CARGO_MANIFEST_DIR")).join("../xtask/data/ovmf-swtpm-debian12.bin");
+    let measured = run_ok(Command::new(binary("vaultctl")).args(["measure", "pcr", "--eventlog"]).arg(log));
+    fs::write(world.path("measured"), measured).expect("the directory is ours");
+    run_ok(propose(&world, NEXT).arg("--pcrs").arg(world.path("measured")));
     let pending = run_ok(world.vaultctl().arg("pending"));
     assert!(pending.contains("one of 3 that the policy allows") && pending.contains("proposed by alice"), "{pending}");
     world.approve(&APPROVERS[1..2]);
@@ -178,7 +180,11 @@ async fn only_the_last_approved_boot_state_opens_the_vault() {
     world.publish("1");
     let (code, said) = run(&mut propose(&world, FOREIGN));
     assert!(code == Some(2) && said.contains("reseal-pcrs-not-allowed"), "{said}");
-    reseal(&world, OTHER);
+    let (code, said) = run(propose(&world, NEXT).args(["--pcr", &format!("16={}", "ab".repeat(32))]));
+    assert!(code == Some(2) && said.contains("reseal-pcr-selection"), "{said}");
+    let said = run_ok(&mut propose(&world, OTHER));
+    assert!(said.contains("all that the policy allows"), "{said}");
+    world.approve(&APPROVERS[1..]);
     let record_of_other = fs::read(record(&world, "root.next.json")).expect("the record");
     reboot(&mut world, Some(NEXT));
     let said = refused(&world, "root-pcrs-changed");

@@ -59,8 +59,10 @@ pub fn create(
     pcrs: PcrSelection,
     rng: &dyn SecureRandom,
 ) -> Result<KeeperRoot, RootError> {
-    if dir.read(FILE)?.is_some() || dir.read(crate::head::FILE)?.is_some() {
-        return Err(RootError::Exists);
+    for file in [FILE, NEXT_FILE, crate::head::FILE] {
+        if dir.read(file)?.is_some() {
+            return Err(RootError::Exists);
+        }
     }
     let (tpm, chip) = match seal {
         Seal::Tpm(tpm) => (tpm, None),
