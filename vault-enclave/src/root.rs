@@ -210,9 +210,14 @@ impl fmt::Display for RootError {
             Self::OtherTpm => {
                 write!(f, "the root was sealed by another TPM, or by this one before it was cleared: it is lost here")
             }
-            Self::Damaged(place) => {
-                write!(f, "{} is damaged: restore it from a copy, it is not secret", place.file())
+            Self::Damaged(Place::Present) => {
+                write!(f, "{FILE} is damaged: restore it from a copy, it is not secret")
             }
+            Self::Damaged(Place::Next) => write!(
+                f,
+                "{NEXT_FILE} is damaged: restore it from a copy, or remove it and boot what was booted before: the keeper \
+                 makes it again there"
+            ),
             Self::Tpm(error) => error.fmt(f),
             Self::Dir(error) => error.fmt(f),
             Self::ChipMissing => write!(
