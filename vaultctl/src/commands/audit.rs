@@ -26,6 +26,8 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::Propose(_)
         | Entry::Policy(_)
         | Entry::Model(_)
+        | Entry::Reseal(_)
+        | Entry::Resealed(_)
         | Entry::End(_)
         | Entry::DenySummary(_) => Vec::new(),
     }

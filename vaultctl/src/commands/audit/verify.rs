@@ -204,6 +204,8 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Propose(_)
             | Entry::Policy(_)
             | Entry::Model(_)
+            | Entry::Reseal(_)
+            | Entry::Resealed(_)
             | Entry::End(_)
             | Entry::Deny(_)
             | Entry::DenySummary(_),
