@@ -56,6 +56,10 @@ pub enum ApprovalAction {
     ProposePlatform,
     /// A platform is enrolled or removed.
     Platform,
+    /// Another boot state of the keeper is proposed.
+    ProposeReseal,
+    /// The keeper is sealed to a proposed boot state.
+    Reseal,
 }
 
 /// What is signed: nothing in it is left to the context.

@@ -20,6 +20,7 @@ mod error;
 pub(crate) mod field;
 mod platform;
 mod read;
+mod reseal;
 
 use attestation::UnixTime;
 use serde::Serialize;
@@ -31,6 +32,7 @@ pub use body::{
 };
 pub use error::EntryError;
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
+pub use reseal::{ProposedReseal, ResealInForce, Resealed};
 
 pub use crate::release_log::ENTRY_BYTES_MAX;
 
@@ -55,6 +57,10 @@ pub enum Entry {
     Model(ModelPublished),
     /// A platform was enrolled or removed.
     Platform(PlatformInForce),
+    /// A reseal came into force.
+    Reseal(ResealInForce),
+    /// The keeper started on the boot state that it was resealed to.
+    Resealed(Resealed),
     /// Unit keys were granted under a lease.
     Release(Box<Release>),
     /// Leases were renewed.
@@ -107,6 +113,8 @@ impl Entry {
             Self::Policy(entry) => entry.time,
             Self::Model(entry) => entry.time,
             Self::Platform(entry) => entry.time,
+            Self::Reseal(entry) => entry.time,
+            Self::Resealed(entry) => entry.time,
             Self::Release(entry) => entry.time,
             Self::Renew(entry) => entry.time,
             Self::End(entry) => entry.time,
@@ -125,6 +133,8 @@ impl Entry {
             Self::Policy(_) => "policy",
             Self::Model(_) => "model",
             Self::Platform(_) => "platform",
+            Self::Reseal(_) => "reseal",
+            Self::Resealed(_) => "resealed",
             Self::Release(_) => "release",
             Self::Renew(_) => "renew",
             Self::End(_) => "end",

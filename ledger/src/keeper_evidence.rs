@@ -20,8 +20,8 @@ use std::fmt;
 
 use attestation::{
     ActivationSecret, Binding, Claims, Credential, CredentialError, EndorsedTpm, Evidence, Expected, GenesisChallenge,
-    HpkePublicKey, IdentityKey, Keeper, KeeperChallenge, LogKey, QuoteClaims, Sha256Digest, SnpClaims, TpmIdentity,
-    TpmPart, Transcript, UnixTime, Verified, VerifyError,
+    HpkePublicKey, IdentityKey, Keeper, KeeperChallenge, LogKey, PcrSelection, QuoteClaims, Sha256Digest, SnpClaims,
+    TpmIdentity, TpmPart, Transcript, UnixTime, Verified, VerifyError,
 };
 use ring::rand::SecureRandom;
 
@@ -184,7 +184,8 @@ impl<'a> KeeperRun<'a> {
         .bind();
         let question = Question { nonce: self.question.nonce, secret: self.question.secret };
         let ak_name = *self.tpm.ak().name();
-        let verified = self.verify(evidence, binding)?;
+        let pcrs = self.policy.keeper().tpm().pcrs.selection();
+        let verified = self.verify(evidence, binding, pcrs)?;
         let identity = KeeperIdentity {
             instance: claims.instance,
             wrap_key: claims.wrap_key,
@@ -218,7 +219,9 @@ impl<'a> KeeperRun<'a> {
         }
         .bind();
         check_same("the attestation key", *self.tpm.ak().name() == keeper.ak_name)?;
-        let verified = self.verify(evidence, binding)?;
+        // A keeper quotes what the first policy names, whichever policy the caller knows.
+        let pcrs = genesis.policy().keeper().tpm().pcrs.selection();
+        let verified = self.verify(evidence, binding, pcrs)?;
         check_same("the platform", verified.claims().platform() == keeper.platform)?;
         Ok(verified)
     }
@@ -234,9 +237,9 @@ impl<'a> KeeperRun<'a> {
         self,
         evidence: Evidence,
         binding: Binding<S>,
+        pcrs: PcrSelection,
     ) -> Result<Verified<S>, KeeperEvidenceError> {
-        let rule = self.policy.keeper();
-        let (tpm, pcrs) = (self.tpm, rule.tpm().pcrs.selection());
+        let (tpm, rule) = (self.tpm, self.policy.keeper());
         let expected = match rule {
             KeeperRule::Tpm(_) => Expected::Tpm { tpm, pcrs },
             KeeperRule::Snp { snp, .. } => Expected::SnpTpm { crl: snp.crl, tpm, pcrs },

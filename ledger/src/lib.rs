@@ -12,6 +12,7 @@
 //! - [`approvals`]: thresholds of SSH signatures over exact bytes, by distinct approvers in force.
 //! - [`log_reader`]: who may read a private log, for how long.
 //! - [`decide`](mod@decide): one rule, all of it, or a denial that says claim, expected, seen and the policy's key.
+//! - [`reseal`]: to which boot state a keeper may be sealed before the reboot that brings it.
 //! - [`release_log`]: no log entry, no key. It is the only code that makes a [`release_log::Logged`].
 //!
 //! **Never.** This crate does no IO, reads no clock and no random numbers, holds no secret key, and has no `unsafe`.
@@ -46,6 +47,7 @@ pub mod note;
 pub mod policy;
 pub mod proof;
 pub mod release_log;
+pub mod reseal;
 pub mod safetensors;
 pub mod state;
 mod text;

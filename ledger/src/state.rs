@@ -19,7 +19,9 @@ mod manifest;
 mod platforms;
 mod proposals;
 mod release;
+mod reseal;
 mod statement;
+mod succession;
 mod vault;
 
 use attestation::{Sha256Digest, UnixTime, lv};
@@ -30,6 +32,9 @@ pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 pub use manifest::{LoggedManifest, OpenManifestError};
 pub use platforms::{EnrolledPlatform, PLATFORMS_MAX, Platforms};
 pub use proposals::{PROPOSALS_PER_PROPOSER_MAX, PendingProposal, Subject};
+pub use reseal::{NextBoot, Sealing, Standing};
+pub(crate) use succession::succeed;
+pub use succession::{IndexedEntry, Succession};
 pub use vault::{PublishedModel, Vault};
 
 use crate::entry::{Entry, Start};

@@ -1,7 +1,11 @@
 //! The vault file (FORMAT.md §4): all that an agent must know of a vault beforehand. It proves itself: the id is the
 //! digest of the genesis that it carries, and the genesis names the keys and the keeper's rules.
+//!
+//! Version 2 carries the entries too that changed the policy since: whoever has it knows the keeper by the rules that its
+//! approvers gave it later, without the log.
 
 use std::fmt;
+use std::sync::Arc;
 
 use attestation::{HpkePublicKey, IdentityKey, LogKey, Sha256Digest, TrustAnchors};
 use serde::{Deserialize, Serialize};
@@ -10,21 +14,26 @@ use crate::entry::field;
 use crate::genesis::{Genesis, GenesisError};
 use crate::json::{self, JsonError};
 use crate::policy::{KeeperRule, Policy};
+use crate::state::{FoldError, IndexedEntry, succeed};
 
-/// Longest vault file, in bytes.
-pub const VAULT_FILE_BYTES_MAX: usize = 32 << 10;
+/// Longest vault file, in bytes: room for some thirty of the longest policies.
+pub const VAULT_FILE_BYTES_MAX: usize = 512 << 10;
 /// The most hosts that it names.
 pub const HOSTS_MAX: usize = 16;
 /// Longest address of a host, in bytes.
 pub const HOST_BYTES_MAX: usize = 256;
 
 const VAULT_FILE_VERSION: u64 = 1;
+const WITH_POLICIES_VERSION: u64 = 2;
 
 /// A vault, as an agent is given it.
 #[derive(Debug, Clone)]
 pub struct VaultFile {
     genesis: Genesis,
     hosts: Vec<String>,
+    policies: Vec<IndexedEntry>,
+    /// The last of them.
+    policy: Arc<Policy>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -35,6 +44,16 @@ struct VaultFileFields {
     #[serde(with = "field::base64")]
     genesis: Vec<u8>,
     hosts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    policies: Option<Vec<PolicyEntry>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyEntry {
+    index: u64,
+    #[serde(with = "field::base64")]
+    entry: Vec<u8>,
 }
 
 impl VaultFile {
@@ -46,32 +65,50 @@ impl VaultFile {
         if let Some(index) = hosts.iter().position(|host| !is_address(host)) {
             return Err(VaultFileError::HostMalformed { index });
         }
-        Ok(Self { genesis, hosts })
+        let policy = Arc::new(genesis.policy().clone());
+        Ok(Self { genesis, hosts, policies: Vec::new(), policy })
     }
 
-    /// Reads a vault file of at most 32 KiB.
+    /// The same with the entries that changed the policy since, as [`Succession`](crate::state::Succession) keeps them.
+    pub fn with_policies(self, policies: Vec<IndexedEntry>) -> Result<Self, VaultFileError> {
+        let policy = succeed(&self.genesis, &policies).map_err(VaultFileError::Policies)?;
+        let file = Self { policies, policy, ..self };
+        match file.encode().len() {
+            bytes if bytes > VAULT_FILE_BYTES_MAX => Err(VaultFileError::TooLong { bytes }),
+            _ => Ok(file),
+        }
+    }
+
+    /// Reads a vault file of at most 512 KiB.
     pub fn parse(bytes: &[u8]) -> Result<Self, VaultFileError> {
         if bytes.len() > VAULT_FILE_BYTES_MAX {
             return Err(VaultFileError::TooLong { bytes: bytes.len() });
         }
         let fields: VaultFileFields = json::parse_object(bytes).map_err(VaultFileError::Malformed)?;
-        if fields.v != VAULT_FILE_VERSION {
-            return Err(VaultFileError::UnknownVersion { found: fields.v });
-        }
+        let policies = match (fields.v, fields.policies) {
+            (VAULT_FILE_VERSION, None) => Vec::new(),
+            (WITH_POLICIES_VERSION, Some(policies)) if !policies.is_empty() => policies,
+            (VAULT_FILE_VERSION | WITH_POLICIES_VERSION, _) => return Err(VaultFileError::PoliciesMisplaced),
+            (found, _) => return Err(VaultFileError::UnknownVersion { found }),
+        };
         let genesis = Genesis::parse(&fields.genesis).map_err(VaultFileError::Genesis)?;
         if genesis.vault_id() != fields.vault {
             return Err(VaultFileError::IdMismatch { named: fields.vault, genesis: genesis.vault_id() });
         }
-        Self::new(genesis, fields.hosts)
+        let file = Self::new(genesis, fields.hosts)?;
+        file.with_policies(policies.into_iter().map(|policy| (policy.index, policy.entry)).collect())
     }
 
     /// The file, with a newline at its end.
     pub fn encode(&self) -> Vec<u8> {
+        let entry = |(index, entry): &IndexedEntry| PolicyEntry { index: *index, entry: entry.clone() };
+        let policies = (!self.policies.is_empty()).then(|| self.policies.iter().map(entry).collect());
         let fields = VaultFileFields {
-            v: VAULT_FILE_VERSION,
+            v: if policies.is_some() { WITH_POLICIES_VERSION } else { VAULT_FILE_VERSION },
             vault: self.id(),
             genesis: self.genesis.bytes().to_vec(),
             hosts: self.hosts.clone(),
+            policies,
         };
         let mut bytes = serde_json::to_vec(&fields).expect("every field is text, an integer, or a list of texts");
         bytes.push(b'\n');
@@ -108,9 +145,9 @@ impl VaultFile {
         &self.genesis.keeper().wrap_key
     }
 
-    /// The first policy.
+    /// The newest policy that it knows: the first one, unless it carries later ones.
     pub fn policy(&self) -> &Policy {
-        self.genesis.policy()
+        &self.policy
     }
 
     /// What a keeper of this vault must prove.
@@ -135,14 +172,14 @@ fn is_address(host: &str) -> bool {
 /// Why bytes are not a vault file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VaultFileError {
-    /// Longer than 32 KiB.
+    /// Longer than 512 KiB.
     TooLong {
         /// How long.
         bytes: usize,
     },
     /// Not a JSON object with exactly the fields of a vault file.
     Malformed(JsonError),
-    /// `v` is not 1.
+    /// `v` is neither 1 nor 2.
     UnknownVersion {
         /// What it is.
         found: u64,
@@ -156,6 +193,10 @@ pub enum VaultFileError {
         /// Of the genesis.
         genesis: Sha256Digest,
     },
+    /// Version 1 with policies, or version 2 without.
+    PoliciesMisplaced,
+    /// The entries do not make a policy out of the first one.
+    Policies(FoldError),
     /// No host, or more than 16.
     HostCount {
         /// How many.
@@ -177,6 +218,8 @@ impl VaultFileError {
             Self::UnknownVersion { .. } => "vault-file-version-unknown",
             Self::Genesis(error) => error.code(),
             Self::IdMismatch { .. } => "vault-id-mismatch",
+            Self::PoliciesMisplaced => "vault-file-policies-misplaced",
+            Self::Policies(error) => error.code(),
             Self::HostCount { .. } => "vault-file-host-count",
             Self::HostMalformed { .. } => "vault-file-host-malformed",
         }
@@ -186,13 +229,17 @@ impl VaultFileError {
 impl fmt::Display for VaultFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong { bytes } => write!(f, "a vault file of {bytes} bytes is longer than 32 KiB"),
+            Self::TooLong { bytes } => write!(f, "a vault file of {bytes} bytes is longer than 512 KiB"),
             Self::Malformed(error) => write!(f, "not a vault file: {error}"),
-            Self::UnknownVersion { found } => write!(f, "vault file version {found} is unknown; this program knows 1"),
+            Self::UnknownVersion { found } => {
+                write!(f, "vault file version {found} is unknown; this program knows 1 and 2")
+            }
             Self::Genesis(error) => write!(f, "the genesis in the vault file: {error}"),
             Self::IdMismatch { named, genesis } => {
                 write!(f, "the vault file names vault {named}, but its genesis is that of {genesis}")
             }
+            Self::PoliciesMisplaced => f.write_str("a vault file of version 2 has later policies, and no other has"),
+            Self::Policies(error) => write!(f, "the later policies in the vault file: {error}"),
             Self::HostCount { count } => write!(f, "{count} hosts; a vault file names 1 to {HOSTS_MAX}"),
             Self::HostMalformed { index } => write!(f, "host {index} is not an address such as http://vault:7070"),
         }

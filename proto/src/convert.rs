@@ -13,6 +13,7 @@ mod keeper;
 mod lease;
 mod platform;
 mod provision;
+mod reseal;
 mod vault;
 
 pub use evidence::EvidenceSet;
@@ -23,6 +24,7 @@ pub use provision::{
     Approval, GenesisWitness, PolicySubmission, Proposal, ProposalAction, Publication, UnitUpload, first_piece,
     next_piece,
 };
+pub use reseal::{KeeperSealing, NextSealing, ResealSubmission};
 pub use vault::{Challenge, ChallengeFor, ChallengeRequest, FetchRequest, Grant, ModelName, Range, ReleaseRequest};
 
 /// A field of a message that does not have the form its `.proto` comment says.

@@ -1,12 +1,15 @@
 //! Every conversion comes back as it went, and every field is held to its bound.
 #![allow(clippy::unwrap_used, reason = "a test program: helpers fail the test")]
 
+use std::collections::BTreeMap;
+
 use attestation::{
     AzureEvidence, AzureQuote, Credential, Evidence, EvidenceForm, HpkePublicKey, IdentityKey, LeaseKey, LogKey,
 };
 use attestation::{PcrSelection, Sha256Digest, SnpEvidence, TpmIdentity, TpmQuote, Trust, UnitSet, UnixTime};
 use ledger::entry::{PlatformAct, PlatformChange};
 use ledger::manifest::Selection;
+use ledger::reseal::Reseal;
 use prost::Message;
 use vault_proto::convert::*;
 use vault_proto::{limits, v1};
@@ -187,9 +190,27 @@ fn everything_comes_back_as_it_went_at_its_largest() {
     });
     comes_back::<_, v1::SubmitApprovalRequest>(approval());
     comes_back::<_, v1::SubmitApprovalRequest>(Approval { witness: None, ..approval() });
-    for action in [ProposalAction::Genesis, ProposalAction::Model, ProposalAction::Policy, ProposalAction::Platform] {
+    comes_back::<_, v1::SubmitResealRequest>(reseal(None));
+    comes_back::<_, v1::SubmitResealRequest>(reseal(Some([9; 48])));
+    for next in
+        [None, Some(NextSealing { pcrs: pcrs(), written: false }), Some(NextSealing { pcrs: pcrs(), written: true })]
+    {
+        comes_back::<_, v1::KeeperSealing>(KeeperSealing { present: pcrs(), next });
+    }
+    for action in ProposalAction::ALL {
         comes_back::<_, v1::Proposal>(proposal(action));
     }
+}
+
+fn pcrs() -> BTreeMap<u32, [u8; 32]> {
+    [(4, [4; 32]), (11, [11; 32])].into()
+}
+
+fn reseal(measurement: Option<[u8; 48]>) -> ResealSubmission {
+    let name = [[0, 0x0b].as_slice(), &[8; 32]].concat();
+    let ak_name = name.as_slice().try_into().unwrap();
+    let reseal = Reseal { instance: [7; 32], ak_name, pcrs: pcrs(), measurement };
+    ResealSubmission { reseal, statement: vec![2; 1024], signature: "s".repeat(4096) }
 }
 
 #[test]
@@ -489,6 +510,23 @@ fn submissions_of_another_form_are_refused() {
         "malformed-statement": |m| m.statement = vec![1; 1025],
         "malformed-signature": |m| m.signature = "s".repeat(4097),
         "malformed-signature": |m| m.signature.clear(),
+    );
+    refuses!(ResealSubmission, v1::SubmitResealRequest, reseal(Some([9; 48]));
+        "malformed-instance": |m| m.instance.clear(),
+        "malformed-ak-name": |m| m.ak_name.push(0),
+        "malformed-pcrs": |m| m.pcrs.clear(),
+        "malformed-pcrs": |m| m.pcrs.reverse(),
+        "malformed-pcrs": |m| m.pcrs[1].index = 24,
+        "malformed-pcrs": |m| m.pcrs[1].sha256.clear(),
+        "malformed-measurement": |m| m.measurement.push(0),
+        "malformed-statement": |m| m.statement.clear(),
+        "malformed-signature": |m| m.signature.clear(),
+    );
+    let sealing = KeeperSealing { present: pcrs(), next: Some(NextSealing { pcrs: pcrs(), written: true }) };
+    refuses!(KeeperSealing, v1::KeeperSealing, sealing.clone();
+        "malformed-pcrs": |m| m.present.clear(),
+        "malformed-pcrs": |m| m.next.reverse(),
+        "malformed-next-written": |m| m.next.clear(),
     );
     refuses!(Approval, v1::SubmitApprovalRequest, approval();
         "malformed-statement": |m| m.statement.push(0),

@@ -9,5 +9,7 @@ mod guests;
 mod keeper;
 #[path = "snp_vault/life.rs"]
 mod life;
+#[path = "snp_vault/reseal.rs"]
+mod reseal;
 #[path = "snp_vault/scene.rs"]
 mod scene;

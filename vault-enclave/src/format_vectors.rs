@@ -8,6 +8,7 @@ use attestation::{
     UnixTime, chip_platform, csp_platform, lv,
 };
 use ledger::manifest::{ModelId, Plan, PlanUnit};
+use ledger::reseal::Reseal;
 use serde_json::{Value, json};
 
 use crate::aead::Bulk;
@@ -26,7 +27,7 @@ const PUBLISHER: Sha256Digest = Sha256Digest::from_bytes([0x20; 32]);
 
 #[test]
 fn format_vectors() {
-    let made = json!({"lv": lv_vector(), "keeper": keeper(), "model": model(), "grant": grant(), "snp": snp()});
+    let made = json!({"lv": lv_vector(), "keeper": keeper(), "model": model(), "grant": grant(), "snp": snp(), "reseal": reseal()});
     if std::env::var_os("WEIGHTVAULT_WRITE_VECTORS").is_some() {
         std::fs::write(FILE, format!("{made:#}\n")).unwrap();
     }
@@ -122,6 +123,23 @@ fn grant() -> Value {
         leaf: [7; 32],
     };
     json!({"info": hex::encode(info.bytes())})
+}
+
+/// A boot state of the keeper, on a TPM alone and beside a chip.
+fn reseal() -> Value {
+    let ak_name = AkName::try_from([[0x00, 0x0b].as_slice(), &[0x80; 32]].concat().as_slice()).unwrap();
+    let tpm =
+        Reseal { instance: [0x40; 32], ak_name, pcrs: [(4, [0x04; 32]), (11, [0x0b; 32])].into(), measurement: None };
+    let snp = Reseal { measurement: Some([0x66; 48]), ..tpm.clone() };
+    json!({
+        "instance": hex::encode(tpm.instance),
+        "ak_name": hex::encode(tpm.ak_name.as_bytes()),
+        "pcrs": {"4": hex::encode([0x04; 32]), "11": hex::encode([0x0b; 32])},
+        "measurement": hex::encode([0x66; 48]),
+        "object_tpm": hex::encode(tpm.object().as_bytes()),
+        "object_snp_tpm": hex::encode(snp.object().as_bytes()),
+        "boot_state": hex::encode(tpm.boot_state().as_bytes()),
+    })
 }
 
 /// Ids of chips and clouds, the root of a keeper on one, and a load without a TPM and with a reported one.

@@ -80,6 +80,19 @@ impl KeeperDir {
         File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(named)
     }
 
+    /// Puts a file in the place of another, durably: after a crash both are there as they were, or the first alone under
+    /// the name of the second.
+    ///
+    /// # Errors
+    /// [`KeeperDirError::Io`].
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), KeeperDirError> {
+        let path = self.path.join(from);
+        fs::rename(&path, self.path.join(to))
+            .and_then(|()| File::open(&self.path))
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| KeeperDirError::Io(path, error))
+    }
+
     /// Removes a file, durably. One that is not there is no fault.
     ///
     /// # Errors

@@ -2,10 +2,12 @@
 //! that the chip derives for this guest alone.
 //!
 //! [`create`] makes it, once; [`open`] gets it back at every start, and tells apart why it can't: this machine booted
-//! something else, it is another TPM, or the file is damaged. There is no other way to it: where TPM or board is lost, so
+//! something else, it is another TPM, or the file is damaged. [`RootRecords`] seals it to another boot state before the reboot
+//! that brings it. There is no other way to it: where TPM or board is lost, so
 //! is the vault, unless another keeper has it.
 
 mod record;
+mod records;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,8 +21,9 @@ use crate::derive::RootSource;
 use crate::keeper_dir::{KeeperDir, KeeperDirError};
 use crate::secret::{Root, SecretError, TpmSecret};
 use crate::snp::{SealingError, SnpSealing};
-use crate::tpm::{PcrValues, SealedSecret, Tpm, TpmError, TpmName, TpmObject};
+use crate::tpm::{PcrValues, Tpm, TpmError, TpmName, TpmObject};
 use record::RootRecord;
+pub use records::{Place, RootRecords};
 
 /// What a keeper has after it opened its directory.
 pub struct KeeperRoot {
@@ -32,6 +35,8 @@ pub struct KeeperRoot {
     pub pcrs: PcrValues,
     /// What it is sealed to.
     pub seal_to: SealTo,
+    record: RootRecord,
+    place: Place,
 }
 
 /// What a root is to be sealed to.
@@ -54,8 +59,10 @@ pub fn create(
     pcrs: PcrSelection,
     rng: &dyn SecureRandom,
 ) -> Result<KeeperRoot, RootError> {
-    if dir.read(FILE)?.is_some() || dir.read(crate::head::FILE)?.is_some() {
-        return Err(RootError::Exists);
+    for file in [FILE, NEXT_FILE, crate::head::FILE] {
+        if dir.read(file)?.is_some() {
+            return Err(RootError::Exists);
+        }
     }
     let (tpm, chip) = match seal {
         Seal::Tpm(tpm) => (tpm, None),
@@ -70,25 +77,40 @@ pub fn create(
     let sealed = tpm.seal(Arc::clone(&secret), pcrs).wait()?;
     let ak = tpm.create_ak().wait()?;
     let root = root_of(&secret, snp.as_ref(), chip)?;
-    let pcrs = sealed.pcrs.clone();
-    let record = RootRecord { srk_name, sealed, ak: ak.clone(), snp };
+    let record = RootRecord { srk_name, sealed, ak, snp };
     dir.replace(FILE, &record.encode())?;
-    Ok(KeeperRoot { root, ak, pcrs, seal_to: record.seal_to() })
+    Ok(KeeperRoot::of(root, record, Place::Present))
 }
 
-/// Opens the root that [`create`] made.
+/// Opens the root that [`create`] made, by the record that the present boot state opens.
 ///
 /// # Errors
 /// [`RootError`]: each reason is its own.
 pub fn open(dir: &KeeperDir, tpm: &Tpm, chip: Option<&Chip>) -> Result<KeeperRoot, RootError> {
-    let bytes = dir.read(FILE)?.ok_or(RootError::Absent)?;
-    let record = RootRecord::parse(&bytes).ok_or(RootError::Damaged)?;
-    let seal_to = record.seal_to();
-    let RootRecord { srk_name, sealed, ak, snp } = record;
-    expect_tpm(tpm, srk_name)?;
-    let secret = unseal(tpm, &sealed)?;
-    let root = root_of(&secret, snp.as_ref(), chip)?;
-    Ok(KeeperRoot { root, ak, pcrs: sealed.pcrs, seal_to })
+    let mut changed = None;
+    for place in [Place::Present, Place::Next] {
+        let Some(bytes) = dir.read(place.file())? else { continue };
+        let record = RootRecord::parse(&bytes).ok_or(RootError::Damaged(place))?;
+        expect_tpm(tpm, record.srk_name)?;
+        match (unseal(tpm, &record, place), changed.take()) {
+            (Ok(secret), _) => {
+                let root = root_of(&secret, record.snp.as_ref(), chip)?;
+                return Ok(KeeperRoot::of(root, record, place));
+            }
+            (Err(RootError::PcrsChanged { present, .. }), None) => changed = Some(present),
+            (Err(RootError::PcrsChanged { present: next, .. }), Some(present)) => {
+                return Err(RootError::PcrsChanged { present, next: Some(next) });
+            }
+            (Err(error), _) => return Err(error),
+        }
+    }
+    Err(changed.map_or(RootError::Absent, |present| RootError::PcrsChanged { present, next: None }))
+}
+
+impl KeeperRoot {
+    fn of(root: Root, record: RootRecord, place: Place) -> Self {
+        Self { root, ak: record.ak.clone(), pcrs: record.sealed.pcrs.clone(), seal_to: record.seal_to(), record, place }
+    }
 }
 
 /// ROOT from its sources. Another chip or image derives another key, so another ROOT: the head, which then does not open,
@@ -108,16 +130,18 @@ fn expect_tpm(tpm: &Tpm, srk_name: TpmName) -> Result<(), RootError> {
     }
 }
 
-fn unseal(tpm: &Tpm, sealed: &SealedSecret) -> Result<TpmSecret, RootError> {
-    tpm.unseal(sealed).wait().map_err(|error| match error {
-        TpmError::PcrsChanged(pcrs) => RootError::PcrsChanged(pcrs),
-        TpmError::ObjectRefused | TpmError::ObjectMalformed => RootError::Damaged,
+fn unseal(tpm: &Tpm, record: &RootRecord, place: Place) -> Result<TpmSecret, RootError> {
+    tpm.unseal(&record.sealed).wait().map_err(|error| match error {
+        TpmError::PcrsChanged(present) => RootError::PcrsChanged { present, next: None },
+        TpmError::ObjectRefused | TpmError::ObjectMalformed => RootError::Damaged(place),
         other => RootError::Tpm(other),
     })
 }
 
 /// Its file in the keeper's directory.
 pub(crate) const FILE: &str = "root.json";
+/// The file of the boot state to come.
+pub(crate) const NEXT_FILE: &str = "root.next.json";
 
 /// Why a keeper has no root.
 #[derive(Debug)]
@@ -126,12 +150,17 @@ pub enum RootError {
     Absent,
     /// The directory has one already, or the head of one.
     Exists,
-    /// This machine booted something else: these PCRs differ.
-    PcrsChanged(Vec<u32>),
+    /// This machine booted something else.
+    PcrsChanged {
+        /// These PCRs differ from the boot state of before.
+        present: Vec<u32>,
+        /// And these from the one to come, where the root is sealed to one.
+        next: Option<Vec<u32>>,
+    },
     /// It was sealed by another TPM, or by this one before its owner was cleared.
     OtherTpm,
-    /// The file is not what was stored.
-    Damaged,
+    /// A file is not what was stored.
+    Damaged(Place),
     /// The TPM.
     Tpm(TpmError),
     /// The disk.
@@ -151,9 +180,9 @@ impl RootError {
         match self {
             Self::Absent => "root-absent",
             Self::Exists => "root-exists",
-            Self::PcrsChanged(_) => "root-pcrs-changed",
+            Self::PcrsChanged { .. } => "root-pcrs-changed",
             Self::OtherTpm => "root-other-tpm",
-            Self::Damaged => "root-damaged",
+            Self::Damaged(_) => "root-damaged",
             Self::Tpm(error) => error.code(),
             Self::Dir(error) => error.code(),
             Self::ChipMissing => "root-chip-missing",
@@ -168,14 +197,27 @@ impl fmt::Display for RootError {
         match self {
             Self::Absent => write!(f, "the keeper's directory holds no root: it has not been given a core yet"),
             Self::Exists => write!(f, "the keeper's directory already holds a root or a head"),
-            Self::PcrsChanged(pcrs) => write!(
+            Self::PcrsChanged { present, next: None } => write!(
                 f,
-                "the root is sealed to another boot state than this one: PCRs {pcrs:?} differ; boot what was booted then"
+                "the root is sealed to another boot state than this one: PCRs {present:?} differ; boot what was booted then. \
+                 To move it, approve `vaultctl propose reseal` there first"
+            ),
+            Self::PcrsChanged { present, next: Some(next) } => write!(
+                f,
+                "the root is sealed to two boot states, and this is neither: PCRs {present:?} differ from the one of before, \
+                 PCRs {next:?} from the approved one; boot one of them"
             ),
             Self::OtherTpm => {
                 write!(f, "the root was sealed by another TPM, or by this one before it was cleared: it is lost here")
             }
-            Self::Damaged => write!(f, "{FILE} is damaged: restore it from a copy, it is not secret"),
+            Self::Damaged(Place::Present) => {
+                write!(f, "{FILE} is damaged: restore it from a copy, it is not secret")
+            }
+            Self::Damaged(Place::Next) => write!(
+                f,
+                "{NEXT_FILE} is damaged: restore it from a copy, or remove it and boot what was booted before: the keeper \
+                 makes it again there"
+            ),
             Self::Tpm(error) => error.fmt(f),
             Self::Dir(error) => error.fmt(f),
             Self::ChipMissing => write!(

@@ -119,6 +119,11 @@ impl Tpm {
         self.0.request(move |device| device.seal(&secret, pcrs))
     }
 
+    /// Seals to these values of PCRs, which they need not have now.
+    pub fn seal_for(&self, secret: Arc<TpmSecret>, pcrs: PcrValues) -> Reply<SealedSecret> {
+        self.0.request(move |device| device.seal_for(&secret, pcrs.clone()))
+    }
+
     /// Unseals into locked memory.
     pub fn unseal(&self, sealed: &SealedSecret) -> Reply<TpmSecret> {
         let sealed = sealed.clone();

@@ -98,6 +98,7 @@ def vectors(path):
     for name, value in made.items():
         assert value.hex() == expected[name], name
     snp_vectors(given["snp"], vault)
+    reseal_vectors(given["reseal"])
     return b"agrees"
 
 
@@ -122,6 +123,16 @@ def snp_vectors(given, vault):
     }
     for name, value in made.items():
         assert value.hex() == given[name], name
+
+
+def reseal_vectors(given):
+    """A boot state of the keeper, by the object that approvals name and by its PCRs alone."""
+    raw = lambda name: bytes.fromhex(given[name])
+    pcrs = b"".join(struct.pack(">I", int(i)) + bytes.fromhex(given["pcrs"][i]) for i in sorted(given["pcrs"], key=int))
+    sha256 = lambda tag, *fields: hashlib.sha256(tag + lv(*fields)).digest()
+    named = lambda measurement: sha256(b"weightvault/v1 reseal\0", raw("instance"), raw("ak_name"), pcrs, measurement)
+    assert named(b"") == raw("object_tpm") and named(raw("measurement")) == raw("object_snp_tpm"), "reseal"
+    assert sha256(b"weightvault/v1 boot state\0", pcrs) == raw("boot_state"), "boot state"
 
 
 JOBS = {f.__name__: f for f in (cobblestone_seal, cobblestone_open, hpke_seal, hpke_open)}

@@ -3,6 +3,7 @@
 
 mod tpm_support;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,10 +11,12 @@ use ring::rand::SystemRandom;
 use serde_json::{Value, json};
 use tempfile::tempdir;
 use tpm_support::{SoftTpm, pcrs};
+use vault_enclave::derive::KeeperContext;
 use vault_enclave::head::{Anchor, AntiRollback};
 use vault_enclave::keeper_dir::KeeperDir;
-use vault_enclave::root::{self, KeeperRoot, RootError, Seal};
+use vault_enclave::root::{self, KeeperRoot, Place, RootError, RootRecords, Seal};
 use vault_enclave::tpm::Tpm;
+use vault_enclave::vault_keys::VaultKeys;
 
 #[test]
 fn the_same_root_opens_at_every_start_of_the_same_machine_and_program() {
@@ -40,7 +43,72 @@ fn the_same_root_opens_at_every_start_of_the_same_machine_and_program() {
 
     let soft = SoftTpm::start_measuring(&tpm_dir, &two);
     let error = open(&keeper, &soft.connect()).err().unwrap();
-    assert!(matches!(&error, RootError::PcrsChanged(pcrs) if *pcrs == [11]), "{error}");
+    assert!(matches!(&error, RootError::PcrsChanged { present, next: None } if *present == [11]), "{error}");
+}
+
+/// The record for the boot state to come opens the same root there, and neither record opens in the other's place.
+#[test]
+fn a_root_that_is_sealed_to_two_boot_states_opens_on_both_until_it_is_settled() {
+    let dir = tempdir().unwrap();
+    let [one, two, three] = ["one", "two", "three"].map(|name| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, name).unwrap();
+        path
+    });
+    let (tpm_dir, keeper) = (dir.path().join("tpm"), dir.path().join("keeper"));
+    let soft = SoftTpm::start_measuring(&tpm_dir, &two);
+    let next = soft.connect().read_pcrs(pcrs()).wait().unwrap();
+    let next: BTreeMap<u32, [u8; 32]> = next.iter().map(|(index, value)| (index, *value)).collect();
+    drop(soft);
+
+    let soft = SoftTpm::start_measuring(&tpm_dir, &one);
+    let tpm = soft.connect();
+    let made = create(&keeper, &tpm).unwrap();
+    let mut records = records(&keeper, &made);
+    assert_eq!((records.place(), records.next()), (Place::Present, None));
+    records.seal_next(&tpm, &next).unwrap();
+    assert_eq!(records.next(), Some(ledger::reseal::boot_state(&next)));
+    drop((records, tpm, soft));
+
+    // A third one opens neither, and says what differs from which.
+    let soft = SoftTpm::start_measuring(&tpm_dir, &three);
+    let error = open(&keeper, &soft.connect()).err().unwrap();
+    let differs = |pcrs: &[u32]| *pcrs == [11];
+    assert!(
+        matches!(&error, RootError::PcrsChanged { present, next: Some(next) } if differs(present) && differs(next)),
+        "{error}"
+    );
+    drop(soft);
+
+    for (image, place) in [(&one, Place::Present), (&two, Place::Next)] {
+        let soft = SoftTpm::start_measuring(&tpm_dir, image);
+        let opened = open(&keeper, &soft.connect()).unwrap();
+        let mut records = self::records(&keeper, &opened);
+        assert_eq!(records.place(), place);
+        assert!(same(&opened, &made) && opened.ak == made.ak);
+        if place == Place::Next {
+            assert_eq!(records.present(), next);
+            // Again it changes nothing.
+            for _ in 0..2 {
+                records.settle().unwrap();
+                assert_eq!((records.place(), records.next()), (Place::Present, None));
+            }
+        }
+    }
+    let soft = SoftTpm::start_measuring(&tpm_dir, &one);
+    assert_eq!(code(&keeper, &soft.connect()), "root-pcrs-changed");
+    assert!(!keeper.join("root.next.json").exists());
+}
+
+fn records(keeper: &Path, root: &KeeperRoot) -> RootRecords {
+    RootRecords::new(Arc::new(KeeperDir::open(keeper).unwrap()), root).unwrap()
+}
+
+/// Whether the same keys come out of both.
+fn same(one: &KeeperRoot, other: &KeeperRoot) -> bool {
+    let context = KeeperContext { instance: [1; 32], core: attestation::Sha256Digest::of(b"core") };
+    let [one, other] = [one, other].map(|root| VaultKeys::derive(&root.root, &context).unwrap());
+    one.log_key() == other.log_key() && one.identity_key() == other.identity_key()
 }
 
 #[test]

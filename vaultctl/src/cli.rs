@@ -3,6 +3,7 @@
 mod audit;
 mod evidence;
 mod measure;
+mod reseal;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,8 @@ pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
 
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
+pub use reseal::ProposeResealArgs;
+pub(crate) use reseal::hex_of;
 
 /// Exit codes, for `--help`.
 const EXIT_CODES: &str = "\
@@ -87,6 +90,15 @@ pub enum Command {
     Platform(PlatformCommand),
     /// What waits for approvals, as changes in words.
     Pending,
+    /// Write the vault file anew, with the policies that came into force since: whoever has it knows the keeper by the newest.
+    ///
+    /// After a policy that changes `[keeper]`, and before the first reboot into what a reseal names, everybody who seals or
+    /// asks the keeper for evidence needs it.
+    VaultFile {
+        /// Where to write it: not the file that --vault names.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Approve a proposal: shows the change in words, then signs.
     Approve(ApproveArgs),
     /// What evidence says, and whether it verifies.
@@ -256,6 +268,8 @@ pub enum ProposeCommand {
         #[command(flatten)]
         signing: Signing,
     },
+    /// Propose to seal the keeper to the boot state that an update will bring, before the reboot that brings it.
+    Reseal(ProposeResealArgs),
 }
 
 /// `vaultctl platform …`

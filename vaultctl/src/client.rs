@@ -14,6 +14,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
 use vault_proto::convert::{
     Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, PlatformSubmission, PolicySubmission, Proposal,
+    ResealSubmission,
 };
 use vault_proto::limits::{BLOB_BYTES_MAX, CHECKPOINT_BYTES_MAX, GET_ENTRIES_MAX, PROVISION_MESSAGE_BYTES_MAX};
 use vault_proto::v1;
@@ -134,6 +135,14 @@ impl Remote {
         const METHOD: &str = "SubmitPlatform";
         let request = v1::SubmitPlatformRequest::from(submission);
         let answer = self.accepted(METHOD, self.provision().submit_platform(request).await)?;
+        self.proposal(METHOD, answer.proposal)
+    }
+
+    /// Proposes a boot state of the keeper.
+    pub async fn submit_reseal(&self, submission: ResealSubmission) -> Result<Proposal, Failure> {
+        const METHOD: &str = "SubmitReseal";
+        let request = v1::SubmitResealRequest::from(submission);
+        let answer = self.accepted(METHOD, self.provision().submit_reseal(request).await)?;
         self.proposal(METHOD, answer.proposal)
     }
 

@@ -14,6 +14,7 @@ mod platform;
 mod policy;
 mod propose;
 mod status;
+mod vault_file;
 
 pub use audit::Verdict;
 
@@ -74,7 +75,12 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             }
         }
         Command::Platform(command) => platform_command(session, &command, out).await,
+        Command::Propose(ProposeCommand::Reseal(args)) => match propose::reseal(session, &args).await? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
         Command::Pending => write(session, &pending::pending(session).await?, out),
+        Command::VaultFile { out: path } => write(session, &vault_file::renew(session, &path).await?, out),
         Command::Approve(args) => match approve::approve(session, &args).await? {
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),

@@ -92,7 +92,17 @@ fn claims(identity: KeeperIdentity) -> KeeperClaims {
 
 /// Evidence that was refused: why, and that nothing of it may be believed.
 pub fn not_verified(error: KeeperEvidenceError) -> Failure {
-    Failure::new(Kind::NotVerified, error.code(), "the keeper's evidence does not verify").why(error).next(
-        "do not sign, and do not seal to this keeper; see whether the policy names its TPM's anchor and its PCR values",
-    )
+    let next = match &error {
+        KeeperEvidenceError::Pcr(_) | KeeperEvidenceError::Report(_) => {
+            "do not sign, and do not seal to this keeper. If approvers have let it boot something else since this vault file \
+             was written, `vaultctl vault-file --out FILE` writes one that knows the policy in force"
+        }
+        KeeperEvidenceError::Evidence(_)
+        | KeeperEvidenceError::Credential(_)
+        | KeeperEvidenceError::PlatformNotListed { .. }
+        | KeeperEvidenceError::OtherKeeper { .. } => {
+            "do not sign, and do not seal to this keeper; see whether the policy names its TPM's anchor and its PCR values"
+        }
+    };
+    Failure::new(Kind::NotVerified, error.code(), "the keeper's evidence does not verify").why(error).next(next)
 }

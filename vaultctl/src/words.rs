@@ -7,6 +7,7 @@ mod fields;
 mod policy;
 mod proposal;
 mod refusal;
+mod reseal;
 
 pub use claims::{ClaimsReport, tier_in_words};
 pub use entry::{EntryReport, rollback};
@@ -17,3 +18,4 @@ pub use fields::{ChainFields, QuoteFields, ReportFields};
 pub use policy::{PolicyReport, warnings};
 pub use proposal::{ProposalReport, platform_in_words};
 pub use refusal::{Refused, read_report};
+pub use reseal::reseal_in_words;

@@ -7,8 +7,8 @@ use attestation::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::field;
 use super::platform::ProposedPlatform;
+use super::{ProposedReseal, field};
 use crate::genesis::{AntiRollback, SealTo};
 use crate::names::{Name, Version};
 
@@ -88,6 +88,8 @@ pub enum Proposal {
     Model(ProposedModel),
     /// A platform to be enrolled or removed, signed by an approver of the policy in force.
     Platform(ProposedPlatform),
+    /// Another boot state for the keeper, signed by an approver.
+    Reseal(ProposedReseal),
 }
 
 /// A policy that waits for approvals.

@@ -32,7 +32,7 @@ pub struct PcrMismatch {
 
 impl PcrRule {
     /// Every value list must be non-empty; the parser has checked that.
-    pub(super) fn new(allowed: BTreeMap<u32, Vec<[u8; 32]>>) -> Result<Self, PolicyProblem> {
+    pub(crate) fn new(allowed: BTreeMap<u32, Vec<[u8; 32]>>) -> Result<Self, PolicyProblem> {
         let indices: Vec<u32> = allowed.keys().copied().collect();
         let selection = PcrSelection::try_from(indices.as_slice()).map_err(|_| PolicyProblem::PcrSetEmpty)?;
         refuse_unmeasured(&allowed)?;

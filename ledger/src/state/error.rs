@@ -7,6 +7,7 @@ use crate::entry::EntryError;
 use crate::genesis::GenesisError;
 use crate::names::Name;
 use crate::policy::PolicyError;
+use crate::reseal::ResealError;
 
 /// Why an entry may not stand where it stands. A keeper writes none of these: whoever meets one has found a keeper, or a
 /// log, that is not what it says.
@@ -177,6 +178,8 @@ pub enum FoldError {
     GroupsNarrowed,
     /// A summary begins after its end.
     SinceAfterTime,
+    /// A keeper may not be sealed so, or an entry about it says something else than the log.
+    Reseal(ResealError),
 }
 
 impl FoldError {
@@ -241,6 +244,7 @@ impl FoldError {
             Self::LeaseLapsed { .. } => "lease-lapsed",
             Self::GroupsNarrowed => "groups-narrowed",
             Self::SinceAfterTime => "since-after-time",
+            Self::Reseal(error) => error.code(),
         }
     }
 }
@@ -311,6 +315,7 @@ impl fmt::Display for FoldError {
             Self::LeaseLapsed { renew_by } => write!(f, "the lease ended at {renew_by}"),
             Self::GroupsNarrowed => f.write_str("the rule no longer gives every group that it gave when the lease was granted"),
             Self::SinceAfterTime => f.write_str("the summary begins after its end"),
+            Self::Reseal(error) => error.fmt(f),
         }
     }
 }

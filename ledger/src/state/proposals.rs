@@ -9,6 +9,7 @@ use super::error::FoldError;
 use crate::entry::{PlatformChange, ProposedModel};
 use crate::names::Name;
 use crate::policy::{Policy, ProposerRule};
+use crate::reseal::Reseal;
 
 /// The most proposals of one approver, or of one publisher key, that wait at once: nobody can crowd out the others.
 pub const PROPOSALS_PER_PROPOSER_MAX: usize = 16;
@@ -44,17 +45,37 @@ pub enum Subject {
         /// What is to become of it.
         change: PlatformChange,
     },
+    /// Another boot state for the keeper.
+    Reseal {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// The boot state.
+        reseal: Arc<Reseal>,
+    },
 }
 
 impl Subject {
     fn has_same_proposer(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Policy { proposer, .. }, Self::Policy { proposer: another, .. }) => proposer == another,
+            (
+                Self::Policy { proposer, .. } | Self::Reseal { proposer, .. },
+                Self::Policy { proposer: another, .. } | Self::Reseal { proposer: another, .. },
+            ) => proposer == another,
             (Self::Model(model), Self::Model(another)) => model.publisher == another.publisher,
             (Self::Platform { proposer, .. }, Self::Platform { proposer: another, .. }) => proposer == another,
-            (Self::Policy { .. }, Self::Model(_) | Self::Platform { .. })
-            | (Self::Model(_), Self::Policy { .. } | Self::Platform { .. })
-            | (Self::Platform { .. }, Self::Policy { .. } | Self::Model(_)) => false,
+            (Self::Policy { .. } | Self::Reseal { .. }, Self::Model(_) | Self::Platform { .. })
+            | (Self::Model(_), Self::Policy { .. } | Self::Reseal { .. } | Self::Platform { .. })
+            | (Self::Platform { .. }, Self::Policy { .. } | Self::Reseal { .. } | Self::Model(_)) => false,
+        }
+    }
+
+    /// The approver who proposed it; a model is proposed by its publisher.
+    fn proposer(&self) -> Option<&Name> {
+        match self {
+            Self::Policy { proposer, .. } | Self::Reseal { proposer, .. } | Self::Platform { proposer, .. } => {
+                Some(proposer)
+            }
+            Self::Model(_) => None,
         }
     }
 }
@@ -121,10 +142,7 @@ impl PendingProposal {
         if self.is_expired(now) {
             return Err(FoldError::ProposalExpired { not_after: self.not_after });
         }
-        if let Subject::Policy { proposer, .. } | Subject::Platform { proposer, .. } = &self.subject
-            && proposer == approver
-            && rule == ProposerRule::MayNotApprove
-        {
+        if self.subject.proposer() == Some(approver) && rule == ProposerRule::MayNotApprove {
             return Err(FoldError::ProposerMayNotApprove { approver: approver.clone() });
         }
         if self.approved_by(now).any(|id| id == approver) {
@@ -187,15 +205,23 @@ impl Proposals {
     /// Voids what else was proposed of a platform, or under its label: it was for what is no more.
     pub(super) fn void_platform(&mut self, changed: &PlatformChange) {
         self.0.retain(|_, proposal| match &proposal.subject {
-            Subject::Policy { .. } | Subject::Model(_) => true,
+            Subject::Policy { .. } | Subject::Model(_) | Subject::Reseal { .. } => true,
             Subject::Platform { change, .. } => change.platform != changed.platform && change.label != changed.label,
+        });
+    }
+
+    /// Voids those of boot states: they were approved in view of another one.
+    pub(super) fn void_reseals(&mut self) {
+        self.0.retain(|_, proposal| match &proposal.subject {
+            Subject::Policy { .. } | Subject::Model(_) | Subject::Platform { .. } => true,
+            Subject::Reseal { .. } => false,
         });
     }
 
     /// Voids the proposals that would publish what now is published.
     pub(super) fn void_model(&mut self, published: &ProposedModel) {
         self.0.retain(|_, proposal| match &proposal.subject {
-            Subject::Policy { .. } | Subject::Platform { .. } => true,
+            Subject::Policy { .. } | Subject::Platform { .. } | Subject::Reseal { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,
         });
     }

@@ -9,6 +9,7 @@ use super::error::FoldError;
 use super::leases::{Lease, Leases};
 use super::platforms::Platforms;
 use super::proposals::{PendingProposal, Proposals, Subject};
+use super::reseal::Sealing;
 use super::statement::Expected;
 use crate::approvals::{self, ApprovalAction, SignedStatement, model_object};
 use crate::entry::{Approve, Entry, ModelPublished, PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy};
@@ -25,6 +26,7 @@ pub struct Vault {
     pub(super) platforms: Platforms,
     models: BTreeMap<Name, BTreeMap<Version, Arc<PublishedModel>>>,
     pub(super) leases: Leases,
+    pub(super) sealing: Sealing,
 }
 
 /// A model that may be released.
@@ -39,8 +41,15 @@ pub struct PublishedModel {
 impl Vault {
     pub(super) fn open(genesis: Arc<Genesis>) -> Self {
         let policy = Arc::new(genesis.policy().clone());
-        let (proposals, platforms) = (Proposals::default(), Platforms::default());
-        Self { genesis, policy, proposals, platforms, models: BTreeMap::new(), leases: Leases::default() }
+        Self {
+            genesis,
+            policy,
+            proposals: Proposals::default(),
+            platforms: Platforms::default(),
+            models: BTreeMap::new(),
+            leases: Leases::default(),
+            sealing: Sealing::default(),
+        }
     }
 
     /// The vault's id.
@@ -69,7 +78,7 @@ impl Vault {
         self.pending(now).find(|proposal| {
             let permitted = match proposal.subject() {
                 Subject::Policy { .. } => true,
-                Subject::Model(_) | Subject::Platform { .. } => runs,
+                Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } => runs,
             };
             permitted && proposal.is_approved(now)
         })
@@ -116,7 +125,7 @@ impl Vault {
         self.proposals.check(&proposal, now)?;
         match proposal.subject() {
             Subject::Policy { policy, .. } => Ok(Arc::clone(policy)),
-            Subject::Model(_) | Subject::Platform { .. } => Err(FoldError::ActionMismatch),
+            Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } => Err(FoldError::ActionMismatch),
         }
     }
 
@@ -127,6 +136,8 @@ impl Vault {
             Entry::Policy(effect) => self.policy_in_force(&effect),
             Entry::Model(effect) => self.model_published(index, &effect),
             Entry::Platform(effect) => self.platform_in_force(index, &effect),
+            Entry::Reseal(effect) => self.reseal_in_force(&effect),
+            Entry::Resealed(effect) => self.resealed(&effect),
             Entry::Release(release) => self.release(index, *release),
             Entry::Renew(renew) => self.renew(&renew),
             Entry::End(end) => self.leases.end(end.lease),
@@ -154,6 +165,7 @@ impl Vault {
             Proposal::Policy(proposed) => self.proposed_policy(index, time, &proposed)?,
             Proposal::Model(proposed) => self.proposed_model(index, time, proposed)?,
             Proposal::Platform(proposed) => self.proposed_platform(index, time, &proposed)?,
+            Proposal::Reseal(proposed) => self.proposed_reseal(index, time, &proposed)?,
         };
         self.proposals.add(proposal, time)
     }
@@ -237,13 +249,14 @@ impl Vault {
         }
         let proposer_rule = self.policy.approval().proposer;
         let policy_runs = self.check_policy_runs(approve.time);
-        let actions = [ApprovalAction::Policy, ApprovalAction::Model, ApprovalAction::Platform];
-        let [policy, model, platform] = actions.map(|action| self.expected(action, statement.object));
+        let actions = [ApprovalAction::Policy, ApprovalAction::Model, ApprovalAction::Platform, ApprovalAction::Reseal];
+        let [policy, model, platform, reseal] = actions.map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
             Subject::Policy { .. } => policy,
             Subject::Model(_) => policy_runs.map(|()| model)?,
             Subject::Platform { .. } => policy_runs.map(|()| platform)?,
+            Subject::Reseal { .. } => policy_runs.map(|()| reseal)?,
         };
         expected.check(statement, approve.time)?;
         proposal.check_approver(approver, proposer_rule, approve.time)?;

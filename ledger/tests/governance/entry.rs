@@ -10,6 +10,7 @@ pub fn samples() -> Vec<String> {
     let key = base64_of(32);
     let (session, ak_name) = (base64_of(16), "AAtERERERERERERERERERERERERERERERERERERERERERA==");
     let (wrap_key, identity_key) = (base64_of(1665), identity_key());
+    let (pcr, digest) = ("ab".repeat(32), "cd".repeat(48));
     vec![
         format!(
             r#"{{"v":1,"type":"genesis","time":5,"anti_rollback":"counter","seal_to":"tpm","policy":"text","instance":"{key}","wrap_key":"{wrap_key}","identity_key":"{identity_key}","log_key":"{key}","platform":"{D}","ak_name":"{ak_name}"}}"#
@@ -40,6 +41,14 @@ pub fn samples() -> Vec<String> {
             r#"{{"v":1,"type":"propose","time":5,"action":"platform","object":"{D}","act":"add","platform":"{D2}","label":"gpu-7","counts_as":"hardware","revision":3,"statement":"{{}}\n","signature":"sig"}}"#
         ),
         format!(r#"{{"v":1,"type":"platform","time":5,"proposal":3,"object":"{D}","act":"remove","platform":"{D2}"}}"#),
+        format!(
+            r#"{{"v":1,"type":"propose","time":5,"action":"reseal","object":"{D}","instance":"{key}","ak_name":"{ak_name}","pcrs":{{"4":"{pcr}","11":"{pcr}"}},"statement":"{{}}\n","signature":"sig"}}"#
+        ),
+        format!(
+            r#"{{"v":1,"type":"propose","time":5,"action":"reseal","object":"{D}","instance":"{key}","ak_name":"{ak_name}","pcrs":{{"0":"{pcr}"}},"measurement":"{digest}","statement":"{{}}\n","signature":"sig"}}"#
+        ),
+        format!(r#"{{"v":1,"type":"reseal","time":5,"proposal":3,"object":"{D}","present":"{D2}"}}"#),
+        format!(r#"{{"v":1,"type":"resealed","time":5,"object":"{D}"}}"#),
     ]
 }
 
@@ -134,6 +143,24 @@ fn a_genesis_says_what_its_root_is_sealed_to() {
     let both = genesis.replace(r#""seal_to":"tpm""#, r#""seal_to":"snp,tpm""#);
     let Entry::Genesis(entry) = Entry::parse(both.as_bytes()).unwrap() else { panic!("not a genesis") };
     assert_eq!(Entry::Genesis(entry).encode().unwrap(), both.as_bytes());
+}
+
+#[test]
+fn pcrs_of_a_reseal_have_one_spelling() {
+    let reseal = &samples()[13];
+    for (from, to, code) in [
+        (r#""4":"ab"#, r#""04":"ab"#, "entry-malformed"),
+        (r#""4":"ab"#, r#""24":"ab"#, "entry-malformed"),
+        (r#""4":"ab"#, r#""x":"ab"#, "entry-malformed"),
+        (r#""4":"ab"#, r#""4":"a"#, "entry-malformed"),
+        (r#""4":"ab"#, r#""4":"AB"#, "entry-not-canonical"),
+        (r#""4":"ab"#, r#""12":"ab"#, "entry-not-canonical"),
+        (r#""4":"ab"#, r#""11":"ab"#, "entry-not-canonical"),
+        (r#","statement""#, r#","measurement":null,"statement""#, "entry-malformed"),
+    ] {
+        assert_eq!(reseal.matches(from).count(), 1, "{from}");
+        assert_eq!(refusal(&reseal.replacen(from, to, 1)).code(), code, "{to}");
+    }
 }
 
 #[test]

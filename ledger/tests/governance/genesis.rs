@@ -160,14 +160,14 @@ fn a_vault_file_proves_itself() {
     };
     let wrong = refusal(&id, DIGEST);
     assert_eq!(wrong, VaultFileError::IdMismatch { named: DIGEST.parse().unwrap(), genesis: genesis().vault_id() });
-    assert_eq!(refusal("{\"v\":1", "{\"v\":2"), VaultFileError::UnknownVersion { found: 2 });
+    assert_eq!(refusal("{\"v\":1", "{\"v\":3"), VaultFileError::UnknownVersion { found: 3 });
     assert_eq!(refusal("{\"v\":1", "{\"v\":1,\"x\":1").code(), "vault-file-malformed");
     assert_eq!(refusal("\"hosts\":", "\"vault\":").code(), "vault-file-malformed");
     assert_eq!(refusal("\"genesis\":\"", "\"genesis\":\"AAAA").code(), "entry-malformed");
     assert_eq!(refusal("http://localhost", "file://localhost"), VaultFileError::HostMalformed { index: 0 });
     assert_eq!(refusal("https://[::1]:7071", "https://"), VaultFileError::HostMalformed { index: 1 });
     assert_eq!(refusal("localhost", "local host"), VaultFileError::HostMalformed { index: 0 });
-    let long = vec![b' '; (32 << 10) + 1];
+    let long = vec![b' '; (512 << 10) + 1];
     assert_eq!(VaultFile::parse(&long).unwrap_err(), VaultFileError::TooLong { bytes: long.len() });
 }
 

@@ -21,5 +21,7 @@ mod platforms;
 mod policy;
 mod policy_snp;
 mod properties;
+mod reseal;
 mod speed;
 mod support;
+mod vault_file;

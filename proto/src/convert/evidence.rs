@@ -177,7 +177,7 @@ fn list(code: &'static str, items: Vec<Vec<u8>>, max: usize, bytes_max: usize) -
     items.into_iter().map(|item| bytes(code, item, bytes_max)).collect()
 }
 
-fn wire_pcr((index, sha256): (u32, [u8; 32])) -> v1::PcrValue {
+pub(super) fn wire_pcr((index, sha256): (u32, [u8; 32])) -> v1::PcrValue {
     v1::PcrValue { index, sha256: sha256.to_vec() }
 }
 
@@ -253,7 +253,7 @@ impl From<Credential> for v1::Credential {
 }
 
 /// At least one PCR, ascending, each with 32 bytes.
-fn quoted_pcrs(values: Vec<v1::PcrValue>) -> Result<Vec<(u32, [u8; 32])>, WireError> {
+pub(super) fn quoted_pcrs(values: Vec<v1::PcrValue>) -> Result<Vec<(u32, [u8; 32])>, WireError> {
     const CODE: &str = "malformed-pcrs";
     check_size(CODE, values.len(), PCRS_MAX)?;
     if !values.is_sorted_by(|a, b| a.index < b.index) {

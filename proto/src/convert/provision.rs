@@ -78,6 +78,8 @@ pub enum ProposalAction {
     Policy,
     /// A platform whose EK has no certificate.
     Platform,
+    /// A boot state of the keeper.
+    Reseal,
 }
 
 /// A proposal and how far it is.
@@ -242,6 +244,9 @@ impl From<GenesisWitness> for v1::GenesisWitness {
 }
 
 impl ProposalAction {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Genesis, Self::Model, Self::Policy, Self::Platform, Self::Reseal];
+
     /// As it stands in approvals and on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -250,6 +255,7 @@ impl ProposalAction {
             Self::Model => "model",
             Self::Policy => "policy",
             Self::Platform => "platform",
+            Self::Reseal => "reseal",
         }
     }
 }
@@ -258,8 +264,7 @@ impl TryFrom<v1::Proposal> for Proposal {
     type Error = WireError;
 
     fn try_from(proposal: v1::Proposal) -> Result<Self, WireError> {
-        use ProposalAction::{Genesis, Model, Platform, Policy};
-        let action = [Genesis, Model, Policy, Platform]
+        let action = ProposalAction::ALL
             .into_iter()
             .find(|action| action.as_str() == proposal.action)
             .ok_or(WireError::new("malformed-action", Fault::Value))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use attestation::{
     ActivationSecret, AkName, AttestationKey, Binding, Credential, EndorsedEk, EndorsedReport, Evidence, PcrSelection,
-    Sha256Digest, TpmIdentity, TpmPart, Transcript, Trust, UnixTime,
+    Sha256Digest, SnpClaims, TpmIdentity, TpmPart, Transcript, Trust, UnixTime,
 };
 use ledger::policy::{KeeperRule, Policy, SnpRule, TpmRule};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -101,6 +101,26 @@ impl Hardware {
         }
     }
 
+    /// Whether the root can be sealed to another boot state of the TPM while the guest has this launch digest: the chip derives
+    /// its part for the guest that runs now, and for no other.
+    ///
+    /// # Errors
+    /// `reseal-other-guest`; what [`check`] finds.
+    pub(super) fn check_launch(&self, policy: &Policy, digest: [u8; 48], now: UnixTime) -> Result<(), Refusal> {
+        let KeeperRule::Snp { snp, .. } = policy.keeper() else { return Ok(()) };
+        let claims = check_chip(self.devices.chip()?, snp, policy, now)?;
+        if *claims.measurement() == digest {
+            return Ok(());
+        }
+        let message = format!(
+            "the root is sealed to a key that the chip derives for launch digest {} alone, which is the guest that runs: no \
+             record can be made for another image. The TPM's boot state can change, the guest's image cannot: that takes a \
+             second keeper, which this version does not have",
+            hex::encode(claims.measurement())
+        );
+        Err(Refusal::denied("reseal-other-guest", message))
+    }
+
     /// Evidence over the binding that `bind` makes with the secret of the caller's credential.
     ///
     /// # Errors
@@ -155,7 +175,10 @@ pub(super) fn check(
     let ek = check_tpm(&devices.tpm, rule.tpm(), ek_certificates, policy, now)?;
     match rule {
         KeeperRule::Tpm(_) => Ok((ek.platform(), ek.trust())),
-        KeeperRule::Snp { snp, .. } => check_chip(devices.chip()?, snp, policy, now),
+        KeeperRule::Snp { snp, .. } => {
+            let claims = check_chip(devices.chip()?, snp, policy, now)?;
+            Ok((claims.platform(), claims.trust()))
+        }
     }
 }
 
@@ -179,7 +202,7 @@ fn check_tpm(
 }
 
 /// A report for itself, over random data that nobody else has asked for.
-fn check_chip(chip: &Chip, rule: &SnpRule, policy: &Policy, now: UnixTime) -> Result<(Sha256Digest, Trust), Refusal> {
+fn check_chip(chip: &Chip, rule: &SnpRule, policy: &Policy, now: UnixTime) -> Result<SnpClaims, Refusal> {
     let mut data = [0; 64];
     SystemRandom::new()
         .fill(&mut data)
@@ -193,7 +216,7 @@ fn check_chip(chip: &Chip, rule: &SnpRule, policy: &Policy, now: UnixTime) -> Re
         let message = format!("the keeper's own report: {mismatch} (`keeper.snp.{}`)", mismatch.key());
         Refusal::denied(mismatch.code(), message)
     })?;
-    Ok((claims.platform(), claims.trust()))
+    Ok(claims)
 }
 
 impl From<TpmError> for Refusal {

@@ -9,11 +9,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::clock::Clock;
 use super::hardware::{self, Devices, Hardware};
 use super::refusal::Refusal;
-use super::vault::Run;
+use super::vault::{Records, Run};
 use crate::derive::KeeperContext;
 use crate::head::{Anchor, AnchorError};
 use crate::keeper_dir::{KeeperDir, KeeperDirError};
-use crate::root::{self, RootError, Seal};
+use crate::root::{self, KeeperRoot, RootError, RootRecords, Seal};
 use crate::vault_keys::{VaultKeys, VaultKeysError};
 
 /// File of the core in the keeper's directory.
@@ -101,6 +101,7 @@ pub(super) fn begin(dir: &Arc<KeeperDir>, devices: &Devices, core_bytes: &[u8]) 
     };
     let root = root::create(dir, seal, pcrs, &rng).map_err(|error| Refusal::unavailable(error.code(), error))?;
     let hardware = Hardware::new(devices.clone(), root.ak.clone(), core.policy().keeper())?;
+    let records = records(dir, &root).map_err(|error| Refusal::unavailable(error.code(), error))?;
     let mut instance = [0; 32];
     rng.fill(&mut instance).map_err(|_| Refusal::unavailable("random", "the system gave no random bytes"))?;
     let context = KeeperContext { instance, core: core.digest() };
@@ -108,7 +109,11 @@ pub(super) fn begin(dir: &Arc<KeeperDir>, devices: &Devices, core_bytes: &[u8]) 
     dir.replace(CORE_FILE, core_bytes).map_err(|error| Refusal::unavailable(error.code(), error))?;
     let anchor = Anchor::create(Arc::clone(dir), tpm.clone(), &root.root, core.anti_rollback(), Some(context))
         .map_err(|error| Refusal::unavailable(error.code(), error))?;
-    Ok(Run { core, keys, instance, hardware, anchor })
+    Ok(Run { core, keys, instance, hardware, anchor, records })
+}
+
+fn records(dir: &Arc<KeeperDir>, root: &KeeperRoot) -> Result<Records, RootError> {
+    RootRecords::new(Arc::clone(dir), root).map(Records::new)
 }
 
 /// Makes a keeper empty again whose ceremony came to nothing: a stranger gave it his core first, or the core had a mistake.
@@ -145,8 +150,9 @@ pub(super) fn resume(dir: &Arc<KeeperDir>, devices: &Devices) -> Result<Option<R
         return Err(StartError::CoreChanged);
     }
     let keys = VaultKeys::derive(&root.root, &context).map_err(StartError::Keys)?;
+    let records = records(dir, &root).map_err(StartError::Root)?;
     let hardware = Hardware::new(devices.clone(), root.ak, core.policy().keeper()).map_err(StartError::Tpm)?;
-    Ok(Some(Run { core, keys, instance: context.instance, hardware, anchor }))
+    Ok(Some(Run { core, keys, instance: context.instance, hardware, anchor, records }))
 }
 
 /// A derived key is none that can be checked by itself: the first thing that does not open under another one is the head.

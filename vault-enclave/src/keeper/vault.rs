@@ -7,6 +7,7 @@ mod open;
 mod platform;
 mod provision;
 mod renew;
+mod reseal;
 mod status;
 
 use attestation::{KeptChains, Sha256Digest, Trust, UnixTime};
@@ -32,6 +33,7 @@ use crate::vault_keys::VaultKeys;
 
 pub(super) use open::{OpenError, Run};
 use renew::Renewals;
+pub(super) use reseal::Records;
 pub(super) use status::anti_rollback;
 
 /// Everything that one run of a keeper holds.
@@ -42,6 +44,7 @@ pub(super) struct Vault {
     tier: Trust,
     store: Store,
     anchor: Anchor,
+    records: Records,
     log: Log,
     /// The fold over all entries, the staged ones included: the next decision sees the one before.
     state: State,
@@ -131,6 +134,7 @@ impl Vault {
             Request::PublishModel(request) => self.publish_model(request),
             Request::SubmitPolicy(request) => self.submit_policy(request),
             Request::SubmitPlatform(request) => self.submit_platform(request),
+            Request::SubmitReseal(request) => self.submit_reseal(request),
             Request::SubmitApproval(request) => self.submit_approval(request),
             Request::Status(_) => Ok(Outcome::Now(Ok(self.status()))),
             // The same again gets the same answer: a caller may not have seen the first.
@@ -200,10 +204,15 @@ impl Vault {
         }
         let Pending { blobs, batch, waiting } = std::mem::take(&mut self.pending);
         if batch.is_empty() {
+            self.tend_records();
             return Ok(());
         }
         let mut committer = Committer { store: &self.store, anchor: &mut self.anchor, keys: &self.keys, blobs };
         let committed = self.log.commit(batch, &mut committer);
+        if committed.is_ok() {
+            // Before the answer: whoever is told that a reseal took effect may reboot at once.
+            self.tend_records();
+        }
         for Waiting { reply, session, finish } in waiting {
             let answer = match &committed {
                 Ok(_) => finish(self),

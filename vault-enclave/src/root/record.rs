@@ -20,6 +20,7 @@ const fn seal_to(snp: Option<&SnpSealing>) -> SealTo {
 /// Longest public or private area, in bytes: those of the kinds used have some 200.
 const AREA_BYTES_MAX: usize = 2048;
 
+#[derive(Clone)]
 pub(super) struct RootRecord {
     /// Name of the storage root key that everything here lies under.
     pub(super) srk_name: TpmName,

@@ -31,6 +31,10 @@ pub struct SealedSecret {
 impl Device {
     pub(super) fn seal(&mut self, secret: &TpmSecret, pcrs: PcrSelection) -> Result<SealedSecret, TpmError> {
         let pcrs = self.read_pcrs(pcrs)?;
+        self.seal_for(secret, pcrs)
+    }
+
+    pub(super) fn seal_for(&mut self, secret: &TpmSecret, pcrs: PcrValues) -> Result<SealedSecret, TpmError> {
         let template = template::sealed(&pcrs.policy()?)?;
         let created = wiped_deep(|| self.create_sealed(&template, |zeros| secret.with_bytes(|bytes| *zeros = *bytes)))?;
         // libtss2 keeps what it was given until it is given the next: zeros.

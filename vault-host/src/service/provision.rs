@@ -6,7 +6,7 @@ use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::convert;
 use vault_proto::convert::{
-    Approval, KeeperEvidenceRequest, PlatformSubmission, PolicySubmission, Publication, UnitUpload,
+    Approval, KeeperEvidenceRequest, PlatformSubmission, PolicySubmission, Publication, ResealSubmission, UnitUpload,
 };
 use vault_proto::v1;
 use vault_proto::v1::Coarse;
@@ -126,6 +126,19 @@ impl Provision for ProvisionService {
         let relayed = async {
             let call = Call::SubmitPlatform(PlatformSubmission::try_from(message)?.into());
             let pick = |reply| if let Reply::SubmitPlatform(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn submit_reseal(
+        &self,
+        request: Request<v1::SubmitResealRequest>,
+    ) -> Result<Response<v1::SubmitResealResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitReseal(ResealSubmission::try_from(message)?.into());
+            let pick = |reply| if let Reply::SubmitReseal(reply) = reply { Some(reply) } else { None };
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await

@@ -5,7 +5,7 @@ use std::fmt;
 use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::genesis::AntiRollback;
 use serde::Serialize;
-use vault_proto::convert::Proposal;
+use vault_proto::convert::{KeeperSealing, Proposal};
 use vault_proto::v1;
 
 /// The most leases, and the most proposals, that a status may list.
@@ -56,6 +56,8 @@ pub struct VaultStatus {
     pub time_source: String,
     /// The genesis, exact bytes; empty before the ceremony.
     pub genesis: Vec<u8>,
+    /// What the keeper's root is sealed to, once the vault is open.
+    pub sealing: Option<KeeperSealing>,
 }
 
 /// The policy in force.
@@ -116,6 +118,7 @@ impl TryFrom<v1::StatusResponse> for VaultStatus {
             }),
         };
         let pending = status.pending.into_iter().map(Proposal::try_from);
+        let sealing = status.sealing.map(KeeperSealing::try_from);
         Ok(Self {
             state: state(&status.state)?,
             reason: status.reason,
@@ -130,6 +133,7 @@ impl TryFrom<v1::StatusResponse> for VaultStatus {
             leases: status.leases.into_iter().map(Lease::try_from).collect::<Result<_, _>>()?,
             time_source: status.time_source,
             genesis: status.genesis,
+            sealing: sealing.transpose().map_err(|_| StatusError { field: "sealing" })?,
         })
     }
 }
@@ -228,13 +232,14 @@ mod tests {
     #[test]
     fn a_field_that_is_not_what_it_must_be_is_refused_by_its_name() {
         type Change = fn(&mut v1::StatusResponse);
-        let changes: [(&str, Change); 7] = [
+        let changes: [(&str, Change); 8] = [
             ("state", |status| status.state = "fine".to_owned()),
             ("vault_id", |status| status.vault_id = vec![1; 31]),
             ("tier", |status| status.tier = "gold".to_owned()),
             ("anti_rollback", |status| status.anti_rollback = "maybe".to_owned()),
             ("log_root", |status| status.log_root.push(0)),
             ("lease_id", |status| status.leases[0].lease_id.clear()),
+            ("sealing", |status| status.sealing = Some(v1::KeeperSealing::default())),
             ("pending", |status| status.pending.push(v1::Proposal::default())),
         ];
         for (field, change) in changes {

@@ -44,6 +44,7 @@ pub(crate) async fn approve(session: &Session, args: &ApproveArgs) -> Result<Sub
         // The fold has checked that the object is the digest of this text.
         Subject::Policy { .. } => ApprovalAction::Policy,
         Subject::Platform { .. } => ApprovalAction::Platform,
+        Subject::Reseal { .. } => ApprovalAction::Reseal,
         Subject::Model(proposed) => {
             model::check(&remote, vault, proposed).await?;
             ApprovalAction::Model

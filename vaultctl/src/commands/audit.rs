@@ -27,6 +27,8 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::Policy(_)
         | Entry::Model(_)
         | Entry::Platform(_)
+        | Entry::Reseal(_)
+        | Entry::Resealed(_)
         | Entry::End(_)
         | Entry::DenySummary(_) => Vec::new(),
     }

@@ -1,4 +1,6 @@
-//! `vaultctl propose policy`
+//! `vaultctl propose …`
+
+mod reseal;
 
 use std::fmt;
 use std::path::Path;
@@ -18,6 +20,7 @@ use crate::failure::{Failure, Kind};
 use crate::session::Session;
 use crate::signing::{self, Signed};
 use crate::words::warnings;
+pub(crate) use reseal::reseal;
 
 /// A policy that was proposed.
 #[derive(Debug, Serialize)]

@@ -57,6 +57,13 @@ fn in_words(entry: &Entry, before: &State) -> String {
             };
             format!("platform {} {what}, proposed at {}", platform.platform, platform.proposal)
         }
+        Entry::Reseal(reseal) => format!(
+            "the keeper's root is sealed to another boot state too, proposed at {}: {}",
+            reseal.proposal, reseal.object
+        ),
+        Entry::Resealed(resealed) => {
+            format!("the keeper started on the boot state of {}: it starts on the one before no more", resealed.object)
+        }
         Entry::Release(release) => released(release),
         Entry::Renew(renew) => {
             let leases: Vec<String> = renew.renewals.iter().map(|renewal| renewal.lease.to_string()).collect();
@@ -94,6 +101,12 @@ fn proposed(propose: &Propose, before: &State) -> String {
             let ProposedPlatform { act, platform: id, label, counts_as, .. } = platform;
             format!("{by} proposes platform {} {label} as {counts_as}: EK {id}", act.as_str())
         }
+        Proposal::Reseal(proposed) => {
+            let by = signer(&proposed.statement, &proposed.signature, before);
+            let pcrs: Vec<String> =
+                proposed.pcrs.iter().map(|(index, value)| format!("PCR {index} {}", hex::encode(value))).collect();
+            format!("{by} proposes to seal the keeper to {}: {}", pcrs.join(", "), proposed.object)
+        }
         Proposal::Model(model) => format!(
             "publisher {} proposes {}@{}, {} in {}: {}",
             model.publisher,
@@ -117,6 +130,8 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::Model => "model",
                 ApprovalAction::ProposePlatform => "the proposal of platform",
                 ApprovalAction::Platform => "platform",
+                ApprovalAction::ProposeReseal => "the proposal of reseal",
+                ApprovalAction::Reseal => "reseal",
             };
             format!("{by} approves {what} {}", statement.object)
         }

@@ -136,7 +136,9 @@ impl World {
             | ApprovalAction::Policy
             | ApprovalAction::Model
             | ApprovalAction::ProposePlatform
-            | ApprovalAction::Platform => (self.policy().digest(), self.policy().serial()),
+            | ApprovalAction::Platform
+            | ApprovalAction::ProposeReseal
+            | ApprovalAction::Reseal => (self.policy().digest(), self.policy().serial()),
         };
         let vault = self.genesis.vault_id();
         ApprovalStatement { action, object, previous, vault, serial, not_after: self.now.plus(3600) }

@@ -9,7 +9,7 @@ use ledger::release_log::{self, Batch, ClosedLog, LogError, LogReader};
 use ledger::state::{FoldError, State};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{Pending, Renewals, Vault};
+use super::{Pending, Records, Renewals, Vault};
 use crate::head::Anchor;
 use crate::keeper::challenges::Challenges;
 use crate::keeper::clock::Clock;
@@ -39,6 +39,8 @@ pub(crate) enum OpenError {
     Commit(LogError<CommitError>),
     /// The log begins with the genesis of another ceremony.
     OtherGenesis,
+    /// The record that opened the root is of a boot state that a reseal took the place of.
+    Superseded,
     /// The keeper's own hardware is not what the policy asks for, or another step of the start failed.
     Refused(Refusal),
 }
@@ -53,6 +55,7 @@ impl OpenError {
             Self::Log(error) => error.code(),
             Self::Commit(error) => error.code(),
             Self::OtherGenesis => "genesis-other",
+            Self::Superseded => "root-superseded",
             Self::Refused(refusal) => refusal.code(),
         }
     }
@@ -66,6 +69,10 @@ impl std::fmt::Display for OpenError {
             Self::Log(error) => error.fmt(f),
             Self::Commit(error) => error.fmt(f),
             Self::OtherGenesis => f.write_str("the host's log begins with the genesis of another keeper"),
+            Self::Superseded => f.write_str(
+                "this machine booted a state that the vault's keeper is no longer sealed to, and its root was opened by a record \
+                 of before: boot the state that the last approved reseal names",
+            ),
             Self::Refused(refusal) => refusal.fmt(f),
         }
     }
@@ -91,6 +98,8 @@ pub(crate) struct Run {
     pub hardware: Hardware,
     /// Head and counter, already checked against each other.
     pub anchor: Anchor,
+    /// What the root is sealed to.
+    pub records: Records,
 }
 
 /// The host's log, folded and equal to the head.
@@ -119,7 +128,9 @@ impl Run {
         let start = start.encode().map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
         let index = state.size();
         state.apply(index, &start).map_err(|error| OpenError::Fold { index, error })?;
-        self.begin(store, log, state, genesis, tier, start)
+        let mut vault = self.begin(store, log, state, genesis, tier, start)?;
+        vault.settle_records()?;
+        Ok(vault)
     }
 
     /// Starts the run with its first entry: committed twice before anything is signed or served, so that no head of a
@@ -147,6 +158,7 @@ impl Run {
             tier,
             store: store.clone(),
             anchor: self.anchor,
+            records: self.records,
             log,
             state,
             models: Models::default(),
@@ -173,6 +185,9 @@ impl Run {
         let genesis = state.genesis().ok_or(OpenError::OtherGenesis)?.clone();
         self.check_genesis(&genesis)?;
         let policy = state.vault().map_or_else(|| genesis.policy(), |vault| vault.policy());
+        if let Some(vault) = state.vault() {
+            self.records.standing(vault.sealing())?;
+        }
         let (_, tier) = self.hardware.check(policy, Clock.now(state.time())).map_err(OpenError::Refused)?;
         Ok(Folded { log, state, genesis, tier })
     }

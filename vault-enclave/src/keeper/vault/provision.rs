@@ -2,7 +2,9 @@
 
 use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
 use ledger::approvals::{self, ApprovalAction, ApprovalStatement, model_object};
-use ledger::entry::{self, Approve, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy};
+use ledger::entry::{
+    self, Approve, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy, ResealInForce,
+};
 use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
 use ledger::manifest::Manifest;
 use ledger::model_signature;
@@ -88,7 +90,7 @@ impl Vault {
                 let id = manifest.id();
                 (&model.model, &model.version, model.manifest) == (&id.model, &id.version, manifest.digest())
             }
-            Subject::Policy { .. } | Subject::Platform { .. } => false,
+            Subject::Policy { .. } | Subject::Platform { .. } | Subject::Reseal { .. } => false,
         });
         same.map(|proposal| proposal.object())
     }
@@ -152,6 +154,9 @@ impl Vault {
                     Entry::Model(ModelPublished { time, proposal, object, model, version })
                 }
                 Subject::Platform { change, .. } => super::platform::effect(time, proposal, object, change),
+                Subject::Reseal { .. } => {
+                    Entry::Reseal(ResealInForce { time, proposal, object, present: self.records.boot_state() })
+                }
             };
             // Renewals are judged by the policy in force where they stand.
             self.stage_renewals();

@@ -49,6 +49,7 @@ impl Vault {
             leases,
             time_source: "host clock".to_owned(),
             genesis: self.genesis.bytes().to_vec(),
+            sealing: self.sealing(),
         })
     }
 
@@ -104,6 +105,9 @@ impl Vault {
                 let PlatformChange { act, label, .. } = change;
                 (ProposalAction::Platform, format!("platform {} {label} by {proposer}", act.as_str()))
             }
+            Subject::Reseal { proposer, .. } => {
+                (ProposalAction::Reseal, format!("another boot state of the keeper by {proposer}"))
+            }
         };
         let approved_by = proposal.approved_by(now).cloned().collect();
         self.describe(action, proposal.object(), approved_by, proposal.threshold(), proposal.entry(), summary)
@@ -117,6 +121,8 @@ impl Vault {
             (ProposalAction::Policy, 0, format!("policy {}", vault.policy().serial()))
         } else if let Some(entry) = vault.platforms().effective(object) {
             (ProposalAction::Platform, entry, "platform".to_owned())
+        } else if vault.sealing().object() == Some(object) {
+            (ProposalAction::Reseal, 0, "another boot state of the keeper".to_owned())
         } else {
             let model = vault.models().find(|model| model.proposed.object == object)?;
             let ProposedModel { model: name, version, .. } = &model.proposed;
@@ -144,9 +150,10 @@ impl Vault {
         summary: String,
     ) -> v1::Proposal {
         let (previous, serial) = match (action, self.state.vault()) {
-            (ProposalAction::Policy | ProposalAction::Model | ProposalAction::Platform, Some(vault)) => {
-                (vault.policy().digest(), vault.policy().serial())
-            }
+            (
+                ProposalAction::Policy | ProposalAction::Model | ProposalAction::Platform | ProposalAction::Reseal,
+                Some(vault),
+            ) => (vault.policy().digest(), vault.policy().serial()),
             (_, _) => (self.genesis.core().digest(), 0),
         };
         let proposal =

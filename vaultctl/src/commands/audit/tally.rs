@@ -78,11 +78,16 @@ impl Tally {
                     self.policies.push(PolicyLine { serial, since: genesis.time(), digest });
                 }
             }
+            Entry::Reseal(reseal) => {
+                self.stands_out
+                    .push(format!("entry {index} sealed the keeper to another boot state: {}", reseal.object));
+            }
             Entry::Approve(_)
             | Entry::Start(_)
             | Entry::Propose(_)
             | Entry::Model(_)
             | Entry::Platform(_)
+            | Entry::Resealed(_)
             | Entry::Renew(_)
             | Entry::End(_) => {}
         }

@@ -221,6 +221,8 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Policy(_)
             | Entry::Model(_)
             | Entry::Platform(_)
+            | Entry::Reseal(_)
+            | Entry::Resealed(_)
             | Entry::End(_)
             | Entry::Deny(_)
             | Entry::DenySummary(_),

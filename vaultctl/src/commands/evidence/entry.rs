@@ -68,6 +68,8 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Policy(_)
         | Entry::Model(_)
         | Entry::Platform(_)
+        | Entry::Reseal(_)
+        | Entry::Resealed(_)
         | Entry::End(_)
         | Entry::Deny(_)
         | Entry::DenySummary(_) => return Err(without_evidence(index, type_name)),

@@ -1,5 +1,7 @@
 //! What `status` reports.
 
+mod sealing;
+
 use std::fmt;
 
 use attestation::{Sha256Digest, Trust, UnixTime};
@@ -10,6 +12,7 @@ use crate::client::{Lease, VaultState, VaultStatus};
 use crate::keeper::VaultRun;
 use crate::print::{count_of, distance, moment};
 use crate::words::{rollback, tier_in_words};
+use sealing::SealingLine;
 
 /// Where a vault stands.
 #[derive(Debug, Serialize)]
@@ -29,6 +32,8 @@ pub(crate) struct StatusReport {
     pending: Vec<PendingLine>,
     leases: Vec<LeaseLine>,
     expiries: Vec<Expiry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sealing: Option<SealingLine>,
     #[serde(skip)]
     now: UnixTime,
 }
@@ -160,6 +165,7 @@ impl StatusReport {
             pending: pending.collect(),
             leases: status.leases.into_iter().map(LeaseLine::from).collect(),
             expiries,
+            sealing: status.sealing.map(SealingLine::from),
             now,
         }
     }
@@ -192,6 +198,9 @@ impl StatusReport {
         }
         if self.vault.is_some() && !self.recoverable {
             writeln!(f, "loss:      NOT RECOVERABLE: with the keeper's TPM or chip every sealed model is lost")?;
+        }
+        if let Some(sealing) = &self.sealing {
+            write!(f, "{sealing}")?;
         }
         if let Some(policy) = &self.policy {
             writeln!(f, "policy:    {}, {}", policy.serial, policy.digest)?;

@@ -11,7 +11,7 @@ use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{
     Approve, Entry, GenesisWitness, ModelPublished, PlatformInForce, PolicyInForce, Proposal, Propose,
-    ProposedPlatform, ProposedPolicy, Start, TimeSource,
+    ProposedPlatform, ProposedPolicy, ProposedReseal, ResealInForce, Start, TimeSource,
 };
 use ledger::genesis::{Core, Genesis};
 use ledger::merkle::{Tree, leaf_hash};
@@ -202,6 +202,14 @@ impl Keeper {
         self.proposal(object)
     }
 
+    pub(super) fn submit_reseal(&mut self, submission: convert::ResealSubmission) -> convert::Proposal {
+        let statement = String::from_utf8(submission.statement).unwrap();
+        let proposed = ProposedReseal::new(&submission.reseal, statement, submission.signature);
+        let object = proposed.object;
+        self.append(&Entry::Propose(Propose { time: now(), proposal: Proposal::Reseal(proposed) }));
+        self.proposal(object)
+    }
+
     pub(super) fn submit_approval(&mut self, approval: convert::Approval) -> convert::Proposal {
         let statement = ApprovalStatement::parse(&approval.statement).unwrap();
         let witness = approval.witness.map(|witness| {
@@ -247,8 +255,18 @@ impl Keeper {
                 act: change.act,
                 platform: change.platform,
             }),
+            Subject::Reseal { .. } => {
+                let present = ledger::reseal::boot_state(&self.pcrs());
+                Entry::Reseal(ResealInForce { time, proposal: entry, object, present })
+            }
         };
         self.append(&effect);
+    }
+
+    /// What its TPM has in the PCRs that it is sealed to.
+    fn pcrs(&self) -> BTreeMap<u32, [u8; 32]> {
+        let selection = self.policy().keeper().tpm().pcrs.selection();
+        selection.iter().map(|index| (index, self.tpm.pcrs[index as usize])).collect()
     }
 
     fn pending(&self, object: Sha256Digest) -> Option<&PendingProposal> {
@@ -261,6 +279,7 @@ impl Keeper {
             Subject::Policy { .. } => convert::ProposalAction::Policy,
             Subject::Model(_) => convert::ProposalAction::Model,
             Subject::Platform { .. } => convert::ProposalAction::Platform,
+            Subject::Reseal { .. } => convert::ProposalAction::Reseal,
         };
         convert::Proposal {
             action,

@@ -145,6 +145,13 @@ impl Provision for Shared {
         Ok(Response::new(SubmitPlatformResponse { proposal: Some(proposal.into()) }))
     }
 
+    async fn submit_reseal(&self, request: Request<SubmitResealRequest>) -> Answer<SubmitResealResponse> {
+        let mut keeper = self.0.lock().unwrap();
+        refuse(&keeper)?;
+        let proposal = keeper.submit_reseal(read(request)?);
+        Ok(Response::new(SubmitResealResponse { proposal: Some(proposal.into()) }))
+    }
+
     async fn submit_approval(&self, request: Request<SubmitApprovalRequest>) -> Answer<SubmitApprovalResponse> {
         let mut keeper = self.0.lock().unwrap();
         refuse(&keeper)?;
