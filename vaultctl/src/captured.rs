@@ -3,6 +3,7 @@
 //! Nothing here rests on a binding, so nothing here shows for whom and when evidence was made, unless the caller says what
 //! the evidence must have been made over. No key is ever released on it.
 
+mod boot;
 mod detect;
 mod files;
 mod load;
@@ -15,8 +16,10 @@ use attestation::{
 };
 use ledger::decide::Shown;
 
+pub use boot::BootHolds;
 pub use detect::Detected;
-pub use load::{Loaded, load};
+pub(crate) use files::read_pcrs;
+pub use load::{Loaded, load, read_event_log};
 
 use crate::cli::EvidenceKind;
 

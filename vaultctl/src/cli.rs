@@ -12,7 +12,7 @@ use ledger::genesis::AntiRollback;
 use vault_proto::collateral::KdsChoice;
 
 pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
-pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
+pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData, VerifyKind};
 
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
 

@@ -10,6 +10,7 @@ mod bindings;
 mod captured;
 mod credential;
 mod ek_chain;
+mod event_log;
 mod mutation;
 mod quote;
 mod recorded;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use attestation::{
-    AzureQuote, Evidence, HclReport, QuoteStatement, SNP_REPORT_BYTES, SnpEvidence, TpmIdentity, TpmQuote, VerifyError,
+    AzureQuote, EVENT_LOG_BYTES_MAX, Evidence, HclReport, QuoteStatement, SNP_REPORT_BYTES, SnpEvidence, TpmIdentity,
+    TpmQuote, VerifyError,
 };
 use vault_proto::convert::EvidenceSet;
 use vault_proto::limits::BLOB_BYTES_MAX;
@@ -148,6 +149,11 @@ fn read_ak(path: &Path) -> Result<Vec<u8>, Failure> {
         Some((size, rest)) if usize::from(u16::from_be_bytes(*size)) == rest.len() => Ok(rest.to_vec()),
         _ => Ok(bytes),
     }
+}
+
+/// The file of `--event-log`.
+pub fn read_event_log(path: &Path) -> Result<Vec<u8>, Failure> {
+    read(path, EVENT_LOG_BYTES_MAX)
 }
 
 fn report_missing() -> Failure {

@@ -81,7 +81,7 @@ fn detect(from: Option<&Path>) -> Result<EvidenceKind, Failure> {
         Some(Detected::Report(_)) => Some(EvidenceForm::Snp),
         Some(Detected::Hcl(_)) => Some(EvidenceForm::AzureSnpVtpm),
         Some(Detected::Set(evidence)) => Some(Evidence::form(&evidence)),
-        Some(Detected::Table(_) | Detected::Attest(_)) | None => None,
+        Some(Detected::Table(_) | Detected::Attest(_) | Detected::EventLog(_)) | None => None,
     };
     match form {
         Some(EvidenceForm::Snp | EvidenceForm::SnpTpm) => Ok(EvidenceKind::Snp),
