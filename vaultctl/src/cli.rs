@@ -141,6 +141,10 @@ pub struct PolicyDraftArgs {
     /// What comes with it. With --chain, or an evidence blob, the evidence is verified first.
     #[command(flatten)]
     pub beside: Beside,
+    /// With --event-log: the text of the kernel's command line, as its EFI stub got it. It goes into the rule if the log shows
+    /// that it was this one.
+    #[arg(long, value_name = "TEXT", requires = "event_log")]
+    pub command_line: Option<String>,
     /// Take trust anchors from this policy: without it no EK can be verified.
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,

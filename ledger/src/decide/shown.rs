@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use attestation::{Claims, EvidenceForm, Sha256Digest, SnpClaims};
+use attestation::{Claims, EvidenceForm, MeasuredLog, Sha256Digest, SnpClaims};
 
 use super::DenialReason;
 use crate::names::Name;
@@ -18,6 +18,8 @@ pub enum Shown<'a> {
         platform: Sha256Digest,
         /// What it quoted.
         pcrs: &'a BTreeMap<u32, [u8; 32]>,
+        /// The events that led to it, where a log came along.
+        boot: Option<&'a MeasuredLog>,
     },
     /// A report.
     Snp(&'a SnpClaims),
@@ -29,16 +31,18 @@ pub enum Shown<'a> {
         report: &'a SnpClaims,
         /// What that TPM quoted.
         pcrs: &'a BTreeMap<u32, [u8; 32]>,
+        /// The events that led to it, where a log came along.
+        boot: Option<&'a MeasuredLog>,
     },
 }
 
 impl<'a> From<&'a Claims> for Shown<'a> {
     fn from(claims: &'a Claims) -> Self {
         match claims {
-            Claims::Tpm { ek, quote } => Self::Tpm { platform: ek.platform(), pcrs: quote.pcrs() },
+            Claims::Tpm { ek, quote } => Self::Tpm { platform: ek.platform(), pcrs: quote.pcrs(), boot: quote.boot() },
             Claims::Snp(report) => Self::Snp(report),
             Claims::SnpUnboundTpm { report, .. } => Self::SnpUnboundTpm(report),
-            Claims::SnpVtpm { report, quote } => Self::AzureSnpVtpm { report, pcrs: quote.pcrs() },
+            Claims::SnpVtpm { report, quote } => Self::AzureSnpVtpm { report, pcrs: quote.pcrs(), boot: quote.boot() },
         }
     }
 }
@@ -57,18 +61,18 @@ impl Shown<'_> {
     /// The form of the evidence, the platform and what it booted: all that a rule asks.
     pub fn check(&self, rule_name: &Name, rule: &GuestRule) -> Result<(), DenialReason> {
         match (rule, self) {
-            (GuestRule::Tpm(tpm), Self::Tpm { platform, pcrs }) => {
+            (GuestRule::Tpm(tpm), Self::Tpm { platform, pcrs, boot }) => {
                 if !tpm.platforms.permits(platform) {
                     return Err(DenialReason::PlatformNotListed { rule: rule_name.clone(), platform: *platform });
                 }
-                check_pcrs(rule_name, &tpm.pcrs, pcrs)
+                check_pcrs(rule_name, &tpm.pcrs, pcrs, *boot)
             }
             (GuestRule::Snp(snp), Self::Snp(report) | Self::SnpUnboundTpm(report)) => {
                 check_report(rule_name, snp, report)
             }
-            (GuestRule::SnpParavisorVtpm { snp, pcrs }, Self::AzureSnpVtpm { report, pcrs: quoted }) => {
+            (GuestRule::SnpParavisorVtpm { snp, pcrs }, Self::AzureSnpVtpm { report, pcrs: quoted, boot }) => {
                 check_report(rule_name, snp, report)?;
-                check_pcrs(rule_name, pcrs, quoted)
+                check_pcrs(rule_name, pcrs, quoted, *boot)
             }
             (GuestRule::Tpm(_), Self::Snp(_) | Self::SnpUnboundTpm(_) | Self::AzureSnpVtpm { .. })
             | (GuestRule::Snp(_), Self::Tpm { .. } | Self::AzureSnpVtpm { .. })
@@ -80,12 +84,24 @@ impl Shown<'_> {
     }
 }
 
-fn check_pcrs(rule_name: &Name, rule: &PcrRule, quoted: &BTreeMap<u32, [u8; 32]>) -> Result<(), DenialReason> {
+/// Values first, then events: these can be believed only where the log leads to the values.
+fn check_pcrs(
+    rule_name: &Name,
+    rule: &PcrRule,
+    quoted: &BTreeMap<u32, [u8; 32]>,
+    boot: Option<&MeasuredLog>,
+) -> Result<(), DenialReason> {
     rule.check(quoted).map_err(|mismatch| DenialReason::PcrNotAllowed {
         rule: rule_name.clone(),
         allowed: rule.allowed().get(&mismatch.index).cloned().unwrap_or_default(),
         mismatch,
-    })
+    })?;
+    match rule.boot() {
+        Some(asked) => {
+            asked.check(boot).map_err(|mismatch| DenialReason::BootNotAllowed { rule: rule_name.clone(), mismatch })
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_report(rule_name: &Name, rule: &SnpRule, report: &SnpClaims) -> Result<(), DenialReason> {

@@ -1,6 +1,6 @@
 //! What a file is, by its bytes.
 
-use attestation::{CertificateTable, Evidence, SNP_REPORT_BYTES};
+use attestation::{CertificateTable, SNP_REPORT_BYTES};
 use vault_proto::convert::EvidenceSet;
 
 use super::load::HCL_MAGIC;
@@ -12,7 +12,7 @@ const ATTEST_MAGIC: [u8; 4] = [0xff, 0x54, 0x43, 0x47];
 #[derive(Debug)]
 pub enum Detected<'a> {
     /// An evidence blob (FORMAT.md §3).
-    Set(Box<Evidence>),
+    Set(Box<EvidenceSet>),
     /// ATTESTATION_REPORT.
     Report(&'a [u8]),
     /// An HCL report of Azure's.
@@ -43,7 +43,7 @@ impl<'a> Detected<'a> {
             return Some(Self::EventLog(bytes));
         }
         if let Ok(set) = EvidenceSet::from_blob(bytes) {
-            return Some(Self::Set(Box::new(set.evidence)));
+            return Some(Self::Set(Box::new(set)));
         }
         CertificateTable::parse(bytes).ok().filter(|table| table.iter().len() > 0).map(Self::Table)
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use attestation::{Content, Event, EventLog, Separator, verity_root_hashes};
+use attestation::{Content, Event, EventLog, Separator, Sha256Digest, verity_root_hashes};
 use serde::Serialize;
 
 /// Tags of the Linux EFI stub (Linux, efistub.h).
@@ -22,10 +22,10 @@ pub struct BootSays {
     pub images: Vec<ImageSays>,
     /// SHA-256 of the options that the kernel's EFI stub got (UTF-16, with a NUL). Their text is not in any log.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub load_options: Option<String>,
+    pub load_options: Option<Sha256Digest>,
     /// SHA-256 of the initrds that the EFI stub got.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub initrds: Vec<String>,
+    pub initrds: Vec<Sha256Digest>,
     /// Command lines in the text of a boot loader, whose digest was measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command_lines: Vec<String>,
@@ -50,7 +50,7 @@ pub enum SecureBootSays {
 #[derive(Debug, Clone, Serialize)]
 pub struct ImageSays {
     /// Its Authenticode digest, SHA-256.
-    pub sha256: String,
+    pub sha256: Sha256Digest,
     /// Where it was loaded from: a label that nobody measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -70,12 +70,12 @@ impl BootSays {
         };
         let images = events(4).filter(|event| is_image(event)).map(|event| {
             let path = image_path(event.data()).map(|path| one_line(&path));
-            ImageSays { sha256: hex::encode(event.sha256()), path }
+            ImageSays { sha256: Sha256Digest::from_bytes(*event.sha256()), path }
         });
         let tagged = |wanted: u32| {
             let tags =
                 events(9).filter(move |event| matches!(event.content(), Content::Tag { id, .. } if *id == wanted));
-            tags.map(|event| hex::encode(event.sha256()))
+            tags.map(|event| Sha256Digest::from_bytes(*event.sha256()))
         };
         let lines: Vec<String> = [8, 12].into_iter().flat_map(events).filter_map(command_line).collect();
         let roots = lines.iter().flat_map(|line| verity_root_hashes(line));

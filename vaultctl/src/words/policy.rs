@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::print::{distance, moment, span};
 
+mod boot;
 mod snp;
 
 const SECS_PER_DAY: u64 = 24 * 60 * 60;
@@ -156,6 +157,7 @@ fn releases(policy: &Policy) -> impl Iterator<Item = Clause> + '_ {
         ];
         says.extend(rule.guest.snp().map(snp::says).unwrap_or_default());
         says.extend(rule.guest.pcrs().map(|rule| format!("PCRs: {}", pcrs(rule.allowed()))));
+        says.extend(rule.guest.pcrs().map(boot::says).unwrap_or_default());
         says.extend(rule.guest.eks().map(|eks| format!("TPMs: {}", tpms(eks))));
         let (lease, end, most) = (span(rule.lease.seconds()), rule.lease_end, rule.max_leases);
         says.push(format!("lease of {lease}, then: {end}; at most {most} at once"));

@@ -53,7 +53,7 @@ fn log_that_leads_to_the_quoted_pcrs_is_verified_and_says_what_was_booted() {
     let said = &claims["boot"];
     assert_eq!((&said["pcrs"], &said["pcrs_extended_later"]), (&json!([0, 4, 7, 9]), &json!([10, 11])));
     assert_eq!((&said["secure_boot"], &said["events"]), (&json!("on"), &json!(14)));
-    let sha256 = |bytes: &[u8]| hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes));
+    let sha256 = |bytes: &[u8]| attestation::Sha256Digest::of(bytes).to_string();
     assert_eq!(said["images"], json!([{ "sha256": sha256(b"kernel") }]));
     assert_eq!(said["initrds"], json!([sha256(b"initrd")]));
 }
@@ -182,4 +182,58 @@ fn events_of_a_log_are_lines_of_their_own_whatever_they_say() {
     assert!(shown.contains("SECOND LOOK: secure boot is off"), "{shown}");
     assert!(!shown.contains(ROOT_HASH), "the options of a kernel are not in the log: {shown}");
     assert!(shown.contains("bank sha256") && shown.contains(&hex::encode(boot.pcrs()[9])), "{shown}");
+}
+
+/// The policy of the scene with a drafted rule in the place of its own.
+fn with_drafted(it: &TpmScene, drafted: &str) -> String {
+    let full = it.scene.policy("genesis", 1, "none");
+    let (before, release_on) = full.split_once("[release.minilm]").unwrap();
+    let (_, audit) = release_on.split_once("[audit]").unwrap();
+    format!("{before}{}\n[audit]{audit}", &drafted[drafted.find("[release.").unwrap()..])
+}
+
+#[test]
+fn drafted_rule_asks_for_exactly_the_boot_that_was_seen() {
+    let boot = Boot::default();
+    let it = booted(&boot);
+    let (blob, log) = (it.blob_over(&QUOTED, b"nonce"), it.file("log", &boot.log()));
+    let policy = it.scene.path("policy.toml");
+    let draft = |more: &[&str]| {
+        let args = ["policy", "draft", "--from", &blob, "--event-log", &log, "--now", "2027-01-15T08:00:00Z"];
+        run(&[&args[..], more].concat())
+    };
+    let with_policy = ["--policy", text(&policy)];
+    draft(&["--json"]).fails(2, "event-log-unverified");
+    let other = ["--command-line", "quiet", "--json"];
+    draft(&[&with_policy[..], &other].concat()).fails(4, "kernel-command-line-mismatch");
+    let without = draft(&with_policy).stdout;
+    assert!(without.contains("command_lines = \"any\""), "{without}");
+    let drafted = draft(&[&with_policy[..], &["--command-line", &boot.options]].concat()).stdout;
+    assert!(drafted.contains(&format!("verity_root_hashes = [\"{ROOT_HASH}\"]")), "{drafted}");
+
+    // The PCRs of the events open, so that only these are asked.
+    let open = [4, 7, 9].iter().fold(with_drafted(&it, &drafted), |policy, pcr| {
+        policy.replace(&format!("{pcr} = [\"{}\"]", hex::encode(boot.pcrs()[*pcr])), &format!("{pcr} = \"any\""))
+    });
+    let file = it.file("drafted.toml", open.as_bytes());
+    let mut it = it;
+    let mut judge = |boot: &Boot, log: bool| {
+        for index in [0, 4, 7, 9] {
+            it.tpm.pcrs[index] = boot.pcrs()[index];
+        }
+        let (blob, log_file) = (it.blob_over(&QUOTED, b"nonce"), it.file("log", &boot.log()));
+        let args =
+            ["evidence", "verify", "--json", "--kind", "tpm", "--now", "2027-01-15T08:00:00Z", "--report", &blob];
+        let log_args = ["--event-log", &log_file];
+        run(&[&args[..], &["--policy", &file], if log { &log_args } else { &[] }].concat())
+    };
+    judge(&boot, true).verified();
+    assert_eq!(judge(&boot, false).refused("event-log-missing")["policy_key"], "release.drafted.boot");
+    let off = judge(&Boot { secure_boot: false, ..Boot::default() }, true).refused("secure-boot-off");
+    assert_eq!(off["policy_key"], "release.drafted.boot.secure_boot");
+    judge(&Boot { image: b"other", ..Boot::default() }, true).refused("boot-application-unlisted");
+    let line = Boot { options: format!("{} init=/bin/sh", boot.options), ..Boot::default() };
+    judge(&line, true).refused("kernel-command-line-mismatch");
+    let shown = run(&["policy", "check", &file]).stdout;
+    assert!(shown.contains("secure boot on") && shown.contains("asked by their events alone: 4, 7, 9"), "{shown}");
 }

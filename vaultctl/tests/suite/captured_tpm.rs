@@ -37,7 +37,7 @@ impl TpmScene {
     pub(crate) fn blob_over(&self, pcrs: &[u32], extra_data: &[u8]) -> String {
         let identity = self.tpm.identity(&self.scene.authority, &[]);
         let evidence = Evidence::Tpm(self.tpm.quote(&identity, pcrs, extra_data));
-        self.file("evidence.bin", &EvidenceSet { evidence }.blob())
+        self.file("evidence.bin", &EvidenceSet { evidence, event_log: None }.blob())
     }
 
     /// At a time at which the authority of the scene and its policy hold.
@@ -113,7 +113,7 @@ fn evidence_blob_of_each_form_is_taken_under_its_own_kind_alone() {
     let report = SnpEvidence { report: snp.bytes("report.bin"), certificates: chain(&snp), crls: Vec::new() };
     let it = TpmScene::new();
     let quote = it.tpm.quote(&it.tpm.identity(&it.scene.authority, &[]), &PCRS, b"nonce");
-    let write = |name: &str, evidence: Evidence| it.file(name, &EvidenceSet { evidence }.blob());
+    let write = |name: &str, evidence: Evidence| it.file(name, &EvidenceSet { evidence, event_log: None }.blob());
     let files = [
         ("snp", write("snp", Evidence::Snp(report.clone()))),
         ("tpm", write("tpm", Evidence::Tpm(quote.clone()))),

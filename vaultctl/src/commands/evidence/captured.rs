@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use attestation::{CrlRule, EventLogError, Sha256Digest, Trust, TrustAnchors, UnixTime, VerifyError};
+use attestation::{
+    CrlRule, EventLog, EventLogError, MeasuredLog, Sha256Digest, Trust, TrustAnchors, UnixTime, VerifyError,
+};
 use ledger::decide::DenialReason;
 use ledger::names::Name;
-use ledger::policy::{GuestRule, Policy, ReleaseRule};
+use ledger::policy::{GuestRule, PcrRule, Policy, ReleaseRule};
 use serde::Serialize;
 
 use super::event_log::BootShown;
-use crate::captured::{BootHolds, Captured, Holds, MadeFor, load, read_event_log};
+use crate::captured::{BootHolds, Captured, Given, Holds, MadeFor, load};
 use crate::cli::{EvidenceKind, EvidenceVerifyArgs};
 use crate::commands::policy::read_policy;
 use crate::failure::{Failure, Kind};
@@ -118,8 +120,7 @@ pub(crate) fn verify(kind: EvidenceKind, args: &EvidenceVerifyArgs) -> Result<Ve
         report_data: args.report_data.as_ref().map(|data| &data.0),
         extra_data: args.extra_data.as_ref().map(|data| data.0.as_slice()),
     };
-    let evidence = load(kind, args.report.as_deref(), &args.beside)?;
-    let log = args.beside.event_log.as_deref().map(read_event_log).transpose()?;
+    let Given { evidence, event_log: log } = load(kind, args.report.as_deref(), &args.beside)?;
     let refused = Refused { evidence: evidence.as_ref().ok(), made_for };
     let answer = match judge(&evidence, log.as_deref(), made_for, wanted.as_ref(), now) {
         Ok((holds, boot)) => Answer::Claims { claims: Box::new(Shown::of(&holds, boot)) },
@@ -214,13 +215,25 @@ fn judge(
     }
     let holds = evidence.verify(made_for, policy.trust_anchors(), crl_rule(rule), now)?;
     let boot = replayed(&holds, log)?;
-    holds.shown().check(name, &rule.guest)?;
+    let measured = measured(&holds, log, rule)?;
+    holds.shown(measured.as_ref()).check(name, &rule.guest)?;
     Ok((holds, boot))
+}
+
+/// The log as the rule asks it: believed for the PCRs that the answers are in, and no others.
+fn measured(holds: &Holds, log: Option<&[u8]>, rule: &ReleaseRule) -> Result<Option<MeasuredLog>, Why> {
+    let asked = rule.guest.pcrs().and_then(PcrRule::boot);
+    let (Some(log), Some(asked), Some(quote)) = (log, asked, holds.quote()) else { return Ok(None) };
+    let replayed = EventLog::parse(log).map(EventLog::replay);
+    match replayed.and_then(|log| log.against_captured(&quote.state, &asked.pcrs())) {
+        Ok(measured) => Ok(Some(measured)),
+        Err(error) => Err(Why::Log { error, values: quote.state.pcrs.clone() }),
+    }
 }
 
 fn replayed(holds: &Holds, log: Option<&[u8]>) -> Result<Option<BootHolds>, Why> {
     let Some(log) = log else { return Ok(None) };
-    let values = holds.quote().map(|quote| quote.pcrs.clone()).unwrap_or_default();
+    let values = holds.quote().map(|quote| quote.state.pcrs.clone()).unwrap_or_default();
     match BootHolds::of(log, &values) {
         Ok(boot) => Ok(Some(boot)),
         Err(error) => Err(Why::Log { error, values }),
@@ -297,7 +310,7 @@ impl Shown {
             tpm: holds.quote().map(|quote| TpmShown {
                 ak_name: quote.ak_name.map(|name| hex::encode(name.as_bytes())),
                 bound_by,
-                quote: QuoteFields::of(&quote.statement, &quote.pcrs),
+                quote: QuoteFields::of(&quote.statement, &quote.state.pcrs),
             }),
             boot: boot.map(BootShown::from),
         }

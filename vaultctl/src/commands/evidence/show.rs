@@ -52,7 +52,12 @@ pub(crate) fn show(file: &Path) -> Result<ShowReport, Failure> {
     let mut shown = ShowReport { digest: Sha256Digest::of(&bytes).to_string(), ..ShowReport::default() };
     let detected = Detected::of(&bytes).ok_or_else(|| unknown(file))?;
     let explained = match detected {
-        Detected::Set(evidence) => shown.set(*evidence),
+        Detected::Set(set) => {
+            if let Some(log) = &set.event_log {
+                shown.event_log(log).map_err(|error| broken(file, error.code(), &error))?;
+            }
+            shown.set(set.evidence)
+        }
         Detected::Report(report) => shown.bare("an SNP report", KIND_SNP).report(report),
         Detected::Hcl(hcl) => shown.bare("an HCL report of Azure", KIND_AZURE).hcl(hcl),
         Detected::Table(table) => {
