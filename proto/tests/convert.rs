@@ -210,7 +210,9 @@ fn the_largest_messages_fit_their_limits() {
     quote.identity.ek_certificates = chain;
     let event_log = Some(vec![1; limits::EVENT_LOG_BYTES_MAX]);
     let evidence = EvidenceSet { evidence: Evidence::SnpTpm { report, quote }, event_log };
-    let release = v1::ReleaseKeysRequest::from(ReleaseRequest { evidence, ..release_request() });
+    let lease_key = LeaseKey::try_from([2; 32].as_slice()).unwrap();
+    let release = ReleaseRequest { session: [1; 16], hpke_key: hpke_key(), lease_key, evidence };
+    let release = v1::ReleaseKeysRequest::from(release);
     assert!(release.encoded_len() <= limits::VAULT_MESSAGE_BYTES_MAX);
     let publication = v1::PublishModelRequest {
         manifest: vec![1; 8 << 20],

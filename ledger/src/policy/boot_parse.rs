@@ -86,7 +86,7 @@ fn fill_in(line: &Field<String>, roots: Option<&[Field<String>]>, filled: &mut V
 /// 64 to 128 lower-case hex digits: the digests that dm-verity is used with.
 fn check_root(field: &Field<String>) -> Result<(), PolicyError> {
     let digits = field.value.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-    match (64..=128).contains(&field.value.len()) && field.value.len() % 2 == 0 && digits {
+    match (64..=128).contains(&field.value.len()) && field.value.len().is_multiple_of(2) && digits {
         true => Ok(()),
         false => Err(field.refuse(PolicyProblem::VerityRootMalformed)),
     }
