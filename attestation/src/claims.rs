@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::anchors::Trust;
 use crate::encoding::Sha256Digest;
+use crate::eventlog::MeasuredLog;
 use crate::snp::SnpClaims;
 use crate::tpm::{AkName, EkEndorsement, EndorsedEk};
 
@@ -135,6 +136,7 @@ pub struct QuoteClaims {
     pub(crate) clock: u64,
     pub(crate) safe: bool,
     pub(crate) firmware_version: u64,
+    pub(crate) boot: Option<MeasuredLog>,
 }
 
 impl QuoteClaims {
@@ -172,6 +174,13 @@ impl QuoteClaims {
     #[must_use]
     pub const fn safe(&self) -> bool {
         self.safe
+    }
+
+    /// The event log that led to the quoted PCRs, where one came along and was replayed
+    /// ([`Verified::with_event_log`](crate::Verified::with_event_log)).
+    #[must_use]
+    pub const fn boot(&self) -> Option<&MeasuredLog> {
+        self.boot.as_ref()
     }
 
     /// Vendor-specific (TPMS_ATTEST.firmwareVersion).

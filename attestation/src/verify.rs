@@ -5,7 +5,8 @@ use zeroize::Zeroizing;
 
 use crate::binding::{Binding, TpmPart, Transcript};
 use crate::claims::{Claims, EkClaims, QuoteClaims};
-use crate::error::VerifyError;
+use crate::error::{EventLogError, VerifyError};
+use crate::eventlog::ReplayedLog;
 use crate::snp::{AzureQuote, EndorsedReport, EndorsedVtpm, VtpmState};
 use crate::tpm::attest;
 use crate::tpm::{AttestationKey, EndorsedTpm, PcrSelection, TpmQuote};
@@ -67,7 +68,9 @@ pub fn verify_snp_vtpm<S: Transcript>(
     vtpm.check_ak(ak)?;
     let VtpmState { pcrs, reset_count, restart_count, clock, safe, firmware_version } =
         vtpm.verify_quote(quote, &binding.tpm_extra_data(), expected_pcrs)?;
-    let quote = QuoteClaims { ak_name: *ak.name(), pcrs, reset_count, restart_count, clock, safe, firmware_version };
+    let ak_name = *ak.name();
+    let boot = None;
+    let quote = QuoteClaims { ak_name, pcrs, reset_count, restart_count, clock, safe, firmware_version, boot };
     let report = Box::new(vtpm.claims().clone());
     Ok(Verified::new(Claims::SnpVtpm { report, quote }, binding))
 }
@@ -113,6 +116,7 @@ fn checked_quote<S: Transcript>(
         clock: info.clock,
         safe: info.safe,
         firmware_version: info.firmware_version,
+        boot: None,
     })
 }
 
@@ -140,6 +144,18 @@ impl<S> Verified<S> {
     fn new(claims: Claims, binding: Binding<S>) -> Self {
         let (binding_digest, preimage, statement) = binding.into_parts();
         Self { claims, binding_digest, preimage, statement }
+    }
+
+    /// Adds what an event log says about the boot: believed only where it leads to the PCRs that this evidence quoted.
+    ///
+    /// # Errors
+    /// As [`ReplayedLog::against`]; [`EventLogError::QuoteMissing`] where no quote speaks for the guest.
+    pub fn with_event_log(mut self, log: ReplayedLog<'_>, pcrs: &PcrSelection) -> Result<Self, EventLogError> {
+        match &mut self.claims {
+            Claims::Tpm { quote, .. } | Claims::SnpVtpm { quote, .. } => quote.boot = Some(log.against(quote, pcrs)?),
+            Claims::Snp(_) | Claims::SnpUnboundTpm { .. } => return Err(EventLogError::QuoteMissing),
+        }
+        Ok(self)
     }
 
     /// What the evidence shows.

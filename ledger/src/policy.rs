@@ -11,7 +11,10 @@
 //! # Ok(()) }
 //! ```
 
+mod boot;
+mod boot_parse;
 mod change;
+mod change_boot;
 mod change_snp;
 mod error;
 mod fields;
@@ -28,6 +31,7 @@ use std::sync::Arc;
 
 use attestation::{AnchorKind, Sha256Digest, Trust, TrustAnchors, UnixTime};
 
+pub use boot::{BootMismatch, BootRule, CommandLines, SecureBoot};
 pub use change::describe_change;
 pub use error::{PolicyError, PolicyProblem};
 pub use pcrs::{PcrMismatch, PcrRule};

@@ -5,7 +5,7 @@
 
 mod error;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use attestation::{AkName, PcrSelection, Sha256Digest, lv};
 
@@ -83,7 +83,7 @@ impl Reseal {
             return Err(ResealError::OtherSelection { expected: selection });
         }
         let single = self.pcrs.iter().map(|(index, value)| (*index, vec![*value])).collect();
-        PcrRule::new(single).map(drop).map_err(ResealError::Unmeasured)
+        PcrRule::new(single, BTreeSet::new(), None).map(drop).map_err(ResealError::Unmeasured)
     }
 }
 

@@ -26,6 +26,8 @@ pub const ATTEST_BYTES_MAX: usize = 1 << 10;
 pub const TPM_SIGNATURE_BYTES_MAX: usize = 600;
 /// PCRs of one quote.
 pub const PCRS_MAX: usize = 24;
+/// An event log. The longest recorded one has 50 kB; with all other evidence it fits [`VAULT_MESSAGE_BYTES_MAX`].
+pub const EVENT_LOG_BYTES_MAX: usize = 256 << 10;
 /// Pieces of evidence in a set.
 pub const EVIDENCE_MAX: usize = 2;
 /// Forms of evidence that a requester names.

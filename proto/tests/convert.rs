@@ -32,7 +32,7 @@ fn quote() -> TpmQuote {
 }
 
 fn evidence() -> EvidenceSet {
-    EvidenceSet { evidence: Evidence::Tpm(quote()) }
+    EvidenceSet { evidence: Evidence::Tpm(quote()), event_log: None }
 }
 
 fn report() -> SnpEvidence {
@@ -40,14 +40,14 @@ fn report() -> SnpEvidence {
 }
 
 fn snp_evidence() -> EvidenceSet {
-    EvidenceSet { evidence: Evidence::Snp(report()) }
+    EvidenceSet { evidence: Evidence::Snp(report()), event_log: None }
 }
 
 fn azure_evidence() -> EvidenceSet {
     let SnpEvidence { certificates, crls, .. } = report();
     let quote = AzureQuote { attest: vec![4; 1024], signature: vec![5; 600], pcrs: quote().pcrs };
     let azure = AzureEvidence { hcl_report: vec![8; 16 << 10], certificates, crls, ak_public: vec![3; 1024], quote };
-    EvidenceSet { evidence: Evidence::AzureSnpVtpm(azure) }
+    EvidenceSet { evidence: Evidence::AzureSnpVtpm(azure), event_log: None }
 }
 
 fn credential() -> Credential {
@@ -73,6 +73,7 @@ fn challenge() -> Challenge {
         manifest: digest(5),
         units: UnitSet::try_from(vec![0, 7, 16_383]).unwrap(),
         pcrs: Some(PcrSelection::try_from([0, 7, 23].as_slice()).unwrap()),
+        event_log: true,
         expires: UnixTime(60),
     }
 }
@@ -224,6 +225,17 @@ fn the_largest_messages_fit_their_limits() {
         ranges: vec![range; limits::RANGES_MAX],
     };
     assert!(v1::FetchUnitsRequest::from(fetch).encoded_len() <= limits::VAULT_MESSAGE_BYTES_MAX);
+    let chain = vec![vec![1; limits::CERTIFICATE_BYTES_MAX]; limits::CERTIFICATES_MAX];
+    let crls = vec![vec![1; limits::CRL_BYTES_MAX]; limits::CRLS_MAX];
+    let report = SnpEvidence { certificates: chain.clone(), crls, ..report() };
+    let mut quote = quote();
+    quote.identity.ek_certificates = chain;
+    let event_log = Some(vec![1; limits::EVENT_LOG_BYTES_MAX]);
+    let evidence = EvidenceSet { evidence: Evidence::SnpTpm { report, quote }, event_log };
+    let lease_key = LeaseKey::try_from([2; 32].as_slice()).unwrap();
+    let release = ReleaseRequest { session: [1; 16], hpke_key: hpke_key(), lease_key, evidence };
+    let release = v1::ReleaseKeysRequest::from(release);
+    assert!(release.encoded_len() <= limits::VAULT_MESSAGE_BYTES_MAX);
     let publication = v1::PublishModelRequest {
         manifest: vec![1; 8 << 20],
         dek: vec![2; limits::DEK_BYTES],
@@ -276,9 +288,15 @@ fn first_azure(set: &mut v1::EvidenceSet) -> &mut v1::AzureSnpVtpmEvidence {
 
 #[test]
 fn every_form_of_evidence_has_one_blob() {
-    let both = EvidenceSet { evidence: Evidence::SnpTpm { report: report(), quote: quote() } };
+    let both = EvidenceSet { evidence: Evidence::SnpTpm { report: report(), quote: quote() }, event_log: None };
     let bare = SnpEvidence { certificates: vec![], crls: vec![], ..report() };
-    for set in [evidence(), snp_evidence(), both, azure_evidence(), EvidenceSet { evidence: Evidence::Snp(bare) }] {
+    for set in [
+        evidence(),
+        snp_evidence(),
+        both,
+        azure_evidence(),
+        EvidenceSet { evidence: Evidence::Snp(bare), event_log: None },
+    ] {
         assert_eq!(EvidenceSet::from_blob(&set.blob()), Ok(set));
     }
 }
@@ -391,7 +409,8 @@ fn there_is_one_blob_of_a_set_of_evidence() {
         EvidenceSet::from_blob(bytes).unwrap_err();
     }
     // The same fields, the inner ones in another order.
-    let v1::EvidenceSet { evidence: list } = evidence().into();
+    let v1::EvidenceSet { evidence: list, event_log } = evidence().into();
+    assert!(event_log.is_empty());
     let Some(v1::evidence::Kind::Tpm(tpm)) = list.into_iter().next().unwrap().kind else { panic!() };
     let (mut late, mut early) = (tpm.clone(), tpm);
     (late.attest, early.identity, early.signature, early.pcrs) = (Vec::new(), None, Vec::new(), Vec::new());
@@ -409,9 +428,21 @@ fn there_is_one_blob_of_a_set_of_evidence() {
 }
 
 #[test]
+fn an_event_log_is_in_the_blob_and_no_longer_than_allowed() {
+    let with = |length: usize| EvidenceSet { event_log: Some(vec![1; length]), ..evidence() };
+    let set = with(limits::EVENT_LOG_BYTES_MAX);
+    assert_eq!(EvidenceSet::from_blob(&set.blob()), Ok(set));
+    let too_long = v1::EvidenceSet::from(with(limits::EVENT_LOG_BYTES_MAX + 1));
+    assert_eq!(EvidenceSet::try_from(too_long).unwrap_err().code(), "malformed-event-log");
+    // An empty log is none, and is not written.
+    let empty = [evidence().blob().as_slice(), &[0x12, 0x00]].concat();
+    assert_eq!(EvidenceSet::from_blob(&empty).unwrap_err().code(), "malformed-evidence-blob");
+}
+
+#[test]
 fn a_blob_with_any_bit_changed_is_refused_or_is_the_blob_of_another_set() {
     let bare = SnpEvidence { certificates: vec![vec![7; 9]], crls: vec![vec![8; 9]], ..report() };
-    let set = EvidenceSet { evidence: Evidence::Snp(bare) };
+    let set = EvidenceSet { evidence: Evidence::Snp(bare), event_log: None };
     let blob = set.blob();
     for bit in 0..blob.len() * 8 {
         let mut changed = blob.clone();

@@ -24,4 +24,4 @@ pub mod tsm;
 #[path = "../../attestation/tests/common/mod.rs"]
 mod soft_tpm;
 
-pub use soft_tpm::{attest, authority, public, tpm};
+pub use soft_tpm::{attest, authority, eventlog, public, tpm};

@@ -148,7 +148,7 @@ impl Guest {
             session: challenge.session,
             hpke_key: self.hpke_key(),
             lease_key: self.lease_key(),
-            evidence: EvidenceSet { evidence: Evidence::Tpm(quote) },
+            evidence: EvidenceSet { evidence: Evidence::Tpm(quote), event_log: None },
         }
     }
 

@@ -94,7 +94,7 @@ async fn genesis_takes_no_witness_from_strangers_and_none_once_it_is_complete() 
         statement: statement.encode(),
         signature: signed_by_a_stranger(&world, &statement.encode()),
         witness: Some(GenesisWitness {
-            evidence: EvidenceSet { evidence: Evidence::Tpm(quote) },
+            evidence: EvidenceSet { evidence: Evidence::Tpm(quote), event_log: None },
             nonce: [0; 32],
             activation_secret: [0; 32],
         }),

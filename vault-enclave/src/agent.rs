@@ -12,6 +12,7 @@
 pub mod attester;
 pub mod command;
 pub mod error;
+pub mod event_log;
 pub mod init;
 pub mod lease_signer;
 pub mod load;

@@ -1,5 +1,6 @@
 //! `vault-enclave doctor`: what this machine lacks to hold weights, and how to get it.
 
+mod event_log;
 mod machine;
 mod snp;
 mod tpm;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::agent::event_log::EVENT_LOG;
 use crate::ek_args::EkArgs;
 use crate::failure::plain;
 use crate::snp::SnpChoice;
@@ -28,6 +30,9 @@ pub struct DoctorArgs {
     /// TPM), or `soft:/DIR`, a soft platform.
     #[arg(long, default_value = "auto", env = "WEIGHTVAULT_SNP", value_name = "DEVICE")]
     snp: SnpChoice,
+    /// The event log of this boot, which rules on events ask for.
+    #[arg(long, value_name = "FILE", default_value = EVENT_LOG, env = "WEIGHTVAULT_EVENT_LOG")]
+    event_log: PathBuf,
     /// The vault file: its hosts, its keeper, and whether its policy knows this machine.
     #[arg(long, value_name = "FILE")]
     vault: Option<PathBuf>,
@@ -80,6 +85,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
         eprintln!("warning: {error}");
     }
     let (mut checks, tpm, seen) = tpm::checks(&args.tpm, &args.ek);
+    checks.push(event_log::check(&args.event_log, tpm.as_ref()));
     checks.extend(snp::checks(&args.snp, tpm.as_ref()));
     checks.extend(machine::checks(&args.into, args.bytes));
     if args.vault.is_some() {

@@ -12,6 +12,7 @@ use attestation::{AttestationKey, EkPublic, Evidence, PcrSelection, Sha256Digest
 use ring::rand::{SecureRandom, SystemRandom};
 use vault_proto::convert::EvidenceSet;
 
+use crate::agent::event_log::{EVENT_LOG, read_event_log};
 use crate::ek_args::EkArgs;
 use crate::failure::{Failure, Kind};
 use crate::tpm::{TctiConfig, Tpm, TpmError, silence_libtss2};
@@ -29,6 +30,9 @@ pub struct EvidenceArgs {
     /// Which PCRs to quote, SHA-256 bank.
     #[arg(long, value_delimiter = ',', default_value = "0,2,4,7,9,11", value_name = "LIST")]
     pcrs: Vec<u32>,
+    /// The event log of this boot: it goes into the evidence set where it can be read.
+    #[arg(long, value_name = "FILE", default_value = EVENT_LOG, env = "WEIGHTVAULT_EVENT_LOG")]
+    event_log: PathBuf,
     /// Write the evidence set here, as `vaultctl evidence show` reads it.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -72,7 +76,9 @@ fn show(args: &EvidenceArgs) -> Result<Report, Failure> {
     let sent = if ek_certificates.is_empty() { ek_public.clone() } else { Vec::new() };
     let identity = TpmIdentity { ek_certificates, ek_public: sent, ak_public: ak.public.clone() };
     let quote = quote.into_evidence(identity);
-    let evidence = EvidenceSet { evidence: Evidence::Tpm(quote.clone()) };
+    let event_log = event_log(&args.event_log)?;
+    let log_bytes = event_log.as_ref().map(Vec::len);
+    let evidence = EvidenceSet { evidence: Evidence::Tpm(quote.clone()), event_log };
     let blob = evidence.blob();
     if let Some(out) = &args.out {
         write_new(out, &blob)?;
@@ -87,7 +93,17 @@ fn show(args: &EvidenceArgs) -> Result<Report, Failure> {
         nonce,
         Sha256Digest::of(&blob),
         args.out.as_deref(),
+        log_bytes,
     ))
+}
+
+/// The log where Linux has it may be missing; one that was named has to be there.
+fn event_log(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    match read_event_log(path) {
+        Ok(log) => Ok(Some(log)),
+        Err(_) if path == Path::new(EVENT_LOG) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn selection(pcrs: &[u32]) -> Result<PcrSelection, Failure> {

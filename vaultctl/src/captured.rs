@@ -3,21 +3,22 @@
 //! Nothing here rests on a binding, so nothing here shows for whom and when evidence was made, unless the caller says what
 //! the evidence must have been made over. No key is ever released on it.
 
+mod boot;
 mod detect;
 mod files;
 mod load;
 
-use std::collections::BTreeMap;
-
 use attestation::{
-    AkName, AttestationKey, AzureQuote, CrlRule, EkEndorsement, EndorsedReport, EndorsedTpm, HclReport, PcrSelection,
-    QuoteStatement, Sha256Digest, SnpClaims, SnpEvidence, TpmQuote, Trust, TrustAnchors, UnixTime, VerifyError,
-    VtpmState,
+    AkName, AttestationKey, AzureQuote, CrlRule, EkEndorsement, EndorsedReport, EndorsedTpm, HclReport, MeasuredLog,
+    PcrSelection, QuoteStatement, Sha256Digest, SnpClaims, SnpEvidence, TpmQuote, Trust, TrustAnchors, UnixTime,
+    VerifyError, VtpmState,
 };
 use ledger::decide::Shown;
 
+pub use boot::BootHolds;
 pub use detect::Detected;
-pub use load::{Loaded, load};
+pub(crate) use files::read_pcrs;
+pub use load::{Given, load, read_event_log};
 
 use crate::cli::EvidenceKind;
 
@@ -100,8 +101,8 @@ pub struct QuoteHolds {
     pub ak_name: Option<AkName>,
     /// What it says.
     pub statement: QuoteStatement,
-    /// The values that it is over.
-    pub pcrs: BTreeMap<u32, [u8; 32]>,
+    /// What was quoted.
+    pub state: VtpmState,
 }
 
 impl Captured {
@@ -196,19 +197,19 @@ fn holds(
     if made_for.extra_data.is_some_and(|expected| expected != statement.extra_data) {
         return Err(VerifyError::ExtraDataMismatch);
     }
-    Ok(QuoteHolds { ak_name, statement, pcrs: state.pcrs })
+    Ok(QuoteHolds { ak_name, statement, state })
 }
 
 impl Holds {
-    /// What a rule is held against.
-    pub fn shown(&self) -> Shown<'_> {
+    /// What a rule is held against, with the log that led to the quote.
+    pub fn shown<'a>(&'a self, boot: Option<&'a MeasuredLog>) -> Shown<'a> {
         match self {
             Self::Snp(report) => Shown::Snp(report),
-            Self::Azure { report, quote } => Shown::AzureSnpVtpm { report, pcrs: &quote.pcrs },
+            Self::Azure { report, quote } => Shown::AzureSnpVtpm { report, pcrs: &quote.state.pcrs, boot },
             Self::Tpm { ek, quote } => {
                 // Captured evidence is verified by its certificate.
                 let endorsement = EkEndorsement::Certificate;
-                Shown::Tpm { platform: ek.platform, endorsement, pcrs: &quote.pcrs }
+                Shown::Tpm { platform: ek.platform, endorsement, pcrs: &quote.state.pcrs, boot }
             }
         }
     }

@@ -14,7 +14,7 @@ use ledger::names::Name;
 use vault_proto::collateral::KdsChoice;
 
 pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
-pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
+pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData, VerifyKind};
 
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
 pub use reseal::ProposeResealArgs;
@@ -157,6 +157,10 @@ pub struct PolicyDraftArgs {
     /// What comes with it. With --chain, or an evidence blob, the evidence is verified first.
     #[command(flatten)]
     pub beside: Beside,
+    /// With --event-log: the text of the kernel's command line, as its EFI stub got it. It goes into the rule if the log shows
+    /// that it was this one.
+    #[arg(long, value_name = "TEXT", requires = "event_log")]
+    pub command_line: Option<String>,
     /// Take trust anchors from this policy: without it no EK can be verified.
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,

@@ -25,8 +25,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::{
-    AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, InitCommand,
-    LogCommand, MeasureCommand, PlatformCommand, PolicyCommand, ProposeCommand,
+    AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceVerifyArgs, InitCommand, LogCommand,
+    MeasureCommand, PlatformCommand, PolicyCommand, ProposeCommand, VerifyKind,
 };
 use crate::failure::{EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
@@ -178,11 +178,14 @@ async fn evidence_command(
 /// Its exit code 1 says that the evidence is refused, and nothing else may.
 fn captured_evidence(
     session: &Session,
-    kind: EvidenceKind,
+    kind: VerifyKind,
     args: &EvidenceVerifyArgs,
     out: &mut impl Write,
 ) -> Result<Outcome, Failure> {
-    let verdict = evidence::verify_captured(kind, args)?;
+    let verdict = match kind.evidence() {
+        Some(kind) => evidence::verify_captured(kind, args)?,
+        None => evidence::verify_event_log(args)?,
+    };
     write(session, &verdict, out)?;
     Ok(if verdict.is_verified() { Outcome::Done } else { Outcome::Refused })
 }

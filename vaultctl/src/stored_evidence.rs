@@ -8,15 +8,15 @@
 use std::fmt;
 
 use attestation::{
-    ActivationSecret, AkName, Binding, Claims, EnrolledEks, Evidence, HpkePublicKey, LeaseKey, LoadChallenge,
-    RenewChallenge, Sha256Digest, TpmIdentity, TpmPart, Transcript, UnitSet, UnixTime, VerifyError,
+    ActivationSecret, AkName, Binding, Claims, EnrolledEks, EventLog, EventLogError, Evidence, HpkePublicKey, LeaseKey,
+    LoadChallenge, RenewChallenge, Sha256Digest, TpmIdentity, TpmPart, Transcript, UnitSet, UnixTime, VerifyError,
 };
 use ledger::decide::{DenialReason, check_claims};
 use ledger::entry::{Machine, Release, Renewal};
 use ledger::genesis::Genesis;
 use ledger::keeper_evidence::{KeeperClaims, KeeperEvidenceError, KeeperRun};
 use ledger::names::Name;
-use ledger::policy::{Policy, ReleaseRule};
+use ledger::policy::{PcrRule, Policy, ReleaseRule};
 use ledger::state::Lease;
 use ring::rand::SecureRandom;
 use vault_proto::convert::{EvidenceSet, WireError};
@@ -44,6 +44,8 @@ pub enum StoredEvidenceError {
     PreimageMismatch,
     /// The quote or the EK chain.
     Evidence(VerifyError),
+    /// The event log, or that it does not lead to what was quoted.
+    EventLog(EventLogError),
     /// The keeper's evidence in the ceremony.
     Keeper(KeeperEvidenceError),
     /// The policy that the challenge was made under has no such rule.
@@ -64,7 +66,7 @@ pub fn verify_witness(
     blobs: Blobs<'_>,
     rng: &dyn SecureRandom,
 ) -> Result<Claims, StoredEvidenceError> {
-    let evidence = stored(blobs)?;
+    let EvidenceSet { evidence, .. } = stored(blobs)?;
     let identity = identity(&evidence).ok_or(VerifyError::QuoteMissing)?.clone();
     let [nonce, _, _, _, _, _, secret] = fields(GENESIS_TAG, blobs.preimage)?;
     let keeper = genesis.keeper();
@@ -163,16 +165,22 @@ fn verify<S: Transcript>(
     blobs: Blobs<'_>,
 ) -> Result<Claims, StoredEvidenceError> {
     check_preimage(binding.preimage(), blobs.preimage)?;
-    let evidence = stored(blobs)?;
+    let EvidenceSet { evidence, event_log } = stored(blobs)?;
     let expected = rule.guest.expected(identity(&evidence), policy.trust_anchors(), enrolled, time)?;
-    let verified = evidence.verify(binding, &expected, policy.trust_anchors(), time)?;
+    let mut verified = evidence.verify(binding, &expected, policy.trust_anchors(), time)?;
+    if let (Some(log), Some(asked)) = (event_log, rule.guest.pcrs().and_then(PcrRule::boot)) {
+        let replayed = EventLog::parse(&log).map(EventLog::replay);
+        verified = replayed
+            .and_then(|log| verified.with_event_log(log, &asked.pcrs()))
+            .map_err(StoredEvidenceError::EventLog)?;
+    }
     check_claims(rule_name, &rule.guest, verified.claims())
         .map_err(|reason| StoredEvidenceError::NotAllowed(Box::new(reason)))?;
     Ok(verified.claims().clone())
 }
 
-fn stored(blobs: Blobs<'_>) -> Result<Evidence, StoredEvidenceError> {
-    Ok(EvidenceSet::from_blob(blobs.evidence).map_err(StoredEvidenceError::Blob)?.evidence)
+fn stored(blobs: Blobs<'_>) -> Result<EvidenceSet, StoredEvidenceError> {
+    EvidenceSet::from_blob(blobs.evidence).map_err(StoredEvidenceError::Blob)
 }
 
 /// The TPM that an EK has to endorse.
@@ -244,6 +252,7 @@ impl StoredEvidenceError {
             Self::PreimageMalformed => "binding-preimage-malformed",
             Self::PreimageMismatch => "binding-preimage-mismatch",
             Self::Evidence(error) => error.code(),
+            Self::EventLog(error) => error.code(),
             Self::Keeper(error) => error.code(),
             Self::RuleUnknown => "rule-unknown",
             Self::NotAllowed(reason) => reason.code(),
@@ -259,6 +268,7 @@ impl fmt::Display for StoredEvidenceError {
             Self::PreimageMalformed => f.write_str("the preimage is not a binding of the entry's action"),
             Self::PreimageMismatch => f.write_str("the preimage does not say what the entry, vault and policy say"),
             Self::Evidence(error) => error.fmt(f),
+            Self::EventLog(error) => error.fmt(f),
             Self::Keeper(error) => error.fmt(f),
             Self::RuleUnknown => f.write_str("the policy has no such release rule"),
             Self::NotAllowed(reason) => reason.fmt(f),

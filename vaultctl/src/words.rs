@@ -1,5 +1,6 @@
 //! Policies, evidence and log entries in words.
 
+mod boot;
 mod claims;
 mod entry;
 mod explain;
@@ -7,15 +8,19 @@ mod fields;
 mod policy;
 mod proposal;
 mod refusal;
+mod refusal_log;
 mod reseal;
 
+pub use boot::{BootSays, SecureBootSays};
 pub use claims::{ClaimsReport, tier_in_words};
 pub use entry::{EntryReport, rollback};
 pub use explain::{
-    Explained, Section, explain_identity, explain_pcrs, explain_quote, explain_report, explain_runtime_data,
+    Explained, Section, explain_boot, explain_events, explain_identity, explain_pcrs, explain_quote, explain_replay,
+    explain_report, explain_runtime_data,
 };
 pub use fields::{ChainFields, QuoteFields, ReportFields};
 pub use policy::{PolicyReport, warnings};
 pub use proposal::{ProposalReport, platform_in_words};
 pub use refusal::{Refused, read_report};
+pub use refusal_log::of_event_log;
 pub use reseal::reseal_in_words;

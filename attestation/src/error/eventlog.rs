@@ -51,6 +51,8 @@ pub enum EventLogError {
     PcrNotMeasured { pcr: u32 },
     /// The evidence does not hold the PCR.
     PcrNotQuoted { pcr: u32 },
+    /// No quote speaks for the guest: there is none, or nothing binds its TPM to the guest.
+    QuoteMissing,
     /// The events do not lead to the quoted value.
     ReplayMismatch { pcr: u32 },
     /// PCR 7 does not begin with the variable SecureBoot.
@@ -97,6 +99,7 @@ impl EventLogError {
             Self::PcrIndex { .. } => "event-pcr-unknown",
             Self::PcrNotMeasured { .. } => "pcr-not-measured",
             Self::PcrNotQuoted { .. } => "pcr-not-quoted",
+            Self::QuoteMissing => "event-log-without-quote",
             Self::ReplayMismatch { .. } => "event-log-replay-mismatch",
             Self::SecureBootNotFirst => "secure-boot-not-shown",
             Self::SecureBootOff => "secure-boot-off",
@@ -135,6 +138,7 @@ impl fmt::Display for EventLogError {
             Self::PcrIndex { index, pcr } => write!(f, "event {index}: there is no PCR {pcr}"),
             Self::PcrNotMeasured { pcr } => write!(f, "the events of PCR {pcr} were not compared with a quote"),
             Self::PcrNotQuoted { pcr } => write!(f, "PCR {pcr} is not in the quote"),
+            Self::QuoteMissing => f.write_str("no quote says that this log is the guest's"),
             Self::ReplayMismatch { pcr } => write!(f, "the events of PCR {pcr} do not lead to its quoted value"),
             Self::SecureBootNotFirst => f.write_str("PCR 7 does not begin with the variable SecureBoot"),
             Self::SecureBootOff => f.write_str("secure boot was off"),

@@ -89,7 +89,17 @@ pub struct Variable<'a> {
     pub value: &'a [u8],
 }
 
+/// EFI_GLOBAL_VARIABLE, 8be4df61-93ca-11d2-aa0d-00e098032b8c (UEFI, "Globally Defined Variables").
+const GLOBAL_VARIABLE: [u8; 16] =
+    [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c];
+
 impl Variable<'_> {
+    /// Whether secure boot is on, where this is the variable that says so.
+    #[must_use]
+    pub fn secure_boot(&self) -> Option<bool> {
+        self.is(&GLOBAL_VARIABLE, "SecureBoot").then_some(self.value == [1])
+    }
+
     /// Whether the variable has this (ASCII) name in this namespace.
     #[must_use]
     pub fn is(&self, guid: &[u8; 16], name: &str) -> bool {

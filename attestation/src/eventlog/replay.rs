@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::content::{Content, Separator};
 use super::{Bank, Event, EventLog};
 use crate::claims::QuoteClaims;
 use crate::error::EventLogError;
+use crate::snp::VtpmState;
 use crate::tpm::{PCRS, PcrSelection};
 
 /// A log, and the PCR values that it leads to.
@@ -52,55 +54,138 @@ impl<'a> ReplayedLog<'a> {
         &self.log
     }
 
-    /// Believes the events of the PCRs in `pcrs`: each is in the verified evidence, with the value that the log leads to.
+    /// Whether the events lead to these values of the SHA-256 bank.
     ///
-    /// Events of other PCRs are dropped: nothing was checked about them. A quoted PCR that is not asked for here may have
-    /// another value than the log says (PCR 10 has IMA's events, PCR 11 those of user space, and neither log is this one).
+    /// A quoted PCR that is not asked for may have another value than the log says: PCR 10 has IMA's events, PCR 11 those of
+    /// user space, and neither log is this one. Nothing says here where `values` are from: only [`against`](Self::against)
+    /// and [`against_captured`](Self::against_captured) make a log that is believed.
+    ///
+    /// # Errors
+    /// [`EventLogError::PcrNotQuoted`] and [`EventLogError::ReplayMismatch`], for the lowest such PCR.
+    pub fn compare(&self, values: &BTreeMap<u32, [u8; 32]>, pcrs: &PcrSelection) -> Result<(), EventLogError> {
+        for pcr in pcrs.iter() {
+            let value = values.get(&pcr).ok_or(EventLogError::PcrNotQuoted { pcr })?;
+            if self.sha256_value(pcr) != *value {
+                return Err(EventLogError::ReplayMismatch { pcr });
+            }
+        }
+        Ok(())
+    }
+
+    /// What the log makes of a PCR of the SHA-256 bank: without an event that is what the PCR starts with.
+    #[must_use]
+    pub fn sha256_value(&self, pcr: u32) -> Vec<u8> {
+        let unextended = || initial(Bank::Sha256, pcr, self.log.locality);
+        self.pcr(Bank::Sha256, pcr).map_or_else(unextended, <[u8]>::to_vec)
+    }
+
+    /// Believes the events of the PCRs in `pcrs`: each is in the verified evidence, with the value that the log leads to.
+    /// Events of other PCRs are dropped: nothing was checked about them.
     ///
     /// The log then speaks of the machine that the quote speaks of: for [`Claims::Tpm`](crate::Claims::Tpm) and
     /// [`Claims::SnpVtpm`](crate::Claims::SnpVtpm) the guest, for [`Claims::SnpUnboundTpm`](crate::Claims::SnpUnboundTpm)
     /// nobody knows which.
     ///
     /// # Errors
-    /// [`EventLogError::PcrNotQuoted`] and [`EventLogError::ReplayMismatch`].
-    pub fn against(self, quoted: &QuoteClaims, pcrs: &PcrSelection) -> Result<MeasuredLog<'a>, EventLogError> {
+    /// As [`compare`](Self::compare).
+    pub fn against(self, quoted: &QuoteClaims, pcrs: &PcrSelection) -> Result<MeasuredLog, EventLogError> {
         self.against_values(quoted.pcrs(), pcrs)
+    }
+
+    /// The same with a quote that was captured somewhere: the key that signed it has been checked, and for whom and when it
+    /// was made has not.
+    ///
+    /// # Errors
+    /// As [`compare`](Self::compare).
+    pub fn against_captured(self, quoted: &VtpmState, pcrs: &PcrSelection) -> Result<MeasuredLog, EventLogError> {
+        self.against_values(&quoted.pcrs, pcrs)
     }
 
     pub(crate) fn against_values(
         self,
         verified: &BTreeMap<u32, [u8; 32]>,
         pcrs: &PcrSelection,
-    ) -> Result<MeasuredLog<'a>, EventLogError> {
-        for pcr in pcrs.iter() {
-            let quoted = verified.get(&pcr).ok_or(EventLogError::PcrNotQuoted { pcr })?;
-            let unextended = initial(Bank::Sha256, pcr, self.log.locality);
-            let replayed = self.pcr(Bank::Sha256, pcr).unwrap_or(&unextended);
-            if replayed != quoted {
-                return Err(EventLogError::ReplayMismatch { pcr });
-            }
-        }
-        let events = self.log.events.into_iter().filter(|event| event.extends() && pcrs.contains(event.pcr));
+    ) -> Result<MeasuredLog, EventLogError> {
+        self.compare(verified, pcrs)?;
+        let events = self.log.events.iter().filter(|event| event.extends() && pcrs.contains(event.pcr));
+        let events = events.map(|event| MeasuredEvent { pcr: event.pcr, sha256: event.sha256, kind: Kind::of(event) });
         Ok(MeasuredLog { pcrs: *pcrs, events: events.collect() })
     }
 }
 
 /// Events that happened: their digests, in this order, lead to PCR values of verified evidence.
 ///
-/// What was measured is the digests and their order. The type is still the log's word, and so is data that is not
-/// [`Event::measured`]. The rules are written so that a wrong type makes them refuse.
-#[derive(Clone, Debug)]
-pub struct MeasuredLog<'a> {
-    pub(super) pcrs: PcrSelection,
-    pub(super) events: Vec<Event<'a>>,
+/// What was measured is the digests and their order. The type is still the log's word. The rules are written so that a
+/// wrong type makes them refuse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeasuredLog {
+    pcrs: PcrSelection,
+    events: Vec<MeasuredEvent>,
 }
 
-impl<'a> MeasuredLog<'a> {
-    /// The events of one PCR, in order.
+/// One of them, with as much of it as a rule asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MeasuredEvent {
+    pcr: u32,
+    pub(super) sha256: [u8; 32],
+    pub(super) kind: Kind,
+}
+
+/// What the log says that an event is, where that is data which its digest is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The variable SecureBoot.
+    SecureBoot { on: bool },
+    /// Boot goes on.
+    BootSeparator,
+    /// The firmware failed to measure something.
+    ErrorSeparator,
+    /// An action that the specification has for PCR 4.
+    BootAction,
+    /// Anything else.
+    Other,
+}
+
+/// The actions that firmware measures into PCR 4 (PFP, "EV_EFI_ACTION Event Types").
+const BOOT_ACTIONS: [&str; 2] =
+    ["Calling EFI Application from Boot Option", "Returning from EFI Application from Boot Option"];
+
+impl Kind {
+    fn of(event: &Event<'_>) -> Self {
+        match event.content() {
+            Content::Variable(variable) => match variable.secure_boot() {
+                Some(on) => Self::SecureBoot { on },
+                None => Self::Other,
+            },
+            Content::Separator(Separator::Boot) => Self::BootSeparator,
+            Content::Separator(Separator::Error) => Self::ErrorSeparator,
+            Content::EfiAction(text) if BOOT_ACTIONS.contains(text) => Self::BootAction,
+            Content::EfiAction(_)
+            | Content::StartupLocality(_)
+            | Content::NoAction
+            | Content::Tag { .. }
+            | Content::Ipl
+            | Content::BootApplication
+            | Content::Driver
+            | Content::FirmwareBlob
+            | Content::CrtmVersion
+            | Content::Gpt
+            | Content::Other => Self::Other,
+        }
+    }
+}
+
+impl MeasuredLog {
+    /// The digests that a PCR was extended by, in order.
     ///
     /// # Errors
     /// [`EventLogError::PcrNotMeasured`] if that PCR was not compared with a quote.
-    pub fn events(&self, pcr: u32) -> Result<Vec<&Event<'a>>, EventLogError> {
+    pub fn digests(&self, pcr: u32) -> Result<Vec<[u8; 32]>, EventLogError> {
+        Ok(self.events(pcr)?.iter().map(|event| event.sha256).collect())
+    }
+
+    /// The events of one PCR, in order.
+    pub(super) fn events(&self, pcr: u32) -> Result<Vec<&MeasuredEvent>, EventLogError> {
         if !self.pcrs.contains(pcr) {
             return Err(EventLogError::PcrNotMeasured { pcr });
         }

@@ -1,20 +1,11 @@
 //! What may be asked of a measured log. Each rule holds although nobody measured the types of events.
 
-use super::content::{Content, Separator};
-use super::replay::MeasuredLog;
+use super::replay::{Kind, MeasuredLog};
 use crate::command_line::{RootHash, load_options, verity_root_hashes};
 use crate::encoding::Sha256Digest;
 use crate::error::EventLogError;
 
-/// EFI_GLOBAL_VARIABLE, 8be4df61-93ca-11d2-aa0d-00e098032b8c (UEFI, "Globally Defined Variables").
-const GLOBAL_VARIABLE: [u8; 16] =
-    [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c];
-
-/// The actions that firmware measures into PCR 4 (PFP, "EV_EFI_ACTION Event Types").
-const BOOT_ACTIONS: [&str; 2] =
-    ["Calling EFI Application from Boot Option", "Returning from EFI Application from Boot Option"];
-
-impl MeasuredLog<'_> {
+impl MeasuredLog {
     /// Secure boot was on: the *first* event of PCR 7 is the variable SecureBoot, with value 1 (PFP 3.3.4.8).
     ///
     /// Only the first will do. The firmware measures it before any other code runs; software that ran later can extend
@@ -23,12 +14,12 @@ impl MeasuredLog<'_> {
     /// # Errors
     /// [`EventLogError::SecureBootNotFirst`], [`EventLogError::SecureBootOff`], [`EventLogError::PcrNotMeasured`].
     pub fn secure_boot(&self) -> Result<(), EventLogError> {
-        let events = self.events(7)?;
-        match events.first().map(|event| event.content()) {
-            Some(Content::Variable(variable)) if variable.is(&GLOBAL_VARIABLE, "SecureBoot") => {
-                if variable.value == [1] { Ok(()) } else { Err(EventLogError::SecureBootOff) }
+        match self.events(7)?.first().map(|event| event.kind) {
+            Some(Kind::SecureBoot { on: true }) => Ok(()),
+            Some(Kind::SecureBoot { on: false }) => Err(EventLogError::SecureBootOff),
+            Some(Kind::BootSeparator | Kind::ErrorSeparator | Kind::BootAction | Kind::Other) | None => {
+                Err(EventLogError::SecureBootNotFirst)
             }
-            _ => Err(EventLogError::SecureBootNotFirst),
         }
     }
 
@@ -40,16 +31,27 @@ impl MeasuredLog<'_> {
     /// # Errors
     /// [`EventLogError::BootApplicationUnlisted`], [`EventLogError::ErrorSeparator`], [`EventLogError::PcrNotMeasured`].
     pub fn boot_applications_only(&self, listed: &[Sha256Digest]) -> Result<(), EventLogError> {
+        match self.boot_applications()?.into_iter().find(|digest| !listed.contains(digest)) {
+            None => Ok(()),
+            Some(digest) => Err(EventLogError::BootApplicationUnlisted { digest: *digest.as_bytes() }),
+        }
+    }
+
+    /// Every digest in PCR 4, in order, that is not a separator or one of the two actions of the specification: boot
+    /// loaders, kernels and other EFI applications, and whatever else got in there under any type.
+    ///
+    /// # Errors
+    /// [`EventLogError::ErrorSeparator`], [`EventLogError::PcrNotMeasured`].
+    pub fn boot_applications(&self) -> Result<Vec<Sha256Digest>, EventLogError> {
+        let mut applications = Vec::new();
         for event in self.events(4)? {
-            match event.content() {
-                Content::Separator(Separator::Boot) => {}
-                Content::Separator(Separator::Error) => return Err(EventLogError::ErrorSeparator { pcr: 4 }),
-                Content::EfiAction(text) if BOOT_ACTIONS.contains(text) => {}
-                _ if listed.iter().any(|digest| digest.as_bytes() == event.sha256()) => {}
-                _ => return Err(EventLogError::BootApplicationUnlisted { digest: *event.sha256() }),
+            match event.kind {
+                Kind::BootSeparator | Kind::BootAction => {}
+                Kind::ErrorSeparator => return Err(EventLogError::ErrorSeparator { pcr: 4 }),
+                Kind::SecureBoot { .. } | Kind::Other => applications.push(Sha256Digest::from_bytes(event.sha256)),
             }
         }
-        Ok(())
+        Ok(applications)
     }
 
     /// The kernel's EFI stub got exactly these load options, and then no initrds but those listed (SHA-256 of the file).
@@ -69,7 +71,7 @@ impl MeasuredLog<'_> {
         let events = self.events(9)?;
         let Some((first, rest)) = events.split_first() else { return Err(EventLogError::CommandLineMismatch) };
         let is_listed = |digest: &[u8; 32]| initrds.iter().any(|listed| listed.as_bytes() == digest);
-        if first.sha256() != expected.as_bytes() || !rest.iter().all(|event| is_listed(event.sha256())) {
+        if first.sha256 != *expected.as_bytes() || !rest.iter().all(|event| is_listed(&event.sha256)) {
             return Err(EventLogError::CommandLineMismatch);
         }
         Ok(MeasuredCommandLine { text: options.to_owned() })

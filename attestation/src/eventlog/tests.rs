@@ -26,7 +26,7 @@ fn values(bytes: &[u8]) -> BTreeMap<u32, [u8; 32]> {
 }
 
 /// The log against PCRs that it leads to itself.
-fn measured(bytes: &[u8]) -> MeasuredLog<'_> {
+fn measured(bytes: &[u8]) -> MeasuredLog {
     let pcrs = PcrSelection::try_from([4, 7, 9].as_slice()).unwrap();
     EventLog::parse(bytes).unwrap().replay().against_values(&values(bytes), &pcrs).unwrap()
 }
@@ -116,7 +116,7 @@ fn log_that_does_not_lead_to_the_quoted_values_answers_nothing() {
     assert_eq!(against(&quoted, &[5]), Err(EventLogError::ReplayMismatch { pcr: 5 }));
     quoted.insert(7, [1; 32]);
     assert_eq!(against(&quoted, &[4, 7]), Err(EventLogError::ReplayMismatch { pcr: 7 }));
-    assert_eq!(measured(&bytes).events(5).map(|_| ()), Err(EventLogError::PcrNotMeasured { pcr: 5 }));
+    assert_eq!(measured(&bytes).digests(5).map(|_| ()), Err(EventLogError::PcrNotMeasured { pcr: 5 }));
 }
 
 #[test]

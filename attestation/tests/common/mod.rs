@@ -3,5 +3,6 @@
 
 pub mod attest;
 pub mod authority;
+pub mod eventlog;
 pub mod public;
 pub mod tpm;

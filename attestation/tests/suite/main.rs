@@ -11,6 +11,7 @@ mod captured;
 mod credential;
 mod ek_chain;
 mod ek_public;
+mod event_log;
 mod mutation;
 mod quote;
 mod recorded;

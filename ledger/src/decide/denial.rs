@@ -6,7 +6,7 @@ use attestation::{EvidenceForm, Sha256Digest, Trust, UnixTime};
 
 use crate::entry::{Action, Deny, Entry};
 use crate::names::{Group, Name, Version};
-use crate::policy::{PcrMismatch, SnpMismatch};
+use crate::policy::{BootMismatch, PcrMismatch, SnpMismatch};
 
 /// A request that was refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +157,13 @@ pub enum DenialReason {
         /// The PCR and its value.
         mismatch: PcrMismatch,
     },
+    /// The events of the boot are not there, or say something else than the rule asks.
+    BootNotAllowed {
+        /// The rule.
+        rule: Name,
+        /// What they say.
+        mismatch: BootMismatch,
+    },
     /// The lease exists already.
     LeaseRepeated {
         /// Its id.
@@ -302,6 +309,7 @@ impl DenialReason {
             Self::ProofMissing { .. } => "proof-missing",
             Self::ReportNotAllowed { mismatch, .. } => mismatch.code(),
             Self::PcrNotAllowed { .. } => "pcr-not-allowed",
+            Self::BootNotAllowed { mismatch, .. } => mismatch.code(),
             Self::LeaseRepeated { .. } => "lease-repeated",
             Self::TooManyLeases { .. } => "too-many-leases",
             Self::LeaseUnknown { .. } => "lease-unknown",
@@ -373,6 +381,9 @@ impl DenialReason {
                 let allowed: Vec<String> = allowed.iter().map(hex::encode).collect();
                 let key = format!("pcrs.{}", mismatch.index);
                 by("boot state", format!("one of {}", allowed.join(", ")), mismatch.to_string(), rule, &key)
+            }
+            Self::BootNotAllowed { rule, mismatch } => {
+                by("boot events", mismatch.expected().into(), mismatch.to_string(), rule, &mismatch.key())
             }
             Self::LeaseRepeated { lease } => of("lease", "a new one".into(), format!("{lease}, which is in the log")),
             Self::TooManyLeases { rule, max, leases } => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use attestation::{Claims, EkEndorsement, EvidenceForm, Sha256Digest, SnpClaims};
+use attestation::{Claims, EkEndorsement, EvidenceForm, MeasuredLog, Sha256Digest, SnpClaims};
 
 use super::DenialReason;
 use crate::names::Name;
@@ -20,6 +20,8 @@ pub enum Shown<'a> {
         endorsement: EkEndorsement,
         /// What it quoted.
         pcrs: &'a BTreeMap<u32, [u8; 32]>,
+        /// The events that led to it, where a log came along.
+        boot: Option<&'a MeasuredLog>,
     },
     /// A report.
     Snp(&'a SnpClaims),
@@ -31,6 +33,8 @@ pub enum Shown<'a> {
         report: &'a SnpClaims,
         /// What that TPM quoted.
         pcrs: &'a BTreeMap<u32, [u8; 32]>,
+        /// The events that led to it, where a log came along.
+        boot: Option<&'a MeasuredLog>,
     },
 }
 
@@ -38,11 +42,12 @@ impl<'a> From<&'a Claims> for Shown<'a> {
     fn from(claims: &'a Claims) -> Self {
         match claims {
             Claims::Tpm { ek, quote } => {
-                Self::Tpm { platform: ek.platform(), endorsement: ek.endorsement(), pcrs: quote.pcrs() }
+                let (platform, endorsement) = (ek.platform(), ek.endorsement());
+                Self::Tpm { platform, endorsement, pcrs: quote.pcrs(), boot: quote.boot() }
             }
             Claims::Snp(report) => Self::Snp(report),
             Claims::SnpUnboundTpm { report, .. } => Self::SnpUnboundTpm(report),
-            Claims::SnpVtpm { report, quote } => Self::AzureSnpVtpm { report, pcrs: quote.pcrs() },
+            Claims::SnpVtpm { report, quote } => Self::AzureSnpVtpm { report, pcrs: quote.pcrs(), boot: quote.boot() },
         }
     }
 }
@@ -61,7 +66,7 @@ impl Shown<'_> {
     /// The form of the evidence, the platform and what it booted: all that a rule asks.
     pub fn check(&self, rule_name: &Name, rule: &GuestRule) -> Result<(), DenialReason> {
         match (rule, self) {
-            (GuestRule::Tpm(tpm), Self::Tpm { platform, endorsement, pcrs }) => {
+            (GuestRule::Tpm(tpm), Self::Tpm { platform, endorsement, pcrs, boot }) => {
                 match (endorsement, tpm.bare_eks) {
                     (EkEndorsement::Enrolled, BareEks::Refused) => {
                         let (rule, platform) = (rule_name.clone(), *platform);
@@ -73,14 +78,14 @@ impl Shown<'_> {
                 if !tpm.platforms.permits(platform) {
                     return Err(DenialReason::PlatformNotListed { rule: rule_name.clone(), platform: *platform });
                 }
-                check_pcrs(rule_name, &tpm.pcrs, pcrs)
+                check_pcrs(rule_name, &tpm.pcrs, pcrs, *boot)
             }
             (GuestRule::Snp(snp), Self::Snp(report) | Self::SnpUnboundTpm(report)) => {
                 check_report(rule_name, snp, report)
             }
-            (GuestRule::SnpParavisorVtpm { snp, pcrs }, Self::AzureSnpVtpm { report, pcrs: quoted }) => {
+            (GuestRule::SnpParavisorVtpm { snp, pcrs }, Self::AzureSnpVtpm { report, pcrs: quoted, boot }) => {
                 check_report(rule_name, snp, report)?;
-                check_pcrs(rule_name, pcrs, quoted)
+                check_pcrs(rule_name, pcrs, quoted, *boot)
             }
             (GuestRule::Tpm(_), Self::Snp(_) | Self::SnpUnboundTpm(_) | Self::AzureSnpVtpm { .. })
             | (GuestRule::Snp(_), Self::Tpm { .. } | Self::AzureSnpVtpm { .. })
@@ -92,12 +97,24 @@ impl Shown<'_> {
     }
 }
 
-fn check_pcrs(rule_name: &Name, rule: &PcrRule, quoted: &BTreeMap<u32, [u8; 32]>) -> Result<(), DenialReason> {
+/// Values first, then events: these can be believed only where the log leads to the values.
+fn check_pcrs(
+    rule_name: &Name,
+    rule: &PcrRule,
+    quoted: &BTreeMap<u32, [u8; 32]>,
+    boot: Option<&MeasuredLog>,
+) -> Result<(), DenialReason> {
     rule.check(quoted).map_err(|mismatch| DenialReason::PcrNotAllowed {
         rule: rule_name.clone(),
         allowed: rule.allowed().get(&mismatch.index).cloned().unwrap_or_default(),
         mismatch,
-    })
+    })?;
+    match rule.boot() {
+        Some(asked) => {
+            asked.check(boot).map_err(|mismatch| DenialReason::BootNotAllowed { rule: rule_name.clone(), mismatch })
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_report(rule_name: &Name, rule: &SnpRule, report: &SnpClaims) -> Result<(), DenialReason> {

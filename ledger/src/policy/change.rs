@@ -12,7 +12,7 @@ use super::rules::{
     Approval, BareEks, GuestRule, KeeperRule, LeaseEnd, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule,
     TpmRule, UnitCheck,
 };
-use super::{Lineage, Policy, change_snp};
+use super::{Lineage, Policy, change_boot, change_snp};
 use crate::names::Name;
 
 /// What `new` permits and forbids that `old` does not, a sentence each. What gives something away comes first and begins
@@ -219,6 +219,8 @@ impl Changes {
     fn release(&mut self, key: &str, old: &ReleaseRule, new: &ReleaseRule) {
         self.proofs(&format!("{key}.require"), &old.guest.require(), &new.guest.require());
         self.pcrs(&format!("{key}.pcrs"), old.guest.pcrs(), new.guest.pcrs());
+        let boot = |rule: &ReleaseRule| rule.guest.pcrs().and_then(PcrRule::boot).cloned();
+        self.boot(&format!("{key}.boot"), boot(old).as_ref(), boot(new).as_ref());
         match (old.guest.eks(), new.guest.eks()) {
             (Some(old), Some(new)) => self.permitted(&format!("{key}.eks"), old, new),
             (Some(old), None) => self.looser(format!("{key}.eks is gone, before {old}")),
@@ -275,11 +277,23 @@ impl Changes {
             (None, None) => return,
         };
         for index in old.allowed().keys().filter(|index| !new.allowed().contains_key(index)) {
-            self.looser(format!("{key} no longer checks PCR {index}"));
+            match new.open().contains(index) {
+                true => self.looser(format!("{key}.{index} is any: only the events in it are asked")),
+                false => self.looser(format!("{key} no longer checks PCR {index}")),
+            }
+        }
+        for index in old.open().iter().filter(|index| !new.selection().contains(**index)) {
+            self.looser(format!("{key} no longer quotes PCR {index}"));
+        }
+        for index in new.open().iter().filter(|index| !old.selection().contains(**index)) {
+            self.stricter(format!("{key} also quotes PCR {index}, with any value"));
         }
         for (index, values) in new.allowed() {
             let Some(before) = old.allowed().get(index) else {
-                self.stricter(format!("{key} also checks PCR {index}"));
+                match old.open().contains(index) {
+                    true => self.stricter(format!("{key}.{index} lists values, before any")),
+                    false => self.stricter(format!("{key} also checks PCR {index}")),
+                }
                 continue;
             };
             for value in values.iter().filter(|value| !before.contains(value)) {
@@ -336,8 +350,10 @@ fn values_of(pcrs: &PcrRule) -> String {
         let values: Vec<String> = values.iter().map(hex::encode).collect();
         format!("PCR {index} = {}", values.join(" or "))
     };
-    let pcrs: Vec<String> = pcrs.allowed().iter().map(of_index).collect();
-    pcrs.join(", ")
+    let mut says: Vec<String> = pcrs.allowed().iter().map(of_index).collect();
+    says.extend(pcrs.open().iter().map(|index| format!("PCR {index} = any")));
+    says.extend(pcrs.boot().map(change_boot::in_words));
+    says.join(", ")
 }
 
 fn keys_of(rule: &PublishRule) -> String {

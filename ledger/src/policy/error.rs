@@ -103,6 +103,33 @@ pub enum PolicyProblem {
     PcrsBlank,
     /// Only PCRs that any program can reset.
     PcrsOnlyResettable,
+    /// A PCR may have any value, and no rule on events says what has to be in it.
+    PcrOpen {
+        /// Which.
+        pcr: u32,
+    },
+    /// A rule on events needs a PCR that `pcrs` does not name.
+    BootPcrNotQuoted {
+        /// Which.
+        pcr: u32,
+    },
+    /// A rule on events beside firmware that may be any: events are what it says.
+    BootFirmwareOpen,
+    /// A rule on events that asks for nothing.
+    BootEmpty,
+    /// A command line is empty, too long, or not printable ASCII.
+    CommandLineMalformed,
+    /// Too many command lines, root hashes filled in.
+    CommandLinesTooMany {
+        /// The most that may be.
+        max: usize,
+    },
+    /// A root hash is not 64 to 128 lower-case hex digits.
+    VerityRootMalformed,
+    /// A command line names no root hash that is listed, or another beside.
+    VerityRootMissing,
+    /// A root hash is listed that no command line names.
+    VerityRootUnused,
     /// A machine could fulfil both `[keeper]` and this rule.
     KeeperNotDisjoint,
     /// `[keeper]` and this rule list the same launch digest.
@@ -191,6 +218,15 @@ impl PolicyProblem {
             Self::PcrsAllOnes => "policy-pcrs-all-ones",
             Self::PcrsBlank => "policy-pcrs-blank",
             Self::PcrsOnlyResettable => "policy-pcrs-only-resettable",
+            Self::PcrOpen { .. } => "policy-pcr-open",
+            Self::BootPcrNotQuoted { .. } => "policy-boot-pcr-not-quoted",
+            Self::BootFirmwareOpen => "policy-boot-firmware-open",
+            Self::BootEmpty => "policy-boot-empty",
+            Self::CommandLineMalformed => "policy-command-line-malformed",
+            Self::CommandLinesTooMany { .. } => "policy-command-lines-too-many",
+            Self::VerityRootMalformed => "policy-verity-root-malformed",
+            Self::VerityRootMissing => "policy-verity-root-missing",
+            Self::VerityRootUnused => "policy-verity-root-unused",
             Self::KeeperNotDisjoint => "policy-keeper-not-disjoint",
             Self::KeeperSameLaunch => "policy-keeper-same-launch",
             Self::KeeperTpmUnbound => "policy-keeper-tpm-unbound",
@@ -245,6 +281,18 @@ impl fmt::Display for PolicyProblem {
                 return write!(f, "{seconds} s is not between {min} s and {max} s; write for example \"15m\"");
             }
             Self::NumberTooLarge { max } => return write!(f, "write a number from 0 to {max}"),
+            Self::PcrOpen { pcr } => {
+                return write!(
+                    f,
+                    "any value of PCR {pcr} would do, and no key of `boot` asks what is in it; list its values"
+                );
+            }
+            Self::BootPcrNotQuoted { pcr } => {
+                return write!(f, "these events are in PCR {pcr}; add it to `pcrs`, with its values or as \"any\"");
+            }
+            Self::CommandLinesTooMany { max } => {
+                return write!(f, "more than {max} command lines with their root hashes; list fewer");
+            }
             Self::LeaseEndMalformed => {
                 return write!(f, "write \"end\" or \"drain 30s\", at most {} s", LeaseEnd::DRAIN_SECS_MAX);
             }
@@ -271,6 +319,19 @@ impl fmt::Display for PolicyProblem {
             Self::PcrsAllOnes => "all ones is what PCRs 17 to 22 show before a launch; write measured values",
             Self::PcrsBlank => "all zero and all ones are what a machine shows that measured nothing",
             Self::PcrsOnlyResettable => "any program can reset PCRs 16 and 23; add a PCR that holds the measured boot",
+            Self::BootFirmwareOpen => {
+                "events are what the firmware says, and any firmware would do; list the values of PCR 0, the firmware's"
+            }
+            Self::BootEmpty => "asks for nothing; ask for something, or remove the section",
+            Self::CommandLineMalformed => "write 1 to 2048 characters of printable ASCII, as the kernel gets them",
+            Self::VerityRootMalformed => "write 64 to 128 lower-case hex digits",
+            Self::VerityRootMissing => {
+                "this command line must name a root hash of `verity_root_hashes`, and no other; write \
+                 roothash={verity_root_hash} where it belongs"
+            }
+            Self::VerityRootUnused => {
+                "no command line names this root hash; remove it, or write {verity_root_hash} in one"
+            }
             Self::KeeperNotDisjoint => {
                 "a machine could fulfil both this rule and `keeper.pcrs`, and pose as a keeper; let them differ in a PCR"
             }

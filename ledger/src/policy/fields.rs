@@ -109,13 +109,26 @@ impl Fields {
         named.collect()
     }
 
-    /// The lists under a key, by their names.
+    /// `"none"`, spelled out, or a list of texts.
+    pub(super) fn none_or_texts(&mut self, key: &str) -> Result<Vec<Field<String>>, PolicyError> {
+        let expected = "\"none\" or a list of texts";
+        let field = self.take(key, expected, Some)?;
+        match field.value {
+            Value::String(text) if text == "none" => Ok(Vec::new()),
+            Value::Array(list) => texts_of(Field { key: field.key, value: list }),
+            _ => Err(wrong_type(&field.key, expected)),
+        }
+    }
+
+    /// The lists under a key, by their names; nothing for one that is `"any"`.
     pub(super) fn named_texts(&mut self, key: &str) -> Result<(String, Vec<NamedTexts>), PolicyError> {
         let Fields { path, table } = self.table(key)?;
         let named = table.into_iter().map(|(name, value)| {
             let key = join(&path, &name);
-            let list = into_array(value).ok_or_else(|| wrong_type(&key, "a list of texts"))?;
-            let texts = texts_of(Field { key: key.clone(), value: list })?;
+            let texts = match any_or_list(Field { key: key.clone(), value }, "a list of texts")? {
+                Some(list) => Some(texts_of(list)?),
+                None => None,
+            };
             Ok((Field { key, value: name }, texts))
         });
         Ok((path.clone(), named.collect::<Result<_, _>>()?))
@@ -156,8 +169,8 @@ impl Fields {
     }
 }
 
-/// A named list of texts.
-pub(super) type NamedTexts = (Field<String>, Vec<Field<String>>);
+/// A named list of texts, or anything.
+pub(super) type NamedTexts = (Field<String>, Option<Vec<Field<String>>>);
 
 fn any_or_list(field: Field<Value>, expected: &'static str) -> Result<Option<Field<Vec<Value>>>, PolicyError> {
     match field.value {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use attestation::{Anchor, AnchorError, Sha256Digest, TrustAnchors};
 
+use super::boot::BootRule;
 use super::error::{PolicyError, PolicyProblem};
 use super::fields::{Field, Fields};
 use super::pcrs::PcrRule;
@@ -13,7 +14,7 @@ use super::rules::{
     TpmRule, UnitCheck,
 };
 use super::snp_parse::{self, CodeCoveredBy};
-use super::{Lineage, POLICY_BYTES_MAX, Policy, value};
+use super::{Lineage, POLICY_BYTES_MAX, Policy, boot_parse, value};
 use crate::model_signature::PublisherKey;
 use crate::names::Name;
 
@@ -176,7 +177,22 @@ fn keeper(mut fields: Fields) -> Result<KeeperRule, PolicyError> {
 }
 
 fn tpm_rule(fields: &mut Fields) -> Result<TpmRule, PolicyError> {
-    Ok(TpmRule { pcrs: pcrs(fields)?, platforms: platforms(fields)?, bare_eks: BareEks::Refused })
+    Ok(TpmRule { pcrs: pcrs(fields, None)?, platforms: platforms(fields)?, bare_eks: BareEks::Refused })
+}
+
+/// That of a guest, which may ask for events. They are what the firmware says: so that has to be a known one.
+fn guest_tpm_rule(fields: &mut Fields) -> Result<TpmRule, PolicyError> {
+    let boot = boot(fields)?;
+    let asked = boot.is_some();
+    let rule = TpmRule { pcrs: pcrs(fields, boot)?, platforms: platforms(fields)?, bare_eks: bare_eks(fields)? };
+    match asked && !rule.pcrs.allowed().contains_key(&0) {
+        true => Err(PolicyError { key: fields.key("pcrs"), problem: PolicyProblem::BootFirmwareOpen }),
+        false => Ok(rule),
+    }
+}
+
+fn boot(fields: &mut Fields) -> Result<Option<BootRule>, PolicyError> {
+    if fields.has("boot") { boot_parse::rule(fields.table("boot")?).map(Some) } else { Ok(None) }
 }
 
 fn bare_eks(fields: &mut Fields) -> Result<BareEks, PolicyError> {
@@ -190,13 +206,16 @@ fn bare_eks(fields: &mut Fields) -> Result<BareEks, PolicyError> {
 fn guest_rule(fields: &mut Fields) -> Result<GuestRule, PolicyError> {
     let proofs = proofs(fields)?;
     if !proofs.contains(&Proof::Snp) {
-        return Ok(GuestRule::Tpm(TpmRule { bare_eks: bare_eks(fields)?, ..tpm_rule(fields)? }));
+        return Ok(GuestRule::Tpm(guest_tpm_rule(fields)?));
     }
     let (covered, snp) = snp_parse::rule(fields.table("snp")?)?;
     let snp = Box::new(snp);
     match (covered.value, proofs.contains(&Proof::Tpm)) {
         (CodeCoveredBy::Launch, false) => Ok(GuestRule::Snp(snp)),
-        (CodeCoveredBy::ParavisorVtpm, true) => Ok(GuestRule::SnpParavisorVtpm { snp, pcrs: pcrs(fields)? }),
+        (CodeCoveredBy::ParavisorVtpm, true) => {
+            let boot = boot(fields)?;
+            Ok(GuestRule::SnpParavisorVtpm { snp, pcrs: pcrs(fields, boot)? })
+        }
         (CodeCoveredBy::ParavisorVtpm, false) => Err(covered.refuse(PolicyProblem::CodeNotCovered)),
         (CodeCoveredBy::Launch, true) => Err(covered.refuse(PolicyProblem::GuestTpmUnbound)),
     }
@@ -299,14 +318,29 @@ fn proofs(fields: &mut Fields) -> Result<BTreeSet<Proof>, PolicyError> {
     proofs.collect()
 }
 
-fn pcrs(fields: &mut Fields) -> Result<PcrRule, PolicyError> {
+fn pcrs(fields: &mut Fields, boot: Option<BootRule>) -> Result<PcrRule, PolicyError> {
+    let boot_key = fields.key("boot");
     let (key, lists) = fields.named_texts("pcrs")?;
-    let mut allowed = BTreeMap::new();
+    let (mut allowed, mut open) = (BTreeMap::new(), BTreeSet::new());
     for (index, values) in lists {
-        let values = values.iter().map(value::pcr_value).collect::<Result<Vec<_>, _>>()?;
-        allowed.insert(value::pcr_index(&index)?, values);
+        let pcr = value::pcr_index(&index)?;
+        match values {
+            Some(values) => {
+                allowed.insert(pcr, values.iter().map(value::pcr_value).collect::<Result<Vec<_>, _>>()?);
+            }
+            None => {
+                open.insert(pcr);
+            }
+        }
     }
-    PcrRule::new(allowed).map_err(|problem| PolicyError { key, problem })
+    PcrRule::new(allowed, open, boot).map_err(|problem| {
+        let key = match &problem {
+            PolicyProblem::PcrOpen { pcr } => format!("{key}.{pcr}"),
+            PolicyProblem::BootPcrNotQuoted { .. } => boot_key,
+            _ => key,
+        };
+        PolicyError { key, problem }
+    })
 }
 
 fn max_leases(field: &Field<u64>) -> Result<u32, PolicyError> {

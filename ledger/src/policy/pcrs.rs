@@ -1,10 +1,11 @@
-//! Which PCRs are quoted, and which values they may have.
+//! Which PCRs are quoted, which values they may have, and what the events in them must say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use attestation::PcrSelection;
 
+use super::boot::BootRule;
 use super::error::PolicyProblem;
 
 /// PCRs that any program on the machine can reset (PC Client Platform TPM Profile: debug and application support).
@@ -18,6 +19,8 @@ const NEVER_LAUNCHED: [u8; 32] = [0xff; 32];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PcrRule {
     allowed: BTreeMap<u32, Vec<[u8; 32]>>,
+    open: BTreeSet<u32>,
+    boot: Option<BootRule>,
     selection: PcrSelection,
 }
 
@@ -31,12 +34,34 @@ pub struct PcrMismatch {
 }
 
 impl PcrRule {
-    /// Every value list must be non-empty; the parser has checked that.
-    pub(crate) fn new(allowed: BTreeMap<u32, Vec<[u8; 32]>>) -> Result<Self, PolicyProblem> {
-        let indices: Vec<u32> = allowed.keys().copied().collect();
+    /// Every value list must be non-empty; the parser has checked that. `open` are PCRs that may have any value, since what
+    /// is in them is asked by their events.
+    pub(crate) fn new(
+        allowed: BTreeMap<u32, Vec<[u8; 32]>>,
+        open: BTreeSet<u32>,
+        boot: Option<BootRule>,
+    ) -> Result<Self, PolicyProblem> {
+        let indices: Vec<u32> = allowed.keys().chain(&open).copied().collect();
         let selection = PcrSelection::try_from(indices.as_slice()).map_err(|_| PolicyProblem::PcrSetEmpty)?;
+        let asked = boot.as_ref().map(BootRule::pcrs);
+        if let Some(&pcr) = open.iter().find(|pcr| !asked.is_some_and(|asked| asked.contains(**pcr))) {
+            return Err(PolicyProblem::PcrOpen { pcr });
+        }
+        if let Some(pcr) = asked.and_then(|asked| asked.iter().find(|pcr| !selection.contains(*pcr))) {
+            return Err(PolicyProblem::BootPcrNotQuoted { pcr });
+        }
         refuse_unmeasured(&allowed)?;
-        Ok(Self { allowed, selection })
+        Ok(Self { allowed, open, boot, selection })
+    }
+
+    /// What the events of the boot must say, if anything.
+    pub fn boot(&self) -> Option<&BootRule> {
+        self.boot.as_ref()
+    }
+
+    /// PCRs that are quoted and may have any value: their events are asked instead.
+    pub fn open(&self) -> &BTreeSet<u32> {
+        &self.open
     }
 
     /// Exactly the PCRs that must be quoted.
@@ -44,7 +69,7 @@ impl PcrRule {
         self.selection
     }
 
-    /// The values that each PCR may have.
+    /// The values that each PCR may have; not those that are [`open`](Self::open).
     pub fn allowed(&self) -> &BTreeMap<u32, Vec<[u8; 32]>> {
         &self.allowed
     }

@@ -8,8 +8,8 @@ use prost::Message;
 use super::{Fault, WireError, bytes, check_size, check_size_or_none, exact, present};
 use crate::limits::{
     AK_PUBLIC_BYTES_MAX, ATTEST_BYTES_MAX, CERTIFICATE_BYTES_MAX, CERTIFICATES_MAX, CRL_BYTES_MAX, CRLS_MAX,
-    EK_PUBLIC_BYTES_MAX, ENCRYPTED_SECRET_BYTES_MAX, EVIDENCE_MAX, HCL_REPORT_BYTES_MAX, ID_OBJECT_BYTES_MAX, PCRS_MAX,
-    TPM_SIGNATURE_BYTES_MAX,
+    EK_PUBLIC_BYTES_MAX, ENCRYPTED_SECRET_BYTES_MAX, EVENT_LOG_BYTES_MAX, EVIDENCE_MAX, HCL_REPORT_BYTES_MAX,
+    ID_OBJECT_BYTES_MAX, PCRS_MAX, TPM_SIGNATURE_BYTES_MAX,
 };
 use crate::v1;
 
@@ -18,6 +18,8 @@ use crate::v1;
 pub struct EvidenceSet {
     /// In the form that was asked for.
     pub evidence: Evidence,
+    /// The event log of the boot, raw, where it was asked for.
+    pub event_log: Option<Vec<u8>>,
 }
 
 impl EvidenceSet {
@@ -52,6 +54,10 @@ impl TryFrom<v1::EvidenceSet> for EvidenceSet {
         check_size(CODE, set.evidence.len(), EVIDENCE_MAX)?;
         let kinds = set.evidence.into_iter().map(|evidence| present(CODE, evidence.kind));
         let mut kinds = kinds.collect::<Result<Vec<_>, _>>()?.into_iter();
+        let event_log = match set.event_log {
+            log if log.is_empty() => None,
+            log => Some(bytes("malformed-event-log", log, EVENT_LOG_BYTES_MAX)?),
+        };
         let first = present(CODE, kinds.next())?;
         let evidence = match (first, kinds.next()) {
             (Kind::Tpm(quote), None) => Evidence::Tpm(quote.try_into()?),
@@ -66,7 +72,7 @@ impl TryFrom<v1::EvidenceSet> for EvidenceSet {
             }
         };
         match kinds.next() {
-            None => Ok(Self { evidence }),
+            None => Ok(Self { evidence, event_log }),
             Some(_) => Err(WireError::new(CODE, Fault::Order)),
         }
     }
@@ -81,7 +87,8 @@ impl From<EvidenceSet> for v1::EvidenceSet {
             Evidence::SnpTpm { report, quote } => vec![Kind::Snp(report.into()), Kind::Tpm(quote.into())],
             Evidence::AzureSnpVtpm(azure) => vec![Kind::AzureSnpVtpm(azure.into())],
         };
-        Self { evidence: kinds.into_iter().map(|kind| v1::Evidence { kind: Some(kind) }).collect() }
+        let evidence = kinds.into_iter().map(|kind| v1::Evidence { kind: Some(kind) }).collect();
+        Self { evidence, event_log: set.event_log.unwrap_or_default() }
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Challenge {
     pub units: UnitSet,
     /// What the rule wants quoted, if anything.
     pub pcrs: Option<PcrSelection>,
+    /// Whether the event log has to come along.
+    pub event_log: bool,
     /// When the challenge stops being good.
     pub expires: UnixTime,
 }
@@ -192,6 +194,7 @@ impl TryFrom<v1::GetChallengeResponse> for Challenge {
             units: UnitSet::try_from(response.units)
                 .map_err(|error| WireError::new("malformed-units", Fault::Form(error)))?,
             pcrs: optional_pcrs(&response.pcrs)?,
+            event_log: response.event_log,
             expires: UnixTime(response.expires_unix),
         })
     }
@@ -209,6 +212,7 @@ impl From<Challenge> for v1::GetChallengeResponse {
             units: challenge.units.as_slice().to_vec(),
             pcrs: challenge.pcrs.iter().flat_map(PcrSelection::iter).collect(),
             form: v1::EvidenceForm::from(challenge.form).into(),
+            event_log: challenge.event_log,
             expires_unix: challenge.expires.seconds(),
         }
     }

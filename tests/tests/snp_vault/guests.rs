@@ -49,7 +49,7 @@ fn redemption(guest: &Guest, challenge: &Challenge, evidence: Evidence) -> Relea
         session: challenge.session,
         hpke_key: guest.hpke_key(),
         lease_key: guest.lease_key(),
-        evidence: EvidenceSet { evidence },
+        evidence: EvidenceSet { evidence, event_log: None },
     }
 }
 

@@ -2,6 +2,7 @@
 //! other, never at once: whoever opens one without a resource manager flushes what others left in it.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use attestation::{
@@ -12,6 +13,7 @@ use vault_proto::collateral::Collateral;
 use vault_proto::convert::{Challenge, EvidenceSet};
 
 use super::error::SessionError;
+use super::event_log::read_event_log;
 use crate::chip::{Chip, CollateralUse};
 use crate::snp::{SEV_GUEST, SnpChoice, SnpDevice, SnpDeviceKind, TSM_ROOT, probe};
 use crate::tpm::{TctiConfig, Tpm, TpmError, TpmObject};
@@ -23,6 +25,8 @@ pub struct AgentIdentity {
     pub tpm: Option<TpmAgent>,
     /// The SNP device, where this is an SNP guest.
     pub chip: Option<ChipAgent>,
+    /// Where the event log of this boot is, for rules that ask for it.
+    pub event_log: PathBuf,
 }
 
 /// Where the SNP device of this guest is.
@@ -76,7 +80,7 @@ impl AgentIdentity {
             Some(agent) => Some((Tpm::open(agent.tcti.clone())?, agent)),
             None => None,
         };
-        Ok(Attester { tpm, chip })
+        Ok(Attester { tpm, chip, event_log: &self.event_log })
     }
 }
 
@@ -170,6 +174,7 @@ impl TpmAgent {
 pub struct Attester<'a> {
     tpm: Option<(Tpm, &'a TpmAgent)>,
     chip: Option<Chip>,
+    event_log: &'a Path,
 }
 
 impl Attester<'_> {
@@ -193,16 +198,20 @@ impl Attester<'_> {
         }
     }
 
-    /// Evidence of the form that the challenge asks for, over a binding.
+    /// Evidence of the form that the challenge asks for, over a binding; with the event log of this boot where the challenge
+    /// asks for it.
     ///
     /// # Errors
-    /// What the TPM or the chip says; [`SessionError::FormUnavailable`], [`SessionError::PcrsMissing`].
+    /// What the TPM or the chip says; [`SessionError::FormUnavailable`], [`SessionError::PcrsMissing`]; that the log can't be
+    /// read.
     pub fn evidence<S: Transcript>(
         &self,
         binding: &Binding<S>,
         form: EvidenceForm,
         pcrs: Option<PcrSelection>,
+        event_log: bool,
     ) -> Result<EvidenceSet, SessionError> {
+        let event_log = if event_log { Some(read_event_log(self.event_log)?) } else { None };
         let pcrs = || pcrs.ok_or(SessionError::PcrsMissing);
         let quote = || {
             let (tpm, agent) = self.tpm(form)?;
@@ -220,7 +229,7 @@ impl Attester<'_> {
                 Evidence::AzureSnpVtpm(azure)
             }
         };
-        Ok(EvidenceSet { evidence })
+        Ok(EvidenceSet { evidence, event_log })
     }
 
     fn tpm(&self, form: EvidenceForm) -> Result<(&Tpm, &TpmAgent), SessionError> {

@@ -116,7 +116,7 @@ impl Load<'_> {
 
     fn job(&self) -> Result<Job, Failure> {
         let Request { vault, hosts, rule, model, selection, .. } = self.request;
-        let AgentIdentity { tpm, chip } = self.identity;
+        let AgentIdentity { tpm, chip, event_log } = self.identity;
         Ok(Job {
             vault: Base64(vault.encode()),
             hosts: hosts.addresses.clone(),
@@ -127,6 +127,7 @@ impl Load<'_> {
             units: selection.into(),
             tpm: tpm.as_ref().map(JobTpm::from),
             chip: chip.as_ref().map(JobChip::from),
+            event_log: event_log.clone(),
             lease_key: Base64(self.signer.public().as_bytes().to_vec()),
             into: self.into.to_owned(),
             owner: self.owner,

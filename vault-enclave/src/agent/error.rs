@@ -1,11 +1,14 @@
 //! What an agent refuses of a keeper's answer, and what its own TPM refuses.
 
 use std::fmt;
+use std::io::ErrorKind;
+use std::path::PathBuf;
 
 use attestation::{EvidenceForm, Sha256Digest, VerifyError};
 use ledger::entry::EntryError;
 use ledger::manifest::SelectError;
 use ledger::proof::ProofError;
+use vault_proto::limits::EVENT_LOG_BYTES_MAX;
 
 use crate::chip::ChipError;
 use crate::secret::SecretError;
@@ -48,6 +51,22 @@ pub enum SessionError {
     CredentialMissing,
     /// The challenge asks for a quote and names no PCRs.
     PcrsMissing,
+    /// The rule asks for the event log of this boot, and it can't be read.
+    EventLogUnreadable {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What kind of failure.
+        kind: ErrorKind,
+        /// What the system said.
+        why: String,
+    },
+    /// The event log is empty, or longer than a message may have it.
+    EventLogLength {
+        /// Where it is.
+        path: PathBuf,
+        /// Its bytes, or one more than are allowed.
+        found: usize,
+    },
     /// The attestation key is not of the kind that evidence needs.
     AttestationKey(VerifyError),
     /// No memory for a key, or no randomness.
@@ -96,6 +115,8 @@ impl SessionError {
             Self::FormUnavailable(_) => "challenge-form",
             Self::CredentialMissing => "challenge-credential",
             Self::PcrsMissing => "challenge-pcrs",
+            Self::EventLogUnreadable { .. } => "event-log-unreadable",
+            Self::EventLogLength { .. } => "event-log-length",
             Self::AttestationKey(error) => error.code(),
             Self::Secret(error) => error.code(),
             Self::GrantSignature => "grant-signature",
@@ -132,6 +153,28 @@ impl fmt::Display for SessionError {
             }
             Self::CredentialMissing => f.write_str("the host's challenge asks for a quote and holds no credential"),
             Self::PcrsMissing => f.write_str("the host's challenge asks for a quote and names no PCRs"),
+            Self::EventLogUnreadable { path, kind, why } => {
+                let path = path.display();
+                let next = match kind {
+                    ErrorKind::PermissionDenied => "run as root, who alone may read it",
+                    _ => {
+                        "boot by UEFI with the TPM on and mount securityfs (mount -t securityfs none /sys/kernel/security)"
+                    }
+                };
+                write!(
+                    f,
+                    "the rule asks for the event log of this boot, and {path} can't be read ({why}): {next}, or say \
+                           where it is with --event-log FILE"
+                )
+            }
+            Self::EventLogLength { path, found } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "{path} has {found} bytes, where an event log has 1 to {EVENT_LOG_BYTES_MAX}: name another with \
+                           --event-log FILE"
+                )
+            }
             Self::AttestationKey(error) => write!(f, "this machine's attestation key: {error}"),
             Self::Secret(error) => error.fmt(f),
             Self::GrantSignature => f.write_str("the grant is not signed by the vault's identity key"),

@@ -34,6 +34,7 @@ pub(super) struct Job {
     pub(super) units: Units,
     pub(super) tpm: Option<JobTpm>,
     pub(super) chip: Option<JobChip>,
+    pub(super) event_log: PathBuf,
     pub(super) lease_key: Base64,
     pub(super) into: PathBuf,
     pub(super) owner: Option<Owner>,
@@ -126,7 +127,7 @@ impl Job {
     pub(super) fn identity(&self) -> Result<AgentIdentity, Failure> {
         let tpm = self.tpm.as_ref().map(TpmAgent::try_from).transpose()?;
         let chip = self.chip.as_ref().map(ChipAgent::try_from).transpose()?;
-        Ok(AgentIdentity { tpm, chip })
+        Ok(AgentIdentity { tpm, chip, event_log: self.event_log.clone() })
     }
 
     pub(super) fn lease_key(&self) -> Result<LeaseKey, Failure> {

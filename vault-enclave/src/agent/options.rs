@@ -12,6 +12,7 @@ use vault_proto::collateral::Collateral;
 use vault_proto::convert::ModelName;
 use vault_proto::limits::GROUPS_MAX;
 
+use super::event_log::EVENT_LOG;
 use super::remote::Hosts;
 use crate::collateral_args::CollateralArgs;
 use crate::ek_args::EkArgs;
@@ -45,6 +46,9 @@ pub struct ModelArgs {
     /// The SNP device: auto, configfs:/sys/kernel/config/tsm/report, sev-guest:/dev/sev-guest, azure, or soft:/DIR.
     #[arg(long, value_name = "DEVICE", default_value = "auto", env = "WEIGHTVAULT_SNP")]
     snp: SnpChoice,
+    /// The event log of this boot, which goes along where the rule asks for events.
+    #[arg(long, value_name = "FILE", default_value = EVENT_LOG, env = "WEIGHTVAULT_EVENT_LOG")]
+    event_log: PathBuf,
     #[command(flatten)]
     collateral: CollateralArgs,
     /// Ask this host instead of those in the vault file: http://…, https://… or unix:/path. Can be given more than once.
@@ -74,11 +78,18 @@ pub(super) struct Devices {
     pub(super) tpm: Option<TctiConfig>,
     pub(super) snp: SnpChoice,
     pub(super) collateral: Arc<Collateral>,
+    pub(super) event_log: PathBuf,
 }
 
 impl Devices {
     /// A TPM that is named must be there; the usual one may.
-    fn new(tpm: Option<&str>, ek: &EkArgs, snp: SnpChoice, collateral: &CollateralArgs) -> Result<Self, Failure> {
+    fn new(
+        tpm: Option<&str>,
+        ek: &EkArgs,
+        snp: SnpChoice,
+        collateral: &CollateralArgs,
+        event_log: &Path,
+    ) -> Result<Self, Failure> {
         let tpm = match tpm {
             Some("none") => None,
             Some(tcti) => Some(tcti.parse()?),
@@ -86,7 +97,9 @@ impl Devices {
             None => None,
         };
         let tpm = tpm.map(|tcti: TctiConfig| ek.apply(tcti)).transpose()?;
-        Ok(Self { tpm, snp, collateral: collateral.open()? })
+        // The loader has another working directory.
+        let event_log = std::path::absolute(event_log).map_err(|error| Failure::io(event_log.display(), &error))?;
+        Ok(Self { tpm, snp, collateral: collateral.open()?, event_log })
     }
 }
 
@@ -137,7 +150,7 @@ impl ModelArgs {
             rule: self.rule.clone().unwrap_or_else(|| self.model.0.model.clone()),
             model: self.model.0.clone(),
             selection,
-            devices: Devices::new(self.tpm.as_deref(), &self.ek, self.snp.clone(), &self.collateral)?,
+            devices: Devices::new(self.tpm.as_deref(), &self.ek, self.snp.clone(), &self.collateral, &self.event_log)?,
             state: self.state.clone(),
         })
     }

@@ -10,7 +10,11 @@ impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
         let kind = match &error {
             SessionError::Select(_) => Kind::Usage,
-            SessionError::Tpm(_) | SessionError::AttestationKey(_) | SessionError::Secret(_) => Kind::Failed,
+            SessionError::Tpm(_)
+            | SessionError::AttestationKey(_)
+            | SessionError::Secret(_)
+            | SessionError::EventLogUnreadable { .. }
+            | SessionError::EventLogLength { .. } => Kind::Failed,
             _ => Kind::NotVerified,
         };
         let failure = Self::new(kind, error.code(), &error);

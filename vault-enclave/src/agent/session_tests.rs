@@ -165,6 +165,7 @@ fn challenged(model: &str, change: Change<'_, Challenge>) -> Result<(), SessionE
         selection: &selection,
     };
     let mut challenge = Challenge {
+        event_log: false,
         session: SESSION,
         nonce: [8; 32],
         form: attestation::EvidenceForm::Tpm,

@@ -35,7 +35,7 @@ pub(super) fn identity(devices: &Devices, state: Option<&Path>) -> Result<AgentI
             "give the machine a TPM, or name the SNP device with --snp; `vault-enclave doctor` shows what there is";
         return Err(Failure::new(Kind::Failed, "no-hardware", "this machine has nothing to attest with").next(next));
     }
-    Ok(AgentIdentity { tpm, chip })
+    Ok(AgentIdentity { tpm, chip, event_log: devices.event_log.clone() })
 }
 
 /// The TPM with a new AK, or with the one that is kept in `state`.

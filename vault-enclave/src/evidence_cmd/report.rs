@@ -41,6 +41,9 @@ pub(super) struct Report {
     restart_count: u32,
     clock_safe: bool,
     quote: QuoteReport,
+    /// How long the event log in the evidence set is; nothing where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_log_bytes: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,6 +128,7 @@ impl Report {
         nonce: [u8; 32],
         evidence: Sha256Digest,
         file: Option<&Path>,
+        event_log_bytes: Option<usize>,
     ) -> Self {
         Self {
             tpm: Maker {
@@ -148,6 +152,7 @@ impl Report {
                 evidence,
                 file: file.map(|path| path.display().to_string()),
             },
+            event_log_bytes,
         }
     }
 
@@ -194,6 +199,10 @@ impl fmt::Display for Report {
         writeln!(f, "quote:     over the nonce {}, evidence {}", self.quote.nonce, self.quote.evidence)?;
         if let Some(file) = &self.quote.file {
             writeln!(f, "  written: {file}")?;
+        }
+        match self.event_log_bytes {
+            Some(bytes) => writeln!(f, "event log: {bytes} bytes, in the evidence")?,
+            None => writeln!(f, "event log: none that can be read here; rules on events need it (--event-log FILE)")?,
         }
         if let Some(zero) = self.pcrs.iter().find(|pcr| pcr.sha256.bytes().all(|digit| digit == b'0')) {
             writeln!(f, "WARNING: PCR {} is zero: nothing was measured into it", zero.index)?;

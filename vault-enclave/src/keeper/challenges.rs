@@ -9,7 +9,7 @@ mod table;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use attestation::{Expected, LoadChallenge, RenewChallenge, Sha256Digest};
+use attestation::{Expected, LoadChallenge, PcrSelection, RenewChallenge, Sha256Digest};
 use tokio::sync::oneshot;
 
 use super::refusal::Refusal;
@@ -40,6 +40,8 @@ pub(super) struct Pending {
     pub asked: Asked,
     /// The form of evidence that it was made for, and what that is checked against.
     pub expected: Expected,
+    /// The PCRs whose events the rule asks about, where it asks for the event log.
+    pub events: Option<PcrSelection>,
 }
 
 /// What became of a session that was used.
@@ -72,10 +74,10 @@ impl Default for Challenges {
 
 impl Challenges {
     /// Keeps a challenge until it is redeemed or expires, or until the table is full and it is the one that goes.
-    pub(super) fn issue(&mut self, session: SessionId, asked: Asked, expected: Expected, now: Instant) {
+    pub(super) fn issue(&mut self, session: SessionId, pending: Pending, now: Instant) {
         let expires = now + Duration::from_secs(CHALLENGE_TTL_SECS);
-        let asker = asker(&expected);
-        self.out.insert(session, asker, Pending { asked, expected }, expires, now);
+        let asker = asker(&pending.expected);
+        self.out.insert(session, asker, pending, expires, now);
     }
 
     /// Consumes a challenge. `None`: the answer is known or on its way, and `reply` has or will get it.
@@ -194,7 +196,8 @@ mod tests {
         let request = Sha256Digest::of(b"rubbish");
         let rubbish = u32::try_from(ANSWERS_MAX).unwrap() + 100;
         for number in 0..rubbish {
-            challenges.issue(session(number), asked(), Expected::Snp { crl: CrlRule::IfPresent }, now);
+            let expected = Expected::Snp { crl: CrlRule::IfPresent };
+            challenges.issue(session(number), Pending { asked: asked(), expected, events: None }, now);
             assert!(refused(&mut challenges, number, request, now).is_none(), "{number} was redeemed");
         }
         assert_eq!(challenges.used.len(), ANSWERS_MAX);

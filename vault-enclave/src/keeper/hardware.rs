@@ -142,7 +142,7 @@ impl Hardware {
                 Evidence::SnpTpm { report, quote }
             }
         };
-        Ok(EvidenceSet { evidence })
+        Ok(EvidenceSet { evidence, event_log: None })
     }
 }
 

@@ -103,7 +103,7 @@ macro_rules! refuse_as {
 
 refuse_as! {
     malformed: vault_proto::convert::WireError, ledger::manifest::ManifestError, ledger::manifest::SelectError;
-    denied: attestation::VerifyError, ledger::keeper_evidence::KeeperEvidenceError, ledger::model_signature::ModelSignatureError;
+    denied: attestation::VerifyError, attestation::EventLogError, ledger::keeper_evidence::KeeperEvidenceError, ledger::model_signature::ModelSignatureError;
     unavailable: attestation::CredentialError, crate::vault_keys::VaultKeysError;
 }
 

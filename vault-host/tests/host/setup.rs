@@ -144,7 +144,7 @@ pub fn evidence_set() -> EvidenceSet {
         signature: vec![3; 72],
         pcrs: vec![PcrValue { index: 0, sha256: vec![4; 32] }, PcrValue { index: 11, sha256: vec![5; 32] }],
     };
-    EvidenceSet { evidence: vec![Evidence { kind: Some(evidence::Kind::Tpm(tpm)) }] }
+    EvidenceSet { evidence: vec![Evidence { kind: Some(evidence::Kind::Tpm(tpm)) }], event_log: Vec::new() }
 }
 
 pub fn release_request(session: u8) -> ReleaseKeysRequest {

@@ -107,7 +107,7 @@ enum PcrFile {
 }
 
 /// The values of `--pcrs` that the quote is over; all of them where `quoted` is not known.
-pub(super) fn read_pcrs(path: &Path, quoted: Option<&[u32]>) -> Result<Vec<(u32, [u8; 32])>, Failure> {
+pub(crate) fn read_pcrs(path: &Path, quoted: Option<&[u32]>) -> Result<Vec<(u32, [u8; 32])>, Failure> {
     let malformed = || {
         Failure::new(Kind::Usage, "pcrs-unreadable", format!("{} is not a file of PCR values", path.display()))
             .next("give JSON: a list of SHA-256 values in hex from PCR 0 on, or an object such as {\"7\": \"…\"}")

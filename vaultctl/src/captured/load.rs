@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use attestation::{
-    AzureQuote, Evidence, HclReport, QuoteStatement, SNP_REPORT_BYTES, SnpEvidence, TpmIdentity, TpmQuote, VerifyError,
+    AzureQuote, EVENT_LOG_BYTES_MAX, Evidence, HclReport, QuoteStatement, SNP_REPORT_BYTES, SnpEvidence, TpmIdentity,
+    TpmQuote, VerifyError,
 };
 use vault_proto::convert::EvidenceSet;
 use vault_proto::limits::BLOB_BYTES_MAX;
@@ -21,10 +22,20 @@ pub(super) const HCL_MAGIC: &[u8] = b"HCLA";
 const RSASSA_SHA256_256: [u8; 6] = [0x00, 0x14, 0x00, 0x0b, 0x01, 0x00];
 
 /// Evidence, or why what was given is none of that kind: the inner error is a refusal, the outer one wrong use.
-pub type Loaded = Result<Result<Captured, VerifyError>, Failure>;
+type Loaded = Result<Result<Captured, VerifyError>, Failure>;
+
+/// What was given.
+#[derive(Debug)]
+pub struct Given {
+    /// The evidence, or why it is none of that kind.
+    pub evidence: Result<Captured, VerifyError>,
+    /// The event log: that of `--event-log`, else that of the evidence blob.
+    pub event_log: Option<Vec<u8>>,
+}
 
 /// Reads evidence of this kind out of a report, which may be an evidence blob, and what comes with it.
-pub fn load(kind: EvidenceKind, report: Option<&Path>, beside: &Beside) -> Loaded {
+pub fn load(kind: EvidenceKind, report: Option<&Path>, beside: &Beside) -> Result<Given, Failure> {
+    let mut event_log = beside.event_log.as_deref().map(read_event_log).transpose()?;
     let bytes = report.map(|path| read(path, BLOB_BYTES_MAX)).transpose()?;
     let files = read_files(&beside.chain, &beside.crl)?;
     // A bare report can't be a blob, nor a blob a report: the first byte of a report is its version.
@@ -35,13 +46,15 @@ pub fn load(kind: EvidenceKind, report: Option<&Path>, beside: &Beside) -> Loade
                 "leave --quote and --runtime out",
             ));
         }
-        return Ok(of_set(kind, set.evidence, files));
+        event_log = event_log.or(set.event_log);
+        return Ok(Given { evidence: of_set(kind, set.evidence, files), event_log });
     }
-    match kind {
+    let evidence = match kind {
         EvidenceKind::Snp => snp(bytes, beside, files),
         EvidenceKind::AzureSnpVtpm => azure(bytes, beside, files),
         EvidenceKind::Tpm => tpm(bytes, beside, files),
-    }
+    };
+    Ok(Given { evidence: evidence?, event_log })
 }
 
 fn of_set(kind: EvidenceKind, evidence: Evidence, files: Certificates) -> Result<Captured, VerifyError> {
@@ -148,6 +161,11 @@ fn read_ak(path: &Path) -> Result<Vec<u8>, Failure> {
         Some((size, rest)) if usize::from(u16::from_be_bytes(*size)) == rest.len() => Ok(rest.to_vec()),
         _ => Ok(bytes),
     }
+}
+
+/// The file of `--event-log`.
+pub fn read_event_log(path: &Path) -> Result<Vec<u8>, Failure> {
+    read(path, EVENT_LOG_BYTES_MAX)
 }
 
 fn report_missing() -> Failure {

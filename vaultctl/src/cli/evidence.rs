@@ -40,8 +40,8 @@ pub struct EvidenceVerifyArgs {
     #[arg(long, value_name = "INDEX", conflicts_with = "kind")]
     pub entry: Option<u64>,
     /// Verify captured evidence of this kind, out of files alone. Needs no vault and no network.
-    #[arg(long, value_enum, requires = "now")]
-    pub kind: Option<EvidenceKind>,
+    #[arg(long, value_enum)]
+    pub kind: Option<VerifyKind>,
     /// The report: ATTESTATION_REPORT (1184 bytes), Azure's HCL report, or an evidence blob, which holds all the rest.
     #[arg(long, value_name = "FILE", requires = "kind")]
     pub report: Option<PathBuf>,
@@ -62,8 +62,9 @@ pub struct EvidenceVerifyArgs {
     #[arg(long, value_name = "NAME", requires = "policy")]
     pub rule: Option<String>,
     /// The moment at which everything must be valid, such as 2026-07-01T00:00:00Z. There is no default: captured
-    /// evidence is judged at its own time.
-    #[arg(long, value_name = "RFC3339", value_parser = moment, requires = "kind")]
+    /// evidence is judged at its own time. An event log alone has none.
+    #[arg(long, value_name = "RFC3339", value_parser = moment, requires = "kind",
+          required_if_eq_any([("kind", "snp"), ("kind", "azure-snp-vtpm"), ("kind", "tpm")]))]
     pub now: Option<UnixTime>,
 }
 
@@ -86,12 +87,42 @@ pub struct Beside {
     /// Its signature: TPMT_SIGNATURE, or the 256 bytes of a bare RSASSA signature.
     #[arg(long, value_name = "FILE", requires = "quote")]
     pub quote_signature: Option<PathBuf>,
-    /// The PCRs of the SHA-256 bank, JSON: a list of hex from PCR 0 on, or an object {"0": "…", "7": "…"}.
-    #[arg(long, value_name = "FILE", requires = "quote")]
+    /// The PCRs of the SHA-256 bank, JSON: a list of hex from PCR 0 on, or an object {"0": "…", "7": "…"}. Those that the
+    /// quote is over; with --kind event-log those that the log is compared with.
+    #[arg(long, value_name = "FILE")]
     pub pcrs: Option<PathBuf>,
     /// The AK that quoted: TPMT_PUBLIC or TPM2B_PUBLIC. Azure's report names its own; given here too, it must be that one.
     #[arg(long, value_name = "FILE", requires = "quote")]
     pub ak: Option<PathBuf>,
+    /// The TCG event log of that boot, such as /sys/kernel/security/tpm0/binary_bios_measurements: it must lead to the PCRs
+    /// that were quoted.
+    #[arg(long, value_name = "FILE")]
+    pub event_log: Option<PathBuf>,
+}
+
+/// `--kind` of `evidence verify`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VerifyKind {
+    /// A report of AMD SEV-SNP.
+    Snp,
+    /// A report of Azure's paravisor, and a quote of the virtual TPM whose AK it endorses.
+    AzureSnpVtpm,
+    /// A TPM quote, and the chain of its EK.
+    Tpm,
+    /// A TCG event log and PCR values that nobody signed: --event-log FILE --pcrs FILE.
+    EventLog,
+}
+
+impl VerifyKind {
+    /// What evidence it is; none for a log, which is not evidence by itself.
+    pub const fn evidence(self) -> Option<EvidenceKind> {
+        match self {
+            Self::Snp => Some(EvidenceKind::Snp),
+            Self::AzureSnpVtpm => Some(EvidenceKind::AzureSnpVtpm),
+            Self::Tpm => Some(EvidenceKind::Tpm),
+            Self::EventLog => None,
+        }
+    }
 }
 
 /// `--kind`
@@ -163,6 +194,7 @@ mod tests {
         assert!(verify(&["--kind", "snp", "--report", "r"]).is_err(), "there is no default for the time");
         assert!(verify(&["--report", "r"]).is_err());
         assert!(verify(&["--entry", "1", "--report-data", &"0".repeat(128)]).is_err());
+        assert!(verify(&["--kind", "event-log", "--event-log", "l", "--pcrs", "p"]).is_ok());
         assert!(verify(&[&["--kind", "sev", "--report", "r"], &now[..]].concat()).is_err());
     }
 

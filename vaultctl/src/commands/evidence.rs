@@ -2,6 +2,7 @@
 
 mod captured;
 mod entry;
+mod event_log;
 mod show;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 pub(crate) use captured::verify as verify_captured;
 pub(crate) use entry::verify_entry;
+pub(crate) use event_log::verify as verify_event_log;
 pub(crate) use show::show;
 
 use crate::failure::Failure;

@@ -1,5 +1,6 @@
 //! Evidence explained to a person: one line a field, what it means, and whether it deserves a second look.
 
+mod eventlog;
 mod hcl;
 mod report;
 mod tpm;
@@ -8,6 +9,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use eventlog::{explain_boot, explain_events, explain_replay};
 pub use hcl::explain_runtime_data;
 pub use report::explain_report;
 pub use tpm::{explain_identity, explain_pcrs, explain_quote};

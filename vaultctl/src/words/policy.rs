@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::print::{distance, moment, span};
 
+mod boot;
 mod snp;
 
 const SECS_PER_DAY: u64 = 24 * 60 * 60;
@@ -163,6 +164,7 @@ fn releases(policy: &Policy) -> impl Iterator<Item = Clause> + '_ {
         ];
         says.extend(rule.guest.snp().map(snp::says).unwrap_or_default());
         says.extend(rule.guest.pcrs().map(|rule| format!("PCRs: {}", pcrs(rule.allowed()))));
+        says.extend(rule.guest.pcrs().map(boot::says).unwrap_or_default());
         says.extend(rule.guest.eks().map(|eks| format!("TPMs: {}", tpms(eks))));
         match rule.guest.bare_eks() {
             BareEks::Enrolled => says.push("TPMs without a certificate too, if they were enrolled".to_owned()),

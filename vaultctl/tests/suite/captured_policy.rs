@@ -182,7 +182,7 @@ fn rule_for_a_tpm_is_drafted_with_its_ek_and_its_pcrs() {
     tpm.pcrs[11] = [0x77; 32];
     let evidence = attestation::Evidence::Tpm(tpm.quote(&tpm.identity(&scene.authority, &[]), &PCRS, b"nonce"));
     let file = scene.path("evidence.bin");
-    std::fs::write(&file, vault_proto::convert::EvidenceSet { evidence }.blob()).unwrap();
+    std::fs::write(&file, vault_proto::convert::EvidenceSet { evidence, event_log: None }.blob()).unwrap();
     let policy = scene.path("policy.toml");
     let claimed = run(&["policy", "draft", "--from", text(&file)]).stdout;
     assert!(claimed.contains("# NOT VERIFIED"), "{claimed}");

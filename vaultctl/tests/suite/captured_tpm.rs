@@ -11,33 +11,37 @@ use crate::scene::{Ended, PCRS, Scene, run, text};
 use crate::vectors::{self, NOW, Vector};
 
 /// A TPM in software, its evidence blob, and a policy that trusts its vendor.
-struct TpmScene {
-    scene: Scene,
-    tpm: SoftTpm,
+pub(crate) struct TpmScene {
+    pub(crate) scene: Scene,
+    pub(crate) tpm: SoftTpm,
     files: TempDir,
 }
 
 impl TpmScene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut tpm = SoftTpm::ecc();
         tpm.pcrs[11] = [0x77; 32];
         Self { scene: Scene::new(), tpm, files: tempfile::tempdir().unwrap() }
     }
 
-    fn file(&self, name: &str, bytes: &[u8]) -> String {
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> String {
         let path = self.files.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         text(&path).to_owned()
     }
 
     fn blob(&self, extra_data: &[u8]) -> String {
+        self.blob_over(&PCRS, extra_data)
+    }
+
+    pub(crate) fn blob_over(&self, pcrs: &[u32], extra_data: &[u8]) -> String {
         let identity = self.tpm.identity(&self.scene.authority, &[]);
-        let evidence = Evidence::Tpm(self.tpm.quote(&identity, &PCRS, extra_data));
-        self.file("evidence.bin", &EvidenceSet { evidence }.blob())
+        let evidence = Evidence::Tpm(self.tpm.quote(&identity, pcrs, extra_data));
+        self.file("evidence.bin", &EvidenceSet { evidence, event_log: None }.blob())
     }
 
     /// At a time at which the authority of the scene and its policy hold.
-    fn verify(&self, args: &[&str], with_policy: bool) -> Ended {
+    pub(crate) fn verify(&self, args: &[&str], with_policy: bool) -> Ended {
         let policy = self.scene.path("policy.toml");
         let base = ["evidence", "verify", "--json", "--kind", "tpm", "--now", "2027-01-15T08:00:00Z"];
         let policy = ["--policy", text(&policy)];
@@ -109,7 +113,7 @@ fn evidence_blob_of_each_form_is_taken_under_its_own_kind_alone() {
     let report = SnpEvidence { report: snp.bytes("report.bin"), certificates: chain(&snp), crls: Vec::new() };
     let it = TpmScene::new();
     let quote = it.tpm.quote(&it.tpm.identity(&it.scene.authority, &[]), &PCRS, b"nonce");
-    let write = |name: &str, evidence: Evidence| it.file(name, &EvidenceSet { evidence }.blob());
+    let write = |name: &str, evidence: Evidence| it.file(name, &EvidenceSet { evidence, event_log: None }.blob());
     let files = [
         ("snp", write("snp", Evidence::Snp(report.clone()))),
         ("tpm", write("tpm", Evidence::Tpm(quote.clone()))),

@@ -88,7 +88,8 @@ impl Guest {
     }
 
     pub(crate) fn quote(&self, extra_data: &[u8]) -> Vec<u8> {
-        EvidenceSet { evidence: Evidence::Tpm(self.tpm.quote(&self.identity, &PCRS, extra_data)) }.blob()
+        EvidenceSet { evidence: Evidence::Tpm(self.tpm.quote(&self.identity, &PCRS, extra_data)), event_log: None }
+            .blob()
     }
 }
 

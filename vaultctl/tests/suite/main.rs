@@ -8,6 +8,7 @@ mod forge;
 
 mod audit;
 mod captured_evidence;
+mod captured_log;
 mod captured_policy;
 mod captured_tpm;
 mod ceremony;

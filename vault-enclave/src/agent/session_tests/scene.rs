@@ -226,7 +226,7 @@ pub(super) fn digest(text: &str) -> Sha256Digest {
 fn evidence() -> EvidenceSet {
     let identity = TpmIdentity { ek_certificates: vec![vec![1]], ek_public: Vec::new(), ak_public: vec![2] };
     let quote = TpmQuote { identity, attest: vec![3], signature: vec![4], pcrs: vec![(0, [5; 32])] };
-    EvidenceSet { evidence: Evidence::Tpm(quote) }
+    EvidenceSet { evidence: Evidence::Tpm(quote), event_log: None }
 }
 
 /// One exchange: a session that waits, the grant that `changes` makes, and what `relay` makes of that on the way.

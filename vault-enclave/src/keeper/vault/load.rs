@@ -3,19 +3,21 @@
 use std::time::Instant;
 
 use attestation::{
-    ActivationSecret, Binding, Credential, Evidence, Expected, LoadChallenge, RenewChallenge, Sha256Digest, TpmPart,
-    Transcript, UnixTime, Verified,
+    ActivationSecret, Binding, Credential, EventLog, Evidence, Expected, LoadChallenge, PcrSelection, RenewChallenge,
+    Sha256Digest, TpmPart, Transcript, UnixTime, Verified,
 };
 use ledger::decide::{Denial, EvidencedGrant, ReleaseGrant, decide};
 use ledger::lease::{LeaseStatement, grant_message};
 use ledger::manifest::Selection;
 use ledger::names::{Name, Version};
-use ledger::policy::{GuestRule, PcrRule, Policy};
+use ledger::policy::{BootRule, GuestRule, PcrRule, Policy};
 use ledger::release_log::Logged;
 use ledger::state::LoggedManifest;
 use prost::Message;
 use ring::rand::SecureRandom;
-use vault_proto::convert::{Challenge, ChallengeFor, ChallengeRequest, Grant, ReleaseRequest, SignedLease};
+use vault_proto::convert::{
+    Challenge, ChallengeFor, ChallengeRequest, EvidenceSet, Grant, ReleaseRequest, SignedLease,
+};
 use vault_proto::v1::{self, keeper_reply::Response};
 
 use super::{Outcome, Reply, Vault, opened};
@@ -74,7 +76,8 @@ impl Vault {
                 (Asked::Renew(challenge), manifest.manifest().select(&Selection::All)?)
             }
         };
-        self.challenges.issue(session, asked, expected, Instant::now());
+        let events = rule.guest.pcrs().and_then(PcrRule::boot).map(BootRule::pcrs);
+        self.challenges.issue(session, Pending { asked, expected, events }, Instant::now());
         let challenge = Challenge {
             session,
             nonce,
@@ -85,6 +88,7 @@ impl Vault {
             manifest: manifest.manifest().digest(),
             units,
             pcrs,
+            event_log: events.is_some(),
             expires: now.plus(CHALLENGE_TTL_SECS),
         };
         Ok(Outcome::Now(Ok(Response::GetChallenge(challenge.into()))))
@@ -152,7 +156,7 @@ impl Vault {
         let blob = evidence.blob();
         name_reported_ak(&mut challenge.tpm, &evidence.evidence)?;
         let binding = challenge.bind(hpke_key, lease_key);
-        let verified = self.verify(evidence.evidence, binding, &pending.expected)?;
+        let verified = self.verify(evidence, binding, &pending.expected, pending.events.as_ref())?;
         let manifest = self.logged_manifest(&model, &version)?;
         let now = self.now();
         let evidence = Sha256Digest::of(&blob);
@@ -226,16 +230,25 @@ impl Vault {
             .map_err(|error| Refusal::unavailable(error.code(), error))
     }
 
-    /// Under the anchors of the policy in force: the decision asks whether it is still the challenge's.
+    /// Under the anchors of the policy in force: the decision asks whether it is still the challenge's. An event log is
+    /// believed for the PCRs that the challenge was about; that one is missing is for the decision to say.
     pub(super) fn verify<S: Transcript>(
         &mut self,
-        evidence: Evidence,
+        evidence: EvidenceSet,
         binding: Binding<S>,
         expected: &Expected,
+        events: Option<&PcrSelection>,
     ) -> Result<Verified<S>, Refusal> {
         let now = self.now();
         let anchors = opened(&self.state)?.policy().trust_anchors();
-        Ok(evidence.verify_keeping(&mut self.chains, binding, expected, anchors, now)?)
+        let EvidenceSet { evidence, event_log } = evidence;
+        let verified = evidence.verify_keeping(&mut self.chains, binding, expected, anchors, now)?;
+        match (event_log, events) {
+            (Some(log), Some(pcrs)) => Ok(verified.with_event_log(EventLog::parse(&log)?.replay(), pcrs)?),
+            // It would lie beside the log for ever, and nobody would have looked at it.
+            (Some(_), None) => Err(Refusal::denied("event-log-unasked", "this rule does not ask for an event log")),
+            (None, _) => Ok(verified),
+        }
     }
 
     pub(super) fn sign_lease(&self, statement: &LeaseStatement) -> Result<SignedLease, Refusal> {

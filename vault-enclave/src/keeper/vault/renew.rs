@@ -79,7 +79,7 @@ impl Vault {
         lease_key
             .verify(&renew_message(&session, &lease_id, binding.digest()), &lease_signature)
             .map_err(|_| Refusal::denied("lease-signature", "the lease key did not sign this request"))?;
-        let verified = self.verify(evidence.evidence, binding, &pending.expected)?;
+        let verified = self.verify(evidence, binding, &pending.expected, pending.events.as_ref())?;
         self.stage_renewals_of_another_time();
         if self.renewals.uncounted.iter().any(|renewal| renewal.lease == lease_id) {
             // The decision must see the renewal before.

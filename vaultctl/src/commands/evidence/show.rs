@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use attestation::{
-    AttestationKey, AzureEvidence, CertificateTable, Evidence, HclReport, QuoteStatement, Sha256Digest, TableEntry,
-    TpmQuote, VerifyError,
+    AttestationKey, AzureEvidence, CertificateTable, EventLog, EventLogError, Evidence, HclReport, QuoteStatement,
+    Sha256Digest, TableEntry, TpmQuote, VerifyError,
 };
 use serde::Serialize;
 use vault_proto::limits::BLOB_BYTES_MAX;
@@ -14,8 +14,8 @@ use crate::captured::Detected;
 use crate::failure::{Failure, Kind};
 use crate::session::read;
 use crate::words::{
-    Explained, Section, explain_identity, explain_pcrs, explain_quote, explain_report, explain_runtime_data,
-    read_report,
+    BootSays, Explained, Section, explain_boot, explain_events, explain_identity, explain_pcrs, explain_quote,
+    explain_replay, explain_report, explain_runtime_data, read_report,
 };
 
 /// What a file says.
@@ -33,6 +33,9 @@ pub(crate) struct ShowReport {
     ak_name: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pcrs: Vec<Pcr>,
+    /// What an event log says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<BootSays>,
     sections: Vec<Section>,
     #[serde(skip)]
     next: &'static str,
@@ -49,7 +52,12 @@ pub(crate) fn show(file: &Path) -> Result<ShowReport, Failure> {
     let mut shown = ShowReport { digest: Sha256Digest::of(&bytes).to_string(), ..ShowReport::default() };
     let detected = Detected::of(&bytes).ok_or_else(|| unknown(file))?;
     let explained = match detected {
-        Detected::Set(evidence) => shown.set(*evidence),
+        Detected::Set(set) => {
+            if let Some(log) = &set.event_log {
+                shown.event_log(log).map_err(|error| broken(file, error.code(), &error))?;
+            }
+            shown.set(set.evidence)
+        }
         Detected::Report(report) => shown.bare("an SNP report", KIND_SNP).report(report),
         Detected::Hcl(hcl) => shown.bare("an HCL report of Azure", KIND_AZURE).hcl(hcl),
         Detected::Table(table) => {
@@ -57,24 +65,35 @@ pub(crate) fn show(file: &Path) -> Result<ShowReport, Failure> {
             Ok(())
         }
         Detected::Attest(attest) => shown.bare("a TPM quote", KIND_TPM).attest(attest),
+        Detected::EventLog(log) => {
+            shown
+                .bare("a TCG event log", KIND_LOG)
+                .event_log(log)
+                .map_err(|error| broken(file, error.code(), &error))?;
+            Ok(())
+        }
     };
-    explained.map_err(|error| {
-        Failure::new(Kind::Usage, error.code(), format!("{} is not what it looks like", file.display())).why(error)
-    })?;
+    explained.map_err(|error| broken(file, error.code(), &error))?;
     Ok(shown)
+}
+
+fn broken(file: &Path, code: &'static str, why: &dyn fmt::Display) -> Failure {
+    Failure::new(Kind::Usage, code, format!("{} is not what it looks like", file.display())).why(why)
 }
 
 const KIND_SNP: &str = "`vaultctl evidence verify --kind snp --report FILE --chain FILE --now TIME` verifies it.";
 const KIND_AZURE: &str = "`vaultctl evidence verify --kind azure-snp-vtpm --report FILE --chain FILE --quote FILE … --now \
                           TIME` verifies it.";
 const KIND_TPM: &str = "`vaultctl evidence verify --kind tpm --quote FILE … --now TIME` verifies it.";
+const KIND_LOG: &str = "`vaultctl evidence verify --kind tpm --quote FILE … --event-log FILE --now TIME` holds it against a \
+                        quote.";
 const CHAIN: &str = "`--chain FILE` of `vaultctl evidence verify` takes it.";
 const SET: &str = "`vaultctl evidence verify --entry INDEX` verifies the evidence of an entry; with --kind and --report FILE \
                    all of it that needs no challenge.";
 
 fn unknown(file: &Path) -> Failure {
     Failure::new(Kind::Usage, "evidence-unknown", format!("{} is nothing that is known here", file.display()))
-        .why("it is no evidence set, SNP report, HCL report, certificate table or TPM quote")
+        .why("it is no evidence set, SNP report, HCL report, certificate table, TPM quote or event log")
         .next("give the blob that an entry of the log names under `evidence`, or a file as the machine wrote it")
 }
 
@@ -134,6 +153,16 @@ impl ShowReport {
 
     fn attest(&mut self, attest: &[u8]) -> Result<(), VerifyError> {
         self.sections.push(explain_quote(&QuoteStatement::parse(attest)?));
+        Ok(())
+    }
+
+    fn event_log(&mut self, bytes: &[u8]) -> Result<(), EventLogError> {
+        let log = EventLog::parse(bytes)?;
+        self.sections.push(explain_events(&log));
+        let says = BootSays::of(&log, |_| true);
+        self.sections.extend(explain_replay(&log.replay()));
+        self.sections.push(explain_boot(&says));
+        self.boot = Some(says);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! `vaultctl policy draft`: a strict release rule out of captured evidence.
 
+mod boot;
 mod render;
 
 use std::collections::BTreeMap;
@@ -7,15 +8,16 @@ use std::fmt;
 use std::path::Path;
 
 use attestation::{
-    CrlRule, Evidence, EvidenceForm, Report, Sha256Digest, SigningKey, TrustAnchors, VerifyError, chip_platform,
+    CrlRule, EventLogError, EvidenceForm, Report, Sha256Digest, SigningKey, TrustAnchors, VerifyError, chip_platform,
     csp_platform,
 };
 use ledger::names::Name;
 use serde::Serialize;
 use vault_proto::limits::BLOB_BYTES_MAX;
 
+use self::boot::BootSource;
 use super::read_policy;
-use crate::captured::{Captured, Detected, Holds, MadeFor, load};
+use crate::captured::{Captured, Detected, Given, Holds, MadeFor, load};
 use crate::cli::{EvidenceKind, PolicyDraftArgs};
 use crate::failure::{Failure, Kind};
 use crate::print::moment;
@@ -42,6 +44,8 @@ struct Source {
     pcrs: BTreeMap<u32, [u8; 32]>,
     /// Of the EK, where a TPM is what proves.
     ek: Option<Sha256Digest>,
+    /// What the event log shows, where one led to the quote.
+    boot: Option<BootSource>,
 }
 
 struct SourceReport {
@@ -63,11 +67,20 @@ pub(crate) fn draft(session: &Session, args: &PolicyDraftArgs) -> Result<Draft, 
         Some(file) => read_policy(file)?.0.trust_anchors().clone(),
         None => TrustAnchors::built_in(),
     };
-    let evidence = load(kind, args.from.as_deref(), &args.beside)?.map_err(|error| refused(&error))?;
+    let Given { evidence, event_log } = load(kind, args.from.as_deref(), &args.beside)?;
+    let evidence = evidence.map_err(|error| refused(&error))?;
     let source = if can_verify(&evidence, args) {
         let now = args.now.unwrap_or(session.now());
         let holds = evidence.verify(MadeFor::default(), &anchors, CrlRule::IfPresent, now);
-        verified(kind, &holds.map_err(|error| refused(&error))?, moment(now))
+        let holds = holds.map_err(|error| refused(&error))?;
+        Source { boot: boot(&holds, event_log.as_deref(), args)?, ..verified(kind, &holds, moment(now)) }
+    } else if event_log.is_some() {
+        return Err(Failure::new(
+            Kind::Usage,
+            "event-log-unverified",
+            "no rule is written from a log without a verified quote",
+        )
+        .next("give what verifies the quote: --chain, and for a TPM --policy with the anchor of its EK"));
     } else {
         claimed(kind, &evidence)?
     };
@@ -80,8 +93,8 @@ fn detect(from: Option<&Path>) -> Result<EvidenceKind, Failure> {
     let form = match Detected::of(&read(path, BLOB_BYTES_MAX)?) {
         Some(Detected::Report(_)) => Some(EvidenceForm::Snp),
         Some(Detected::Hcl(_)) => Some(EvidenceForm::AzureSnpVtpm),
-        Some(Detected::Set(evidence)) => Some(Evidence::form(&evidence)),
-        Some(Detected::Table(_) | Detected::Attest(_)) | None => None,
+        Some(Detected::Set(set)) => Some(set.evidence.form()),
+        Some(Detected::Table(_) | Detected::Attest(_) | Detected::EventLog(_)) | None => None,
     };
     match form {
         Some(EvidenceForm::Snp | EvidenceForm::SnpTpm) => Ok(EvidenceKind::Snp),
@@ -110,6 +123,17 @@ fn refused(error: &VerifyError) -> Failure {
         .next("`vaultctl evidence verify --kind …` says what was expected and seen")
 }
 
+fn boot(holds: &Holds, log: Option<&[u8]>, args: &PolicyDraftArgs) -> Result<Option<BootSource>, Failure> {
+    let Some(log) = log else { return Ok(None) };
+    let refused = |error: EventLogError| {
+        Failure::new(Kind::NotVerified, error.code(), "no rule is written from a log that the quote does not bear")
+            .why(error)
+            .next("`vaultctl evidence verify --kind … --event-log FILE` says what was expected and seen")
+    };
+    let quote = holds.quote().ok_or_else(|| refused(EventLogError::QuoteMissing))?;
+    BootSource::of(log, quote, args.command_line.as_deref()).map(Some).map_err(refused)
+}
+
 fn verified(kind: EvidenceKind, holds: &Holds, now: String) -> Source {
     let report = holds.report().map(|claims| SourceReport {
         report: claims.report().clone(),
@@ -120,9 +144,9 @@ fn verified(kind: EvidenceKind, holds: &Holds, now: String) -> Source {
         Holds::Tpm { ek, .. } => Some(ek.platform),
         Holds::Snp(_) | Holds::Azure { .. } => None,
     };
-    let pcrs = holds.quote().map(|quote| quote.pcrs.clone()).unwrap_or_default();
+    let pcrs = holds.quote().map(|quote| quote.state.pcrs.clone()).unwrap_or_default();
     let verified = Some(format!("{now} under {} ({})", holds.anchor(), holds.trust()));
-    Source { kind, verified, report, pcrs, ek }
+    Source { kind, verified, report, pcrs, ek, boot: None }
 }
 
 /// What it says, unverified.
@@ -136,7 +160,7 @@ fn claimed(kind: EvidenceKind, evidence: &Captured) -> Result<Source, Failure> {
             (quote.pcrs.as_slice(), Some(platform))
         }
     };
-    Ok(Source { kind, verified: None, report, pcrs: pcrs.iter().copied().collect(), ek })
+    Ok(Source { kind, verified: None, report, pcrs: pcrs.iter().copied().collect(), ek, boot: None })
 }
 
 fn claimed_report(bytes: &[u8]) -> Result<SourceReport, Failure> {

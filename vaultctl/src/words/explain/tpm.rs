@@ -48,7 +48,7 @@ pub fn explain_pcrs(pcrs: &[(u32, [u8; 32])], quote: Option<&QuoteStatement>) ->
     let mut fields: Vec<Explained> = pcrs
         .iter()
         .map(|(index, value)| {
-            Explained::new(format!("PCR {index}"), hex::encode(value), meaning(*index))
+            Explained::new(format!("PCR {index}"), hex::encode(value), pcr_meaning(*index))
                 .look_if(value == &[0; 32] && *index < 8, "all zero: the firmware measured nothing here")
         })
         .collect();
@@ -70,7 +70,7 @@ pub fn explain_pcrs(pcrs: &[(u32, [u8; 32])], quote: Option<&QuoteStatement>) ->
 }
 
 /// TCG PC Client Platform Firmware Profile, "PCR usage", and what Linux adds.
-const fn meaning(index: u32) -> &'static str {
+pub(super) const fn pcr_meaning(index: u32) -> &'static str {
     match index {
         0 => "firmware code",
         1 => "firmware configuration",

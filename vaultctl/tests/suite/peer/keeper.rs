@@ -123,7 +123,7 @@ impl Keeper {
             None => {
                 let quote = self.quote(&self.genesis_challenge(nonce, secret).bind());
                 Some(convert::KeeperEvidence {
-                    evidence: EvidenceSet { evidence: Evidence::Tpm(quote) },
+                    evidence: EvidenceSet { evidence: Evidence::Tpm(quote), event_log: None },
                     standing: None,
                 })
             }
@@ -140,7 +140,7 @@ impl Keeper {
                     tpm: self.part(secret),
                 };
                 let standing = convert::KeeperStanding { policy: vault.policy().digest(), checkpoint };
-                let evidence = EvidenceSet { evidence: Evidence::Tpm(self.quote(&challenge.bind())) };
+                let evidence = EvidenceSet { evidence: Evidence::Tpm(self.quote(&challenge.bind())), event_log: None };
                 Some(convert::KeeperEvidence { evidence, standing: Some(standing) })
             }
         }

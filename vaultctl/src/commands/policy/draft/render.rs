@@ -40,6 +40,10 @@ impl Source {
         if self.kind != EvidenceKind::Snp {
             lines.push(String::new());
             lines.extend(pcrs(rule, &self.pcrs));
+            if let Some(boot) = &self.boot {
+                lines.push(String::new());
+                lines.extend(boot.render(rule));
+            }
         }
         lines.push(String::new());
         lines.extend(self.keeper_hints());
