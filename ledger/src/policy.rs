@@ -11,7 +11,10 @@
 //! # Ok(()) }
 //! ```
 
+mod budget;
+mod budget_parse;
 mod change;
+mod change_budget;
 mod change_snp;
 mod error;
 mod fields;
@@ -28,6 +31,7 @@ use std::sync::Arc;
 
 use attestation::{AnchorKind, Sha256Digest, Trust, TrustAnchors, UnixTime};
 
+pub use budget::{BUDGETS_MAX, Budget, BudgetPer, BudgetUnit, OverBudget};
 pub use change::describe_change;
 pub use error::{PolicyError, PolicyProblem};
 pub use pcrs::{PcrMismatch, PcrRule};
@@ -54,6 +58,7 @@ pub struct Policy {
     keeper: KeeperRule,
     publish: BTreeMap<Name, PublishRule>,
     release: BTreeMap<Name, Arc<ReleaseRule>>,
+    budgets: BTreeMap<Name, Budget>,
     readers: Permitted<Approver>,
 }
 
@@ -142,6 +147,11 @@ impl Policy {
     /// One release rule.
     pub fn release_rule(&self, name: &Name) -> Option<&Arc<ReleaseRule>> {
         self.release.get(name)
+    }
+
+    /// The budgets, by name.
+    pub fn budgets(&self) -> &BTreeMap<Name, Budget> {
+        &self.budgets
     }
 
     /// Who may read the log.

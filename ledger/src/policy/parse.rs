@@ -13,7 +13,7 @@ use super::rules::{
     UnitCheck,
 };
 use super::snp_parse::{self, CodeCoveredBy};
-use super::{Lineage, POLICY_BYTES_MAX, Policy, value};
+use super::{Lineage, POLICY_BYTES_MAX, Policy, budget_parse, value};
 use crate::model_signature::PublisherKey;
 use crate::names::Name;
 
@@ -36,6 +36,7 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
     let keeper = keeper(root.table("keeper")?)?;
     let publish = by_name(root.named_tables_if_any("publish")?, |fields| publish_rule(fields, &approval))?;
     let release = by_name(root.named_tables_if_any("release")?, |fields| release_rule(fields, &keeper).map(Arc::new))?;
+    let budgets = budget_parse::budgets(&mut root)?;
     let mut audit = root.table("audit")?;
     let readers = match audit.any_or_tables("readers")? {
         Some(readers) => Permitted::Only(people(readers)?),
@@ -44,7 +45,7 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
     audit.finish()?;
     root.finish()?;
     let digest = Sha256Digest::of(text.as_bytes());
-    Ok(Policy { digest, lineage, not_after, approval, trust_anchors, keeper, publish, release, readers })
+    Ok(Policy { digest, lineage, not_after, approval, trust_anchors, keeper, publish, release, budgets, readers })
 }
 
 fn lineage(root: &mut Fields) -> Result<Lineage, PolicyError> {
@@ -155,7 +156,7 @@ fn guest_rule(fields: &mut Fields) -> Result<GuestRule, PolicyError> {
     }
 }
 
-fn by_name<T>(
+pub(super) fn by_name<T>(
     sections: Vec<(Field<String>, Fields)>,
     mut read: impl FnMut(Fields) -> Result<T, PolicyError>,
 ) -> Result<BTreeMap<Name, T>, PolicyError> {
@@ -224,7 +225,7 @@ fn check_against_keeper(rule: &ReleaseRule, keeper: &KeeperRule) -> Result<(), P
     }
 }
 
-fn models(fields: &mut Fields) -> Result<Permitted<Name>, PolicyError> {
+pub(super) fn models(fields: &mut Fields) -> Result<Permitted<Name>, PolicyError> {
     permitted(fields.any_or_texts("models")?, value::name)
 }
 

@@ -8,6 +8,7 @@
 mod common;
 
 mod approvals;
+mod budget_policy;
 mod change;
 mod change_snp;
 mod decide;

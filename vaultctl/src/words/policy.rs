@@ -100,6 +100,10 @@ fn clauses(policy: &Policy) -> Vec<Clause> {
         });
     }
     clauses.extend(releases(policy));
+    let budgets = policy.budgets().iter();
+    clauses.extend(
+        budgets.map(|(name, budget)| Clause { section: format!("budget.{name}"), says: vec![budget.to_string()] }),
+    );
     clauses.push(Clause {
         section: "audit".to_owned(),
         says: vec![format!("the log may be read by: {}", policy.readers())],
