@@ -104,6 +104,8 @@ fn granted_load(
     if leases >= rule.max_leases {
         return Err(DenialReason::TooManyLeases { rule: rule_name, max: rule.max_leases, leases });
     }
+    let (platform, bytes) = (verified.claims().platform(), units.bytes);
+    vault.check_budgets(&model, platform, bytes, now).map_err(DenialReason::Budget)?;
     Ok(GrantedLoad { rule_name, rule: Arc::clone(rule), model, version, units, issued: now })
 }
 

@@ -16,6 +16,7 @@
 //! ```
 
 mod body;
+mod budget;
 mod error;
 pub(crate) mod field;
 mod read;
@@ -28,6 +29,7 @@ pub use body::{
     PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy, Release, ReleasedUnits, Renew, Renewal, Start,
     TimeSource,
 };
+pub use budget::{BudgetRaised, ClockJump, ProposedRaise, RaiseAmounts};
 pub use error::EntryError;
 
 pub use crate::release_log::ENTRY_BYTES_MAX;
@@ -51,6 +53,10 @@ pub enum Entry {
     Policy(PolicyInForce),
     /// A model was published.
     Model(ModelPublished),
+    /// Approvers raised a budget.
+    Budget(BudgetRaised),
+    /// The keeper's clock was set ahead.
+    Clock(ClockJump),
     /// Unit keys were granted under a lease.
     Release(Box<Release>),
     /// Leases were renewed.
@@ -102,6 +108,8 @@ impl Entry {
             Self::Approve(entry) => entry.time,
             Self::Policy(entry) => entry.time,
             Self::Model(entry) => entry.time,
+            Self::Budget(entry) => entry.time,
+            Self::Clock(entry) => entry.time,
             Self::Release(entry) => entry.time,
             Self::Renew(entry) => entry.time,
             Self::End(entry) => entry.time,
@@ -119,6 +127,8 @@ impl Entry {
             Self::Approve(_) => "approve",
             Self::Policy(_) => "policy",
             Self::Model(_) => "model",
+            Self::Budget(_) => "budget",
+            Self::Clock(_) => "clock",
             Self::Release(_) => "release",
             Self::Renew(_) => "renew",
             Self::End(_) => "end",

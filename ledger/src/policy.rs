@@ -32,6 +32,7 @@ use std::sync::Arc;
 use attestation::{AnchorKind, Sha256Digest, Trust, TrustAnchors, UnixTime};
 
 pub use budget::{BUDGETS_MAX, Budget, BudgetPer, BudgetUnit, OverBudget};
+pub use budget_parse::parse_bytes;
 pub use change::describe_change;
 pub use error::{PolicyError, PolicyProblem};
 pub use pcrs::{PcrMismatch, PcrRule};

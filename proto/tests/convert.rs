@@ -186,7 +186,7 @@ fn everything_comes_back_as_it_went_at_its_largest() {
     });
     comes_back::<_, v1::SubmitApprovalRequest>(approval());
     comes_back::<_, v1::SubmitApprovalRequest>(Approval { witness: None, ..approval() });
-    for action in [ProposalAction::Genesis, ProposalAction::Model, ProposalAction::Policy] {
+    for action in [ProposalAction::Genesis, ProposalAction::Model, ProposalAction::Policy, ProposalAction::Budget] {
         comes_back::<_, v1::Proposal>(proposal(action));
     }
 }

@@ -1,6 +1,7 @@
 //! What was typed. What it means is in [`commands`](crate::commands).
 
 mod audit;
+mod budget;
 mod evidence;
 mod measure;
 
@@ -12,6 +13,7 @@ use ledger::genesis::AntiRollback;
 use vault_proto::collateral::KdsChoice;
 
 pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
+pub use budget::BudgetArgs;
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
 
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
@@ -252,6 +254,8 @@ pub enum ProposeCommand {
         #[command(flatten)]
         signing: Signing,
     },
+    /// Propose to let something through above a budget, once. You must be an approver of the policy in force.
+    Budget(BudgetArgs),
 }
 
 /// `vaultctl approve`

@@ -72,6 +72,10 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
                 Submission::Printed(report) => write(session, &report, out),
             }
         }
+        Command::Propose(ProposeCommand::Budget(args)) => match propose::budget(session, &args).await? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
         Command::Pending => write(session, &pending::pending(session).await?, out),
         Command::Approve(args) => match approve::approve(session, &args).await? {
             Submission::Made(report) => write(session, &report, out),

@@ -1,5 +1,6 @@
 //! Policies, evidence and log entries in words.
 
+mod budget;
 mod claims;
 mod entry;
 mod explain;
@@ -8,6 +9,7 @@ mod policy;
 mod proposal;
 mod refusal;
 
+pub use budget::{raise_says, used};
 pub use claims::{ClaimsReport, tier_in_words};
 pub use entry::{EntryReport, rollback};
 pub use explain::{

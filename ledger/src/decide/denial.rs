@@ -7,6 +7,7 @@ use attestation::{EvidenceForm, Sha256Digest, Trust, UnixTime};
 use crate::entry::{Action, Deny, Entry};
 use crate::names::{Group, Name, Version};
 use crate::policy::{PcrMismatch, SnpMismatch};
+use crate::state::BudgetRefusal;
 
 /// A request that was refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,6 +160,8 @@ pub enum DenialReason {
         /// How many run.
         leases: u32,
     },
+    /// A budget lets it not through.
+    Budget(BudgetRefusal),
     /// There is no such lease, or it ended.
     LeaseUnknown {
         /// Its id.
@@ -290,6 +293,7 @@ impl DenialReason {
             Self::PcrNotAllowed { .. } => "pcr-not-allowed",
             Self::LeaseRepeated { .. } => "lease-repeated",
             Self::TooManyLeases { .. } => "too-many-leases",
+            Self::Budget(refusal) => refusal.code(),
             Self::LeaseUnknown { .. } => "lease-unknown",
             Self::LeaseLapsed { .. } => "lease-lapsed",
             Self::RuleOfAnotherLease { .. } => "rule-of-another-lease",
@@ -356,6 +360,9 @@ impl DenialReason {
             Self::LeaseRepeated { lease } => of("lease", "a new one".into(), format!("{lease}, which is in the log")),
             Self::TooManyLeases { rule, max, leases } => {
                 by("leases", format!("fewer than {max} running"), leases.to_string(), rule, "max_leases")
+            }
+            Self::Budget(refusal) => {
+                Explanation { policy_key: refusal.policy_key(), ..of("budget", refusal.expected(), refusal.seen()) }
             }
             Self::LeaseUnknown { lease } => of("lease", "one that runs".into(), lease.to_string()),
             Self::LeaseLapsed { renew_by, now } => of("time", format!("at most {renew_by}"), now.to_string()),

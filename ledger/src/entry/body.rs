@@ -7,6 +7,7 @@ use attestation::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::budget::ProposedRaise;
 use super::field;
 use crate::genesis::{AntiRollback, SealTo};
 use crate::names::{Name, Version};
@@ -85,6 +86,8 @@ pub enum Proposal {
     Policy(ProposedPolicy),
     /// A model, signed by its publisher.
     Model(ProposedModel),
+    /// A raise of a budget, signed by an approver of the policy in force.
+    Budget(ProposedRaise),
 }
 
 /// A policy that waits for approvals.

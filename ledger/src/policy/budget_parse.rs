@@ -10,7 +10,11 @@ use crate::names::Name;
 
 /// All budgets, by name.
 pub(super) fn budgets(root: &mut Fields) -> Result<BTreeMap<Name, Budget>, PolicyError> {
-    let (key, sections) = (root.key("budget"), root.named_tables_if_any("budget")?);
+    let (key, there) = (root.key("budget"), root.has("budget"));
+    let sections = root.named_tables_if_any("budget")?;
+    if there && sections.is_empty() {
+        return Err(PolicyError { key, problem: PolicyProblem::BudgetEmpty });
+    }
     if sections.len() > BUDGETS_MAX {
         return Err(PolicyError { key, problem: PolicyProblem::TooManyBudgets { found: sections.len() } });
     }
@@ -43,7 +47,7 @@ fn limit(fields: &mut Fields, unit: BudgetUnit) -> Result<Field<u64>, PolicyErro
     match unit {
         BudgetUnit::Bytes => {
             let field = fields.text(unit.key())?;
-            let value = bytes(&field.value).ok_or_else(|| field.refuse(PolicyProblem::BytesMalformed))?;
+            let value = parse_bytes(&field.value).ok_or_else(|| field.refuse(PolicyProblem::BytesMalformed))?;
             Ok(Field { key: field.key, value })
         }
         BudgetUnit::Releases | BudgetUnit::Platforms | BudgetUnit::Leases => fields.count(unit.key()),
@@ -67,8 +71,8 @@ fn over(field: &Field<String>) -> Result<OverBudget, PolicyError> {
     }
 }
 
-/// `500GiB`: a whole number without leading zeros and a unit.
-fn bytes(text: &str) -> Option<u64> {
+/// Bytes as a policy spells them: `500GiB`, a whole number without leading zeros and B, KiB, MiB, GiB or TiB.
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.find(|character: char| !character.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(digits)?;
     let shift = match unit {

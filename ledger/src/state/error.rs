@@ -2,6 +2,7 @@ use std::fmt;
 
 use attestation::UnixTime;
 
+use super::budgets::{BudgetRefusal, RAISE_SECS_MAX, RAISES_MAX};
 use crate::approvals::ApprovalError;
 use crate::entry::EntryError;
 use crate::genesis::GenesisError;
@@ -165,6 +166,30 @@ pub enum FoldError {
     GroupsNarrowed,
     /// A summary begins after its end.
     SinceAfterTime,
+    /// A release passes a budget.
+    Budget(BudgetRefusal),
+    /// A clock entry says nothing, or more than the time since the entry before.
+    UnmeasuredImpossible,
+    /// The policy in force has no such budget.
+    BudgetUnknown,
+    /// The budget says `over = "refuse"`: only a policy raises it.
+    BudgetNotRaisable,
+    /// A raise lets nothing through.
+    RaiseEmpty,
+    /// A raise of what the budget does not limit.
+    RaiseOfNoLimit {
+        /// The limit's key.
+        key: &'static str,
+    },
+    /// A raise ends too late, or before it begins.
+    RaiseUntil {
+        /// Its last moment.
+        until: UnixTime,
+    },
+    /// The same raise was approved before.
+    RaiseRepeated,
+    /// Too many raises are not yet past their end.
+    TooManyRaises,
 }
 
 impl FoldError {
@@ -223,6 +248,15 @@ impl FoldError {
             Self::LeaseLapsed { .. } => "lease-lapsed",
             Self::GroupsNarrowed => "groups-narrowed",
             Self::SinceAfterTime => "since-after-time",
+            Self::Budget(refusal) => refusal.code(),
+            Self::UnmeasuredImpossible => "unmeasured-impossible",
+            Self::BudgetUnknown => "budget-unknown",
+            Self::BudgetNotRaisable => "budget-not-raisable",
+            Self::RaiseEmpty => "raise-empty",
+            Self::RaiseOfNoLimit { .. } => "raise-of-no-limit",
+            Self::RaiseUntil { .. } => "raise-until",
+            Self::RaiseRepeated => "raise-repeated",
+            Self::TooManyRaises => "too-many-raises",
         }
     }
 }
@@ -285,6 +319,21 @@ impl fmt::Display for FoldError {
             Self::LeaseLapsed { renew_by } => write!(f, "the lease ended at {renew_by}"),
             Self::GroupsNarrowed => f.write_str("the rule no longer gives every group that it gave when the lease was granted"),
             Self::SinceAfterTime => f.write_str("the summary begins after its end"),
+            Self::Budget(refusal) => refusal.fmt(f),
+            Self::UnmeasuredImpossible => {
+                f.write_str("the clock can't have gone unmeasured for none, or more, of the time since the entry before")
+            }
+            Self::BudgetUnknown => f.write_str("the policy in force has no such budget"),
+            Self::BudgetNotRaisable => {
+                f.write_str("the budget says over = \"refuse\": only another policy lets more through")
+            }
+            Self::RaiseEmpty => f.write_str("the raise lets nothing through; name an amount"),
+            Self::RaiseOfNoLimit { key } => write!(f, "the budget has no limit {key}: there is nothing to raise"),
+            Self::RaiseUntil { until } => {
+                write!(f, "a raise ends after it begins and within {RAISE_SECS_MAX} s, and this one at {until}")
+            }
+            Self::RaiseRepeated => f.write_str("this very raise was approved already; propose one with another end"),
+            Self::TooManyRaises => write!(f, "{RAISES_MAX} raises are not yet past their end; wait, or change the policy"),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use attestation::{Sha256Digest, UnixTime};
 
 use super::error::FoldError;
-use crate::entry::ProposedModel;
+use crate::entry::{ProposedModel, ProposedRaise};
 use crate::names::Name;
 use crate::policy::{Policy, ProposerRule};
 
@@ -37,14 +37,30 @@ pub enum Subject {
     },
     /// A model, by its publisher.
     Model(ProposedModel),
+    /// A raise of a budget.
+    Raise {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// The raise.
+        raise: Box<ProposedRaise>,
+    },
 }
 
 impl Subject {
+    /// The approver who proposed it; a model is proposed by its publisher.
+    pub fn proposer(&self) -> Option<&Name> {
+        match self {
+            Self::Policy { proposer, .. } | Self::Raise { proposer, .. } => Some(proposer),
+            Self::Model(_) => None,
+        }
+    }
+
     fn has_same_proposer(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Policy { proposer, .. }, Self::Policy { proposer: another, .. }) => proposer == another,
             (Self::Model(model), Self::Model(another)) => model.publisher == another.publisher,
-            (Self::Policy { .. }, Self::Model(_)) | (Self::Model(_), Self::Policy { .. }) => false,
+            (Self::Policy { .. } | Self::Raise { .. }, _) | (_, Self::Policy { .. } | Self::Raise { .. }) => {
+                self.proposer().is_some() && self.proposer() == other.proposer()
+            }
         }
     }
 }
@@ -111,10 +127,7 @@ impl PendingProposal {
         if self.is_expired(now) {
             return Err(FoldError::ProposalExpired { not_after: self.not_after });
         }
-        if let Subject::Policy { proposer, .. } = &self.subject
-            && proposer == approver
-            && rule == ProposerRule::MayNotApprove
-        {
+        if self.subject.proposer() == Some(approver) && rule == ProposerRule::MayNotApprove {
             return Err(FoldError::ProposerMayNotApprove { approver: approver.clone() });
         }
         if self.approved_by(now).any(|id| id == approver) {
@@ -174,10 +187,15 @@ impl Proposals {
         self.0.clear();
     }
 
+    /// Voids what took effect.
+    pub(super) fn void(&mut self, entry: u64) {
+        self.0.remove(&entry);
+    }
+
     /// Voids the proposals that would publish what now is published.
     pub(super) fn void_model(&mut self, published: &ProposedModel) {
         self.0.retain(|_, proposal| match &proposal.subject {
-            Subject::Policy { .. } => true,
+            Subject::Policy { .. } | Subject::Raise { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,
         });
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use attestation::{Sha256Digest, UnixTime};
 
+use super::budgets::Budgets;
 use super::error::FoldError;
 use super::leases::{Lease, Leases};
 use super::proposals::{PendingProposal, Proposals, Subject};
@@ -20,9 +21,10 @@ use crate::policy::{Lineage, Policy};
 pub struct Vault {
     genesis: Arc<Genesis>,
     policy: Arc<Policy>,
-    proposals: Proposals,
+    pub(super) proposals: Proposals,
     models: BTreeMap<Name, BTreeMap<Version, Arc<PublishedModel>>>,
     pub(super) leases: Leases,
+    pub(super) budgets: Budgets,
 }
 
 /// A model that may be released.
@@ -37,7 +39,14 @@ pub struct PublishedModel {
 impl Vault {
     pub(super) fn open(genesis: Arc<Genesis>) -> Self {
         let policy = Arc::new(genesis.policy().clone());
-        Self { genesis, policy, proposals: Proposals::default(), models: BTreeMap::new(), leases: Leases::default() }
+        Self {
+            genesis,
+            policy,
+            proposals: Proposals::default(),
+            models: BTreeMap::new(),
+            leases: Leases::default(),
+            budgets: Budgets::default(),
+        }
     }
 
     /// The vault's id.
@@ -67,6 +76,7 @@ impl Vault {
             let permitted = match proposal.subject() {
                 Subject::Policy { .. } => true,
                 Subject::Model(_) => runs,
+                Subject::Raise { .. } => runs && !self.budgets.raises().is_full(),
             };
             permitted && proposal.is_approved(now)
         })
@@ -108,7 +118,7 @@ impl Vault {
         self.proposals.check(&proposal, now)?;
         match proposal.subject() {
             Subject::Policy { policy, .. } => Ok(Arc::clone(policy)),
-            Subject::Model(_) => Err(FoldError::ActionMismatch),
+            Subject::Model(_) | Subject::Raise { .. } => Err(FoldError::ActionMismatch),
         }
     }
 
@@ -118,6 +128,8 @@ impl Vault {
             Entry::Approve(approve) => self.approve(&approve),
             Entry::Policy(effect) => self.policy_in_force(&effect),
             Entry::Model(effect) => self.model_published(index, &effect),
+            Entry::Budget(effect) => self.budget_raised(index, &effect),
+            Entry::Clock(jump) => self.check_jump(&jump),
             Entry::Release(release) => self.release(index, *release),
             Entry::Renew(renew) => self.renew(&renew),
             Entry::End(end) => self.leases.end(end.lease),
@@ -126,6 +138,12 @@ impl Vault {
             Entry::DenySummary(_) => Ok(()),
             Entry::Genesis(_) | Entry::Start(_) => Err(FoldError::GenesisRepeated),
         }
+    }
+
+    /// The time of the last entry is now `time`; `unmeasured` of the seconds since the one before refill no budget.
+    pub(super) fn advance(&mut self, time: UnixTime, unmeasured: u64) {
+        self.leases.advance(time);
+        self.budgets.advance(time, unmeasured, &self.policy);
     }
 
     pub(super) fn restart(&mut self, last: UnixTime, start: UnixTime) {
@@ -144,6 +162,7 @@ impl Vault {
         let proposal = match proposal {
             Proposal::Policy(proposed) => self.proposed_policy(index, time, &proposed)?,
             Proposal::Model(proposed) => self.proposed_model(index, time, proposed)?,
+            Proposal::Budget(proposed) => self.proposed_raise(index, time, proposed)?,
         };
         self.proposals.add(proposal, time)
     }
@@ -227,12 +246,13 @@ impl Vault {
         }
         let proposer_rule = self.policy.approval().proposer;
         let policy_runs = self.check_policy_runs(approve.time);
-        let [policy, model] =
-            [ApprovalAction::Policy, ApprovalAction::Model].map(|action| self.expected(action, statement.object));
+        let [policy, model, raise] = [ApprovalAction::Policy, ApprovalAction::Model, ApprovalAction::Budget]
+            .map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
             Subject::Policy { .. } => policy,
             Subject::Model(_) => policy_runs.map(|()| model)?,
+            Subject::Raise { .. } => policy_runs.map(|()| raise)?,
         };
         expected.check(statement, approve.time)?;
         proposal.check_approver(approver, proposer_rule, approve.time)?;
@@ -256,6 +276,7 @@ impl Vault {
         self.policy = Arc::clone(policy);
         // Everything that waits was approved under the policy before, perhaps by people who no longer decide.
         self.proposals.void_all();
+        self.budgets.follow(&self.policy);
         Ok(())
     }
 
@@ -277,12 +298,12 @@ impl Vault {
         Ok(())
     }
 
-    fn verify(&self, statement: &str, signature: &str) -> Result<SignedStatement, FoldError> {
+    pub(super) fn verify(&self, statement: &str, signature: &str) -> Result<SignedStatement, FoldError> {
         approvals::verify(statement.as_bytes(), signature, &self.policy.approval().approvers)
             .map_err(FoldError::Approval)
     }
 
-    fn expected(&self, action: ApprovalAction, object: Sha256Digest) -> Expected {
+    pub(super) fn expected(&self, action: ApprovalAction, object: Sha256Digest) -> Expected {
         Expected { action, object, previous: self.policy.digest(), vault: self.id(), serial: self.policy.serial() }
     }
 }

@@ -72,6 +72,8 @@ fn a_budget_limits_something_and_never_to_nothing() {
     let empty = "\n[budget.daily]\nper = \"vault\"\nmodels = \"any\"\nover = \"hold\"\n";
     let error = with(empty).unwrap_err();
     assert_eq!((error.key.as_str(), error.code()), ("budget.daily", "policy-budget-empty"));
+    let error = with("[budget]\n").unwrap_err();
+    assert_eq!((error.key.as_str(), error.code()), ("budget", "policy-budget-empty"));
     refused("\"4KiB\"", "\"0B\"", "budget.daily.bytes_per_day", "policy-budget-zero");
     refused("releases_per_hour = 3", "releases_per_hour = 0", "budget.daily.releases_per_hour", "policy-budget-zero");
     refused("platforms_per_day = 2", "platforms_per_day = 0", "budget.daily.platforms_per_day", "policy-budget-zero");

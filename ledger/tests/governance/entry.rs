@@ -36,6 +36,11 @@ pub fn samples() -> Vec<String> {
             r#"{{"v":1,"type":"deny","time":5,"code":"pcr-mismatch","action":"load","rule":"minilm","model":"minilm","version":"1.0","platform":"{D}","evidence":"{D}"}}"#
         ),
         r#"{"v":1,"type":"deny-summary","time":5,"since":4,"counts":{"a":1,"b":2}}"#.to_owned(),
+        format!(
+            r#"{{"v":1,"type":"propose","time":5,"action":"budget","object":"{D}","budget":"daily","bytes":0,"releases":1,"platforms":0,"leases":2,"until":9,"statement":"{{}}\n","signature":"sig"}}"#
+        ),
+        format!(r#"{{"v":1,"type":"budget","time":5,"proposal":3,"object":"{D}","budget":"daily"}}"#),
+        r#"{"v":1,"type":"clock","time":5,"unmeasured":4}"#.to_owned(),
     ]
 }
 

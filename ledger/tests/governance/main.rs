@@ -8,7 +8,10 @@
 mod common;
 
 mod approvals;
+mod budget_fold;
 mod budget_policy;
+mod budget_raises;
+mod budget_windows;
 mod change;
 mod change_snp;
 mod decide;

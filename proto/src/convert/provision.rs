@@ -76,6 +76,8 @@ pub enum ProposalAction {
     Model,
     /// A policy.
     Policy,
+    /// A raise of a budget.
+    Budget,
 }
 
 /// A proposal and how far it is.
@@ -247,6 +249,7 @@ impl ProposalAction {
             Self::Genesis => "genesis",
             Self::Model => "model",
             Self::Policy => "policy",
+            Self::Budget => "budget",
         }
     }
 }
@@ -255,7 +258,7 @@ impl TryFrom<v1::Proposal> for Proposal {
     type Error = WireError;
 
     fn try_from(proposal: v1::Proposal) -> Result<Self, WireError> {
-        let action = [ProposalAction::Genesis, ProposalAction::Model, ProposalAction::Policy]
+        let action = [ProposalAction::Genesis, ProposalAction::Model, ProposalAction::Policy, ProposalAction::Budget]
             .into_iter()
             .find(|action| action.as_str() == proposal.action)
             .ok_or(WireError::new("malformed-action", Fault::Value))?;

@@ -2,6 +2,7 @@
 //!
 //! A request is answered at once, or it stages entries and is answered after the commit that makes them durable.
 
+mod budget;
 mod load;
 mod open;
 mod provision;
@@ -101,6 +102,7 @@ impl Vault {
     /// # Errors
     /// As [`Self::batch`].
     pub(super) fn tick(&mut self) -> Result<(), LogError<CommitError>> {
+        self.watch_clock();
         let now = self.now();
         if let Some(summary) = self.denials.due(now) {
             self.stage_quietly(&Entry::DenySummary(summary));
@@ -110,6 +112,7 @@ impl Vault {
     }
 
     fn handle(&mut self, job: Job) {
+        self.watch_clock();
         let Job { request, reply } = job;
         match request {
             Request::ReleaseKeys(request) => self.release_keys(request, reply),
@@ -129,6 +132,7 @@ impl Vault {
             Request::GetKeeperEvidence(request) => self.keeper_evidence(request),
             Request::PublishModel(request) => self.publish_model(request),
             Request::SubmitPolicy(request) => self.submit_policy(request),
+            Request::SubmitRaise(request) => self.submit_raise(request),
             Request::SubmitApproval(request) => self.submit_approval(request),
             Request::Status(_) => Ok(Outcome::Now(Ok(self.status()))),
             // The same again gets the same answer: a caller may not have seen the first.

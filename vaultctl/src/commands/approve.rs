@@ -43,6 +43,7 @@ pub(crate) async fn approve(session: &Session, args: &ApproveArgs) -> Result<Sub
     let action = match proposal.subject() {
         // The fold has checked that the object is the digest of this text.
         Subject::Policy { .. } => ApprovalAction::Policy,
+        Subject::Raise { .. } => ApprovalAction::Budget,
         Subject::Model(proposed) => {
             model::check(&remote, vault, proposed).await?;
             ApprovalAction::Model

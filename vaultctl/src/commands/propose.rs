@@ -1,5 +1,7 @@
 //! `vaultctl propose policy`
 
+mod budget;
+
 use std::fmt;
 use std::path::Path;
 
@@ -9,6 +11,8 @@ use ledger::policy::{Lineage, Policy, describe_change};
 use ledger::state::Vault;
 use serde::Serialize;
 use vault_proto::convert::{PolicySubmission, Proposal};
+
+pub(crate) use budget::budget;
 
 use super::Submission;
 use super::policy::read_policy;

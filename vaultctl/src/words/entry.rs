@@ -9,6 +9,7 @@ use ledger::policy::Approver;
 use ledger::state::State;
 use serde::Serialize;
 
+use super::budget::{clock_jump, raise_in_words};
 use super::claims::tier_in_words;
 use crate::print::{count_of, moment, size};
 
@@ -50,6 +51,10 @@ fn in_words(entry: &Entry, before: &State) -> String {
         Entry::Model(model) => {
             format!("{}@{} is published, proposed at {}", model.model, model.version, model.proposal)
         }
+        Entry::Budget(raised) => {
+            format!("the raise of budget {} counts, proposed at {}", raised.budget, raised.proposal)
+        }
+        Entry::Clock(jump) => clock_jump(jump),
         Entry::Release(release) => released(release),
         Entry::Renew(renew) => {
             let leases: Vec<String> = renew.renewals.iter().map(|renewal| renewal.lease.to_string()).collect();
@@ -82,6 +87,10 @@ fn proposed(propose: &Propose, before: &State) -> String {
             let by = signer(&policy.statement, &policy.signature, before);
             format!("{by} proposes policy {}", policy.object)
         }
+        Proposal::Budget(raise) => {
+            let by = signer(&raise.statement, &raise.signature, before);
+            format!("{by} proposes to raise {}: {}", raise_in_words(raise), raise.object)
+        }
         Proposal::Model(model) => format!(
             "publisher {} proposes {}@{}, {} in {}: {}",
             model.publisher,
@@ -103,6 +112,8 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::ProposePolicy => "the proposal of policy",
                 ApprovalAction::Policy => "policy",
                 ApprovalAction::Model => "model",
+                ApprovalAction::ProposeBudget => "the proposal of raise",
+                ApprovalAction::Budget => "raise",
             };
             format!("{by} approves {what} {}", statement.object)
         }

@@ -9,6 +9,7 @@ use ledger::policy::{ProposerRule, describe_change};
 use ledger::state::{PendingProposal, Subject, Vault};
 use serde::Serialize;
 
+use super::budget::raise_says;
 use crate::print::{count_of, distance, indented, moment, size};
 
 /// What is proposed, who agreed, who can.
@@ -41,6 +42,7 @@ impl ProposalReport {
                 ("policy", Some(proposer), says)
             }
             Subject::Model(model) => ("model", None, model_in_words(model)),
+            Subject::Raise { proposer, raise } => ("budget", Some(proposer), raise_says(raise, vault, now)),
         };
         let approved: Vec<&Name> = proposal.approved_by(now).collect();
         let missing = u64::from(proposal.threshold()).saturating_sub(approved.len() as u64);

@@ -131,9 +131,11 @@ impl World {
     pub fn statement(&self, action: ApprovalAction, object: Sha256Digest) -> ApprovalStatement {
         let (previous, serial) = match action {
             ApprovalAction::Genesis => (self.genesis.core().digest(), 0),
-            ApprovalAction::ProposePolicy | ApprovalAction::Policy | ApprovalAction::Model => {
-                (self.policy().digest(), self.policy().serial())
-            }
+            ApprovalAction::ProposePolicy
+            | ApprovalAction::Policy
+            | ApprovalAction::Model
+            | ApprovalAction::ProposeBudget
+            | ApprovalAction::Budget => (self.policy().digest(), self.policy().serial()),
         };
         let vault = self.genesis.vault_id();
         ApprovalStatement { action, object, previous, vault, serial, not_after: self.now.plus(3600) }

@@ -2,7 +2,9 @@
 
 use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
 use ledger::approvals::{self, ApprovalAction, ApprovalStatement, model_object};
-use ledger::entry::{self, Approve, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy};
+use ledger::entry::{
+    self, Approve, BudgetRaised, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy,
+};
 use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
 use ledger::manifest::Manifest;
 use ledger::model_signature;
@@ -88,7 +90,7 @@ impl Vault {
                 let id = manifest.id();
                 (&model.model, &model.version, model.manifest) == (&id.model, &id.version, manifest.digest())
             }
-            Subject::Policy { .. } => false,
+            Subject::Policy { .. } | Subject::Raise { .. } => false,
         });
         same.map(|proposal| proposal.object())
     }
@@ -137,7 +139,7 @@ impl Vault {
     }
 
     /// What has reached its threshold takes effect: an entry of its own.
-    fn stage_effects(&mut self) -> Result<(), Refusal> {
+    pub(super) fn stage_effects(&mut self) -> Result<(), Refusal> {
         let time = self.now();
         loop {
             let Some(vault) = self.state.vault() else { return Ok(()) };
@@ -146,6 +148,9 @@ impl Vault {
             let entry = match due.subject() {
                 Subject::Policy { policy, .. } => {
                     Entry::Policy(PolicyInForce { time, proposal, object, serial: policy.serial() })
+                }
+                Subject::Raise { raise, .. } => {
+                    Entry::Budget(BudgetRaised { time, proposal, object, budget: raise.budget.clone() })
                 }
                 Subject::Model(ProposedModel { model, version, .. }) => {
                     let (model, version) = (model.clone(), version.clone());

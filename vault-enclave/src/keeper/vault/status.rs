@@ -29,6 +29,7 @@ impl Vault {
             tier: lease.tier.to_string(),
         });
         let leases = leases.collect();
+        let budgets = vault.into_iter().flat_map(|vault| vault.budget_uses(now)).map(v1::BudgetUse::from).collect();
         let policy = vault.map(|vault| vault.policy());
         let open = policy.is_some();
         let head = self.log.head();
@@ -47,6 +48,7 @@ impl Vault {
             log_root: head.root.to_vec(),
             pending,
             leases,
+            budgets,
             time_source: "host clock".to_owned(),
             genesis: self.genesis.bytes().to_vec(),
         })
@@ -96,6 +98,9 @@ impl Vault {
             Subject::Policy { proposer, policy } => {
                 (ProposalAction::Policy, format!("policy {} by {proposer}", policy.serial()))
             }
+            Subject::Raise { proposer, raise } => {
+                (ProposalAction::Budget, format!("raise of budget {} by {proposer}", raise.budget))
+            }
             Subject::Model(model) => {
                 let ProposedModel { model, version, bytes, units, .. } = model;
                 (ProposalAction::Model, format!("model {model}@{version}, {bytes} bytes in {units} units"))
@@ -111,6 +116,8 @@ impl Vault {
             (ProposalAction::Genesis, 0, "genesis".to_owned())
         } else if object == vault.policy().digest() {
             (ProposalAction::Policy, 0, format!("policy {}", vault.policy().serial()))
+        } else if let Some(raise) = vault.raises().iter().find(|raise| raise.object == object) {
+            (ProposalAction::Budget, raise.entry, format!("raise of budget {}", raise.budget))
         } else {
             let model = vault.models().find(|model| model.proposed.object == object)?;
             let ProposedModel { model: name, version, .. } = &model.proposed;
@@ -138,7 +145,7 @@ impl Vault {
         summary: String,
     ) -> v1::Proposal {
         let (previous, serial) = match (action, self.state.vault()) {
-            (ProposalAction::Policy | ProposalAction::Model, Some(vault)) => {
+            (ProposalAction::Policy | ProposalAction::Model | ProposalAction::Budget, Some(vault)) => {
                 (vault.policy().digest(), vault.policy().serial())
             }
             (_, _) => (self.genesis.core().digest(), 0),

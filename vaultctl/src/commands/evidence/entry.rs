@@ -69,6 +69,8 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Model(_)
         | Entry::End(_)
         | Entry::Deny(_)
+        | Entry::Budget(_)
+        | Entry::Clock(_)
         | Entry::DenySummary(_) => return Err(without_evidence(index, type_name)),
     };
     Ok(EntryEvidenceReport { verified: true, index, type_name, time, evidence })

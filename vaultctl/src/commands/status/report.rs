@@ -6,6 +6,8 @@ use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::genesis::AntiRollback;
 use serde::Serialize;
 
+use super::budget::BudgetLine;
+
 use crate::client::{Lease, VaultState, VaultStatus};
 use crate::keeper::VaultRun;
 use crate::print::{count_of, distance, moment};
@@ -28,6 +30,7 @@ pub(crate) struct StatusReport {
     time_source: String,
     pending: Vec<PendingLine>,
     leases: Vec<LeaseLine>,
+    budgets: Vec<BudgetLine>,
     expiries: Vec<Expiry>,
     #[serde(skip)]
     now: UnixTime,
@@ -159,6 +162,7 @@ impl StatusReport {
             time_source: status.time_source,
             pending: pending.collect(),
             leases: status.leases.into_iter().map(LeaseLine::from).collect(),
+            budgets: status.budgets.into_iter().map(|line| BudgetLine::new(line, now)).collect(),
             expiries,
             now,
         }
@@ -224,6 +228,10 @@ impl fmt::Display for StatusReport {
         if !self.leases.is_empty() {
             writeln!(f, "{} in force", count_of(self.leases.len() as u64, "lease"))?;
         }
+        if !self.budgets.is_empty() {
+            writeln!(f, "budgets:")?;
+        }
+        self.budgets.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
         write!(f, "{}", self.verification)
     }
 }

@@ -10,7 +10,8 @@ use attestation::{
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{
-    Approve, Entry, GenesisWitness, ModelPublished, PolicyInForce, Proposal, Propose, ProposedPolicy, Start, TimeSource,
+    Approve, BudgetRaised, Entry, GenesisWitness, ModelPublished, PolicyInForce, Proposal, Propose, ProposedPolicy,
+    ProposedRaise, Start, TimeSource,
 };
 use ledger::genesis::{Core, Genesis};
 use ledger::merkle::{Tree, leaf_hash};
@@ -193,6 +194,12 @@ impl Keeper {
         self.proposal(object)
     }
 
+    pub(super) fn submit_raise(&mut self, raise: ProposedRaise) -> convert::Proposal {
+        let object = raise.object;
+        self.append(&Entry::Propose(Propose { time: now(), proposal: Proposal::Budget(raise) }));
+        self.proposal(object)
+    }
+
     pub(super) fn submit_approval(&mut self, approval: convert::Approval) -> convert::Proposal {
         let statement = ApprovalStatement::parse(&approval.statement).unwrap();
         let witness = approval.witness.map(|witness| {
@@ -224,6 +231,9 @@ impl Keeper {
             Subject::Policy { policy, .. } => {
                 Entry::Policy(PolicyInForce { time, proposal: entry, object, serial: policy.serial() })
             }
+            Subject::Raise { raise, .. } => {
+                Entry::Budget(BudgetRaised { time, proposal: entry, object, budget: raise.budget.clone() })
+            }
             Subject::Model(proposed) => Entry::Model(ModelPublished {
                 time,
                 proposal: entry,
@@ -244,6 +254,7 @@ impl Keeper {
         let action = match pending.subject() {
             Subject::Policy { .. } => convert::ProposalAction::Policy,
             Subject::Model(_) => convert::ProposalAction::Model,
+            Subject::Raise { .. } => convert::ProposalAction::Budget,
         };
         convert::Proposal {
             action,

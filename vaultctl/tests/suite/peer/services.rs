@@ -131,11 +131,21 @@ impl Provision for Shared {
         changed(keeper.lies.genesis_answer, SubmitGenesisResponse { vault_id: id.as_bytes().to_vec() })
     }
 
-    async fn submit_policy(&self, request: Request<SubmitPolicyRequest>) -> Answer<SubmitPolicyResponse> {
+    async fn submit_policy(
+        &self,
+        request: Request<SubmitPolicyRequest>,
+    ) -> Answer<SubmitPolicyResponse> {
         let mut keeper = self.0.lock().unwrap();
         refuse(&keeper)?;
         let proposal = keeper.submit_policy(read(request)?);
         Ok(Response::new(SubmitPolicyResponse { proposal: Some(proposal.into()) }))
+    }
+
+    async fn submit_raise(&self, request: Request<SubmitRaiseRequest>) -> Answer<SubmitRaiseResponse> {
+        let mut keeper = self.0.lock().unwrap();
+        refuse(&keeper)?;
+        let proposal = keeper.submit_raise(read(request)?);
+        Ok(Response::new(SubmitRaiseResponse { proposal: Some(proposal.into()) }))
     }
 
     async fn submit_approval(&self, request: Request<SubmitApprovalRequest>) -> Answer<SubmitApprovalResponse> {

@@ -1,0 +1,395 @@
+//! What the budgets of the policy in force have used: sliding windows over the releases of the last day, exact to the
+//! second, and the leases that run.
+//!
+//! **The reservation is the entry.** A release counts from its entry on, also while that waits for its commit: the next
+//! decision sees it.
+//!
+//! **Time.** Windows do not slide by the time of the entries, which a host can set ahead, but by *measured time*: the sum of
+//! the time between entries, less what no keeper measured. That is all of the time between an entry and a `start` behind it,
+//! and what a `clock` entry says. So neither a restart nor a clock that is set ahead refills a budget.
+//!
+//! **Memory.** One record for each release of a measured day, at most [`HISTORY_MAX`].
+
+mod history;
+mod leases;
+mod raises;
+mod refusal;
+
+use std::collections::BTreeMap;
+
+use attestation::{Sha256Digest, UnixTime};
+
+use history::{Granted, History, Tally};
+pub(super) use leases::LeaseTally;
+pub use raises::{RAISE_SECS_MAX, RAISES_MAX, Raise};
+pub(super) use raises::{Raises, check_raise};
+pub use refusal::{BudgetExcess, BudgetRefusal};
+
+use super::leases::Leases;
+use crate::names::Name;
+use crate::policy::{Budget, BudgetPer, BudgetUnit, OverBudget, Policy};
+
+/// The most releases of a measured day that are counted. With one more a release is refused while there are budgets:
+/// what is not counted can't be limited. Without budgets the oldest is forgotten.
+pub const HISTORY_MAX: usize = 1 << 18;
+/// The most lines that a status has for one budget: those that used most of it.
+const USES_PER_BUDGET_MAX: usize = 64;
+
+/// Whose use of a budget is added up.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BudgetOf {
+    /// The whole vault's.
+    Vault,
+    /// That of one model.
+    Model(Name),
+    /// That of one platform.
+    Platform(Sha256Digest),
+}
+
+impl BudgetOf {
+    fn of(per: BudgetPer, model: &Name, platform: Sha256Digest) -> Self {
+        match per {
+            BudgetPer::Vault => Self::Vault,
+            BudgetPer::Model => Self::Model(model.clone()),
+            BudgetPer::Platform => Self::Platform(platform),
+        }
+    }
+
+    /// Whether a release or a lease of this model on this platform is part of it.
+    pub(super) fn has(&self, model: &Name, platform: Sha256Digest) -> bool {
+        match self {
+            Self::Vault => true,
+            Self::Model(of) => of == model,
+            Self::Platform(of) => *of == platform,
+        }
+    }
+}
+
+impl std::fmt::Display for BudgetOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vault => f.write_str("the vault"),
+            Self::Model(model) => write!(f, "model {model}"),
+            Self::Platform(platform) => write!(f, "platform {platform}"),
+        }
+    }
+}
+
+/// A release that asks for its part of the budgets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) model: &'a Name,
+    pub(crate) platform: Sha256Digest,
+    /// Plaintext bytes of the units.
+    pub(crate) bytes: u64,
+}
+
+/// How much of a limit is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetUse {
+    /// Name of the budget.
+    pub budget: Name,
+    /// Whose use it is.
+    pub of: BudgetOf,
+    /// What is counted.
+    pub unit: BudgetUnit,
+    /// The policy's limit.
+    pub limit: u64,
+    /// What counts now. More than the limit where a raise let it through, or where the policy became stricter.
+    pub used: u64,
+    /// What approved raises still let through above the limit.
+    pub raised: u64,
+    /// When the oldest of what counts no longer does, if the keeper runs until then; `None` where nothing counts.
+    pub frees_at: Option<UnixTime>,
+}
+
+/// A part of a raise that a release uses up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Charge {
+    budget: Name,
+    unit: BudgetUnit,
+    amount: u64,
+}
+
+/// The state of all budgets.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Budgets {
+    history: History,
+    /// By budget and whose use it is; follows from the history and the policy in force.
+    tallies: BTreeMap<Name, BTreeMap<BudgetOf, Tally>>,
+    raises: Raises,
+}
+
+impl Budgets {
+    /// The time of the last entry is now `time`; of the time since the one before, `unmeasured` seconds do not count.
+    pub(super) fn advance(&mut self, time: UnixTime, unmeasured: u64, policy: &Policy) {
+        self.history.pass(time, unmeasured);
+        let tallies = &mut self.tallies;
+        self.history.forget(|granted, part| {
+            each_tally(tallies, policy, granted, |tally| tally.leave(granted, part));
+        });
+        self.raises.forget(time);
+    }
+
+    /// Seconds between the last entry and `time`.
+    pub(super) fn gap(&self, time: UnixTime) -> u64 {
+        self.history.gap(time)
+    }
+
+    /// Another policy is in force: its budgets count what the last day had. No raise outlives the policy that it was
+    /// approved under.
+    pub(super) fn follow(&mut self, policy: &Policy) {
+        self.raises = Raises::default();
+        self.tallies.clear();
+        let tallies = &mut self.tallies;
+        self.history.each(|granted, part| {
+            each_tally(tallies, policy, granted, |tally| tally.enter(granted, part));
+        });
+    }
+
+    /// Whether the budgets let a release through at `now`, and by which raises.
+    pub(super) fn check(
+        &self,
+        asked: &Asked<'_>,
+        policy: &Policy,
+        leases: &Leases,
+        now: UnixTime,
+    ) -> Result<Vec<Charge>, BudgetRefusal> {
+        if policy.budgets().is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.history.count_at(now) >= HISTORY_MAX {
+            return Err(BudgetRefusal::HistoryFull);
+        }
+        let (mut charges, mut held) = (Vec::new(), None);
+        for (name, budget) in policy.budgets().iter().filter(|(_, budget)| budget.covers(asked.model)) {
+            let of = BudgetOf::of(budget.per, asked.model, asked.platform);
+            for (&unit, &limit) in &budget.limits {
+                let view = View { name, budget, of: &of, unit, budgets: self, leases, now };
+                let (used, wanted) = (view.used(), view.wanted(asked));
+                let need = (used + u128::from(wanted)).saturating_sub(limit.into()).min(wanted.into());
+                let need = u64::try_from(need).expect("at most what is wanted");
+                if need == 0 {
+                    continue;
+                }
+                let raised = self.raises.left(name, unit, now);
+                match budget.over {
+                    OverBudget::Hold if need <= raised => {
+                        charges.push(Charge { budget: name.clone(), unit, amount: need });
+                    }
+                    // What no approval lets through is said first.
+                    OverBudget::Refuse => return Err(view.excess(used, wanted, limit, raised)),
+                    OverBudget::Hold => {
+                        held.get_or_insert_with(|| view.excess(used, wanted, limit, raised));
+                    }
+                }
+            }
+        }
+        held.map_or(Ok(charges), Err)
+    }
+
+    /// Counts a release that [`Self::check`] let through.
+    pub(super) fn take(&mut self, asked: &Asked<'_>, charges: &[Charge], policy: &Policy, now: UnixTime) {
+        charges.iter().for_each(|charge| self.raises.charge(&charge.budget, charge.unit, charge.amount, now));
+        let granted = self.history.push(asked, now);
+        for part in Part::ALL {
+            each_tally(&mut self.tallies, policy, granted, |tally| tally.enter(granted, part));
+        }
+    }
+
+    /// The raises that approvers gave.
+    pub(super) fn raises(&self) -> &Raises {
+        &self.raises
+    }
+
+    pub(super) fn raises_mut(&mut self) -> &mut Raises {
+        &mut self.raises
+    }
+
+    /// Every limit that is in use, by budget; of a budget for each platform or model, the most used.
+    pub(super) fn uses(&self, policy: &Policy, leases: &Leases, now: UnixTime) -> Vec<BudgetUse> {
+        let of_budget = |(name, budget): (&Name, &Budget)| {
+            let mut subjects: Vec<BudgetOf> =
+                self.tallies.get(name).into_iter().flat_map(|of| of.keys().cloned()).collect();
+            subjects.extend(leases.subjects(budget));
+            subjects.extend((budget.per == BudgetPer::Vault).then_some(BudgetOf::Vault));
+            subjects.sort();
+            subjects.dedup();
+            let lines = subjects.iter().flat_map(|of| {
+                budget.limits.iter().map(move |(&unit, &limit)| {
+                    let view = View { name, budget, of, unit, budgets: self, leases, now };
+                    view.line(limit, self.raises.left(name, unit, now))
+                })
+            });
+            let mut lines: Vec<BudgetUse> = lines.collect();
+            lines.sort_by_key(|line| std::cmp::Reverse(line.used));
+            lines.truncate(USES_PER_BUDGET_MAX);
+            lines.sort_by(|a, b| (&a.of, a.unit).cmp(&(&b.of, b.unit)));
+            lines
+        };
+        policy.budgets().iter().flat_map(of_budget).collect()
+    }
+}
+
+/// Which window of a release begins or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Hour,
+    Day,
+}
+
+impl Part {
+    const ALL: [Self; 2] = [Self::Hour, Self::Day];
+}
+
+/// The tallies that a release is part of. An empty one is dropped.
+fn each_tally(
+    tallies: &mut BTreeMap<Name, BTreeMap<BudgetOf, Tally>>,
+    policy: &Policy,
+    granted: &Granted,
+    mut change: impl FnMut(&mut Tally),
+) {
+    for (name, budget) in policy.budgets().iter().filter(|(_, budget)| budget.covers(&granted.model)) {
+        let of = BudgetOf::of(budget.per, &granted.model, granted.platform);
+        let of_budget = tallies.entry(name.clone()).or_default();
+        let tally = of_budget.entry(of.clone()).or_default();
+        change(tally);
+        if tally.is_empty() {
+            of_budget.remove(&of);
+        }
+    }
+}
+
+/// One limit of one budget for one subject, at one time.
+struct View<'a> {
+    name: &'a Name,
+    budget: &'a Budget,
+    of: &'a BudgetOf,
+    unit: BudgetUnit,
+    budgets: &'a Budgets,
+    leases: &'a Leases,
+    now: UnixTime,
+}
+
+impl View<'_> {
+    fn tally(&self) -> Option<&Tally> {
+        self.budgets.tallies.get(self.name)?.get(self.of)
+    }
+
+    fn is_mine(&self, granted: &Granted) -> bool {
+        self.budget.covers(&granted.model) && self.of.has(&granted.model, granted.platform)
+    }
+
+    /// What counts now.
+    fn used(&self) -> u128 {
+        let (history, now) = (&self.budgets.history, self.now);
+        let Some(tally) = self.tally().filter(|_| self.unit != BudgetUnit::Leases) else {
+            return match self.unit {
+                BudgetUnit::Leases => self.leases.count_of(self.budget, self.of, now).into(),
+                BudgetUnit::Bytes | BudgetUnit::Releases | BudgetUnit::Platforms => 0,
+            };
+        };
+        match self.unit {
+            BudgetUnit::Bytes => {
+                let left = history.leaving(Part::Day, now).filter(|granted| self.is_mine(granted));
+                tally.bytes - left.map(|granted| u128::from(granted.bytes)).sum::<u128>()
+            }
+            BudgetUnit::Releases => {
+                let left = history.leaving(Part::Hour, now).filter(|granted| self.is_mine(granted)).count();
+                u128::from(tally.releases) - left as u128
+            }
+            BudgetUnit::Platforms => {
+                let left = self.platforms_leaving();
+                tally.platforms.iter().filter(|(platform, count)| left.get(*platform) != Some(*count)).count() as u128
+            }
+            BudgetUnit::Leases => 0,
+        }
+    }
+
+    /// How much of the limit a release would take.
+    fn wanted(&self, asked: &Asked<'_>) -> u64 {
+        match self.unit {
+            BudgetUnit::Bytes => asked.bytes,
+            BudgetUnit::Releases | BudgetUnit::Leases => 1,
+            BudgetUnit::Platforms => {
+                let count = self.tally().and_then(|tally| tally.platforms.get(&asked.platform));
+                let counts = count.is_some_and(|count| self.platforms_leaving().get(&asked.platform) != Some(count));
+                u64::from(!counts)
+            }
+        }
+    }
+
+    fn platforms_leaving(&self) -> BTreeMap<Sha256Digest, u32> {
+        let mut left = BTreeMap::new();
+        let leaving = self.budgets.history.leaving(Part::Day, self.now);
+        leaving
+            .filter(|granted| self.is_mine(granted))
+            .for_each(|granted| *left.entry(granted.platform).or_default() += 1);
+        left
+    }
+
+    fn excess(&self, used: u128, asked: u64, limit: u64, raised: u64) -> BudgetRefusal {
+        BudgetRefusal::Over(Box::new(BudgetExcess {
+            budget: self.name.clone(),
+            of: self.of.clone(),
+            unit: self.unit,
+            limit,
+            used: u64::try_from(used).unwrap_or(u64::MAX),
+            asked,
+            raised,
+            over: self.budget.over,
+            passes_at: self.passes_at(used, asked, limit),
+        }))
+    }
+
+    fn line(&self, limit: u64, raised: u64) -> BudgetUse {
+        let used = self.used();
+        BudgetUse {
+            budget: self.name.clone(),
+            of: self.of.clone(),
+            unit: self.unit,
+            limit,
+            used: u64::try_from(used).unwrap_or(u64::MAX),
+            raised,
+            // The first moment at which one less counts: as if all but one unit of it were asked for.
+            frees_at: if used == 0 { None } else { self.falls_below(used) },
+        }
+    }
+
+    /// When what was asked for would pass, if nothing else is released and nothing renewed until then.
+    fn passes_at(&self, used: u128, asked: u64, limit: u64) -> Option<UnixTime> {
+        let room = u128::from(limit).checked_sub(asked.into())?;
+        if used <= room { Some(self.now) } else { self.falls_below(room + 1) }
+    }
+
+    /// When less than `bound` counts, if nothing is added.
+    fn falls_below(&self, bound: u128) -> Option<UnixTime> {
+        let part = match self.unit {
+            BudgetUnit::Leases => {
+                let extra = usize::try_from(self.used().checked_sub(bound)?).ok()?;
+                let end = self.leases.ends_of(self.budget, self.of, self.now).nth(extra)?;
+                return Some(end.plus(1));
+            }
+            BudgetUnit::Releases => Part::Hour,
+            BudgetUnit::Bytes | BudgetUnit::Platforms => Part::Day,
+        };
+        let tally = self.tally()?;
+        let (mut bytes, mut releases, mut platforms) =
+            (tally.bytes, u128::from(tally.releases), tally.platforms.clone());
+        for granted in self.budgets.history.of(part).filter(|granted| self.is_mine(granted)) {
+            bytes -= u128::from(granted.bytes);
+            releases = releases.saturating_sub(1);
+            Tally::remove(&mut platforms, granted.platform);
+            let left = match self.unit {
+                BudgetUnit::Bytes => bytes,
+                BudgetUnit::Releases => releases,
+                BudgetUnit::Platforms => platforms.len() as u128,
+                BudgetUnit::Leases => 0,
+            };
+            if left < bound {
+                return Some(self.budgets.history.leaves_at(granted, part, self.now));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,60 @@
+//! Budgets, raises and clock jumps in words.
+
+use attestation::UnixTime;
+use ledger::entry::{ClockJump, ProposedRaise};
+use ledger::policy::BudgetUnit;
+use ledger::state::{BudgetUse, Vault};
+
+use crate::print::{distance, moment, size, span};
+
+/// `budget daily by 3 releases in one hour until 2026-…`.
+pub(super) fn raise_in_words(raise: &ProposedRaise) -> String {
+    let amounts = raise.amounts();
+    let parts = BudgetUnit::ALL.into_iter().filter(|unit| amounts.of(*unit) > 0);
+    let parts: Vec<String> = parts.map(|unit| amount(unit, amounts.of(unit))).collect();
+    format!("budget {} by {}, once, until {}", raise.budget, parts.join(" and "), moment(raise.until))
+}
+
+/// What an approver of a raise has to know: what it lets through, what the budget is, and what of it is used.
+pub fn raise_says(raise: &ProposedRaise, vault: &Vault, now: UnixTime) -> Vec<String> {
+    let mut says = vec![format!("LOOSER: raises {}", raise_in_words(raise))];
+    match vault.policy().budgets().get(&raise.budget) {
+        Some(budget) => says.push(format!("the budget: {budget}")),
+        None => says.push("the policy in force has no such budget".to_owned()),
+    }
+    let uses = vault.budget_uses(now);
+    says.extend(uses.iter().filter(|line| line.budget == raise.budget).map(|line| format!("now: {}", used(line, now))));
+    says
+}
+
+/// A line of `status`.
+pub fn used(line: &BudgetUse, now: UnixTime) -> String {
+    let BudgetUse { budget, of, unit, limit, raised, frees_at, .. } = line;
+    let mut text = format!("{budget}, {of}: {} of {}", number(*unit, line.used), amount(*unit, *limit));
+    if *raised > 0 {
+        text.push_str(&format!(", and {} raised", number(*unit, *raised)));
+    }
+    if let Some(at) = frees_at {
+        text.push_str(&format!("; the oldest counts until {} ({})", moment(*at), distance(*at, now)));
+    }
+    text
+}
+
+/// What a clock entry means.
+pub(super) fn clock_jump(jump: &ClockJump) -> String {
+    format!("THE KEEPER'S CLOCK WAS SET AHEAD by {}: no budget refills by it", span(jump.unmeasured))
+}
+
+fn amount(unit: BudgetUnit, amount: u64) -> String {
+    match unit {
+        BudgetUnit::Bytes => format!("{} in 24 hours", size(amount)),
+        BudgetUnit::Releases | BudgetUnit::Platforms | BudgetUnit::Leases => format!("{amount} {unit}"),
+    }
+}
+
+fn number(unit: BudgetUnit, amount: u64) -> String {
+    match unit {
+        BudgetUnit::Bytes => size(amount),
+        BudgetUnit::Releases | BudgetUnit::Platforms | BudgetUnit::Leases => amount.to_string(),
+    }
+}
