@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn many_small_jumps_give_no_more_than_the_rounding_of_one() {
-        let mut clock = after(0);
+        let (begun, mut clock) = (Instant::now(), after(0));
         let (mut last, mut unmeasured) = (START, 0);
         for _ in 0..100 {
             // The host uses the second of rounding up, then sets the clock two further.
@@ -116,8 +116,7 @@ mod tests {
             (last, unmeasured) = (time, unmeasured + of_it);
         }
         let given = last.seconds() - START.seconds() - unmeasured;
-        // One second of rounding, and those that this loop took.
-        assert!(given <= ROUNDING_SECS + after(0).begun.elapsed().as_secs() + 30, "{given}");
-        assert!(given < 50, "{given} of 200 seconds were given");
+        // One second of rounding, and those that passed meanwhile.
+        assert!(given <= ROUNDING_SECS + begun.elapsed().as_secs() + 1, "{given} of {} seconds", last.seconds());
     }
 }
