@@ -15,6 +15,7 @@
 //! # Ok(()) }
 //! ```
 
+mod alarm;
 mod body;
 mod budget;
 mod error;
@@ -24,6 +25,7 @@ mod read;
 use attestation::UnixTime;
 use serde::Serialize;
 
+pub use alarm::AlarmEntry;
 pub use body::{
     Action, Approve, BootId, Cause, Deny, DenySummary, End, GenesisEntry, GenesisWitness, Machine, ModelPublished,
     PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy, Release, ReleasedUnits, Renew, Renewal, Start,
@@ -57,6 +59,8 @@ pub enum Entry {
     Budget(BudgetRaised),
     /// The keeper's clock was set ahead.
     Clock(ClockJump),
+    /// The release behind it rings.
+    Alarm(AlarmEntry),
     /// Unit keys were granted under a lease.
     Release(Box<Release>),
     /// Leases were renewed.
@@ -110,6 +114,7 @@ impl Entry {
             Self::Model(entry) => entry.time,
             Self::Budget(entry) => entry.time,
             Self::Clock(entry) => entry.time,
+            Self::Alarm(entry) => entry.time,
             Self::Release(entry) => entry.time,
             Self::Renew(entry) => entry.time,
             Self::End(entry) => entry.time,
@@ -129,6 +134,7 @@ impl Entry {
             Self::Model(_) => "model",
             Self::Budget(_) => "budget",
             Self::Clock(_) => "clock",
+            Self::Alarm(_) => "alarm",
             Self::Release(_) => "release",
             Self::Renew(_) => "renew",
             Self::End(_) => "end",

@@ -11,9 +11,12 @@
 //! # Ok(()) }
 //! ```
 
+mod alarm;
+mod alarm_parse;
 mod budget;
 mod budget_parse;
 mod change;
+mod change_alarm;
 mod change_budget;
 mod change_snp;
 mod error;
@@ -31,6 +34,7 @@ use std::sync::Arc;
 
 use attestation::{AnchorKind, Sha256Digest, Trust, TrustAnchors, UnixTime};
 
+pub use alarm::{ALARMS_MAX, AlarmOn, AlarmRule, AlarmThen, Hours};
 pub use budget::{BUDGETS_MAX, Budget, BudgetPer, BudgetUnit, OverBudget};
 pub use budget_parse::parse_bytes;
 pub use change::describe_change;
@@ -60,6 +64,7 @@ pub struct Policy {
     publish: BTreeMap<Name, PublishRule>,
     release: BTreeMap<Name, Arc<ReleaseRule>>,
     budgets: BTreeMap<Name, Budget>,
+    alarms: BTreeMap<Name, AlarmRule>,
     readers: Permitted<Approver>,
 }
 
@@ -153,6 +158,11 @@ impl Policy {
     /// The budgets, by name.
     pub fn budgets(&self) -> &BTreeMap<Name, Budget> {
         &self.budgets
+    }
+
+    /// The alarm rules, by name.
+    pub fn alarms(&self) -> &BTreeMap<Name, AlarmRule> {
+        &self.alarms
     }
 
     /// Who may read the log.

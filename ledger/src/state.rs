@@ -12,6 +12,7 @@
 //! # Ok(()) }
 //! ```
 
+mod alarms;
 mod budgets;
 mod ceremony;
 mod error;
@@ -25,6 +26,8 @@ mod vault;
 
 use attestation::{Sha256Digest, UnixTime, lv};
 
+pub(crate) use alarms::Watched;
+pub use alarms::{ALARMS_SHOWN_MAX, Alarm, KNOWN_MAX, measurement_of};
 pub use budgets::{BudgetExcess, BudgetOf, BudgetRefusal, BudgetUse, HISTORY_MAX, RAISE_SECS_MAX, RAISES_MAX, Raise};
 pub use ceremony::Ceremony;
 pub use error::FoldError;
@@ -137,7 +140,7 @@ impl State {
             Entry::Start(start) => start.time.seconds().saturating_sub(self.time.seconds()),
             Entry::Clock(jump) => jump.unmeasured,
             Entry::Genesis(_) | Entry::Propose(_) | Entry::Approve(_) | Entry::Policy(_) | Entry::Model(_) => 0,
-            Entry::Budget(_) | Entry::Release(_) | Entry::Renew(_) | Entry::End(_) => 0,
+            Entry::Budget(_) | Entry::Alarm(_) | Entry::Release(_) | Entry::Renew(_) | Entry::End(_) => 0,
             Entry::Deny(_) | Entry::DenySummary(_) => 0,
         }
     }

@@ -66,9 +66,7 @@ fn entries(world: &World) -> Vec<Entry> {
     let shown = run_ok(world.vaultctl().args(["--json", "log", "show", "--count", "1000"]));
     let shown: Value = serde_json::from_str(&shown).expect("JSON");
     let entries = shown["entries"].as_array().expect("entries").iter();
-    // The order of fields that JSON objects lose is that of the type.
-    let typed = entries.map(|entry| serde_json::from_value::<Value>(entry["entry"].clone()).expect("an entry"));
-    typed.filter_map(|value| of_value(&value)).collect()
+    entries.filter_map(|entry| of_value(&entry["entry"])).collect()
 }
 
 /// Of the proposals of raises and the approvals, which are all that this file looks at.
@@ -170,4 +168,51 @@ async fn a_raise_lets_one_more_through_and_its_replay_none() {
     let refused = guest.load().await.expect_err("there is no more");
     assert_eq!(guest.code_of(refused).await, "held-for-approval");
     assert_eq!(releases_used(&world), (4, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_rings_in_log_and_status() {
+    let world = World::before_ceremony(|_, policy| {
+        policy.push_str(
+            "[alarm.bait]\nmodels = [\"demo\"]\non = \"canary\"\nthen = \"alarm\"\n\
+             [alarm.image]\nmodels = \"any\"\non = \"new-measurement\"\nthen = \"alarm\"\n\
+             [alarm.scale]\nmodels = \"any\"\non = \"more-leases\"\nmore_than = 2\nthen = \"hold\"\n",
+        );
+    });
+    world.sign_genesis();
+    world.publish("1");
+    for _ in 0..2 {
+        Guest::new(&world).await.load().await.expect("an alarm lets it through");
+    }
+    let log = run_ok(world.vaultctl().args(["log", "show", "--count", "1000"]));
+    let rang: Vec<&str> = log.lines().filter(|line| line.contains("ALARM: ")).collect();
+    assert_eq!(rang.len(), 2, "{log}");
+    assert!(rang[0].contains("bait (any release: a canary), image (the first release to a measurement)"), "{log}");
+    assert!(!rang[1].contains("image"), "{log}");
+
+    // The third is one more than expected: it waits.
+    let mut guest = Guest::new(&world).await;
+    let refused = guest.load().await.expect_err("it is held");
+    assert_eq!(guest.code_of(refused).await, "held-by-alarm");
+    let mut propose = world.vaultctl();
+    propose.args(["propose", "budget", "scale", "--releases", "1", "--for", "1h", "--yes", "--key"]);
+    run_ok(propose.arg(world.path(APPROVERS[0])));
+    let pending = run_ok(world.vaultctl().arg("pending"));
+    assert!(pending.contains("it lets through what this alarm holds: on more than 2 leases at once"), "{pending}");
+    world.approve(&APPROVERS[1..]);
+    guest.load().await.expect("approvers let one through");
+
+    let status = run_ok(world.vaultctl().arg("status"));
+    assert!(
+        status.contains("ALARMS: 3 releases rang; the newest:") && status.contains("bait, scale: demo@1"),
+        "{status}"
+    );
+    let status = run_ok(world.vaultctl().args(["--json", "status"]));
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!(
+        (&status["alarm_count"], status["alarms"].as_array().map(Vec::len)),
+        (&Value::from(3), Some(3)),
+        "{status}"
+    );
+    run_ok(world.vaultctl().args(["log", "verify", "--fresh"]));
 }

@@ -62,11 +62,13 @@ fn more_than(field: &Field<u64>) -> Result<u64, PolicyError> {
 fn hours(fields: &mut Fields) -> Result<Hours, PolicyError> {
     let field = fields.text("hours")?;
     let bounds = field.value.split_once('-').and_then(|(from, to)| Some((clock(from)?, clock(to)?)));
-    let (from, to) = bounds.filter(|(from, to)| from < to).ok_or_else(|| field.refuse(PolicyProblem::HoursMalformed))?;
+    let (from, to) =
+        bounds.filter(|(from, to)| from < to).ok_or_else(|| field.refuse(PolicyProblem::HoursMalformed))?;
     let mut days = [false; 7];
     for field in fields.texts("days")? {
         let index = WEEKDAYS.iter().position(|name| *name == field.value);
-        let day = index.and_then(|index| days.get_mut(index)).ok_or_else(|| field.refuse(PolicyProblem::WeekdayUnknown))?;
+        let day =
+            index.and_then(|index| days.get_mut(index)).ok_or_else(|| field.refuse(PolicyProblem::WeekdayUnknown))?;
         *day = true;
     }
     Ok(Hours { from, to, days })

@@ -35,6 +35,7 @@ pub fn describe_change(old: &Policy, new: &Policy) -> Vec<String> {
         changes.stricter(format!("release.{name} is gone"));
     }
     changes.budgets(old.budgets(), new.budgets());
+    changes.alarms(old.alarms(), new.alarms());
     changes.permitted("audit.readers", old.readers(), new.readers());
     changes.in_order()
 }

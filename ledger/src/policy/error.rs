@@ -2,6 +2,7 @@ use std::fmt;
 
 use attestation::AnchorError;
 
+use super::alarm::ALARMS_MAX;
 use super::budget::BUDGETS_MAX;
 use super::rules::{LeaseEnd, LeaseTime};
 use crate::approvals::KeyError;
@@ -163,6 +164,23 @@ pub enum PolicyProblem {
     OverBudgetUnknown,
     /// Not a number of bytes.
     BytesMalformed,
+    /// `[alarm]` without a rule.
+    AlarmEmpty,
+    /// More than 16 alarm rules.
+    TooManyAlarms {
+        /// How many.
+        found: usize,
+    },
+    /// There is no such alarm.
+    AlarmOnUnknown,
+    /// Neither `alarm` nor `hold`.
+    AlarmThenUnknown,
+    /// `more_than` is zero.
+    MoreThanZero,
+    /// Not two times of a day.
+    HoursMalformed,
+    /// Not a weekday.
+    WeekdayUnknown,
 }
 
 impl PolicyError {
@@ -232,6 +250,13 @@ impl PolicyProblem {
             Self::BudgetPerUnknown => "policy-budget-per-unknown",
             Self::OverBudgetUnknown => "policy-over-budget-unknown",
             Self::BytesMalformed => "policy-bytes-malformed",
+            Self::AlarmEmpty => "policy-alarm-empty",
+            Self::TooManyAlarms { .. } => "policy-too-many-alarms",
+            Self::AlarmOnUnknown => "policy-alarm-on-unknown",
+            Self::AlarmThenUnknown => "policy-alarm-then-unknown",
+            Self::MoreThanZero => "policy-more-than-zero",
+            Self::HoursMalformed => "policy-hours-malformed",
+            Self::WeekdayUnknown => "policy-weekday-unknown",
         }
     }
 }
@@ -320,6 +345,15 @@ impl fmt::Display for PolicyProblem {
             Self::DurationMalformed => "write a whole number and s, m, h or d, such as \"15m\"",
             Self::MaxLeasesOutOfBounds => "write a number from 1 to 4294967295",
             Self::TooManyBudgets { found } => return write!(f, "{found} budgets; write at most {BUDGETS_MAX}"),
+            Self::TooManyAlarms { found } => return write!(f, "{found} alarm rules; write at most {ALARMS_MAX}"),
+            Self::AlarmEmpty => "has no rule; write [alarm.NAME], or remove it",
+            Self::AlarmOnUnknown => {
+                "write \"new-platform\", \"new-measurement\", \"more-leases\", \"outside-hours\" or \"canary\""
+            }
+            Self::AlarmThenUnknown => "write \"alarm\" or \"hold\"",
+            Self::MoreThanZero => "write at least 1; to hear of every release write on = \"canary\"",
+            Self::HoursMalformed => "write two times of a day in UTC, the earlier first, such as \"08:00-20:00\"",
+            Self::WeekdayUnknown => "write mon, tue, wed, thu, fri, sat or sun",
             Self::BudgetEmpty => {
                 "limits nothing; write bytes_per_day, releases_per_hour, platforms_per_day or leases, or remove it"
             }

@@ -13,7 +13,7 @@ use super::rules::{
     UnitCheck,
 };
 use super::snp_parse::{self, CodeCoveredBy};
-use super::{Lineage, POLICY_BYTES_MAX, Policy, budget_parse, value};
+use super::{Lineage, POLICY_BYTES_MAX, Policy, alarm_parse, budget_parse, value};
 use crate::model_signature::PublisherKey;
 use crate::names::Name;
 
@@ -37,6 +37,7 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
     let publish = by_name(root.named_tables_if_any("publish")?, |fields| publish_rule(fields, &approval))?;
     let release = by_name(root.named_tables_if_any("release")?, |fields| release_rule(fields, &keeper).map(Arc::new))?;
     let budgets = budget_parse::budgets(&mut root)?;
+    let alarms = alarm_parse::alarms(&mut root, &budgets)?;
     let mut audit = root.table("audit")?;
     let readers = match audit.any_or_tables("readers")? {
         Some(readers) => Permitted::Only(people(readers)?),
@@ -45,7 +46,19 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
     audit.finish()?;
     root.finish()?;
     let digest = Sha256Digest::of(text.as_bytes());
-    Ok(Policy { digest, lineage, not_after, approval, trust_anchors, keeper, publish, release, budgets, readers })
+    Ok(Policy {
+        digest,
+        lineage,
+        not_after,
+        approval,
+        trust_anchors,
+        keeper,
+        publish,
+        release,
+        budgets,
+        alarms,
+        readers,
+    })
 }
 
 fn lineage(root: &mut Fields) -> Result<Lineage, PolicyError> {

@@ -172,3 +172,19 @@ fn know(known: &mut BTreeSet<(Name, Sha256Digest)>, model: &Name, what: Sha256Di
         known.insert((model.clone(), what));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_is_bounded_and_what_is_not_known_stays_new() {
+        let (mut known, model) = (BTreeSet::new(), "m".parse().unwrap());
+        let platform = |n: usize| Sha256Digest::of(&n.to_be_bytes());
+        for n in 0..KNOWN_MAX + 10 {
+            know(&mut known, &model, platform(n));
+        }
+        assert_eq!(known.len(), KNOWN_MAX);
+        assert!(known.contains(&(model.clone(), platform(0))) && !known.contains(&(model, platform(KNOWN_MAX))));
+    }
+}

@@ -393,3 +393,54 @@ impl View<'_> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &str = r#"format = 1
+vault = "genesis"
+serial = 1
+prev = "none"
+not_after = "2027-03-01T00:00:00Z"
+[approval]
+threshold = 1
+proposer_may_approve = true
+approvers = [{ id = "a", key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVDBTmwHVi0DWcFS9xzs3BHy2lDCFDdgeL5JJ3hbMJd" }]
+[keeper]
+require = ["tpm"]
+pcrs = { 7 = ["1111111111111111111111111111111111111111111111111111111111111111"] }
+eks = "any"
+[audit]
+readers = "any"
+"#;
+    const BUDGET: &str = "[budget.b]\nper = \"vault\"\nmodels = \"any\"\nreleases_per_hour = 1\nover = \"hold\"\n";
+
+    /// What is not counted can't be limited: with budgets nothing more is released, without the oldest is forgotten.
+    #[test]
+    fn more_releases_than_are_counted_are_refused_while_there_are_budgets() {
+        let (none, some) = (Policy::parse(POLICY).unwrap(), Policy::parse(&format!("{POLICY}{BUDGET}")).unwrap());
+        let (leases, model) = (Leases::default(), "m".parse().unwrap());
+        let asked = Asked { model: &model, platform: Sha256Digest::from_bytes([1; 32]), bytes: 1 };
+        let (mut budgets, start) = (Budgets::default(), UnixTime(1_800_000_000));
+        budgets.advance(start, 0, &none);
+        budgets.take(&asked, &[], &none, start);
+        let later = start.plus(7200);
+        budgets.advance(later, 0, &none);
+        for _ in 1..HISTORY_MAX {
+            budgets.take(&asked, &[], &none, later);
+        }
+        assert_eq!(budgets.check(&asked, &some, &leases, later), Err(BudgetRefusal::HistoryFull));
+        assert_eq!(BudgetRefusal::HistoryFull.code(), "budget-history-full");
+        assert_eq!(budgets.check(&asked, &none, &leases, later), Ok(Vec::new()));
+        // The first is out of its day: there is room for one, if its limit has any.
+        let day = start.plus(24 * 60 * 60);
+        assert_eq!(budgets.check(&asked, &some, &leases, day).map(|charges| charges.len()), Ok(0));
+        // Without budgets the number that is kept does not grow.
+        budgets.take(&asked, &[], &none, later);
+        assert_eq!(budgets.history.count_at(later), HISTORY_MAX);
+        budgets.follow(&some);
+        let used = budgets.uses(&some, &leases, later);
+        assert_eq!(used[0].used, HISTORY_MAX as u64);
+    }
+}

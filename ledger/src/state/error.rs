@@ -190,6 +190,21 @@ pub enum FoldError {
     RaiseRepeated,
     /// Too many raises are not yet past their end.
     TooManyRaises,
+    /// An alarm of no rule.
+    AlarmEmpty,
+    /// The rules of an alarm are not ascending.
+    AlarmUnordered,
+    /// The policy in force has no such alarm rule.
+    AlarmUnknown,
+    /// An alarm says what was measured where no rule asks, or does not where one does.
+    AlarmMeasurement,
+    /// The rules that ring for a release are not those of the alarm before it.
+    AlarmMismatch,
+    /// A release that waits for approvers.
+    AlarmHeld {
+        /// The rule.
+        alarm: Name,
+    },
 }
 
 impl FoldError {
@@ -257,6 +272,12 @@ impl FoldError {
             Self::RaiseUntil { .. } => "raise-until",
             Self::RaiseRepeated => "raise-repeated",
             Self::TooManyRaises => "too-many-raises",
+            Self::AlarmEmpty => "alarm-empty",
+            Self::AlarmUnordered => "alarm-unordered",
+            Self::AlarmUnknown => "alarm-unknown",
+            Self::AlarmMeasurement => "alarm-measurement",
+            Self::AlarmMismatch => "alarm-mismatch",
+            Self::AlarmHeld { .. } => "held-by-alarm",
         }
     }
 }
@@ -323,6 +344,16 @@ impl fmt::Display for FoldError {
             Self::UnmeasuredImpossible => {
                 f.write_str("the clock can't have gone unmeasured for none, or more, of the time since the entry before")
             }
+            Self::AlarmEmpty => f.write_str("an alarm of no rule"),
+            Self::AlarmUnordered => f.write_str("the rules of an alarm are not ascending"),
+            Self::AlarmUnknown => f.write_str("the policy in force has no such alarm rule"),
+            Self::AlarmMeasurement => {
+                f.write_str("an alarm says what was measured where, and only where, a rule asks for it")
+            }
+            Self::AlarmMismatch => {
+                f.write_str("the alarm rules that ring for the release are not those that the entry before it names")
+            }
+            Self::AlarmHeld { alarm } => write!(f, "alarm {alarm} holds the release until approvers let it through"),
             Self::BudgetUnknown => f.write_str("the policy in force has no such budget"),
             Self::BudgetNotRaisable => {
                 f.write_str("the budget says over = \"refuse\": only another policy lets more through")

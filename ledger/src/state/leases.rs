@@ -9,7 +9,7 @@ use super::budgets::{BudgetOf, LeaseTally};
 use super::error::FoldError;
 use crate::entry::{Machine, Release};
 use crate::names::{Name, Version};
-use crate::policy::{Budget, Policy, ReleaseRule};
+use crate::policy::{Budget, Permitted, Policy, ReleaseRule};
 
 /// How much later than its decision a renewal may stand in the log, in seconds (DESIGN: renewals join the next commit).
 pub const RENEWAL_COMMIT_SECS_MAX: u64 = 300;
@@ -102,6 +102,13 @@ impl Leases {
         let ended = self.running.by_end.iter().take_while(|(renew_by, _)| *renew_by < now);
         let ended = ended.filter(|(_, id)| self.is_of(*id, budget, of)).count();
         self.running.tally.count(budget, of).saturating_sub(ended as u64)
+    }
+
+    /// How many leases of these models run at `now`.
+    pub(super) fn count_covered(&self, models: &Permitted<Name>, now: UnixTime) -> u64 {
+        let ended = self.running.by_end.iter().take_while(|(renew_by, _)| *renew_by < now);
+        let ended = ended.filter(|(_, id)| self.get(*id).is_some_and(|lease| models.permits(&lease.model))).count();
+        self.running.tally.count_covered(models).saturating_sub(ended as u64)
     }
 
     /// The last moments of those leases, the first one first.

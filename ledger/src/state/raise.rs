@@ -2,6 +2,7 @@
 
 use attestation::{Sha256Digest, UnixTime};
 
+use super::alarms::{Alarm, Watched};
 use super::budgets::{Asked, BudgetRefusal, BudgetUse, Raise, check_raise};
 use super::error::FoldError;
 use super::proposals::{PendingProposal, Subject};
@@ -9,6 +10,7 @@ use super::vault::Vault;
 use crate::approvals::{ApprovalAction, raise_object};
 use crate::entry::{BudgetRaised, ClockJump, ProposedRaise, Release};
 use crate::names::Name;
+use crate::policy::{AlarmRule, AlarmThen};
 
 impl Vault {
     /// Every limit of the budgets in force that is in use at `now`.
@@ -36,12 +38,38 @@ impl Vault {
         self.budgets.check(&asked, self.policy(), &self.leases, now).map(drop)
     }
 
-    /// A release takes its part of every budget, or is refused.
-    pub(super) fn spend(&mut self, release: &Release) -> Result<(), FoldError> {
+    /// The alarm rules that ring for a release, and those of them that hold it: no raise lets it through.
+    pub(crate) fn ringing(&self, watched: Watched<'_>) -> (Vec<Name>, Option<(Name, AlarmRule)>) {
+        let raises = self.budgets.raises();
+        let (mut names, mut holds) = (Vec::new(), None);
+        for (name, rule) in self.alarms.ringing(watched, self.policy(), &self.leases) {
+            names.push(name.clone());
+            if rule.then == AlarmThen::Hold && holds.is_none() && !raises.lets_pass(name, watched.now) {
+                holds = Some((name.clone(), rule.clone()));
+            }
+        }
+        (names, holds)
+    }
+
+    /// How many releases rang since the vault was opened.
+    pub fn alarm_count(&self) -> u64 {
+        self.alarms.count()
+    }
+
+    /// The newest of them first, at most [`ALARMS_SHOWN_MAX`](super::ALARMS_SHOWN_MAX).
+    pub fn alarms(&self) -> impl Iterator<Item = &Alarm> {
+        self.alarms.newest()
+    }
+
+    /// A release takes its part of every budget, and rings as its alarm says, or is refused.
+    pub(super) fn spend(&mut self, index: u64, release: &Release) -> Result<(), FoldError> {
         let asked = Asked { model: &release.model, platform: release.platform, bytes: release.units.bytes };
         let policy = std::sync::Arc::clone(self.policy());
         let charges = self.budgets.check(&asked, &policy, &self.leases, release.time).map_err(FoldError::Budget)?;
+        let held = self.alarms.check(release, &policy, &self.leases, self.budgets.raises())?;
         self.budgets.take(&asked, &charges, &policy, release.time);
+        held.iter().for_each(|alarm| self.budgets.raises_mut().pass(alarm, release.time));
+        self.alarms.take(index, release);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use attestation::{Sha256Digest, UnixTime};
 
+use super::alarms::Alarms;
 use super::budgets::Budgets;
 use super::error::FoldError;
 use super::leases::{Lease, Leases};
@@ -25,6 +26,7 @@ pub struct Vault {
     models: BTreeMap<Name, BTreeMap<Version, Arc<PublishedModel>>>,
     pub(super) leases: Leases,
     pub(super) budgets: Budgets,
+    pub(super) alarms: Alarms,
 }
 
 /// A model that may be released.
@@ -46,6 +48,7 @@ impl Vault {
             models: BTreeMap::new(),
             leases: Leases::default(),
             budgets: Budgets::default(),
+            alarms: Alarms::default(),
         }
     }
 
@@ -123,6 +126,15 @@ impl Vault {
     }
 
     pub(super) fn take(&mut self, index: u64, entry: Entry) -> Result<(), FoldError> {
+        let announces = matches!(entry, Entry::Alarm(_) | Entry::Release(_));
+        self.take_entry(index, entry)?;
+        if !announces {
+            self.alarms.silence();
+        }
+        Ok(())
+    }
+
+    fn take_entry(&mut self, index: u64, entry: Entry) -> Result<(), FoldError> {
         match entry {
             Entry::Propose(Propose { time, proposal }) => self.propose(index, time, proposal),
             Entry::Approve(approve) => self.approve(&approve),
@@ -130,6 +142,7 @@ impl Vault {
             Entry::Model(effect) => self.model_published(index, &effect),
             Entry::Budget(effect) => self.budget_raised(index, &effect),
             Entry::Clock(jump) => self.check_jump(&jump),
+            Entry::Alarm(alarm) => self.alarms.announce(alarm, &self.policy),
             Entry::Release(release) => self.release(index, *release),
             Entry::Renew(renew) => self.renew(&renew),
             Entry::End(end) => self.leases.end(end.lease),
@@ -148,6 +161,7 @@ impl Vault {
 
     pub(super) fn restart(&mut self, last: UnixTime, start: UnixTime) {
         self.leases.restart(last, start, &self.policy);
+        self.alarms.silence();
     }
 
     /// Refuses what a policy past its end no longer permits.

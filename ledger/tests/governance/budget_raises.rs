@@ -2,7 +2,7 @@
 
 use attestation::UnixTime;
 use ledger::approvals::{ApprovalAction, raise_object};
-use ledger::entry::{Entry, Proposal, ProposedRaise, RaiseAmounts};
+use ledger::entry::{Proposal, ProposedRaise, RaiseAmounts};
 use ledger::state::{FoldError, RAISE_SECS_MAX, RAISES_MAX, Subject};
 
 use crate::support::budget::{budget, platform, releases};
@@ -210,4 +210,12 @@ fn there_is_a_bounded_number_of_raises() {
     assert!(world.vault().due(world.now).is_none());
     let entry = world.raised(index, object);
     assert_eq!(world.refusal(entry), FoldError::TooManyRaises);
+}
+
+/// The vector of FORMAT.md, section 7.
+#[test]
+fn the_object_of_a_raise_has_these_bytes() {
+    let amounts = RaiseAmounts { releases: 1, leases: 2, ..RaiseAmounts::default() };
+    let object = raise_object(&"daily".parse().unwrap(), amounts, UnixTime(1_800_000_000));
+    assert_eq!(object.to_string(), "sha256:a61ad7908807ce9a5798318d69fcfe2f880aa4e58612f9bc96e5cf63c5c56a6e");
 }

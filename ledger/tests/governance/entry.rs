@@ -41,6 +41,8 @@ pub fn samples() -> Vec<String> {
         ),
         format!(r#"{{"v":1,"type":"budget","time":5,"proposal":3,"object":"{D}","budget":"daily"}}"#),
         r#"{"v":1,"type":"clock","time":5,"unmeasured":4}"#.to_owned(),
+        format!(r#"{{"v":1,"type":"alarm","time":5,"lease":"{D}","rules":["bait","night"]}}"#),
+        format!(r#"{{"v":1,"type":"alarm","time":5,"lease":"{D}","rules":["image"],"measurement":"{D2}"}}"#),
     ]
 }
 

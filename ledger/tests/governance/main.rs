@@ -7,6 +7,7 @@
 #[path = "../../../attestation/tests/common/mod.rs"]
 mod common;
 
+mod alarms;
 mod approvals;
 mod budget_fold;
 mod budget_policy;

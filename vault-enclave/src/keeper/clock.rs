@@ -2,14 +2,15 @@
 //!
 //! The guest's clock can be set by its host, and by root in the guest. What depends on time passing (budgets) must not
 //! believe it. So a run reads it once, and from then on lets it go no faster than the time that the kernel measures
-//! (`CLOCK_MONOTONIC`). A clock that went further is taken in only with an entry that says by how much: [`Clock::take_jump`].
+//! (`CLOCK_BOOTTIME`). A clock that went further is taken in only with an entry that says by how much: [`Clock::take_jump`].
 //!
 //! **Limit.** A host that controls what the kernel measures by (kvm-clock, or a TSC without SecureTSC) can let that run
 //! fast too, and then nothing here notices.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attestation::UnixTime;
+use rustix::time::{ClockId, clock_gettime};
 
 /// Both clocks are read in whole seconds: they may differ by one without anything having been set.
 const ROUNDING_SECS: u64 = 1;
@@ -18,7 +19,8 @@ const ROUNDING_SECS: u64 = 1;
 pub(super) struct Clock {
     /// The time when the run began, or when it last took in a jump.
     at: UnixTime,
-    begun: Instant,
+    /// Boot time at that moment.
+    begun: Duration,
 }
 
 /// The maximum of the last entry's time and the guest's clock as it stands: for a run that has not begun.
@@ -30,7 +32,7 @@ pub(super) fn wall(last: UnixTime) -> UnixTime {
 impl Clock {
     /// Measures from now on; it is `at`.
     pub(super) fn started(at: UnixTime) -> Self {
-        Self { at, begun: Instant::now() }
+        Self { at, begun: boot_time() }
     }
 
     /// The maximum of the last entry's time and the guest's clock, as far as that was measured: a clock that is turned back
@@ -63,21 +65,24 @@ impl Clock {
     }
 
     fn measured(&self) -> UnixTime {
-        self.at.plus(self.begun.elapsed().as_secs())
+        self.at.plus(boot_time().saturating_sub(self.begun).as_secs())
     }
+}
+
+fn boot_time() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const START: UnixTime = UnixTime(1_000_000);
 
     /// A clock that has measured so many seconds.
     fn after(seconds: u64) -> Clock {
-        let begun = Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine runs longer");
+        let begun = boot_time().checked_sub(Duration::from_secs(seconds)).expect("the machine runs longer");
         Clock { at: START, begun }
     }
 
@@ -107,7 +112,7 @@ mod tests {
 
     #[test]
     fn many_small_jumps_give_no_more_than_the_rounding_of_one() {
-        let (begun, mut clock) = (Instant::now(), after(0));
+        let (begun, mut clock) = (boot_time(), after(0));
         let (mut last, mut unmeasured) = (START, 0);
         for _ in 0..100 {
             // The host uses the second of rounding up, then sets the clock two further.
@@ -117,6 +122,10 @@ mod tests {
         }
         let given = last.seconds() - START.seconds() - unmeasured;
         // One second of rounding, and those that passed meanwhile.
-        assert!(given <= ROUNDING_SECS + begun.elapsed().as_secs() + 1, "{given} of {} seconds", last.seconds());
+        assert!(
+            given <= ROUNDING_SECS + boot_time().saturating_sub(begun).as_secs() + 1,
+            "{given} of {} seconds",
+            last.seconds()
+        );
     }
 }

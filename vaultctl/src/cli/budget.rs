@@ -11,7 +11,7 @@ use super::{Signing, span};
 /// `vaultctl propose budget`
 #[derive(Debug, Args)]
 pub struct BudgetArgs {
-    /// The budget, by its name in the policy; it must say over = "hold".
+    /// The budget, by its name in the policy; it must say over = "hold". Or an alarm that says then = "hold".
     pub budget: Name,
     /// Bytes to let through above bytes_per_day, such as 40GiB.
     #[arg(long, value_parser = bytes, default_value = "0B")]

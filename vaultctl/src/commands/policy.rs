@@ -89,9 +89,11 @@ mod tests {
     }
 
     #[test]
-    fn the_section_for_budgets_parses_and_every_key_counts() {
-        let text = format!("{}\n{}", filled(TEMPLATE), section("# [budget.default]"));
+    fn the_sections_for_budgets_and_alarms_parse_and_every_key_counts() {
+        let text =
+            format!("{}\n{}", filled(TEMPLATE), section("# [budget.default]") + &section("# [alarm.new-machines]"));
         let policy = Policy::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(policy.alarms().len(), 1);
         assert_eq!(policy.budgets()[&"default".parse().unwrap()].limits.len(), 4);
     }
 

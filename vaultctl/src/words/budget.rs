@@ -1,9 +1,9 @@
 //! Budgets, raises and clock jumps in words.
 
 use attestation::UnixTime;
-use ledger::entry::{ClockJump, ProposedRaise};
+use ledger::entry::{AlarmEntry, ClockJump, ProposedRaise};
 use ledger::policy::BudgetUnit;
-use ledger::state::{BudgetUse, Vault};
+use ledger::state::{BudgetUse, State, Vault};
 
 use crate::print::{distance, moment, size, span};
 
@@ -18,9 +18,11 @@ pub(super) fn raise_in_words(raise: &ProposedRaise) -> String {
 /// What an approver of a raise has to know: what it lets through, what the budget is, and what of it is used.
 pub fn raise_says(raise: &ProposedRaise, vault: &Vault, now: UnixTime) -> Vec<String> {
     let mut says = vec![format!("LOOSER: raises {}", raise_in_words(raise))];
-    match vault.policy().budgets().get(&raise.budget) {
-        Some(budget) => says.push(format!("the budget: {budget}")),
-        None => says.push("the policy in force has no such budget".to_owned()),
+    let policy = vault.policy();
+    match (policy.budgets().get(&raise.budget), policy.alarms().get(&raise.budget)) {
+        (Some(budget), _) => says.push(format!("the budget: {budget}")),
+        (None, Some(rule)) => says.push(format!("it lets through what this alarm holds: {rule}")),
+        (None, None) => says.push("the policy in force has neither a budget nor an alarm of this name".to_owned()),
     }
     let uses = vault.budget_uses(now);
     says.extend(uses.iter().filter(|line| line.budget == raise.budget).map(|line| format!("now: {}", used(line, now))));
@@ -43,6 +45,17 @@ pub fn used(line: &BudgetUse, now: UnixTime) -> String {
 /// What a clock entry means.
 pub(super) fn clock_jump(jump: &ClockJump) -> String {
     format!("THE KEEPER'S CLOCK WAS SET AHEAD by {}: no budget refills by it", span(jump.unmeasured))
+}
+
+/// What an alarm entry means: each rule with what it rings on.
+pub(super) fn alarm_rings(alarm: &AlarmEntry, before: &State) -> String {
+    let rules = before.vault().map(|vault| vault.policy().alarms());
+    let words = alarm.rules.iter().map(|name| match rules.and_then(|rules| rules.get(name)) {
+        Some(rule) => format!("{name} ({})", rule.on),
+        None => name.to_string(),
+    });
+    let words: Vec<String> = words.collect();
+    format!("ALARM: {}; the release with lease {} follows", words.join(", "), alarm.lease)
 }
 
 fn amount(unit: BudgetUnit, amount: u64) -> String {

@@ -9,7 +9,7 @@ use ledger::policy::Approver;
 use ledger::state::State;
 use serde::Serialize;
 
-use super::budget::{clock_jump, raise_in_words};
+use super::budget::{alarm_rings, clock_jump, raise_in_words};
 use super::claims::tier_in_words;
 use crate::print::{count_of, moment, size};
 
@@ -55,6 +55,7 @@ fn in_words(entry: &Entry, before: &State) -> String {
             format!("the raise of budget {} counts, proposed at {}", raised.budget, raised.proposal)
         }
         Entry::Clock(jump) => clock_jump(jump),
+        Entry::Alarm(alarm) => alarm_rings(alarm, before),
         Entry::Release(release) => released(release),
         Entry::Renew(renew) => {
             let leases: Vec<String> = renew.renewals.iter().map(|renewal| renewal.lease.to_string()).collect();

@@ -31,6 +31,11 @@ impl LeaseTally {
         }
     }
 
+    /// Leases of these models.
+    pub(in crate::state) fn count_covered(&self, models: &Permitted<Name>) -> u64 {
+        covered(&self.by_model, models)
+    }
+
     /// Leases that a budget covers, of one subject.
     pub(in crate::state) fn count(&self, budget: &Budget, of: &BudgetOf) -> u64 {
         match of {

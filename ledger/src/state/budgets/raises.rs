@@ -4,7 +4,7 @@ use attestation::{Sha256Digest, UnixTime};
 
 use crate::entry::{ProposedRaise, RaiseAmounts};
 use crate::names::Name;
-use crate::policy::{BudgetUnit, OverBudget, Policy};
+use crate::policy::{AlarmThen, BudgetUnit, OverBudget, Policy};
 use crate::state::FoldError;
 
 /// The most raises that are not yet past their end.
@@ -20,7 +20,7 @@ pub struct Raise {
     /// What the approvals named. It stays until the raise is past its end, so that nobody has it approved again by the
     /// same signatures.
     pub object: Sha256Digest,
-    /// The budget.
+    /// The budget, or the alarm that holds releases.
     pub budget: Name,
     /// What it still lets through.
     pub left: RaiseAmounts,
@@ -50,6 +50,16 @@ impl Raises {
         self.0.push(Raise { entry, object: *object, budget: budget.clone(), left: proposed.amounts(), until: *until });
     }
 
+    /// Whether one of them lets a held release through.
+    pub(in crate::state) fn lets_pass(&self, alarm: &Name, now: UnixTime) -> bool {
+        self.left(alarm, BudgetUnit::Releases, now) > 0
+    }
+
+    /// Uses up the passing of one held release.
+    pub(in crate::state) fn pass(&mut self, alarm: &Name, now: UnixTime) {
+        self.charge(alarm, BudgetUnit::Releases, 1, now);
+    }
+
     /// What is left of them for a limit.
     pub(super) fn left(&self, budget: &Name, unit: BudgetUnit, now: UnixTime) -> u64 {
         self.in_force(budget, now).fold(0, |left, raise| left.saturating_add(raise.left.of(unit)))
@@ -77,23 +87,32 @@ impl Raises {
     }
 }
 
+/// What can be raised under this name: the limits of a budget, or the releases that an alarm holds.
+fn raisable(name: &Name, policy: &Policy) -> Result<Vec<BudgetUnit>, FoldError> {
+    match (policy.budgets().get(name), policy.alarms().get(name).map(|rule| rule.then)) {
+        (Some(budget), _) => match budget.over {
+            OverBudget::Hold => Ok(budget.limits.keys().copied().collect()),
+            OverBudget::Refuse => Err(FoldError::BudgetNotRaisable),
+        },
+        (None, Some(AlarmThen::Hold)) => Ok(vec![BudgetUnit::Releases]),
+        (None, Some(AlarmThen::Alarm)) => Err(FoldError::BudgetNotRaisable),
+        (None, None) => Err(FoldError::BudgetUnknown),
+    }
+}
+
 /// Whether the policy has what a raise would raise.
 pub(in crate::state) fn check_raise(
     proposed: &ProposedRaise,
     policy: &Policy,
     time: UnixTime,
 ) -> Result<(), FoldError> {
-    let budget = policy.budgets().get(&proposed.budget).ok_or(FoldError::BudgetUnknown)?;
-    match budget.over {
-        OverBudget::Hold => {}
-        OverBudget::Refuse => return Err(FoldError::BudgetNotRaisable),
-    }
+    let limits = raisable(&proposed.budget, policy)?;
     let amounts = proposed.amounts();
     let raised: Vec<BudgetUnit> = BudgetUnit::ALL.into_iter().filter(|unit| amounts.of(*unit) > 0).collect();
     if raised.is_empty() {
         return Err(FoldError::RaiseEmpty);
     }
-    if let Some(unit) = raised.into_iter().find(|unit| !budget.limits.contains_key(unit)) {
+    if let Some(unit) = raised.into_iter().find(|unit| !limits.contains(unit)) {
         return Err(FoldError::RaiseOfNoLimit { key: unit.key() });
     }
     if proposed.until < time || proposed.until > time.plus(RAISE_SECS_MAX) {

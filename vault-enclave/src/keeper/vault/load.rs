@@ -162,6 +162,9 @@ impl Vault {
             Ok(grant) => grant,
             Err(denial) => return self.deny(&denial, blob, now),
         };
+        if let Some(alarm) = grant.alarm() {
+            self.stage_entry(&alarm)?;
+        }
         let preimage = grant.preimage().to_vec();
         let ticket = self.stage(grant.with_evidence(evidence))?;
         self.pending.blobs.extend([blob, preimage]);

@@ -29,6 +29,7 @@ impl Vault {
             tier: lease.tier.to_string(),
         });
         let leases = leases.collect();
+        let alarms = vault.into_iter().flat_map(|vault| vault.alarms()).cloned().map(v1::AlarmSummary::from).collect();
         let budgets = vault.into_iter().flat_map(|vault| vault.budget_uses(now)).map(v1::BudgetUse::from).collect();
         let policy = vault.map(|vault| vault.policy());
         let open = policy.is_some();
@@ -49,6 +50,8 @@ impl Vault {
             pending,
             leases,
             budgets,
+            alarm_count: vault.map_or(0, |vault| vault.alarm_count()),
+            alarms,
             time_source: "host clock".to_owned(),
             genesis: self.genesis.bytes().to_vec(),
         })

@@ -6,7 +6,7 @@ use attestation::{Sha256Digest, UnixTime};
 use ledger::approvals::{ApprovalAction, ApprovalStatement, raise_object};
 use ledger::entry::{ProposedRaise, RaiseAmounts};
 use ledger::names::Name;
-use ledger::policy::OverBudget;
+use ledger::policy::{AlarmThen, OverBudget};
 use ledger::state::Vault;
 use serde::Serialize;
 
@@ -110,8 +110,16 @@ fn unsigned(args: &BudgetArgs, object: Sha256Digest, until: UnixTime) -> Propose
 fn check_raisable(vault: &Vault, name: &Name, amounts: RaiseAmounts) -> Result<(), Failure> {
     let budgets = vault.policy().budgets();
     let refused = |code: &str, why: String| Failure::new(Kind::Usage, code, why);
+    let alarms = vault.policy().alarms();
     let Some(budget) = budgets.get(name) else {
-        let names: Vec<String> = budgets.keys().map(ToString::to_string).collect();
+        if alarms.get(name).is_some_and(|rule| rule.then == AlarmThen::Hold) {
+            return match amounts == (RaiseAmounts { releases: amounts.releases, ..RaiseAmounts::default() }) {
+                true if amounts.releases > 0 => Ok(()),
+                _ => Err(refused("raise-of-no-limit", format!("alarm {name} holds releases"))
+                    .next("name how many to let through, and nothing else: --releases 1")),
+            };
+        }
+        let names: Vec<String> = budgets.keys().chain(alarms.keys()).map(ToString::to_string).collect();
         let has = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
         return Err(refused("budget-unknown", format!("the policy in force has no budget {name}")).next(has));
     };

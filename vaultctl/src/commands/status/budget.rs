@@ -1,12 +1,13 @@
-//! Uses of budgets in a status.
+//! Uses of budgets, and alarms, in a status.
 
 use std::fmt;
 
 use attestation::{Sha256Digest, UnixTime};
-use ledger::names::Name;
-use ledger::state::{BudgetOf, BudgetUse};
+use ledger::names::{Name, Version};
+use ledger::state::{Alarm, BudgetOf, BudgetUse};
 use serde::Serialize;
 
+use crate::print::{distance, moment};
 use crate::words::used;
 
 /// What a limit has used.
@@ -44,5 +45,34 @@ impl BudgetLine {
 impl fmt::Display for BudgetLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.says)
+    }
+}
+
+/// A release that rang.
+#[derive(Debug, Serialize)]
+pub(super) struct AlarmLine {
+    entry: u64,
+    time: UnixTime,
+    rules: Vec<Name>,
+    model: Name,
+    version: Version,
+    platform: Sha256Digest,
+    #[serde(skip)]
+    now: UnixTime,
+}
+
+impl AlarmLine {
+    pub(super) fn new(alarm: Alarm, now: UnixTime) -> Self {
+        let Alarm { entry, time, rules, model, version, platform } = alarm;
+        Self { entry, time, rules, model, version, platform, now }
+    }
+}
+
+impl fmt::Display for AlarmLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entry, time, model, version, platform, now, .. } = self;
+        let rules: Vec<String> = self.rules.iter().map(ToString::to_string).collect();
+        let (at, ago) = (moment(*time), distance(*time, *now));
+        write!(f, "{at} ({ago})  {}: {model}@{version} to {platform}, entry {entry}", rules.join(", "))
     }
 }

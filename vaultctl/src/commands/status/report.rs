@@ -6,7 +6,7 @@ use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::genesis::AntiRollback;
 use serde::Serialize;
 
-use super::budget::BudgetLine;
+use super::budget::{AlarmLine, BudgetLine};
 
 use crate::client::{Lease, VaultState, VaultStatus};
 use crate::keeper::VaultRun;
@@ -31,6 +31,8 @@ pub(crate) struct StatusReport {
     pending: Vec<PendingLine>,
     leases: Vec<LeaseLine>,
     budgets: Vec<BudgetLine>,
+    alarm_count: u64,
+    alarms: Vec<AlarmLine>,
     expiries: Vec<Expiry>,
     #[serde(skip)]
     now: UnixTime,
@@ -162,6 +164,8 @@ impl StatusReport {
             time_source: status.time_source,
             pending: pending.collect(),
             leases: status.leases.into_iter().map(LeaseLine::from).collect(),
+            alarm_count: status.alarm_count,
+            alarms: status.alarms.into_iter().map(|alarm| AlarmLine::new(alarm, now)).collect(),
             budgets: status.budgets.into_iter().map(|line| BudgetLine::new(line, now)).collect(),
             expiries,
             now,
@@ -232,8 +236,16 @@ impl fmt::Display for StatusReport {
             writeln!(f, "budgets:")?;
         }
         self.budgets.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        if self.alarm_count > 0 {
+            writeln!(f, "{}; the newest:", alarms(self.alarm_count))?;
+        }
+        self.alarms.iter().try_for_each(|alarm| writeln!(f, "  {alarm}"))?;
         write!(f, "{}", self.verification)
     }
+}
+
+fn alarms(count: u64) -> String {
+    if count == 1 { "ALARM: 1 release rang".to_owned() } else { format!("ALARMS: {count} releases rang") }
 }
 
 fn waits(count: usize) -> String {

@@ -131,10 +131,7 @@ impl Provision for Shared {
         changed(keeper.lies.genesis_answer, SubmitGenesisResponse { vault_id: id.as_bytes().to_vec() })
     }
 
-    async fn submit_policy(
-        &self,
-        request: Request<SubmitPolicyRequest>,
-    ) -> Answer<SubmitPolicyResponse> {
+    async fn submit_policy(&self, request: Request<SubmitPolicyRequest>) -> Answer<SubmitPolicyResponse> {
         let mut keeper = self.0.lock().unwrap();
         refuse(&keeper)?;
         let proposal = keeper.submit_policy(read(request)?);
