@@ -11,7 +11,7 @@ mod refusal;
 
 pub use budget::{raise_says, used};
 pub use claims::{ClaimsReport, tier_in_words};
-pub use entry::{EntryReport, rollback};
+pub use entry::{EntryReport, in_words, rollback};
 pub use explain::{
     Explained, Section, explain_identity, explain_pcrs, explain_quote, explain_report, explain_runtime_data,
 };

@@ -56,6 +56,9 @@ pub(super) struct Vault {
     pending: Pending,
 }
 
+/// The most entries that one request causes, renewals apart: that the clock was set ahead, an alarm, and a release.
+const ENTRIES_PER_JOB_MAX: usize = 3;
+
 /// What waits for the next commit.
 #[derive(Default)]
 struct Pending {
@@ -91,6 +94,10 @@ impl Vault {
     /// The commit failed: nothing of it was answered but with a refusal, and the vault must be opened anew.
     pub(super) fn batch(&mut self, jobs: Vec<Job>) -> Result<(), LogError<CommitError>> {
         for job in jobs {
+            // So that none of them is turned away where each release takes more than one entry.
+            if self.pending.batch.len() + self.renewals.entries(1) + ENTRIES_PER_JOB_MAX > BATCH_ENTRIES_MAX {
+                self.commit()?;
+            }
             self.handle(job);
         }
         // A queue that is never empty must not put off what is due by time.

@@ -26,6 +26,9 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::Propose(_)
         | Entry::Policy(_)
         | Entry::Model(_)
+        | Entry::Budget(_)
+        | Entry::Clock(_)
+        | Entry::Alarm(_)
         | Entry::End(_)
         | Entry::DenySummary(_) => Vec::new(),
     }

@@ -60,7 +60,8 @@ pub(super) fn alarm_rings(alarm: &AlarmEntry, before: &State) -> String {
 
 fn amount(unit: BudgetUnit, amount: u64) -> String {
     match unit {
-        BudgetUnit::Bytes => format!("{} in 24 hours", size(amount)),
+        // Exact: it is what somebody signs.
+        BudgetUnit::Bytes => format!("{amount} {unit} ({})", size(amount)),
         BudgetUnit::Releases | BudgetUnit::Platforms | BudgetUnit::Leases => format!("{amount} {unit}"),
     }
 }

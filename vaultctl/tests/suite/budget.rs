@@ -50,7 +50,9 @@ fn a_raise_is_proposed_shown_in_words_approved_and_in_force() {
     assert_eq!(waits["may_approve"], json!(["bob", "carol"]));
     let says = waits["says"][0].as_str().unwrap();
     assert!(
-        says.starts_with("LOOSER: raises budget held by 3 GiB in 24 hours and 2 releases in one hour, once"),
+        says.starts_with(
+            "LOOSER: raises budget held by 3221225472 bytes in 24 hours (3.22 GB) and 2 releases in one hour, once"
+        ),
         "{says}"
     );
     for (name, effective) in [("bob", false), ("carol", true)] {

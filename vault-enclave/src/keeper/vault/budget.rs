@@ -1,6 +1,8 @@
-//! Raises of budgets, and the time that budgets go by.
+//! Raises of budgets, alarms, and the time that budgets go by.
 
+use ledger::decide::ReleaseGrant;
 use ledger::entry::{ClockJump, Entry, Proposal, Propose, ProposedRaise};
+use ledger::release_log::BATCH_ENTRIES_MAX;
 use vault_proto::v1::{self, keeper_reply::Response};
 
 use super::{Outcome, Vault};
@@ -17,6 +19,19 @@ impl Vault {
             let proposal = Some(vault.proposal(object)?);
             Ok(Response::SubmitRaise(v1::SubmitRaiseResponse { proposal }))
         })))
+    }
+
+    /// Stages the alarm of a release, where a rule rings. The release has to stand right behind it: where there is no room
+    /// for both, nothing is said of it.
+    ///
+    /// # Errors
+    /// `batch-full`.
+    pub(super) fn stage_alarm(&mut self, grant: &ReleaseGrant) -> Result<(), Refusal> {
+        let Some(alarm) = grant.alarm() else { return Ok(()) };
+        if self.pending.batch.len() + 2 > BATCH_ENTRIES_MAX {
+            return Err(Refusal::batch_full());
+        }
+        self.stage_entry(&alarm)
     }
 
     /// Takes in a clock that was set ahead, with an entry that says so: it stands before whatever is decided by that time.

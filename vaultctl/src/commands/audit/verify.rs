@@ -204,6 +204,9 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Propose(_)
             | Entry::Policy(_)
             | Entry::Model(_)
+            | Entry::Budget(_)
+            | Entry::Clock(_)
+            | Entry::Alarm(_)
             | Entry::End(_)
             | Entry::Deny(_)
             | Entry::DenySummary(_),
