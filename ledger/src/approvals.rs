@@ -30,6 +30,7 @@ pub use key::{ApproverKey, KeyError};
 pub(crate) use sshsig::signer;
 pub use sshsig::{SSHSIG_BYTES_MAX, SSHSIG_NAMESPACE, SshsigError};
 
+use crate::entry::RaiseAmounts;
 use crate::json::{self, JsonError};
 use crate::names::{Name, Version};
 use crate::policy::Approver;
@@ -39,6 +40,7 @@ pub const STATEMENT_BYTES_MAX: usize = 1 << 10;
 
 const STATEMENT_VERSION: u64 = 1;
 const MODEL_TAG: &[u8] = b"weightvault/v1 model\0";
+const RAISE_TAG: &[u8] = b"weightvault/v1 budget raise\0";
 
 /// What an approver agrees to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +62,10 @@ pub enum ApprovalAction {
     ProposeReseal,
     /// The keeper is sealed to a proposed boot state.
     Reseal,
+    /// A raise of a budget is proposed.
+    ProposeBudget,
+    /// A proposed raise of a budget counts.
+    Budget,
 }
 
 /// What is signed: nothing in it is left to the context.
@@ -118,6 +124,15 @@ pub fn model_object(
     let fields =
         lv(&[model.as_str().as_bytes(), version.as_str().as_bytes(), manifest.as_bytes(), model_signature.as_bytes()]);
     Sha256Digest::of(&[MODEL_TAG, &fields].concat())
+}
+
+/// What the approval of a raise names: SHA-256 over the budget, each amount, and the last moment.
+pub fn raise_object(budget: &Name, amounts: RaiseAmounts, until: UnixTime) -> Sha256Digest {
+    let RaiseAmounts { bytes, releases, platforms, leases } = amounts;
+    let numbers = [bytes, releases, platforms, leases, until.seconds()].map(u64::to_be_bytes);
+    let mut fields = vec![budget.as_str().as_bytes()];
+    fields.extend(numbers.iter().map(<[u8; 8]>::as_slice));
+    Sha256Digest::of(&[RAISE_TAG, &lv(&fields)].concat())
 }
 
 #[derive(Serialize, Deserialize)]

@@ -27,8 +27,8 @@ pub use shown::Shown;
 
 use crate::entry::{Action, BootId, Machine, ReleasedUnits};
 use crate::names::{Group, Name, Version};
-use crate::policy::{GuestRule, ReleaseRule};
-use crate::state::{Lease, LoggedManifest, State, Vault};
+use crate::policy::{AlarmOn, GuestRule, ReleaseRule};
+use crate::state::{Lease, LoggedManifest, State, Vault, Watched, measurement_of};
 
 /// Decides on a load. `manifest` is the one that the log names for the model; `now` is not before the last entry.
 pub fn decide(
@@ -82,6 +82,10 @@ struct GrantedLoad {
     version: Version,
     units: ReleasedUnits,
     issued: UnixTime,
+    /// The alarm rules that ring for it.
+    rings: Vec<Name>,
+    /// What was measured, where one of them rings for that.
+    measurement: Option<Sha256Digest>,
 }
 
 fn granted_load(
@@ -104,7 +108,17 @@ fn granted_load(
     if leases >= rule.max_leases {
         return Err(DenialReason::TooManyLeases { rule: rule_name, max: rule.max_leases, leases });
     }
-    Ok(GrantedLoad { rule_name, rule: Arc::clone(rule), model, version, units, issued: now })
+    let (platform, bytes) = (verified.claims().platform(), units.bytes);
+    vault.check_budgets(&model, platform, bytes, now).map_err(DenialReason::Budget)?;
+    let alarms = vault.policy().alarms();
+    let measurement = (!alarms.is_empty()).then(|| measurement_of(verified.claims()));
+    let (rings, holds) = vault.ringing(Watched { model: &model, platform, measurement, now });
+    if let Some((alarm, rule)) = holds {
+        return Err(DenialReason::HeldByAlarm { alarm, on: rule.on });
+    }
+    let is_measured = rings.iter().any(|name| alarms.get(name).is_some_and(|rule| rule.on == AlarmOn::NewMeasurement));
+    let measurement = measurement.filter(|_| is_measured);
+    Ok(GrantedLoad { rule_name, rule: Arc::clone(rule), model, version, units, issued: now, rings, measurement })
 }
 
 /// What a granted renewal comes to.

@@ -15,7 +15,9 @@
 //! # Ok(()) }
 //! ```
 
+mod alarm;
 mod body;
+mod budget;
 mod error;
 pub(crate) mod field;
 mod platform;
@@ -25,11 +27,13 @@ mod reseal;
 use attestation::UnixTime;
 use serde::Serialize;
 
+pub use alarm::AlarmEntry;
 pub use body::{
     Action, Approve, BootId, Cause, Deny, DenySummary, End, GenesisEntry, GenesisWitness, Machine, ModelPublished,
     PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy, Release, ReleasedUnits, Renew, Renewal, Start,
     TimeSource,
 };
+pub use budget::{BudgetRaised, ClockJump, ProposedRaise, RaiseAmounts};
 pub use error::EntryError;
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 pub use reseal::{ProposedReseal, ResealInForce, Resealed};
@@ -61,6 +65,12 @@ pub enum Entry {
     Reseal(ResealInForce),
     /// The keeper started on the boot state that it was resealed to.
     Resealed(Resealed),
+    /// Approvers raised a budget.
+    Budget(BudgetRaised),
+    /// The keeper's clock was set ahead.
+    Clock(ClockJump),
+    /// The release behind it rings.
+    Alarm(AlarmEntry),
     /// Unit keys were granted under a lease.
     Release(Box<Release>),
     /// Leases were renewed.
@@ -115,6 +125,9 @@ impl Entry {
             Self::Platform(entry) => entry.time,
             Self::Reseal(entry) => entry.time,
             Self::Resealed(entry) => entry.time,
+            Self::Budget(entry) => entry.time,
+            Self::Clock(entry) => entry.time,
+            Self::Alarm(entry) => entry.time,
             Self::Release(entry) => entry.time,
             Self::Renew(entry) => entry.time,
             Self::End(entry) => entry.time,
@@ -135,6 +148,9 @@ impl Entry {
             Self::Platform(_) => "platform",
             Self::Reseal(_) => "reseal",
             Self::Resealed(_) => "resealed",
+            Self::Budget(_) => "budget",
+            Self::Clock(_) => "clock",
+            Self::Alarm(_) => "alarm",
             Self::Release(_) => "release",
             Self::Renew(_) => "renew",
             Self::End(_) => "end",

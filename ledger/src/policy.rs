@@ -11,10 +11,16 @@
 //! # Ok(()) }
 //! ```
 
+mod alarm;
+mod alarm_parse;
 mod boot;
 mod boot_parse;
+mod budget;
+mod budget_parse;
 mod change;
+mod change_alarm;
 mod change_boot;
+mod change_budget;
 mod change_snp;
 mod error;
 mod fields;
@@ -31,7 +37,10 @@ use std::sync::Arc;
 
 use attestation::{AnchorKind, Sha256Digest, Trust, TrustAnchors, UnixTime};
 
+pub use alarm::{ALARMS_MAX, AlarmOn, AlarmRule, AlarmThen, Hours};
 pub use boot::{BootMismatch, BootRule, CommandLines, SecureBoot};
+pub use budget::{BUDGETS_MAX, Budget, BudgetPer, BudgetUnit, OverBudget};
+pub use budget_parse::parse_bytes;
 pub use change::describe_change;
 pub use error::{PolicyError, PolicyProblem};
 pub use pcrs::{PcrMismatch, PcrRule};
@@ -59,6 +68,8 @@ pub struct Policy {
     keeper: KeeperRule,
     publish: BTreeMap<Name, PublishRule>,
     release: BTreeMap<Name, Arc<ReleaseRule>>,
+    budgets: BTreeMap<Name, Budget>,
+    alarms: BTreeMap<Name, AlarmRule>,
     readers: Permitted<Approver>,
 }
 
@@ -152,6 +163,16 @@ impl Policy {
     /// One release rule.
     pub fn release_rule(&self, name: &Name) -> Option<&Arc<ReleaseRule>> {
         self.release.get(name)
+    }
+
+    /// The budgets, by name.
+    pub fn budgets(&self) -> &BTreeMap<Name, Budget> {
+        &self.budgets
+    }
+
+    /// The alarm rules, by name.
+    pub fn alarms(&self) -> &BTreeMap<Name, AlarmRule> {
+        &self.alarms
     }
 
     /// Who may read the log.

@@ -12,12 +12,15 @@
 //! # Ok(()) }
 //! ```
 
+mod alarms;
+mod budgets;
 mod ceremony;
 mod error;
 mod leases;
 mod manifest;
 mod platforms;
 mod proposals;
+mod raise;
 mod release;
 mod reseal;
 mod statement;
@@ -26,6 +29,9 @@ mod vault;
 
 use attestation::{Sha256Digest, UnixTime, lv};
 
+pub(crate) use alarms::Watched;
+pub use alarms::{ALARMS_SHOWN_MAX, Alarm, KNOWN_MAX, measurement_of};
+pub use budgets::{BudgetExcess, BudgetOf, BudgetRefusal, BudgetUse, HISTORY_MAX, RAISE_SECS_MAX, RAISES_MAX, Raise};
 pub use ceremony::Ceremony;
 pub use error::FoldError;
 pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
@@ -84,12 +90,13 @@ impl State {
         if time < self.time {
             return Err(FoldError::TimeWentBack { last: self.time, found: time });
         }
+        let unmeasured = self.unmeasured(&entry);
         self.take(entry, bytes)?;
         self.size += 1;
         self.time = time;
         self.digest = Sha256Digest::of(&lv(&[STATE_TAG, self.digest.as_bytes(), bytes]));
         if let Stage::Open(vault) = &mut self.stage {
-            vault.leases.advance(time);
+            vault.advance(time, unmeasured);
         }
         Ok(())
     }
@@ -131,6 +138,18 @@ impl State {
         match &self.stage {
             Stage::Open(vault) => Some(vault),
             Stage::Empty | Stage::Ceremony(_) => None,
+        }
+    }
+
+    /// The seconds since the last entry that no keeper measured: between two runs, all of them.
+    fn unmeasured(&self, entry: &Entry) -> u64 {
+        match entry {
+            Entry::Start(start) => start.time.seconds().saturating_sub(self.time.seconds()),
+            Entry::Clock(jump) => jump.unmeasured,
+            Entry::Genesis(_) | Entry::Propose(_) | Entry::Approve(_) | Entry::Policy(_) | Entry::Model(_) => 0,
+            Entry::Platform(_) | Entry::Reseal(_) | Entry::Resealed(_) => 0,
+            Entry::Budget(_) | Entry::Alarm(_) | Entry::Release(_) | Entry::Renew(_) | Entry::End(_) => 0,
+            Entry::Deny(_) | Entry::DenySummary(_) => 0,
         }
     }
 

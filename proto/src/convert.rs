@@ -8,6 +8,8 @@ use std::fmt;
 use attestation::{DecodeError, Sha256Digest};
 use ledger::names::{Name, NameError, Version};
 
+mod alarm;
+mod budget;
 mod evidence;
 mod keeper;
 mod lease;

@@ -7,9 +7,12 @@ use attestation::{
     AzureEvidence, AzureQuote, Credential, Evidence, EvidenceForm, HpkePublicKey, IdentityKey, LeaseKey, LogKey,
 };
 use attestation::{PcrSelection, Sha256Digest, SnpEvidence, TpmIdentity, TpmQuote, Trust, UnitSet, UnixTime};
-use ledger::entry::{PlatformAct, PlatformChange};
+use ledger::approvals::raise_object;
+use ledger::entry::{PlatformAct, PlatformChange, ProposedRaise, RaiseAmounts};
 use ledger::manifest::Selection;
+use ledger::policy::BudgetUnit;
 use ledger::reseal::Reseal;
+use ledger::state::{Alarm, BudgetOf, BudgetUse};
 use prost::Message;
 use vault_proto::convert::*;
 use vault_proto::{limits, v1};
@@ -600,4 +603,81 @@ fn a_refusal_names_the_field_and_what_is_wrong_with_it() {
     let error = Grant::try_from(wire).unwrap_err();
     assert_eq!(error.to_string(), "grant-signature: 95 bytes, not 96");
     assert_eq!(error.fault(), Fault::Length { expected: 96, found: 95 });
+}
+
+fn raise() -> ProposedRaise {
+    let (budget, until) = ("b".repeat(64).parse().unwrap(), UnixTime(u64::MAX));
+    let amounts = RaiseAmounts { bytes: u64::MAX, releases: 1, platforms: 2, leases: 3 };
+    ProposedRaise {
+        object: raise_object(&budget, amounts, until),
+        budget,
+        bytes: u64::MAX,
+        releases: 1,
+        platforms: 2,
+        leases: 3,
+        until,
+        statement: "s".repeat(1024),
+        signature: "s".repeat(4096),
+    }
+}
+
+fn budget_use(of: BudgetOf) -> BudgetUse {
+    BudgetUse {
+        budget: "daily".parse().unwrap(),
+        of,
+        unit: BudgetUnit::Bytes,
+        limit: u64::MAX,
+        used: 2,
+        raised: 3,
+        frees_at: Some(UnixTime(4)),
+    }
+}
+
+fn alarm() -> Alarm {
+    Alarm {
+        entry: 9,
+        time: UnixTime(4),
+        rules: vec!["night".parse().unwrap(); 16],
+        model: "llama".parse().unwrap(),
+        version: "1.0".parse().unwrap(),
+        platform: digest(5),
+    }
+}
+
+#[test]
+fn raises_uses_and_alarms_come_back_as_they_went() {
+    comes_back::<_, v1::SubmitRaiseRequest>(raise());
+    for of in [BudgetOf::Vault, BudgetOf::Model("llama".parse().unwrap()), BudgetOf::Platform(digest(7))] {
+        comes_back::<_, v1::BudgetUse>(budget_use(of));
+    }
+    for unit in BudgetUnit::ALL {
+        comes_back::<_, v1::BudgetUse>(BudgetUse { unit, frees_at: None, ..budget_use(BudgetOf::Vault) });
+    }
+    comes_back::<_, v1::AlarmSummary>(alarm());
+}
+
+#[test]
+fn a_raise_a_use_and_an_alarm_are_held_to_their_bounds() {
+    refuses!(ProposedRaise, v1::SubmitRaiseRequest, raise();
+        "malformed-budget": |m| m.budget.push('b'),
+        "malformed-budget": |m| m.budget.clear(),
+        "malformed-statement": |m| m.statement.push(b's'),
+        "malformed-statement": |m| m.statement = vec![0xff],
+        "malformed-statement": |m| m.statement.clear(),
+        "malformed-signature": |m| m.signature.push('s'),
+    );
+    refuses!(BudgetUse, v1::BudgetUse, budget_use(BudgetOf::Vault);
+        "malformed-budget": |m| m.budget.clear(),
+        "malformed-model": |m| m.model = "A B".to_owned(),
+        "malformed-platform": |m| m.platform = vec![1; 31],
+        "malformed-platform": |m| { m.platform = vec![1; 32]; m.model = "llama".to_owned() },
+        "malformed-unit": |m| m.unit = "bytes".to_owned(),
+    );
+    refuses!(Alarm, v1::AlarmSummary, alarm();
+        "malformed-rules": |m| m.rules.push("night".to_owned()),
+        "malformed-rules": |m| m.rules[0].clear(),
+        "malformed-model": |m| m.model.clear(),
+        "malformed-version": |m| m.version.clear(),
+        "malformed-platform": |m| m.platform.clear(),
+    );
 }

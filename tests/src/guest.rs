@@ -4,6 +4,7 @@ use attestation::{
     ActivationSecret, AkName, AttestationKey, Binding, Evidence, HpkePublicKey, LeaseKey, Load, LoadChallenge,
     RenewChallenge, Sha256Digest, TpmIdentity, TpmPart,
 };
+use ledger::entry::ProposedRaise;
 use ledger::lease::renew_message;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -229,12 +230,35 @@ impl Guest {
         Ok(self.provision.submit_approval(v1::SubmitApprovalRequest::from(approval)).await?.into_inner())
     }
 
+    /// Proposes a raise of a budget.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn propose_raise(&mut self, raise: ProposedRaise) -> Result<v1::SubmitRaiseResponse, Status> {
+        Ok(self.provision.submit_raise(v1::SubmitRaiseRequest::from(raise)).await?.into_inner())
+    }
+
+    /// A release of every unit of `demo@1`, or its refusal.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn load(&mut self) -> Result<ReleaseKeysResponse, Status> {
+        let challenge = self.challenge(self.ask()).await?;
+        let redemption = self.redemption(&challenge);
+        self.redeem(redemption).await
+    }
+
     /// The exact code behind a refusal, as `vaultctl explain` gets it. An agent itself sees a coarse one.
     pub async fn code_of(&mut self, refused: Status) -> String {
+        self.explain(refused).await.code
+    }
+
+    /// The same with all that is said of it.
+    pub async fn explain(&mut self, refused: Status) -> v1::ExplainResponse {
         let trailer = refused.metadata().get_bin("weightvault-refusal-bin");
         let trailer = trailer.unwrap_or_else(|| panic!("no refusal in {refused:?}")).to_bytes().expect("base64");
         let refusal: v1::Refusal = prost::Message::decode(trailer).expect("a Refusal");
         let request = v1::ExplainRequest { request_id: refusal.request_id };
-        self.provision.explain(request).await.expect("it is in the journal").into_inner().code
+        self.provision.explain(request).await.expect("it is in the journal").into_inner()
     }
 }

@@ -1,6 +1,7 @@
 //! What was typed. What it means is in [`commands`](crate::commands).
 
 mod audit;
+mod budget;
 mod evidence;
 mod measure;
 mod reseal;
@@ -14,6 +15,7 @@ use ledger::names::Name;
 use vault_proto::collateral::KdsChoice;
 
 pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
+pub use budget::BudgetArgs;
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData, VerifyKind};
 
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
@@ -274,6 +276,8 @@ pub enum ProposeCommand {
     },
     /// Propose to seal the keeper to the boot state that an update will bring, before the reboot that brings it.
     Reseal(ProposeResealArgs),
+    /// Propose to let something through above a budget, once. You must be an approver of the policy in force.
+    Budget(BudgetArgs),
 }
 
 /// `vaultctl platform …`

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use attestation::Sha256Digest;
+use ledger::entry::ProposedRaise;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
 use vault_proto::convert::{
@@ -143,6 +144,14 @@ impl Remote {
         const METHOD: &str = "SubmitReseal";
         let request = v1::SubmitResealRequest::from(submission);
         let answer = self.accepted(METHOD, self.provision().submit_reseal(request).await)?;
+        self.proposal(METHOD, answer.proposal)
+    }
+
+    /// Proposes a raise of a budget.
+    pub async fn submit_raise(&self, raise: ProposedRaise) -> Result<Proposal, Failure> {
+        const METHOD: &str = "SubmitRaise";
+        let request = v1::SubmitRaiseRequest::from(raise);
+        let answer = self.accepted(METHOD, self.provision().submit_raise(request).await)?;
         self.proposal(METHOD, answer.proposal)
     }
 

@@ -75,6 +75,10 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             }
         }
         Command::Platform(command) => platform_command(session, &command, out).await,
+        Command::Propose(ProposeCommand::Budget(args)) => match propose::budget(session, &args).await? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
         Command::Propose(ProposeCommand::Reseal(args)) => match propose::reseal(session, &args).await? {
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),

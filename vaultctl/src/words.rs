@@ -1,6 +1,7 @@
 //! Policies, evidence and log entries in words.
 
 mod boot;
+mod budget;
 mod claims;
 mod entry;
 mod explain;
@@ -12,8 +13,9 @@ mod refusal_log;
 mod reseal;
 
 pub use boot::{BootSays, SecureBootSays};
+pub use budget::{raise_says, used};
 pub use claims::{ClaimsReport, tier_in_words};
-pub use entry::{EntryReport, rollback};
+pub use entry::{EntryReport, in_words, rollback};
 pub use explain::{
     Explained, Section, explain_boot, explain_events, explain_identity, explain_pcrs, explain_quote, explain_replay,
     explain_report, explain_runtime_data,

@@ -6,7 +6,8 @@ use attestation::{EvidenceForm, Sha256Digest, Trust, UnixTime};
 
 use crate::entry::{Action, Deny, Entry};
 use crate::names::{Group, Name, Version};
-use crate::policy::{BootMismatch, PcrMismatch, SnpMismatch};
+use crate::policy::{AlarmOn, BootMismatch, PcrMismatch, SnpMismatch};
+use crate::state::BudgetRefusal;
 
 /// A request that was refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,6 +179,15 @@ pub enum DenialReason {
         /// How many run.
         leases: u32,
     },
+    /// A budget lets it not through.
+    Budget(BudgetRefusal),
+    /// An alarm rule holds it until approvers let it through.
+    HeldByAlarm {
+        /// Name of the rule.
+        alarm: Name,
+        /// What rang.
+        on: AlarmOn,
+    },
     /// There is no such lease, or it ended.
     LeaseUnknown {
         /// Its id.
@@ -312,6 +322,8 @@ impl DenialReason {
             Self::BootNotAllowed { mismatch, .. } => mismatch.code(),
             Self::LeaseRepeated { .. } => "lease-repeated",
             Self::TooManyLeases { .. } => "too-many-leases",
+            Self::Budget(refusal) => refusal.code(),
+            Self::HeldByAlarm { .. } => "held-by-alarm",
             Self::LeaseUnknown { .. } => "lease-unknown",
             Self::LeaseLapsed { .. } => "lease-lapsed",
             Self::RuleOfAnotherLease { .. } => "rule-of-another-lease",
@@ -389,6 +401,17 @@ impl DenialReason {
             Self::TooManyLeases { rule, max, leases } => {
                 by("leases", format!("fewer than {max} running"), leases.to_string(), rule, "max_leases")
             }
+            Self::Budget(refusal) => {
+                Explanation { policy_key: refusal.policy_key(), ..of("budget", refusal.expected(), refusal.seen()) }
+            }
+            Self::HeldByAlarm { alarm, on } => Explanation {
+                policy_key: Some(format!("alarm.{alarm}.on")),
+                ..of(
+                    "alarm",
+                    format!("not {on}"),
+                    format!("that; approvers let it through: vaultctl propose budget {alarm}"),
+                )
+            },
             Self::LeaseUnknown { lease } => of("lease", "one that runs".into(), lease.to_string()),
             Self::LeaseLapsed { renew_by, now } => of("time", format!("at most {renew_by}"), now.to_string()),
             Self::RuleOfAnotherLease { granted, named } => of("rule", granted.to_string(), format!("{named:?}")),

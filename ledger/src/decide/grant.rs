@@ -5,7 +5,7 @@ use std::sync::Arc;
 use attestation::{Claims, HpkePublicKey, LeaseKey, Load, Renew, Sha256Digest, UnitSet, UnixTime, Verified};
 
 use super::{GrantedLoad, GrantedRenewal};
-use crate::entry::{Entry, Machine, Release, ReleasedUnits, Renewal};
+use crate::entry::{AlarmEntry, Entry, Machine, Release, ReleasedUnits, Renewal};
 use crate::lease::LeaseStatement;
 use crate::names::{Name, Version};
 use crate::policy::ReleaseRule;
@@ -20,13 +20,17 @@ pub struct ReleaseGrant {
     version: Version,
     units: ReleasedUnits,
     issued: UnixTime,
+    /// The alarm entry that has to stand before the release, if any rule rings.
+    alarm: Option<AlarmEntry>,
     verified: Verified<Load>,
 }
 
 impl ReleaseGrant {
     pub(super) fn new(granted: GrantedLoad, verified: Verified<Load>) -> Self {
-        let GrantedLoad { rule_name, rule, model, version, units, issued } = granted;
-        Self { rule_name, rule, model, version, units, issued, verified }
+        let GrantedLoad { rule_name, rule, model, version, units, issued, rings, measurement } = granted;
+        let lease = verified.statement().lease_id();
+        let alarm = (!rings.is_empty()).then_some(AlarmEntry { time: issued, lease, rules: rings, measurement });
+        Self { rule_name, rule, model, version, units, issued, alarm, verified }
     }
 
     /// The key inside the evidence: unit keys are wrapped to it and to no other.
@@ -126,6 +130,11 @@ impl ReleaseGrant {
             lease_end: self.rule.lease_end,
             unit_check: self.rule.unit_check,
         }
+    }
+
+    /// The `alarm` entry, where a rule rings: it goes into the log right before the release, which the fold refuses without.
+    pub fn alarm(&self) -> Option<Entry> {
+        self.alarm.clone().map(Entry::Alarm)
     }
 
     /// Names the blob of the evidence, after which the grant can go into the log.

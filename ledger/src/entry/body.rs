@@ -7,6 +7,7 @@ use attestation::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::budget::ProposedRaise;
 use super::platform::ProposedPlatform;
 use super::{ProposedReseal, field};
 use crate::genesis::{AntiRollback, SealTo};
@@ -90,6 +91,8 @@ pub enum Proposal {
     Platform(ProposedPlatform),
     /// Another boot state for the keeper, signed by an approver.
     Reseal(ProposedReseal),
+    /// A raise of a budget, signed by an approver of the policy in force.
+    Budget(ProposedRaise),
 }
 
 /// A policy that waits for approvals.

@@ -35,6 +35,8 @@ pub fn describe_change(old: &Policy, new: &Policy) -> Vec<String> {
     for name in old.release_rules().keys().filter(|name| !new.release_rules().contains_key(name)) {
         changes.stricter(format!("release.{name} is gone"));
     }
+    changes.budgets(old.budgets(), new.budgets());
+    changes.alarms(old.alarms(), new.alarms());
     changes.permitted("audit.readers", old.readers(), new.readers());
     changes.in_order()
 }

@@ -2,6 +2,8 @@ use std::fmt;
 
 use attestation::AnchorError;
 
+use super::alarm::ALARMS_MAX;
+use super::budget::BUDGETS_MAX;
 use super::rules::{LeaseEnd, LeaseTime};
 use crate::approvals::KeyError;
 use crate::model_signature::PublisherKeyError;
@@ -174,6 +176,40 @@ pub enum PolicyProblem {
     LeaseEndMalformed,
     /// `max_leases` is zero or too large.
     MaxLeasesOutOfBounds,
+    /// More than 16 budgets.
+    TooManyBudgets {
+        /// How many.
+        found: usize,
+    },
+    /// A budget limits nothing.
+    BudgetEmpty,
+    /// A limit of a budget is zero.
+    BudgetZero,
+    /// A budget of each platform limits platforms.
+    BudgetOfOnePlatform,
+    /// Neither `model`, `platform` nor `vault`.
+    BudgetPerUnknown,
+    /// Neither `refuse` nor `hold`.
+    OverBudgetUnknown,
+    /// Not a number of bytes.
+    BytesMalformed,
+    /// `[alarm]` without a rule.
+    AlarmEmpty,
+    /// More than 16 alarm rules.
+    TooManyAlarms {
+        /// How many.
+        found: usize,
+    },
+    /// There is no such alarm.
+    AlarmOnUnknown,
+    /// Neither `alarm` nor `hold`.
+    AlarmThenUnknown,
+    /// `more_than` is zero.
+    MoreThanZero,
+    /// Not two times of a day.
+    HoursMalformed,
+    /// Not a weekday.
+    WeekdayUnknown,
 }
 
 impl PolicyError {
@@ -246,6 +282,20 @@ impl PolicyProblem {
             Self::LeaseOutOfBounds { .. } => "policy-lease-out-of-bounds",
             Self::LeaseEndMalformed => "policy-lease-end-malformed",
             Self::MaxLeasesOutOfBounds => "policy-max-leases-out-of-bounds",
+            Self::TooManyBudgets { .. } => "policy-too-many-budgets",
+            Self::BudgetEmpty => "policy-budget-empty",
+            Self::BudgetZero => "policy-budget-zero",
+            Self::BudgetOfOnePlatform => "policy-budget-of-one-platform",
+            Self::BudgetPerUnknown => "policy-budget-per-unknown",
+            Self::OverBudgetUnknown => "policy-over-budget-unknown",
+            Self::BytesMalformed => "policy-bytes-malformed",
+            Self::AlarmEmpty => "policy-alarm-empty",
+            Self::TooManyAlarms { .. } => "policy-too-many-alarms",
+            Self::AlarmOnUnknown => "policy-alarm-on-unknown",
+            Self::AlarmThenUnknown => "policy-alarm-then-unknown",
+            Self::MoreThanZero => "policy-more-than-zero",
+            Self::HoursMalformed => "policy-hours-malformed",
+            Self::WeekdayUnknown => "policy-weekday-unknown",
         }
     }
 }
@@ -361,6 +411,24 @@ impl fmt::Display for PolicyProblem {
             Self::PlatformFeatureUnknown => "write ecc, tsme, rapl-disabled, ciphertext-hiding or alias-check",
             Self::DurationMalformed => "write a whole number and s, m, h or d, such as \"15m\"",
             Self::MaxLeasesOutOfBounds => "write a number from 1 to 4294967295",
+            Self::TooManyBudgets { found } => return write!(f, "{found} budgets; write at most {BUDGETS_MAX}"),
+            Self::TooManyAlarms { found } => return write!(f, "{found} alarm rules; write at most {ALARMS_MAX}"),
+            Self::AlarmEmpty => "has no rule; write [alarm.NAME], or remove it",
+            Self::AlarmOnUnknown => {
+                "write \"new-platform\", \"new-measurement\", \"more-leases\", \"outside-hours\" or \"canary\""
+            }
+            Self::AlarmThenUnknown => "write \"alarm\" or \"hold\"",
+            Self::MoreThanZero => "write at least 1; to hear of every release write on = \"canary\"",
+            Self::HoursMalformed => "write two times of a day in UTC, the earlier first, such as \"08:00-20:00\"",
+            Self::WeekdayUnknown => "write mon, tue, wed, thu, fri, sat or sun",
+            Self::BudgetEmpty => {
+                "limits nothing; write bytes_per_day, releases_per_hour, platforms_per_day or leases, or remove it"
+            }
+            Self::BudgetZero => "0 releases nothing; remove the release rules instead, or write at least 1",
+            Self::BudgetOfOnePlatform => "each platform by itself is one platform; write per = \"model\" or \"vault\"",
+            Self::BudgetPerUnknown => "write \"model\", \"platform\" or \"vault\"",
+            Self::OverBudgetUnknown => "write \"refuse\" or \"hold\"",
+            Self::BytesMalformed => "write a whole number and B, KiB, MiB, GiB or TiB, such as \"500GiB\"",
         };
         f.write_str(text)
     }

@@ -14,7 +14,7 @@ use super::rules::{
     TpmRule, UnitCheck,
 };
 use super::snp_parse::{self, CodeCoveredBy};
-use super::{Lineage, POLICY_BYTES_MAX, Policy, boot_parse, value};
+use super::{Lineage, POLICY_BYTES_MAX, Policy, alarm_parse, boot_parse, budget_parse, value};
 use crate::model_signature::PublisherKey;
 use crate::names::Name;
 
@@ -39,6 +39,8 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
     let publish = by_name(root.named_tables_if_any("publish")?, |fields| publish_rule(fields, &approval))?;
     let release = by_name(root.named_tables_if_any("release")?, |fields| release_rule(fields, &keeper).map(Arc::new))?;
     check_platforms(&release, platform_threshold)?;
+    let budgets = budget_parse::budgets(&mut root)?;
+    let alarms = alarm_parse::alarms(&mut root, &budgets)?;
     let mut audit = root.table("audit")?;
     let readers = match audit.any_or_tables("readers")? {
         Some(readers) => Permitted::Only(people(readers)?),
@@ -57,6 +59,8 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
         keeper,
         publish,
         release,
+        budgets,
+        alarms,
         readers,
     })
 }
@@ -221,7 +225,7 @@ fn guest_rule(fields: &mut Fields) -> Result<GuestRule, PolicyError> {
     }
 }
 
-fn by_name<T>(
+pub(super) fn by_name<T>(
     sections: Vec<(Field<String>, Fields)>,
     mut read: impl FnMut(Fields) -> Result<T, PolicyError>,
 ) -> Result<BTreeMap<Name, T>, PolicyError> {
@@ -290,7 +294,7 @@ fn check_against_keeper(rule: &ReleaseRule, keeper: &KeeperRule) -> Result<(), P
     }
 }
 
-fn models(fields: &mut Fields) -> Result<Permitted<Name>, PolicyError> {
+pub(super) fn models(fields: &mut Fields) -> Result<Permitted<Name>, PolicyError> {
     permitted(fields.any_or_texts("models")?, value::name)
 }
 

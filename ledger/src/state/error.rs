@@ -2,6 +2,7 @@ use std::fmt;
 
 use attestation::UnixTime;
 
+use super::budgets::{BudgetRefusal, RAISE_SECS_MAX, RAISES_MAX};
 use crate::approvals::ApprovalError;
 use crate::entry::EntryError;
 use crate::genesis::GenesisError;
@@ -180,6 +181,45 @@ pub enum FoldError {
     SinceAfterTime,
     /// A keeper may not be sealed so, or an entry about it says something else than the log.
     Reseal(ResealError),
+    /// A release passes a budget.
+    Budget(BudgetRefusal),
+    /// A clock entry says nothing, or more than the time since the entry before.
+    UnmeasuredImpossible,
+    /// The policy in force has no such budget.
+    BudgetUnknown,
+    /// The budget says `over = "refuse"`: only a policy raises it.
+    BudgetNotRaisable,
+    /// A raise lets nothing through.
+    RaiseEmpty,
+    /// A raise of what the budget does not limit.
+    RaiseOfNoLimit {
+        /// The limit's key.
+        key: &'static str,
+    },
+    /// A raise ends too late, or before it begins.
+    RaiseUntil {
+        /// Its last moment.
+        until: UnixTime,
+    },
+    /// The same raise was approved before.
+    RaiseRepeated,
+    /// Too many raises are not yet past their end.
+    TooManyRaises,
+    /// An alarm of no rule.
+    AlarmEmpty,
+    /// The rules of an alarm are not ascending.
+    AlarmUnordered,
+    /// The policy in force has no such alarm rule.
+    AlarmUnknown,
+    /// An alarm says what was measured where no rule asks, or does not where one does.
+    AlarmMeasurement,
+    /// The rules that ring for a release are not those of the alarm before it.
+    AlarmMismatch,
+    /// A release that waits for approvers.
+    AlarmHeld {
+        /// The rule.
+        alarm: Name,
+    },
 }
 
 impl FoldError {
@@ -245,6 +285,21 @@ impl FoldError {
             Self::GroupsNarrowed => "groups-narrowed",
             Self::SinceAfterTime => "since-after-time",
             Self::Reseal(error) => error.code(),
+            Self::Budget(refusal) => refusal.code(),
+            Self::UnmeasuredImpossible => "unmeasured-impossible",
+            Self::BudgetUnknown => "budget-unknown",
+            Self::BudgetNotRaisable => "budget-not-raisable",
+            Self::RaiseEmpty => "raise-empty",
+            Self::RaiseOfNoLimit { .. } => "raise-of-no-limit",
+            Self::RaiseUntil { .. } => "raise-until",
+            Self::RaiseRepeated => "raise-repeated",
+            Self::TooManyRaises => "too-many-raises",
+            Self::AlarmEmpty => "alarm-empty",
+            Self::AlarmUnordered => "alarm-unordered",
+            Self::AlarmUnknown => "alarm-unknown",
+            Self::AlarmMeasurement => "alarm-measurement",
+            Self::AlarmMismatch => "alarm-mismatch",
+            Self::AlarmHeld { .. } => "held-by-alarm",
         }
     }
 }
@@ -316,6 +371,31 @@ impl fmt::Display for FoldError {
             Self::GroupsNarrowed => f.write_str("the rule no longer gives every group that it gave when the lease was granted"),
             Self::SinceAfterTime => f.write_str("the summary begins after its end"),
             Self::Reseal(error) => error.fmt(f),
+            Self::Budget(refusal) => refusal.fmt(f),
+            Self::UnmeasuredImpossible => {
+                f.write_str("the clock can't have gone unmeasured for none, or more, of the time since the entry before")
+            }
+            Self::AlarmEmpty => f.write_str("an alarm of no rule"),
+            Self::AlarmUnordered => f.write_str("the rules of an alarm are not ascending"),
+            Self::AlarmUnknown => f.write_str("the policy in force has no such alarm rule"),
+            Self::AlarmMeasurement => {
+                f.write_str("an alarm says what was measured where, and only where, a rule asks for it")
+            }
+            Self::AlarmMismatch => {
+                f.write_str("the alarm rules that ring for the release are not those that the entry before it names")
+            }
+            Self::AlarmHeld { alarm } => write!(f, "alarm {alarm} holds the release until approvers let it through"),
+            Self::BudgetUnknown => f.write_str("the policy in force has no such budget"),
+            Self::BudgetNotRaisable => {
+                f.write_str("the budget says over = \"refuse\": only another policy lets more through")
+            }
+            Self::RaiseEmpty => f.write_str("the raise lets nothing through; name an amount"),
+            Self::RaiseOfNoLimit { key } => write!(f, "the budget has no limit {key}: there is nothing to raise"),
+            Self::RaiseUntil { until } => {
+                write!(f, "a raise ends after it begins and within {RAISE_SECS_MAX} s, and this one at {until}")
+            }
+            Self::RaiseRepeated => f.write_str("this very raise was approved already; propose one with another end"),
+            Self::TooManyRaises => write!(f, "{RAISES_MAX} raises are not yet past their end; wait, or change the policy"),
         }
     }
 }

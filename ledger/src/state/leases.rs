@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use attestation::{LeaseKey, Sha256Digest, Trust, UnixTime};
 
+use super::budgets::{BudgetOf, LeaseTally};
 use super::error::FoldError;
 use crate::entry::{Machine, Release};
 use crate::names::{Name, Version};
-use crate::policy::{Policy, ReleaseRule};
+use crate::policy::{Budget, Permitted, Policy, ReleaseRule};
 
 /// How much later than its decision a renewal may stand in the log, in seconds (DESIGN: renewals join the next commit).
 pub const RENEWAL_COMMIT_SECS_MAX: u64 = 300;
@@ -76,6 +77,7 @@ pub(super) struct Leases {
 struct Running {
     by_end: BTreeSet<(UnixTime, Sha256Digest)>,
     count_by_rule: BTreeMap<Name, u32>,
+    tally: LeaseTally,
 }
 
 impl Leases {
@@ -93,6 +95,35 @@ impl Leases {
         let ended = self.running.by_end.iter().take_while(|(renew_by, _)| *renew_by < now);
         let ended = ended.filter(|(_, id)| self.get(*id).is_some_and(|lease| lease.rule == *rule)).count();
         running.saturating_sub(u32::try_from(ended).unwrap_or(u32::MAX))
+    }
+
+    /// How many leases that a budget covers run at `now`, of one subject.
+    pub(super) fn count_of(&self, budget: &Budget, of: &BudgetOf, now: UnixTime) -> u64 {
+        let ended = self.running.by_end.iter().take_while(|(renew_by, _)| *renew_by < now);
+        let ended = ended.filter(|(_, id)| self.is_of(*id, budget, of)).count();
+        self.running.tally.count(budget, of).saturating_sub(ended as u64)
+    }
+
+    /// How many leases of these models run at `now`.
+    pub(super) fn count_covered(&self, models: &Permitted<Name>, now: UnixTime) -> u64 {
+        let ended = self.running.by_end.iter().take_while(|(renew_by, _)| *renew_by < now);
+        let ended = ended.filter(|(_, id)| self.get(*id).is_some_and(|lease| models.permits(&lease.model))).count();
+        self.running.tally.count_covered(models).saturating_sub(ended as u64)
+    }
+
+    /// The last moments of those leases, the first one first.
+    pub(super) fn ends_of(&self, budget: &Budget, of: &BudgetOf, now: UnixTime) -> impl Iterator<Item = UnixTime> {
+        let running = self.running.by_end.iter().filter(move |(renew_by, _)| *renew_by >= now);
+        running.filter(move |(_, id)| self.is_of(*id, budget, of)).map(|(renew_by, _)| *renew_by)
+    }
+
+    /// The subjects that have leases which a budget covers.
+    pub(super) fn subjects(&self, budget: &Budget) -> Vec<BudgetOf> {
+        self.running.tally.subjects(budget)
+    }
+
+    fn is_of(&self, id: Sha256Digest, budget: &Budget, of: &BudgetOf) -> bool {
+        self.get(id).is_some_and(|lease| budget.covers(&lease.model) && of.has(&lease.model, lease.platform))
     }
 
     pub(super) fn add(&mut self, id: Sha256Digest, lease: Lease) {
@@ -152,6 +183,7 @@ impl Leases {
 impl Running {
     fn insert(&mut self, id: Sha256Digest, lease: &Lease) {
         self.by_end.insert((lease.renew_by, id));
+        self.tally.add(&lease.model, lease.platform);
         match self.count_by_rule.get_mut(&lease.rule) {
             Some(count) => *count += 1,
             None => drop(self.count_by_rule.insert(lease.rule.clone(), 1)),
@@ -163,6 +195,7 @@ impl Running {
         if !self.by_end.remove(&(lease.renew_by, id)) {
             return;
         }
+        self.tally.remove(&lease.model, lease.platform);
         if let Some(count) = self.count_by_rule.get_mut(&lease.rule) {
             *count -= 1;
             if *count == 0 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use attestation::{Sha256Digest, UnixTime};
 
 use super::error::FoldError;
-use crate::entry::{PlatformChange, ProposedModel};
+use crate::entry::{PlatformChange, ProposedModel, ProposedRaise};
 use crate::names::Name;
 use crate::policy::{Policy, ProposerRule};
 use crate::reseal::Reseal;
@@ -52,30 +52,39 @@ pub enum Subject {
         /// The boot state.
         reseal: Arc<Reseal>,
     },
+
+    /// A raise of a budget.
+    Raise {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// The raise.
+        raise: Box<ProposedRaise>,
+    },
 }
 
 impl Subject {
-    fn has_same_proposer(&self, other: &Self) -> bool {
-        match (self, other) {
-            (
-                Self::Policy { proposer, .. } | Self::Reseal { proposer, .. },
-                Self::Policy { proposer: another, .. } | Self::Reseal { proposer: another, .. },
-            ) => proposer == another,
-            (Self::Model(model), Self::Model(another)) => model.publisher == another.publisher,
-            (Self::Platform { proposer, .. }, Self::Platform { proposer: another, .. }) => proposer == another,
-            (Self::Policy { .. } | Self::Reseal { .. }, Self::Model(_) | Self::Platform { .. })
-            | (Self::Model(_), Self::Policy { .. } | Self::Reseal { .. } | Self::Platform { .. })
-            | (Self::Platform { .. }, Self::Policy { .. } | Self::Reseal { .. } | Self::Model(_)) => false,
+    /// The approver who proposed it; a model is proposed by its publisher.
+    pub fn proposer(&self) -> Option<&Name> {
+        match self {
+            Self::Policy { proposer, .. }
+            | Self::Platform { proposer, .. }
+            | Self::Reseal { proposer, .. }
+            | Self::Raise { proposer, .. } => Some(proposer),
+            Self::Model(_) => None,
         }
     }
 
-    /// The approver who proposed it; a model is proposed by its publisher.
-    fn proposer(&self) -> Option<&Name> {
-        match self {
-            Self::Policy { proposer, .. } | Self::Reseal { proposer, .. } | Self::Platform { proposer, .. } => {
-                Some(proposer)
-            }
-            Self::Model(_) => None,
+    fn has_same_proposer(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Model(model), Self::Model(another)) => model.publisher == another.publisher,
+            (Self::Platform { proposer, .. }, Self::Platform { proposer: another, .. }) => proposer == another,
+            (Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }, Self::Platform { .. })
+            | (Self::Platform { .. }, Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }) => false,
+            (Self::Model(_), _) | (_, Self::Model(_)) => false,
+            (
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
+            ) => self.proposer() == other.proposer(),
         }
     }
 }
@@ -205,7 +214,7 @@ impl Proposals {
     /// Voids what else was proposed of a platform, or under its label: it was for what is no more.
     pub(super) fn void_platform(&mut self, changed: &PlatformChange) {
         self.0.retain(|_, proposal| match &proposal.subject {
-            Subject::Policy { .. } | Subject::Model(_) | Subject::Reseal { .. } => true,
+            Subject::Policy { .. } | Subject::Model(_) | Subject::Reseal { .. } | Subject::Raise { .. } => true,
             Subject::Platform { change, .. } => change.platform != changed.platform && change.label != changed.label,
         });
     }
@@ -213,15 +222,20 @@ impl Proposals {
     /// Voids those of boot states: they were approved in view of another one.
     pub(super) fn void_reseals(&mut self) {
         self.0.retain(|_, proposal| match &proposal.subject {
-            Subject::Policy { .. } | Subject::Model(_) | Subject::Platform { .. } => true,
+            Subject::Policy { .. } | Subject::Model(_) | Subject::Platform { .. } | Subject::Raise { .. } => true,
             Subject::Reseal { .. } => false,
         });
+    }
+
+    /// Voids what took effect.
+    pub(super) fn void(&mut self, entry: u64) {
+        self.0.remove(&entry);
     }
 
     /// Voids the proposals that would publish what now is published.
     pub(super) fn void_model(&mut self, published: &ProposedModel) {
         self.0.retain(|_, proposal| match &proposal.subject {
-            Subject::Policy { .. } | Subject::Platform { .. } | Subject::Reseal { .. } => true,
+            Subject::Policy { .. } | Subject::Platform { .. } | Subject::Reseal { .. } | Subject::Raise { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,
         });
     }

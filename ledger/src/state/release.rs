@@ -28,6 +28,7 @@ impl Vault {
             return Err(FoldError::PlatformNotListed);
         }
         self.check_new_lease(&release, &rule)?;
+        self.spend(index, &release)?;
         self.leases.add(release.lease, Lease::of(index, release, rule));
         Ok(())
     }

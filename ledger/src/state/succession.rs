@@ -47,6 +47,9 @@ impl Succession {
             | Entry::Platform(_)
             | Entry::Reseal(_)
             | Entry::Resealed(_)
+            | Entry::Budget(_)
+            | Entry::Clock(_)
+            | Entry::Alarm(_)
             | Entry::Release(_)
             | Entry::Renew(_)
             | Entry::End(_)
@@ -85,7 +88,7 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Arc
                 vault.take(*index, entry)?;
             }
             Entry::Propose(Propose {
-                proposal: Proposal::Model(_) | Proposal::Platform(_) | Proposal::Reseal(_),
+                proposal: Proposal::Model(_) | Proposal::Platform(_) | Proposal::Reseal(_) | Proposal::Budget(_),
                 ..
             })
             | Entry::Genesis(_)
@@ -94,6 +97,9 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Arc
             | Entry::Platform(_)
             | Entry::Reseal(_)
             | Entry::Resealed(_)
+            | Entry::Budget(_)
+            | Entry::Clock(_)
+            | Entry::Alarm(_)
             | Entry::Release(_)
             | Entry::Renew(_)
             | Entry::End(_)

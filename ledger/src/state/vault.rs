@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use attestation::{Sha256Digest, UnixTime};
 
+use super::alarms::Alarms;
+use super::budgets::Budgets;
 use super::error::FoldError;
 use super::leases::{Lease, Leases};
 use super::platforms::Platforms;
@@ -27,6 +29,8 @@ pub struct Vault {
     models: BTreeMap<Name, BTreeMap<Version, Arc<PublishedModel>>>,
     pub(super) leases: Leases,
     pub(super) sealing: Sealing,
+    pub(super) budgets: Budgets,
+    pub(super) alarms: Alarms,
 }
 
 /// A model that may be released.
@@ -49,6 +53,8 @@ impl Vault {
             models: BTreeMap::new(),
             leases: Leases::default(),
             sealing: Sealing::default(),
+            budgets: Budgets::default(),
+            alarms: Alarms::default(),
         }
     }
 
@@ -79,6 +85,7 @@ impl Vault {
             let permitted = match proposal.subject() {
                 Subject::Policy { .. } => true,
                 Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } => runs,
+                Subject::Raise { .. } => runs && !self.budgets.raises().is_full(),
             };
             permitted && proposal.is_approved(now)
         })
@@ -125,11 +132,22 @@ impl Vault {
         self.proposals.check(&proposal, now)?;
         match proposal.subject() {
             Subject::Policy { policy, .. } => Ok(Arc::clone(policy)),
-            Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } => Err(FoldError::ActionMismatch),
+            Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } | Subject::Raise { .. } => {
+                Err(FoldError::ActionMismatch)
+            }
         }
     }
 
     pub(super) fn take(&mut self, index: u64, entry: Entry) -> Result<(), FoldError> {
+        let announces = matches!(entry, Entry::Alarm(_) | Entry::Release(_));
+        self.take_entry(index, entry)?;
+        if !announces {
+            self.alarms.silence();
+        }
+        Ok(())
+    }
+
+    fn take_entry(&mut self, index: u64, entry: Entry) -> Result<(), FoldError> {
         match entry {
             Entry::Propose(Propose { time, proposal }) => self.propose(index, time, proposal),
             Entry::Approve(approve) => self.approve(&approve),
@@ -138,6 +156,9 @@ impl Vault {
             Entry::Platform(effect) => self.platform_in_force(index, &effect),
             Entry::Reseal(effect) => self.reseal_in_force(&effect),
             Entry::Resealed(effect) => self.resealed(&effect),
+            Entry::Budget(effect) => self.budget_raised(index, &effect),
+            Entry::Clock(jump) => self.check_jump(&jump),
+            Entry::Alarm(alarm) => self.alarms.announce(alarm, &self.policy),
             Entry::Release(release) => self.release(index, *release),
             Entry::Renew(renew) => self.renew(&renew),
             Entry::End(end) => self.leases.end(end.lease),
@@ -148,8 +169,15 @@ impl Vault {
         }
     }
 
+    /// The time of the last entry is now `time`; `unmeasured` of the seconds since the one before refill no budget.
+    pub(super) fn advance(&mut self, time: UnixTime, unmeasured: u64) {
+        self.leases.advance(time);
+        self.budgets.advance(time, unmeasured, &self.policy);
+    }
+
     pub(super) fn restart(&mut self, last: UnixTime, start: UnixTime) {
         self.leases.restart(last, start, &self.policy);
+        self.alarms.silence();
     }
 
     /// Refuses what a policy past its end no longer permits.
@@ -166,6 +194,7 @@ impl Vault {
             Proposal::Model(proposed) => self.proposed_model(index, time, proposed)?,
             Proposal::Platform(proposed) => self.proposed_platform(index, time, &proposed)?,
             Proposal::Reseal(proposed) => self.proposed_reseal(index, time, &proposed)?,
+            Proposal::Budget(proposed) => self.proposed_raise(index, time, proposed)?,
         };
         self.proposals.add(proposal, time)
     }
@@ -249,14 +278,21 @@ impl Vault {
         }
         let proposer_rule = self.policy.approval().proposer;
         let policy_runs = self.check_policy_runs(approve.time);
-        let actions = [ApprovalAction::Policy, ApprovalAction::Model, ApprovalAction::Platform, ApprovalAction::Reseal];
-        let [policy, model, platform, reseal] = actions.map(|action| self.expected(action, statement.object));
+        let actions = [
+            ApprovalAction::Policy,
+            ApprovalAction::Model,
+            ApprovalAction::Platform,
+            ApprovalAction::Reseal,
+            ApprovalAction::Budget,
+        ];
+        let [policy, model, platform, reseal, raise] = actions.map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
             Subject::Policy { .. } => policy,
             Subject::Model(_) => policy_runs.map(|()| model)?,
             Subject::Platform { .. } => policy_runs.map(|()| platform)?,
             Subject::Reseal { .. } => policy_runs.map(|()| reseal)?,
+            Subject::Raise { .. } => policy_runs.map(|()| raise)?,
         };
         expected.check(statement, approve.time)?;
         proposal.check_approver(approver, proposer_rule, approve.time)?;
@@ -281,6 +317,7 @@ impl Vault {
         // Everything that waits was approved under the policy before, perhaps by people who no longer decide.
         self.proposals.void_all();
         self.platforms.policy_changed(self.policy.platform_threshold().is_some());
+        self.budgets.follow(&self.policy);
         Ok(())
     }
 

@@ -49,6 +49,13 @@ pub fn samples() -> Vec<String> {
         ),
         format!(r#"{{"v":1,"type":"reseal","time":5,"proposal":3,"object":"{D}","present":"{D2}"}}"#),
         format!(r#"{{"v":1,"type":"resealed","time":5,"object":"{D}"}}"#),
+        format!(
+            r#"{{"v":1,"type":"propose","time":5,"action":"budget","object":"{D}","budget":"daily","bytes":0,"releases":1,"platforms":0,"leases":2,"until":9,"statement":"{{}}\n","signature":"sig"}}"#
+        ),
+        format!(r#"{{"v":1,"type":"budget","time":5,"proposal":3,"object":"{D}","budget":"daily"}}"#),
+        r#"{"v":1,"type":"clock","time":5,"unmeasured":4}"#.to_owned(),
+        format!(r#"{{"v":1,"type":"alarm","time":5,"lease":"{D}","rules":["bait","night"]}}"#),
+        format!(r#"{{"v":1,"type":"alarm","time":5,"lease":"{D}","rules":["image"],"measurement":"{D2}"}}"#),
     ]
 }
 

@@ -7,8 +7,13 @@
 #[path = "../../../attestation/tests/common/mod.rs"]
 mod common;
 
+mod alarms;
 mod approvals;
 mod boot;
+mod budget_fold;
+mod budget_policy;
+mod budget_raises;
+mod budget_windows;
 mod change;
 mod change_snp;
 mod decide;

@@ -104,7 +104,7 @@ fn an_unknown_key_is_refused_wherever_it_stands() {
     refused("approvals = 2", "approvals = 2\nx = 1", "publish.ours.x", "policy-key-unknown");
     refused("max_leases = 4", "max_leases = 4\nx = 1", "release.minilm.x", "policy-key-unknown");
     refused("[audit]", "[audit]\nx = 1", "audit.x", "policy-key-unknown");
-    refused("[audit]", "[budget]\n[audit]", "budget", "policy-key-unknown");
+    refused("[audit]", "[quota]\n[audit]", "quota", "policy-key-unknown");
 }
 
 #[test]

@@ -144,7 +144,8 @@ proptest! {
 /// Every type of entry in one log, each tried with each of its bytes changed, where it stands.
 #[test]
 fn a_change_of_any_byte_is_refused_or_shows() {
-    let mut world = World::with_model();
+    let budget = crate::support::budget::budget("vault", "hold", "releases_per_hour = 9");
+    let mut world = World::with_budgets(&budget);
     let lease = world.must_release(1);
     let entry = world.renew(vec![world.renewal(lease)]);
     world.must(entry);
@@ -152,6 +153,8 @@ fn a_change_of_any_byte_is_refused_or_shows() {
     world.must(entry);
     let entry = world.end(lease);
     world.must(entry);
+    world.must_raise(crate::support::budget::releases(1));
+    world.jump(9);
     world.must_change_policy(|text| text);
 
     let mut before = State::new();

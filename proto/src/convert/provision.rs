@@ -80,6 +80,8 @@ pub enum ProposalAction {
     Platform,
     /// A boot state of the keeper.
     Reseal,
+    /// A raise of a budget.
+    Budget,
 }
 
 /// A proposal and how far it is.
@@ -245,7 +247,7 @@ impl From<GenesisWitness> for v1::GenesisWitness {
 
 impl ProposalAction {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Genesis, Self::Model, Self::Policy, Self::Platform, Self::Reseal];
+    pub const ALL: [Self; 6] = [Self::Genesis, Self::Model, Self::Policy, Self::Platform, Self::Reseal, Self::Budget];
 
     /// As it stands in approvals and on the wire.
     #[must_use]
@@ -256,6 +258,7 @@ impl ProposalAction {
             Self::Policy => "policy",
             Self::Platform => "platform",
             Self::Reseal => "reseal",
+            Self::Budget => "budget",
         }
     }
 }

@@ -7,7 +7,7 @@ use ledger::state::State;
 use vault_proto::convert::{EvidenceSet, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity};
 use vault_proto::v1::{self, keeper_call::Request, keeper_reply::Response};
 
-use super::clock::Clock;
+use super::clock;
 use super::hardware::Hardware;
 use super::link::Store;
 use super::refusal::Refusal;
@@ -67,7 +67,7 @@ impl Run {
     fn evidence(&self, request: v1::GetKeeperEvidenceRequest) -> Answer {
         let KeeperEvidenceRequest { nonce, credential } = request.try_into()?;
         let pcrs = self.core.policy().keeper().tpm().pcrs.selection();
-        let named = self.named(self.platform(Clock.now(UnixTime(0)))?.0);
+        let named = self.named(self.platform(clock::wall(UnixTime(0)))?.0);
         let evidence = self.hardware.genesis_evidence(&credential, pcrs, nonce, self.core.digest(), &named)?;
         Ok(Response::GetKeeperEvidence(KeeperEvidence { evidence, standing: None }.into()))
     }
@@ -76,7 +76,7 @@ impl Run {
     fn accept(&self, request: v1::SubmitGenesisRequest) -> Result<Genesis, Refusal> {
         let genesis = Genesis::parse(&request.genesis).map_err(|error| Refusal::malformed(error.code(), error))?;
         self.check_genesis(&genesis).map_err(|error| Refusal::denied(error.code(), &error))?;
-        let now = Clock.now(UnixTime(0));
+        let now = clock::wall(UnixTime(0));
         if genesis.time() > now.plus(300) {
             return Err(Refusal::denied("genesis-future", "the genesis is dated in the future: check both clocks"));
         }
@@ -92,7 +92,7 @@ impl Run {
     /// # Errors
     /// As [`Run::open`].
     pub(super) fn open_genesis(self, genesis: Genesis, store: &Store) -> Result<Vault, OpenError> {
-        let (_, tier) = self.platform(Clock.now(UnixTime(0))).map_err(OpenError::Refused)?;
+        let (_, tier) = self.platform(clock::wall(UnixTime(0))).map_err(OpenError::Refused)?;
         let mut state = State::new();
         state.apply(0, genesis.bytes()).map_err(|error| OpenError::Fold { index: 0, error })?;
         let first = genesis.bytes().to_vec();
@@ -115,7 +115,8 @@ impl Run {
     }
 
     fn status(&self) -> v1::StatusResponse {
-        let tier = self.platform(Clock.now(UnixTime(0))).map_or_else(|_| String::new(), |(_, trust)| trust.to_string());
+        let tier =
+            self.platform(clock::wall(UnixTime(0))).map_or_else(|_| String::new(), |(_, trust)| trust.to_string());
         v1::StatusResponse {
             state: "ceremony".to_owned(),
             reason: "a core was given; the genesis is missing: see `vaultctl init`".to_owned(),

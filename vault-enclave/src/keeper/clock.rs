@@ -1,16 +1,131 @@
-//! The keeper's time: never before the last entry.
+//! The keeper's time: never before the last entry, and never further ahead than the keeper measured.
+//!
+//! The guest's clock can be set by its host, and by root in the guest. What depends on time passing (budgets) must not
+//! believe it. So a run reads it once, and from then on lets it go no faster than the time that the kernel measures
+//! (`CLOCK_BOOTTIME`). A clock that went further is taken in only with an entry that says by how much: [`Clock::take_jump`].
+//!
+//! **Limit.** A host that controls what the kernel measures by (kvm-clock, or a TSC without SecureTSC) can let that run
+//! fast too, and then nothing here notices.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attestation::UnixTime;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Both clocks are read in whole seconds: they may differ by one without anything having been set.
+const ROUNDING_SECS: u64 = 1;
 
 /// The guest's clock, which its host can set: shown as `host clock` wherever time is shown.
-pub(super) struct Clock;
+pub(super) struct Clock {
+    /// The time when the run began, or when it last took in a jump.
+    at: UnixTime,
+    /// Boot time at that moment.
+    begun: Duration,
+}
+
+/// The maximum of the last entry's time and the guest's clock as it stands: for a run that has not begun.
+pub(super) fn wall(last: UnixTime) -> UnixTime {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    last.max(UnixTime(clock))
+}
 
 impl Clock {
-    /// The maximum of the last entry's time and the guest's clock: a clock that is turned back stands still.
+    /// Measures from now on; it is `at`.
+    pub(super) fn started(at: UnixTime) -> Self {
+        Self { at, begun: boot_time() }
+    }
+
+    /// The maximum of the last entry's time and the guest's clock, as far as that was measured: a clock that is turned back
+    /// stands still, and one that is set ahead goes on as if it were not.
     pub(super) fn now(&self, last: UnixTime) -> UnixTime {
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        last.max(UnixTime(clock))
+        self.bounded(last, wall(last))
+    }
+
+    /// Takes in a clock that went further than was measured. Gives the new time, and how many of the seconds since `last`
+    /// were not measured; `None` where it did not.
+    pub(super) fn take_jump(&mut self, last: UnixTime) -> Option<(UnixTime, u64)> {
+        self.jump_to(last, wall(last))
+    }
+
+    fn bounded(&self, last: UnixTime, wall: UnixTime) -> UnixTime {
+        last.max(wall.min(self.measured().plus(ROUNDING_SECS)))
+    }
+
+    fn jump_to(&mut self, last: UnixTime, wall: UnixTime) -> Option<(UnixTime, u64)> {
+        let measured = self.measured();
+        if wall <= measured.plus(ROUNDING_SECS) {
+            return None;
+        }
+        let ahead = wall.seconds().saturating_sub(measured.seconds());
+        let unmeasured = ahead.min(wall.seconds().saturating_sub(last.seconds()));
+        // A second that was already given for rounding is not given again after the jump.
+        let given = ahead - unmeasured;
+        *self = Self::started(UnixTime(wall.seconds().saturating_sub(given)));
+        Some((wall, unmeasured))
+    }
+
+    fn measured(&self) -> UnixTime {
+        self.at.plus(boot_time().saturating_sub(self.begun).as_secs())
+    }
+}
+
+fn boot_time() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: UnixTime = UnixTime(1_000_000);
+
+    /// A clock that has measured so many seconds.
+    fn after(seconds: u64) -> Clock {
+        let begun = boot_time().checked_sub(Duration::from_secs(seconds)).expect("the machine runs longer");
+        Clock { at: START, begun }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_ahead_goes_on_as_if_it_were_not() {
+        let clock = after(60);
+        assert_eq!(clock.bounded(START, START.plus(60)), START.plus(60));
+        assert_eq!(clock.bounded(START, START.plus(86_400)), START.plus(61));
+        // Turned back, it stands still.
+        assert_eq!(clock.bounded(START.plus(30), UnixTime(7)), START.plus(30));
+        // The log is never behind.
+        assert_eq!(clock.bounded(START.plus(90), START.plus(86_400)), START.plus(90));
+    }
+
+    #[test]
+    fn a_jump_is_taken_in_with_what_was_not_measured() {
+        let mut clock = after(60);
+        assert_eq!(clock.jump_to(START, START.plus(60)), None);
+        assert_eq!(clock.jump_to(START, START.plus(61)), None);
+        let ahead = START.plus(60 + 86_400);
+        assert_eq!(clock.jump_to(START.plus(10), ahead), Some((ahead, 86_400)));
+        // Then it goes on from there.
+        assert_eq!(clock.bounded(ahead, ahead), ahead);
+        assert_eq!(clock.jump_to(ahead, ahead.plus(1)), None);
+        assert_eq!(clock.bounded(ahead, ahead.plus(1000)), ahead.plus(1));
+    }
+
+    #[test]
+    fn many_small_jumps_give_no_more_than_the_rounding_of_one() {
+        let (begun, mut clock) = (boot_time(), after(0));
+        let (mut last, mut unmeasured) = (START, 0);
+        for _ in 0..100 {
+            // The host uses the second of rounding up, then sets the clock two further.
+            last = clock.bounded(last, last.plus(1000));
+            let (time, of_it) = clock.jump_to(last, last.plus(2)).expect("two seconds are a jump");
+            (last, unmeasured) = (time, unmeasured + of_it);
+        }
+        let given = last.seconds() - START.seconds() - unmeasured;
+        // One second of rounding, and those that passed meanwhile.
+        assert!(
+            given <= ROUNDING_SECS + boot_time().saturating_sub(begun).as_secs() + 1,
+            "{given} of {} seconds",
+            last.seconds()
+        );
     }
 }

@@ -6,7 +6,7 @@ use attestation::UnixTime;
 use ledger::genesis::{Core, GenesisError, SealTo};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::clock::Clock;
+use super::clock;
 use super::hardware::{self, Devices, Hardware};
 use super::refusal::Refusal;
 use super::vault::{Records, Run};
@@ -94,7 +94,7 @@ pub(super) fn begin(dir: &Arc<KeeperDir>, devices: &Devices, core_bytes: &[u8]) 
     let tpm = &devices.tpm;
     let pcrs = core.policy().keeper().tpm().pcrs.selection();
     // Hardware that the policy does not allow gets no root: the next core begins from nothing.
-    hardware::check(devices, &tpm.ek_certificates().wait()?, core.policy(), Clock.now(UnixTime(0)))?;
+    hardware::check(devices, &tpm.ek_certificates().wait()?, core.policy(), clock::wall(UnixTime(0)))?;
     let seal = match core.seal_to() {
         SealTo::Tpm => Seal::Tpm(tpm),
         SealTo::SnpTpm => Seal::SnpTpm(tpm, devices.chip()?),

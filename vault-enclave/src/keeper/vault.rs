@@ -2,6 +2,7 @@
 //!
 //! A request is answered at once, or it stages entries and is answered after the commit that makes them durable.
 
+mod budget;
 mod load;
 mod open;
 mod platform;
@@ -59,6 +60,9 @@ pub(super) struct Vault {
     pending: Pending,
 }
 
+/// The most entries that one request causes, renewals apart: that the clock was set ahead, an alarm, and a release.
+const ENTRIES_PER_JOB_MAX: usize = 3;
+
 /// What waits for the next commit.
 #[derive(Default)]
 struct Pending {
@@ -94,6 +98,10 @@ impl Vault {
     /// The commit failed: nothing of it was answered but with a refusal, and the vault must be opened anew.
     pub(super) fn batch(&mut self, jobs: Vec<Job>) -> Result<(), LogError<CommitError>> {
         for job in jobs {
+            // So that none of them is turned away where each release takes more than one entry.
+            if self.pending.batch.len() + self.renewals.entries(1) + ENTRIES_PER_JOB_MAX > BATCH_ENTRIES_MAX {
+                self.commit()?;
+            }
             self.handle(job);
         }
         // A queue that is never empty must not put off what is due by time.
@@ -105,6 +113,7 @@ impl Vault {
     /// # Errors
     /// As [`Self::batch`].
     pub(super) fn tick(&mut self) -> Result<(), LogError<CommitError>> {
+        self.watch_clock();
         let now = self.now();
         if let Some(summary) = self.denials.due(now) {
             self.stage_quietly(&Entry::DenySummary(summary));
@@ -114,6 +123,7 @@ impl Vault {
     }
 
     fn handle(&mut self, job: Job) {
+        self.watch_clock();
         let Job { request, reply } = job;
         match request {
             Request::ReleaseKeys(request) => self.release_keys(request, reply),
@@ -135,6 +145,7 @@ impl Vault {
             Request::SubmitPolicy(request) => self.submit_policy(request),
             Request::SubmitPlatform(request) => self.submit_platform(request),
             Request::SubmitReseal(request) => self.submit_reseal(request),
+            Request::SubmitRaise(request) => self.submit_raise(request),
             Request::SubmitApproval(request) => self.submit_approval(request),
             Request::Status(_) => Ok(Outcome::Now(Ok(self.status()))),
             // The same again gets the same answer: a caller may not have seen the first.

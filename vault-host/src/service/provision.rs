@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ledger::entry::ProposedRaise;
 use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::convert;
@@ -139,6 +140,19 @@ impl Provision for ProvisionService {
         let relayed = async {
             let call = Call::SubmitReseal(ResealSubmission::try_from(message)?.into());
             let pick = |reply| if let Reply::SubmitReseal(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn submit_raise(
+        &self,
+        request: Request<v1::SubmitRaiseRequest>,
+    ) -> Result<Response<v1::SubmitRaiseResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitRaise(ProposedRaise::try_from(message)?.into());
+            let pick = |reply| if let Reply::SubmitRaise(reply) = reply { Some(reply) } else { None };
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await

@@ -4,6 +4,7 @@ use std::fmt;
 
 use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::genesis::AntiRollback;
+use ledger::state::{ALARMS_SHOWN_MAX, Alarm, BudgetUse};
 use serde::Serialize;
 use vault_proto::convert::{KeeperSealing, Proposal};
 use vault_proto::v1;
@@ -52,6 +53,12 @@ pub struct VaultStatus {
     pub pending: Vec<Proposal>,
     /// The leases that count.
     pub leases: Vec<Lease>,
+    /// What the budgets have used.
+    pub budgets: Vec<BudgetUse>,
+    /// How many releases rang an alarm.
+    pub alarm_count: u64,
+    /// The newest of them first.
+    pub alarms: Vec<Alarm>,
     /// Where the keeper's time comes from.
     pub time_source: String,
     /// The genesis, exact bytes; empty before the ceremony.
@@ -106,8 +113,11 @@ impl TryFrom<v1::StatusResponse> for VaultStatus {
     type Error = StatusError;
 
     fn try_from(status: v1::StatusResponse) -> Result<Self, StatusError> {
-        if status.pending.len() > LISTED_MAX || status.leases.len() > LISTED_MAX {
+        if status.pending.len() > LISTED_MAX || status.leases.len() > LISTED_MAX || status.budgets.len() > LISTED_MAX {
             return Err(StatusError { field: "the number of proposals or leases" });
+        }
+        if status.alarms.len() > ALARMS_SHOWN_MAX {
+            return Err(StatusError { field: "alarms" });
         }
         let policy = match digest("policy_digest", &status.policy_digest)? {
             None => None,
@@ -119,6 +129,8 @@ impl TryFrom<v1::StatusResponse> for VaultStatus {
         };
         let pending = status.pending.into_iter().map(Proposal::try_from);
         let sealing = status.sealing.map(KeeperSealing::try_from);
+        let alarms = status.alarms.into_iter().map(Alarm::try_from);
+        let budgets = status.budgets.into_iter().map(BudgetUse::try_from);
         Ok(Self {
             state: state(&status.state)?,
             reason: status.reason,
@@ -131,6 +143,9 @@ impl TryFrom<v1::StatusResponse> for VaultStatus {
             log_root: digest("log_root", &status.log_root)?,
             pending: pending.collect::<Result<_, _>>().map_err(|_| StatusError { field: "pending" })?,
             leases: status.leases.into_iter().map(Lease::try_from).collect::<Result<_, _>>()?,
+            budgets: budgets.collect::<Result<_, _>>().map_err(|_| StatusError { field: "budgets" })?,
+            alarm_count: status.alarm_count,
+            alarms: alarms.collect::<Result<_, _>>().map_err(|_| StatusError { field: "alarms" })?,
             time_source: status.time_source,
             genesis: status.genesis,
             sealing: sealing.transpose().map_err(|_| StatusError { field: "sealing" })?,
@@ -232,7 +247,10 @@ mod tests {
     #[test]
     fn a_field_that_is_not_what_it_must_be_is_refused_by_its_name() {
         type Change = fn(&mut v1::StatusResponse);
-        let changes: [(&str, Change); 8] = [
+        let changes: [(&str, Change); 11] = [
+            ("alarms", |status| status.alarms.push(v1::AlarmSummary::default())),
+            ("alarms", |status| status.alarms = vec![v1::AlarmSummary::default(); 17]),
+            ("budgets", |status| status.budgets.push(v1::BudgetUse::default())),
             ("state", |status| status.state = "fine".to_owned()),
             ("vault_id", |status| status.vault_id = vec![1; 31]),
             ("tier", |status| status.tier = "gold".to_owned()),

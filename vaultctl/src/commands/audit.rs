@@ -29,6 +29,9 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::Platform(_)
         | Entry::Reseal(_)
         | Entry::Resealed(_)
+        | Entry::Budget(_)
+        | Entry::Clock(_)
+        | Entry::Alarm(_)
         | Entry::End(_)
         | Entry::DenySummary(_) => Vec::new(),
     }

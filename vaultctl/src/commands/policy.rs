@@ -88,12 +88,25 @@ mod tests {
         assert_eq!((policy.serial(), policy.approval().threshold), (1, 2));
     }
 
-    /// The section of comments, as text of a policy.
-    fn snp_section() -> String {
-        let start = TEMPLATE.find("# [release.default.snp]").unwrap();
+    #[test]
+    fn the_sections_for_budgets_and_alarms_parse_and_every_key_counts() {
+        let text =
+            format!("{}\n{}", filled(TEMPLATE), section("# [budget.default]") + &section("# [alarm.new-machines]"));
+        let policy = Policy::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(policy.alarms().len(), 1);
+        assert_eq!(policy.budgets()[&"default".parse().unwrap()].limits.len(), 4);
+    }
+
+    /// A section of comments, as text of a policy.
+    fn section(heading: &str) -> String {
+        let start = TEMPLATE.find(heading).unwrap();
         let comments = TEMPLATE[start..].lines().take_while(|line| line.starts_with('#'));
         let lines = comments.map(|line| line.strip_prefix("# ").unwrap_or_default());
-        let text: String = lines.map(|line| format!("{line}\n")).collect();
+        lines.map(|line| format!("{line}\n")).collect()
+    }
+
+    fn snp_section() -> String {
+        let text = section("# [release.default.snp]");
         text.replace("CHIP_ID", &format!("sha256:{}", "1".repeat(64)))
             .replace("ID_KEY_DIGEST", &"2".repeat(96))
             .replace("HOST_DATA\"", &format!("{}\"", "3".repeat(64)))

@@ -2,6 +2,8 @@
 
 mod reseal;
 
+mod budget;
+
 use std::fmt;
 use std::path::Path;
 
@@ -11,6 +13,8 @@ use ledger::policy::{Lineage, Policy, describe_change};
 use ledger::state::Vault;
 use serde::Serialize;
 use vault_proto::convert::{PolicySubmission, Proposal};
+
+pub(crate) use budget::budget;
 
 use super::Submission;
 use super::policy::read_policy;

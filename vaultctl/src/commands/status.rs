@@ -1,5 +1,6 @@
 //! `vaultctl status`: what the keeper proved now, beside what the host says.
 
+mod budget;
 mod report;
 
 pub(crate) use report::StatusReport;

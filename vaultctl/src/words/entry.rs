@@ -9,6 +9,7 @@ use ledger::policy::Approver;
 use ledger::state::State;
 use serde::Serialize;
 
+use super::budget::{alarm_rings, clock_jump, raise_in_words};
 use super::claims::tier_in_words;
 use crate::print::{count_of, moment, size};
 
@@ -34,7 +35,8 @@ impl fmt::Display for EntryReport {
     }
 }
 
-fn in_words(entry: &Entry, before: &State) -> String {
+/// What an entry says, behind the state `before`.
+pub fn in_words(entry: &Entry, before: &State) -> String {
     match entry {
         Entry::Genesis(genesis) => {
             format!("the vault begins; {}; its keeper is {}", rollback(genesis.anti_rollback), genesis.platform)
@@ -64,6 +66,11 @@ fn in_words(entry: &Entry, before: &State) -> String {
         Entry::Resealed(resealed) => {
             format!("the keeper started on the boot state of {}: it starts on the one before no more", resealed.object)
         }
+        Entry::Budget(raised) => {
+            format!("the raise of budget {} counts, proposed at {}", raised.budget, raised.proposal)
+        }
+        Entry::Clock(jump) => clock_jump(jump),
+        Entry::Alarm(alarm) => alarm_rings(alarm, before),
         Entry::Release(release) => released(release),
         Entry::Renew(renew) => {
             let leases: Vec<String> = renew.renewals.iter().map(|renewal| renewal.lease.to_string()).collect();
@@ -107,6 +114,10 @@ fn proposed(propose: &Propose, before: &State) -> String {
                 proposed.pcrs.iter().map(|(index, value)| format!("PCR {index} {}", hex::encode(value))).collect();
             format!("{by} proposes to seal the keeper to {}: {}", pcrs.join(", "), proposed.object)
         }
+        Proposal::Budget(raise) => {
+            let by = signer(&raise.statement, &raise.signature, before);
+            format!("{by} proposes to raise {}: {}", raise_in_words(raise), raise.object)
+        }
         Proposal::Model(model) => format!(
             "publisher {} proposes {}@{}, {} in {}: {}",
             model.publisher,
@@ -132,6 +143,8 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::Platform => "platform",
                 ApprovalAction::ProposeReseal => "the proposal of reseal",
                 ApprovalAction::Reseal => "reseal",
+                ApprovalAction::ProposeBudget => "the proposal of raise",
+                ApprovalAction::Budget => "raise",
             };
             format!("{by} approves {what} {}", statement.object)
         }

@@ -106,6 +106,13 @@ fn clauses(policy: &Policy) -> Vec<Clause> {
         });
     }
     clauses.extend(releases(policy));
+    let budgets = policy.budgets().iter();
+    clauses.extend(
+        budgets.map(|(name, budget)| Clause { section: format!("budget.{name}"), says: vec![budget.to_string()] }),
+    );
+    let alarms = policy.alarms().iter();
+    clauses
+        .extend(alarms.map(|(name, rule)| Clause { section: format!("alarm.{name}"), says: vec![rule.to_string()] }));
     clauses.push(Clause {
         section: "audit".to_owned(),
         says: vec![format!("the log may be read by: {}", policy.readers())],

@@ -9,6 +9,7 @@ use ledger::policy::{BareEks, ProposerRule, describe_change};
 use ledger::state::{PendingProposal, Subject, Vault};
 use serde::Serialize;
 
+use super::budget::raise_says;
 use super::reseal_in_words;
 use crate::print::{count_of, distance, indented, moment, size};
 
@@ -44,6 +45,7 @@ impl ProposalReport {
             Subject::Model(model) => ("model", None, model_in_words(model)),
             Subject::Platform { proposer, change } => ("platform", Some(proposer), platform_in_words(change, vault)),
             Subject::Reseal { proposer, reseal } => ("reseal", Some(proposer), reseal_in_words(reseal, vault)),
+            Subject::Raise { proposer, raise } => ("budget", Some(proposer), raise_says(raise, vault, now)),
         };
         let approved: Vec<&Name> = proposal.approved_by(now).collect();
         let missing = u64::from(proposal.threshold()).saturating_sub(approved.len() as u64);

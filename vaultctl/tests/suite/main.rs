@@ -7,6 +7,7 @@
 mod forge;
 
 mod audit;
+mod budget;
 mod captured_evidence;
 mod captured_log;
 mod captured_policy;

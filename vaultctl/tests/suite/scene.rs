@@ -36,6 +36,11 @@ pub(crate) struct Ended {
 
 impl Scene {
     pub(crate) fn new() -> Self {
+        Self::new_with(|policy| policy)
+    }
+
+    /// The same with a changed policy.
+    fn new_with(change: impl FnOnce(String) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["alice", "bob", "carol", "mallory"] {
             make_key(directory.path(), name);
@@ -43,13 +48,18 @@ impl Scene {
         let authority = Authority::root("vendor");
         let peer = Peer::start(SoftTpm::ecc(), &authority, directory.path());
         let scene = Self { directory, peer, authority, publisher: PUBLISHER_KEY.to_owned() };
-        std::fs::write(scene.path("policy.toml"), scene.policy("genesis", 1, "none")).unwrap();
+        std::fs::write(scene.path("policy.toml"), change(scene.policy("genesis", 1, "none"))).unwrap();
         scene
     }
 
     /// A scene whose vault is open: alice, bob and carol have signed.
     pub(crate) fn open() -> Self {
-        let scene = Self::new();
+        Self::open_with(|policy| policy)
+    }
+
+    /// The same under a changed policy.
+    pub(crate) fn open_with(change: impl FnOnce(String) -> String) -> Self {
+        let scene = Self::new_with(change);
         scene.start().done();
         for name in ["alice", "bob", "carol"] {
             scene.sign(name).done();

@@ -1,5 +1,6 @@
 //! What the tests build a vault from.
 
+pub mod budget;
 pub mod evidence;
 pub mod keys;
 pub mod policy_text;

@@ -138,7 +138,9 @@ impl World {
             | ApprovalAction::ProposePlatform
             | ApprovalAction::Platform
             | ApprovalAction::ProposeReseal
-            | ApprovalAction::Reseal => (self.policy().digest(), self.policy().serial()),
+            | ApprovalAction::Reseal
+            | ApprovalAction::ProposeBudget
+            | ApprovalAction::Budget => (self.policy().digest(), self.policy().serial()),
         };
         let vault = self.genesis.vault_id();
         ApprovalStatement { action, object, previous, vault, serial, not_after: self.now.plus(3600) }

@@ -166,6 +166,7 @@ impl Vault {
             Ok(grant) => grant,
             Err(denial) => return self.deny(&denial, blob, now),
         };
+        self.stage_alarm(&grant)?;
         let preimage = grant.preimage().to_vec();
         let ticket = self.stage(grant.with_evidence(evidence))?;
         self.pending.blobs.extend([blob, preimage]);

@@ -12,7 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::{Pending, Records, Renewals, Vault};
 use crate::head::Anchor;
 use crate::keeper::challenges::Challenges;
-use crate::keeper::clock::Clock;
+use crate::keeper::clock::{self, Clock};
 use crate::keeper::commit::{CommitError, Committer};
 use crate::keeper::denials::Denials;
 use crate::keeper::hardware::Hardware;
@@ -123,7 +123,7 @@ impl Run {
             .map_err(|_| OpenError::Refused(Refusal::unavailable("random", "the system gave no random bytes")))?;
         let version =
             Version::try_from(env!("CARGO_PKG_VERSION").to_owned()).expect("cargo's versions have the grammar of ours");
-        let time = Clock.now(state.time());
+        let time = clock::wall(state.time());
         let start = Entry::Start(Start { time, run, version, tier, time_source: TimeSource::HostClock });
         let start = start.encode().map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
         let index = state.size();
@@ -144,12 +144,13 @@ impl Run {
         tier: Trust,
         first: Vec<u8>,
     ) -> Result<Vault, OpenError> {
+        // From the moment at which the first entry was made: what its commit takes is measured.
+        let clock = Clock::started(state.time());
         let mut batch = Batch::new();
         batch.add(first).map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
         let verifier = LogVerifier::new(genesis.vault_id(), self.keys.log_key().clone());
         let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs: Vec::new() };
         let log = log.start(verifier, batch, &mut committer).map_err(OpenError::Commit)?;
-        let clock = Clock;
         let denials = Denials::new(clock.now(state.time()));
         Ok(Vault {
             genesis,
@@ -188,7 +189,7 @@ impl Run {
         if let Some(vault) = state.vault() {
             self.records.standing(vault.sealing())?;
         }
-        let (_, tier) = self.hardware.check(policy, Clock.now(state.time())).map_err(OpenError::Refused)?;
+        let (_, tier) = self.hardware.check(policy, clock::wall(state.time())).map_err(OpenError::Refused)?;
         Ok(Folded { log, state, genesis, tier })
     }
 

@@ -3,7 +3,8 @@
 use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
 use ledger::approvals::{self, ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{
-    self, Approve, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy, ResealInForce,
+    self, Approve, BudgetRaised, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy,
+    ResealInForce,
 };
 use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
 use ledger::manifest::Manifest;
@@ -90,7 +91,7 @@ impl Vault {
                 let id = manifest.id();
                 (&model.model, &model.version, model.manifest) == (&id.model, &id.version, manifest.digest())
             }
-            Subject::Policy { .. } | Subject::Platform { .. } | Subject::Reseal { .. } => false,
+            Subject::Policy { .. } | Subject::Platform { .. } | Subject::Reseal { .. } | Subject::Raise { .. } => false,
         });
         same.map(|proposal| proposal.object())
     }
@@ -148,6 +149,9 @@ impl Vault {
             let entry = match due.subject() {
                 Subject::Policy { policy, .. } => {
                     Entry::Policy(PolicyInForce { time, proposal, object, serial: policy.serial() })
+                }
+                Subject::Raise { raise, .. } => {
+                    Entry::Budget(BudgetRaised { time, proposal, object, budget: raise.budget.clone() })
                 }
                 Subject::Model(ProposedModel { model, version, .. }) => {
                     let (model, version) = (model.clone(), version.clone());

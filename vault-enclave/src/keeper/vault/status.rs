@@ -29,6 +29,8 @@ impl Vault {
             tier: lease.tier.to_string(),
         });
         let leases = leases.collect();
+        let alarms = vault.into_iter().flat_map(|vault| vault.alarms()).cloned().map(v1::AlarmSummary::from).collect();
+        let budgets = vault.into_iter().flat_map(|vault| vault.budget_uses(now)).map(v1::BudgetUse::from).collect();
         let policy = vault.map(|vault| vault.policy());
         let open = policy.is_some();
         let head = self.log.head();
@@ -47,6 +49,9 @@ impl Vault {
             log_root: head.root.to_vec(),
             pending,
             leases,
+            budgets,
+            alarm_count: vault.map_or(0, |vault| vault.alarm_count()),
+            alarms,
             time_source: "host clock".to_owned(),
             genesis: self.genesis.bytes().to_vec(),
             sealing: self.sealing(),
@@ -97,6 +102,9 @@ impl Vault {
             Subject::Policy { proposer, policy } => {
                 (ProposalAction::Policy, format!("policy {} by {proposer}", policy.serial()))
             }
+            Subject::Raise { proposer, raise } => {
+                (ProposalAction::Budget, format!("raise of budget {} by {proposer}", raise.budget))
+            }
             Subject::Model(model) => {
                 let ProposedModel { model, version, bytes, units, .. } = model;
                 (ProposalAction::Model, format!("model {model}@{version}, {bytes} bytes in {units} units"))
@@ -123,6 +131,8 @@ impl Vault {
             (ProposalAction::Platform, entry, "platform".to_owned())
         } else if vault.sealing().object() == Some(object) {
             (ProposalAction::Reseal, 0, "another boot state of the keeper".to_owned())
+        } else if let Some(raise) = vault.raises().iter().find(|raise| raise.object == object) {
+            (ProposalAction::Budget, raise.entry, format!("raise of budget {}", raise.budget))
         } else {
             let model = vault.models().find(|model| model.proposed.object == object)?;
             let ProposedModel { model: name, version, .. } = &model.proposed;
@@ -151,7 +161,11 @@ impl Vault {
     ) -> v1::Proposal {
         let (previous, serial) = match (action, self.state.vault()) {
             (
-                ProposalAction::Policy | ProposalAction::Model | ProposalAction::Platform | ProposalAction::Reseal,
+                ProposalAction::Policy
+                | ProposalAction::Model
+                | ProposalAction::Platform
+                | ProposalAction::Reseal
+                | ProposalAction::Budget,
                 Some(vault),
             ) => (vault.policy().digest(), vault.policy().serial()),
             (_, _) => (self.genesis.core().digest(), 0),

@@ -15,7 +15,7 @@ use super::verify::Borne;
 use crate::audit::VerifiedLog;
 use crate::bundle::Index;
 use crate::print::moment;
-use crate::words::{PolicyReport, rollback};
+use crate::words::{PolicyReport, in_words, rollback};
 
 /// What is counted while the log is read.
 pub(super) struct Tally {
@@ -81,6 +81,9 @@ impl Tally {
             Entry::Reseal(reseal) => {
                 self.stands_out
                     .push(format!("entry {index} sealed the keeper to another boot state: {}", reseal.object));
+            }
+            Entry::Alarm(_) | Entry::Clock(_) | Entry::Budget(_) => {
+                self.stands_out.push(format!("entry {index}, {}: {}", moment(entry.time()), in_words(entry, before)));
             }
             Entry::Approve(_)
             | Entry::Start(_)

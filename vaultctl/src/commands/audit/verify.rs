@@ -223,6 +223,9 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Platform(_)
             | Entry::Reseal(_)
             | Entry::Resealed(_)
+            | Entry::Budget(_)
+            | Entry::Clock(_)
+            | Entry::Alarm(_)
             | Entry::End(_)
             | Entry::Deny(_)
             | Entry::DenySummary(_),

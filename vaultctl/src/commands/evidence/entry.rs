@@ -72,6 +72,9 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Resealed(_)
         | Entry::End(_)
         | Entry::Deny(_)
+        | Entry::Budget(_)
+        | Entry::Clock(_)
+        | Entry::Alarm(_)
         | Entry::DenySummary(_) => return Err(without_evidence(index, type_name)),
     };
     Ok(EntryEvidenceReport { verified: true, index, type_name, time, evidence })

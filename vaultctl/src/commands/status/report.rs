@@ -8,6 +8,8 @@ use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::genesis::AntiRollback;
 use serde::Serialize;
 
+use super::budget::{AlarmLine, BudgetLine};
+
 use crate::client::{Lease, VaultState, VaultStatus};
 use crate::keeper::VaultRun;
 use crate::print::{count_of, distance, moment};
@@ -31,6 +33,9 @@ pub(crate) struct StatusReport {
     time_source: String,
     pending: Vec<PendingLine>,
     leases: Vec<LeaseLine>,
+    budgets: Vec<BudgetLine>,
+    alarm_count: u64,
+    alarms: Vec<AlarmLine>,
     expiries: Vec<Expiry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sealing: Option<SealingLine>,
@@ -164,6 +169,9 @@ impl StatusReport {
             time_source: status.time_source,
             pending: pending.collect(),
             leases: status.leases.into_iter().map(LeaseLine::from).collect(),
+            alarm_count: status.alarm_count,
+            alarms: status.alarms.into_iter().map(|alarm| AlarmLine::new(alarm, now)).collect(),
+            budgets: status.budgets.into_iter().map(|line| BudgetLine::new(line, now)).collect(),
             expiries,
             sealing: status.sealing.map(SealingLine::from),
             now,
@@ -233,8 +241,20 @@ impl fmt::Display for StatusReport {
         if !self.leases.is_empty() {
             writeln!(f, "{} in force", count_of(self.leases.len() as u64, "lease"))?;
         }
+        if !self.budgets.is_empty() {
+            writeln!(f, "budgets:")?;
+        }
+        self.budgets.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        if self.alarm_count > 0 {
+            writeln!(f, "{}; the newest:", alarms(self.alarm_count))?;
+        }
+        self.alarms.iter().try_for_each(|alarm| writeln!(f, "  {alarm}"))?;
         write!(f, "{}", self.verification)
     }
+}
+
+fn alarms(count: u64) -> String {
+    if count == 1 { "ALARM: 1 release rang".to_owned() } else { format!("ALARMS: {count} releases rang") }
 }
 
 fn waits(count: usize) -> String {

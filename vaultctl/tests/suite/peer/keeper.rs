@@ -10,8 +10,8 @@ use attestation::{
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{
-    Approve, Entry, GenesisWitness, ModelPublished, PlatformInForce, PolicyInForce, Proposal, Propose,
-    ProposedPlatform, ProposedPolicy, ProposedReseal, ResealInForce, Start, TimeSource,
+    Approve, BudgetRaised, Entry, GenesisWitness, ModelPublished, PlatformInForce, PolicyInForce, Proposal, Propose,
+    ProposedPlatform, ProposedPolicy, ProposedRaise, ProposedReseal, ResealInForce, Start, TimeSource,
 };
 use ledger::genesis::{Core, Genesis};
 use ledger::merkle::{Tree, leaf_hash};
@@ -210,6 +210,12 @@ impl Keeper {
         self.proposal(object)
     }
 
+    pub(super) fn submit_raise(&mut self, raise: ProposedRaise) -> convert::Proposal {
+        let object = raise.object;
+        self.append(&Entry::Propose(Propose { time: now(), proposal: Proposal::Budget(raise) }));
+        self.proposal(object)
+    }
+
     pub(super) fn submit_approval(&mut self, approval: convert::Approval) -> convert::Proposal {
         let statement = ApprovalStatement::parse(&approval.statement).unwrap();
         let witness = approval.witness.map(|witness| {
@@ -240,6 +246,9 @@ impl Keeper {
         let effect = match proposal.subject() {
             Subject::Policy { policy, .. } => {
                 Entry::Policy(PolicyInForce { time, proposal: entry, object, serial: policy.serial() })
+            }
+            Subject::Raise { raise, .. } => {
+                Entry::Budget(BudgetRaised { time, proposal: entry, object, budget: raise.budget.clone() })
             }
             Subject::Model(proposed) => Entry::Model(ModelPublished {
                 time,
@@ -280,6 +289,7 @@ impl Keeper {
             Subject::Model(_) => convert::ProposalAction::Model,
             Subject::Platform { .. } => convert::ProposalAction::Platform,
             Subject::Reseal { .. } => convert::ProposalAction::Reseal,
+            Subject::Raise { .. } => convert::ProposalAction::Budget,
         };
         convert::Proposal {
             action,

@@ -152,6 +152,13 @@ impl Provision for Shared {
         Ok(Response::new(SubmitResealResponse { proposal: Some(proposal.into()) }))
     }
 
+    async fn submit_raise(&self, request: Request<SubmitRaiseRequest>) -> Answer<SubmitRaiseResponse> {
+        let mut keeper = self.0.lock().unwrap();
+        refuse(&keeper)?;
+        let proposal = keeper.submit_raise(read(request)?);
+        Ok(Response::new(SubmitRaiseResponse { proposal: Some(proposal.into()) }))
+    }
+
     async fn submit_approval(&self, request: Request<SubmitApprovalRequest>) -> Answer<SubmitApprovalResponse> {
         let mut keeper = self.0.lock().unwrap();
         refuse(&keeper)?;

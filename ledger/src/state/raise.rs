@@ -1,0 +1,125 @@
+//! Budgets as the fold sees them: releases that spend them, and raises that approvers give.
+
+use attestation::{Sha256Digest, UnixTime};
+
+use super::alarms::{Alarm, Watched};
+use super::budgets::{Asked, BudgetRefusal, BudgetUse, Raise, check_raise};
+use super::error::FoldError;
+use super::proposals::{PendingProposal, Subject};
+use super::vault::Vault;
+use crate::approvals::{ApprovalAction, raise_object};
+use crate::entry::{BudgetRaised, ClockJump, ProposedRaise, Release};
+use crate::names::Name;
+use crate::policy::{AlarmRule, AlarmThen};
+
+impl Vault {
+    /// Every limit of the budgets in force that is in use at `now`.
+    pub fn budget_uses(&self, now: UnixTime) -> Vec<BudgetUse> {
+        self.budgets.uses(self.policy(), &self.leases, now)
+    }
+
+    /// The raises that have their approvals and are not past their end at the last entry, used up or not.
+    pub fn raises(&self) -> &[Raise] {
+        self.budgets.raises().all()
+    }
+
+    /// Whether the budgets let a release through at `now`.
+    ///
+    /// # Errors
+    /// The limit that it would pass.
+    pub fn check_budgets(
+        &self,
+        model: &Name,
+        platform: Sha256Digest,
+        bytes: u64,
+        now: UnixTime,
+    ) -> Result<(), BudgetRefusal> {
+        let asked = Asked { model, platform, bytes };
+        self.budgets.check(&asked, self.policy(), &self.leases, now).map(drop)
+    }
+
+    /// The alarm rules that ring for a release, and those of them that hold it: no raise lets it through.
+    pub(crate) fn ringing(&self, watched: Watched<'_>) -> (Vec<Name>, Option<(Name, AlarmRule)>) {
+        let raises = self.budgets.raises();
+        let (mut names, mut holds) = (Vec::new(), None);
+        for (name, rule) in self.alarms.ringing(watched, self.policy(), &self.leases) {
+            names.push(name.clone());
+            if rule.then == AlarmThen::Hold && holds.is_none() && !raises.lets_pass(name, watched.now) {
+                holds = Some((name.clone(), rule.clone()));
+            }
+        }
+        (names, holds)
+    }
+
+    /// How many releases rang since the vault was opened.
+    pub fn alarm_count(&self) -> u64 {
+        self.alarms.count()
+    }
+
+    /// The newest of them first, at most [`ALARMS_SHOWN_MAX`](super::ALARMS_SHOWN_MAX).
+    pub fn alarms(&self) -> impl Iterator<Item = &Alarm> {
+        self.alarms.newest()
+    }
+
+    /// A release takes its part of every budget, and rings as its alarm says, or is refused.
+    pub(super) fn spend(&mut self, index: u64, release: &Release) -> Result<(), FoldError> {
+        let asked = Asked { model: &release.model, platform: release.platform, bytes: release.units.bytes };
+        let policy = std::sync::Arc::clone(self.policy());
+        let charges = self.budgets.check(&asked, &policy, &self.leases, release.time).map_err(FoldError::Budget)?;
+        let held = self.alarms.check(release, &policy, &self.leases, self.budgets.raises())?;
+        self.budgets.take(&asked, &charges, &policy, release.time);
+        held.iter().for_each(|alarm| self.budgets.raises_mut().pass(alarm, release.time));
+        self.alarms.take(index, release);
+        Ok(())
+    }
+
+    /// A jump is some of the time since the entry before, or all of it.
+    pub(super) fn check_jump(&self, jump: &ClockJump) -> Result<(), FoldError> {
+        match jump.unmeasured {
+            0 => Err(FoldError::UnmeasuredImpossible),
+            unmeasured if unmeasured > self.budgets.gap(jump.time) => Err(FoldError::UnmeasuredImpossible),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn proposed_raise(
+        &self,
+        index: u64,
+        time: UnixTime,
+        proposed: ProposedRaise,
+    ) -> Result<PendingProposal, FoldError> {
+        self.check_policy_runs(time)?;
+        if proposed.object != raise_object(&proposed.budget, proposed.amounts(), proposed.until) {
+            return Err(FoldError::ObjectMismatch);
+        }
+        let signed = self.verify(&proposed.statement, &proposed.signature)?;
+        self.expected(ApprovalAction::ProposeBudget, proposed.object).check(signed.statement(), time)?;
+        check_raise(&proposed, self.policy(), time)?;
+        // Its approvals are in the log for everybody to send again.
+        if self.budgets.raises().has(proposed.object) {
+            return Err(FoldError::RaiseRepeated);
+        }
+        let not_after = signed.statement().not_after.min(proposed.until);
+        let (object, threshold) = (proposed.object, self.policy().approval().threshold);
+        let subject = Subject::Raise { proposer: signed.approver().clone(), raise: Box::new(proposed) };
+        Ok(PendingProposal::new(index, object, subject, not_after, threshold))
+    }
+
+    pub(super) fn budget_raised(&mut self, index: u64, effect: &BudgetRaised) -> Result<(), FoldError> {
+        let proposal = self.proposals.at(effect.proposal)?;
+        let Subject::Raise { raise, .. } = proposal.subject() else {
+            return Err(FoldError::ActionMismatch);
+        };
+        if (effect.object, &effect.budget) != (proposal.object(), &raise.budget) {
+            return Err(FoldError::ObjectMismatch);
+        }
+        self.check_policy_runs(effect.time)?;
+        proposal.check_effective(effect.time)?;
+        if self.budgets.raises().is_full() {
+            return Err(FoldError::TooManyRaises);
+        }
+        self.budgets.raises_mut().add(index, raise);
+        self.proposals.void(effect.proposal);
+        Ok(())
+    }
+}
