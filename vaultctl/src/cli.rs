@@ -3,6 +3,7 @@
 mod audit;
 mod evidence;
 mod measure;
+mod witness;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
 
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
+pub use witness::{WitnessCommand, WitnessKeygenArgs, WitnessServeArgs};
 
 /// Exit codes, for `--help`.
 const EXIT_CODES: &str = "\
@@ -100,6 +102,9 @@ pub enum Command {
     /// The log and its evidence as a folder, verified offline, with a report of what happened.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Cosign the checkpoints of logs, so that nobody is shown another log than the others. Needs no vault; anybody can run it.
+    #[command(subcommand)]
+    Witness(WitnessCommand),
     /// The exact reason of a refusal.
     Explain {
         /// From the error message: 32 hex digits.

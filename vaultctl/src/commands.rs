@@ -13,6 +13,7 @@ mod pending;
 mod policy;
 mod propose;
 mod status;
+mod witness;
 
 pub use audit::Verdict;
 
@@ -24,7 +25,7 @@ use serde::Serialize;
 
 use crate::cli::{
     AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, InitCommand,
-    LogCommand, MeasureCommand, PolicyCommand, ProposeCommand,
+    LogCommand, MeasureCommand, PolicyCommand, ProposeCommand, WitnessCommand,
 };
 use crate::failure::{EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
@@ -95,6 +96,12 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
         Command::Audit(AuditCommand::Verify(args)) => {
             let report = audit::verify(session, &args)?;
             write(session, &report, out).map(|_| Outcome::Audited(report.verdict()))
+        }
+        Command::Witness(WitnessCommand::Keygen(args)) => write(session, &witness::keygen(session, &args)?, out),
+        Command::Witness(WitnessCommand::Serve(args)) => {
+            let (bound, report) = witness::bind(&args).await?;
+            write(session, &report, out)?;
+            bound.serve().await.map(|never| match never {})
         }
         Command::Explain { request_id } => write(session, &explain::explain(session, &request_id).await?, out),
     }

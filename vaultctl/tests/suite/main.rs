@@ -25,3 +25,4 @@ mod status;
 mod stored_evidence;
 mod transport;
 mod vectors;
+mod witness;
