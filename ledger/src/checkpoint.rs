@@ -4,6 +4,7 @@ use std::fmt;
 
 use attestation::{LogKey, Sha256Digest};
 
+use crate::cosignature::{CosignatureError, CosignedCheckpoint, WitnessPolicy};
 use crate::merkle::{Hash, MerkleError, verify_consistency};
 use crate::note::{NoteError, VerifierKey};
 use crate::text::{hash_text, parse_decimal, parse_hash};
@@ -25,6 +26,16 @@ pub struct Checkpoint {
 pub struct LogVerifier {
     vault: Sha256Digest,
     key: VerifierKey,
+    witnesses: Option<WitnessPolicy>,
+}
+
+/// A checkpoint whose every signature that its log needs was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// Signed by its log, which has no witnesses.
+    Unwitnessed(Checkpoint),
+    /// Signed by its log and cosigned by a quorum of its witnesses.
+    Cosigned(CosignedCheckpoint),
 }
 
 /// Why a checkpoint is refused.
@@ -42,13 +53,27 @@ pub enum CheckpointError {
     Root,
     /// It does not continue the earlier checkpoint.
     Inconsistent(MerkleError),
+    /// No quorum of the log's witnesses cosigned it.
+    Witnesses(CosignatureError),
 }
 
 impl LogVerifier {
     /// For the log of this vault.
     pub fn new(vault: Sha256Digest, key: LogKey) -> Self {
         let origin = format!("weightvault.v1/{}", hex::encode(vault.as_bytes()));
-        Self { vault, key: VerifierKey::new(&origin, key).expect("the origin has no space and no plus") }
+        let key = VerifierKey::new(&origin, key).expect("the origin has no space and no plus");
+        Self { vault, key, witnesses: None }
+    }
+
+    /// The same log, of which nothing counts before a quorum of these witnesses has cosigned it.
+    #[must_use]
+    pub fn witnessed_by(self, witnesses: WitnessPolicy) -> Self {
+        Self { witnesses: Some(witnesses), ..self }
+    }
+
+    /// The witnesses of the log, where it has any.
+    pub fn witnesses(&self) -> Option<&WitnessPolicy> {
+        self.witnesses.as_ref()
     }
 
     /// The vault: SHA-256 of entry 0 of its log.
@@ -66,8 +91,28 @@ impl LogVerifier {
         &self.key
     }
 
-    /// Checks a signed checkpoint. Extension lines are refused: this log never has any.
+    /// Checks a signed checkpoint, and that a quorum cosigned it where the log has witnesses. Extension lines are refused:
+    /// this log never has any.
     pub fn verify_checkpoint(&self, note: &str) -> Result<Checkpoint, CheckpointError> {
+        match self.verify_cosigned(note)? {
+            Seen::Unwitnessed(checkpoint) => Ok(checkpoint),
+            Seen::Cosigned(cosigned) => Ok(*cosigned.checkpoint()),
+        }
+    }
+
+    /// The same, with who cosigned it.
+    pub fn verify_cosigned(&self, note: &str) -> Result<Seen, CheckpointError> {
+        let checkpoint = self.verify_signed(note)?;
+        match &self.witnesses {
+            None => Ok(Seen::Unwitnessed(checkpoint)),
+            Some(witnesses) => {
+                witnesses.verify(checkpoint, note).map(Seen::Cosigned).map_err(CheckpointError::Witnesses)
+            }
+        }
+    }
+
+    /// The log key's signature and the text alone.
+    fn verify_signed(&self, note: &str) -> Result<Checkpoint, CheckpointError> {
         let text = self.key.verify(note).map_err(CheckpointError::Note)?;
         let mut lines = text.split('\n');
         let (Some(origin), Some(size), Some(root), Some(""), None) =
@@ -107,6 +152,7 @@ impl CheckpointError {
             CheckpointError::Size => "checkpoint-size",
             CheckpointError::Root => "checkpoint-root",
             CheckpointError::Inconsistent(_) => "checkpoint-inconsistent",
+            CheckpointError::Witnesses(error) => error.code(),
         }
     }
 }
@@ -122,6 +168,7 @@ impl fmt::Display for CheckpointError {
             CheckpointError::Inconsistent(error) => {
                 write!(f, "the checkpoint does not continue the earlier one: {error}")
             }
+            CheckpointError::Witnesses(error) => error.fmt(f),
         }
     }
 }

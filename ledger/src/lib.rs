@@ -13,6 +13,7 @@
 //! - [`log_reader`]: who may read a private log, for how long.
 //! - [`decide`](mod@decide): one rule, all of it, or a denial that says claim, expected, seen and the policy's key.
 //! - [`reseal`]: to which boot state a keeper may be sealed before the reboot that brings it.
+//! - [`cosignature`]: a quorum of witnesses, which no operator of a keeper has in hand. [`witness`] is what one checks.
 //! - [`release_log`]: no log entry, no key. It is the only code that makes a [`release_log::Logged`].
 //!
 //! **Never.** This crate does no IO, reads no clock and no random numbers, holds no secret key, and has no `unsafe`.
@@ -32,6 +33,7 @@
 
 pub mod approvals;
 pub mod checkpoint;
+pub mod cosignature;
 pub mod decide;
 pub mod entry;
 pub mod genesis;
@@ -53,3 +55,4 @@ pub mod state;
 mod text;
 pub mod tiles;
 pub mod vault_file;
+pub mod witness;

@@ -24,7 +24,7 @@ pub const NOTE_BYTES_MAX: usize = 128 << 10;
 pub const SIGNATURES_MAX: usize = 32;
 
 const ED25519: u8 = 0x01;
-const KEY_ID_BYTES: usize = 4;
+pub(crate) const KEY_ID_BYTES: usize = 4;
 
 /// The public key of a note's signer, with the name that it signs under.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub enum NoteError {
     KeyName,
     /// The key's text is not name, id in lower-case hex and key in base64.
     KeyText,
-    /// The key is not an Ed25519 key.
+    /// The key is not an Ed25519 key for this use.
     KeyType,
     /// The key's id is not that of its name and bytes.
     KeyId,
@@ -67,27 +67,13 @@ impl VerifierKey {
         if !is_key_name(name) {
             return Err(NoteError::KeyName);
         }
-        let preimage = [name.as_bytes(), b"\n", &[ED25519], key.as_bytes()].concat();
-        let digest = Sha256Digest::of(&preimage);
-        let id = *digest.as_bytes().first_chunk().expect("a digest is longer than a key id");
-        Ok(Self { name: name.to_owned(), id, key })
+        Ok(Self { name: name.to_owned(), id: key_id(name, ED25519, &key), key })
     }
 
     /// Reads `name+id+key`, the specification's vkey. Exactly one text is taken for each key.
     pub fn parse(vkey: &str) -> Result<Self, NoteError> {
-        let mut parts = vkey.splitn(3, '+');
-        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(NoteError::KeyText);
-        };
-        let key = BASE64_STANDARD.decode(key).map_err(|_| NoteError::KeyText)?;
-        let [ED25519, key @ ..] = key.as_slice() else {
-            return Err(NoteError::KeyType);
-        };
-        let key = Self::new(name, LogKey::try_from(key).map_err(|_| NoteError::KeyType)?)?;
-        if id != hex::encode(key.id) {
-            return Err(NoteError::KeyId);
-        }
-        Ok(key)
+        let (name, id, key) = parse_vkey(vkey, ED25519)?;
+        Ok(Self { name: name.to_owned(), id, key })
     }
 
     /// The name.
@@ -136,13 +122,45 @@ impl VerifierKey {
 impl fmt::Display for VerifierKey {
     /// The specification's vkey.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = BASE64_STANDARD.encode([&[ED25519], self.key.as_bytes().as_slice()].concat());
-        write!(f, "{}+{}+{key}", self.name, hex::encode(self.id))
+        f.write_str(&vkey(&self.name, self.id, ED25519, &self.key))
     }
 }
 
+/// Four bytes that tell the keys of one name apart: SHA-256(name ‖ `0A` ‖ type ‖ key).
+pub(crate) fn key_id(name: &str, kind: u8, key: &LogKey) -> [u8; KEY_ID_BYTES] {
+    let preimage = [name.as_bytes(), b"\n", &[kind], key.as_bytes()].concat();
+    *Sha256Digest::of(&preimage).as_bytes().first_chunk().expect("a digest is longer than a key id")
+}
+
+/// The specification's vkey: `name+id+key`.
+pub(crate) fn vkey(name: &str, id: [u8; KEY_ID_BYTES], kind: u8, key: &LogKey) -> String {
+    let key = BASE64_STANDARD.encode([&[kind], key.as_bytes().as_slice()].concat());
+    format!("{name}+{}+{key}", hex::encode(id))
+}
+
+/// Name, id and key of a vkey of this type of Ed25519 keys. Exactly one text is taken for each.
+pub(crate) fn parse_vkey(vkey: &str, kind: u8) -> Result<(&str, [u8; KEY_ID_BYTES], LogKey), NoteError> {
+    let mut parts = vkey.splitn(3, '+');
+    let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(NoteError::KeyText);
+    };
+    let key = BASE64_STANDARD.decode(key).map_err(|_| NoteError::KeyText)?;
+    let key = match key.as_slice() {
+        [found, key @ ..] if *found == kind => LogKey::try_from(key).map_err(|_| NoteError::KeyType)?,
+        _ => return Err(NoteError::KeyType),
+    };
+    if !is_key_name(name) {
+        return Err(NoteError::KeyName);
+    }
+    let expected = key_id(name, kind, &key);
+    if id != hex::encode(expected) {
+        return Err(NoteError::KeyId);
+    }
+    Ok((name, expected, key))
+}
+
 /// The text and the signature lines, which the last empty line separates.
-fn split(note: &str) -> Result<(&str, &str), NoteError> {
+pub(crate) fn split(note: &str) -> Result<(&str, &str), NoteError> {
     if note.len() > NOTE_BYTES_MAX {
         return Err(NoteError::TooLarge);
     }
@@ -158,7 +176,8 @@ fn split(note: &str) -> Result<(&str, &str), NoteError> {
     Ok((text, signatures))
 }
 
-fn parse_signature_line(line: &str) -> Result<(&str, [u8; KEY_ID_BYTES], Vec<u8>), NoteError> {
+/// Name, key id and signature of one line.
+pub(crate) fn parse_signature_line(line: &str) -> Result<(&str, [u8; KEY_ID_BYTES], Vec<u8>), NoteError> {
     let parsed = line.strip_prefix("— ").and_then(|rest| rest.split_once(' ')).and_then(|(name, signature)| {
         let signature = BASE64_STANDARD.decode(signature).ok()?;
         let (id, signature) = signature.split_first_chunk::<KEY_ID_BYTES>()?;
@@ -167,7 +186,7 @@ fn parse_signature_line(line: &str) -> Result<(&str, [u8; KEY_ID_BYTES], Vec<u8>
     parsed.ok_or(NoteError::SignatureLine)
 }
 
-fn is_key_name(name: &str) -> bool {
+pub(crate) fn is_key_name(name: &str) -> bool {
     !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || c == '+' || c.is_control())
 }
 
@@ -195,7 +214,7 @@ impl fmt::Display for NoteError {
         f.write_str(match self {
             NoteError::KeyName => "a key name is empty or has a space or '+'",
             NoteError::KeyText => "a verifier key is name+id+key",
-            NoteError::KeyType => "the verifier key is not an Ed25519 key",
+            NoteError::KeyType => "the verifier key is not an Ed25519 key of the type that is wanted here",
             NoteError::KeyId => "the verifier key has the id of another key",
             NoteError::TooLarge => "the note has more than 128 KiB",
             NoteError::ControlCharacter => "the note has a control character",

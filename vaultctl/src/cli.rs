@@ -5,6 +5,7 @@ mod budget;
 mod evidence;
 mod measure;
 mod reseal;
+mod witness;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, Ex
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
 pub use reseal::ProposeResealArgs;
 pub(crate) use reseal::hex_of;
+pub use witness::{WitnessCommand, WitnessKeygenArgs, WitnessServeArgs};
 
 /// Exit codes, for `--help`.
 const EXIT_CODES: &str = "\
@@ -118,6 +120,9 @@ pub enum Command {
     /// The log and its evidence as a folder, verified offline, with a report of what happened.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Cosign the checkpoints of logs, so that nobody is shown another log than the others. Needs no vault; anybody can run it.
+    #[command(subcommand)]
+    Witness(WitnessCommand),
     /// The exact reason of a refusal.
     Explain {
         /// From the error message: 32 hex digits.

@@ -15,6 +15,7 @@ mod policy;
 mod propose;
 mod status;
 mod vault_file;
+mod witness;
 
 pub use audit::Verdict;
 
@@ -26,7 +27,7 @@ use serde::Serialize;
 
 use crate::cli::{
     AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceVerifyArgs, InitCommand, LogCommand,
-    MeasureCommand, PlatformCommand, PolicyCommand, ProposeCommand, VerifyKind,
+    MeasureCommand, PlatformCommand, PolicyCommand, ProposeCommand, VerifyKind, WitnessCommand,
 };
 use crate::failure::{EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
@@ -107,6 +108,12 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
         Command::Audit(AuditCommand::Verify(args)) => {
             let report = audit::verify(session, &args)?;
             write(session, &report, out).map(|_| Outcome::Audited(report.verdict()))
+        }
+        Command::Witness(WitnessCommand::Keygen(args)) => write(session, &witness::keygen(session, &args)?, out),
+        Command::Witness(WitnessCommand::Serve(args)) => {
+            let (bound, report) = witness::bind(&args).await?;
+            write(session, &report, out)?;
+            bound.serve().await.map(|never| match never {})
         }
         Command::Explain { request_id } => write(session, &explain::explain(session, &request_id).await?, out),
     }

@@ -27,3 +27,4 @@ mod status;
 mod stored_evidence;
 mod transport;
 mod vectors;
+mod witness;
