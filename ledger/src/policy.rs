@@ -15,6 +15,7 @@ mod change;
 mod change_snp;
 mod error;
 mod fields;
+mod line;
 mod parse;
 mod pcrs;
 mod rules;
@@ -30,6 +31,7 @@ use attestation::{AnchorKind, Sha256Digest, Trust, TrustAnchors, UnixTime};
 
 pub use change::describe_change;
 pub use error::{PolicyError, PolicyProblem};
+pub use line::line_of;
 pub use pcrs::{PcrMismatch, PcrRule};
 pub use rules::{
     Approval, Approver, GuestRule, KeeperRule, LeaseEnd, LeaseTime, Permitted, Proof, ProposerRule, PublishRule,

@@ -16,7 +16,7 @@ use attestation::{
 use ledger::decide::Shown;
 
 pub use detect::Detected;
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, of_evidence};
 
 use crate::cli::EvidenceKind;
 

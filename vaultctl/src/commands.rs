@@ -24,9 +24,9 @@ use serde::Serialize;
 
 use crate::cli::{
     AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, InitCommand,
-    LogCommand, MeasureCommand, PolicyCommand, ProposeCommand,
+    LogCommand, MeasureCommand, PolicyCommand, PolicySimulateArgs, ProposeCommand,
 };
-use crate::failure::{EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
+use crate::failure::{EXIT_DIFFERS, EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
 use crate::session::Session;
 
@@ -39,6 +39,8 @@ pub enum Outcome {
     NotYet,
     /// Captured evidence was judged and refused.
     Refused,
+    /// A policy would have decided otherwise than the past did.
+    Differs,
     /// An audit bundle was judged.
     Audited(Verdict),
 }
@@ -50,6 +52,7 @@ impl Outcome {
             Self::Done => 0,
             Self::NotYet => EXIT_NOT_YET,
             Self::Refused => EXIT_REFUSED_EVIDENCE,
+            Self::Differs => EXIT_DIFFERS,
             Self::Audited(verdict) => verdict.exit_code(),
         }
     }
@@ -96,7 +99,7 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             let report = audit::verify(session, &args)?;
             write(session, &report, out).map(|_| Outcome::Audited(report.verdict()))
         }
-        Command::Explain { request_id } => write(session, &explain::explain(session, &request_id).await?, out),
+        Command::Explain(args) => write(session, &explain::explain(session, &args).await?, out),
     }
 }
 
@@ -114,6 +117,15 @@ fn policy_command(session: &Session, command: &PolicyCommand, out: &mut impl Wri
         PolicyCommand::Check { file } => write(session, &policy::check(session, file)?, out),
         PolicyCommand::Diff { old, new } => write(session, &policy::diff(old, new)?, out),
         PolicyCommand::Draft(args) => write(session, &policy::draft(session, args)?, out),
+        PolicyCommand::Simulate(args) => {
+            let report = policy::simulate(session, args).map_err(PolicySimulateArgs::failure)?;
+            let outcome = match (report.differs(), report.is_complete()) {
+                (true, _) => Outcome::Differs,
+                (false, true) => Outcome::Done,
+                (false, false) => Outcome::NotYet,
+            };
+            write(session, &report, out).map_err(PolicySimulateArgs::failure).map(|_| outcome)
+        }
     }
 }
 
