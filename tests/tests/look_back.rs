@@ -260,7 +260,7 @@ fn a_refusal_is_explained_from_the_log_by_entry_and_by_request() {
     // It never became an entry.
     let unlogged = desk.explain(&[&id_of("rule-unknown"), "--journal", text(&journal)]);
     assert_eq!((unlogged.code, &unlogged.report["code"]), (Some(0), &json!("rule-unknown")));
-    assert!(unlogged.report.get("entry").is_none());
+    assert!(unlogged.report.get("entry").is_none() && unlogged.report["no_entry"].is_string(), "{}", unlogged.report);
     let failed = |answer: &Answer| (answer.code, answer.error["code"].as_str().unwrap_or_default().to_owned());
     let is = |name: &str| (Some(2), name.to_owned());
     assert_eq!(failed(&desk.explain(&[&"0".repeat(32), "--journal", text(&journal)])), is("request-unknown"));

@@ -47,7 +47,7 @@ impl Past {
 
     /// Under the policy in force after one change to its text.
     #[track_caller]
-    fn under(&self, from: &str, to: &str, change: impl FnOnce(&mut PastRequest<'_>)) -> Replayed {
+    fn under<'a>(&'a self, from: &str, to: &str, change: impl FnOnce(&mut PastRequest<'a>)) -> Replayed {
         assert!(self.world.policy_text.contains(from), "{from}");
         let policy = Policy::parse(&self.world.policy_text.replacen(from, to, 1)).unwrap();
         let mut request = self.request();
@@ -55,7 +55,7 @@ impl Past {
         replay(self.world.vault(), &policy, &request)
     }
 
-    fn as_it_was(&self, change: impl FnOnce(&mut PastRequest<'_>)) -> Replayed {
+    fn as_it_was<'a>(&'a self, change: impl FnOnce(&mut PastRequest<'a>)) -> Replayed {
         self.under("", "", change)
     }
 }

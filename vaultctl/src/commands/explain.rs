@@ -26,6 +26,9 @@ pub(crate) struct ExplainReport {
     /// As the log has it, decided again.
     #[serde(skip_serializing_if = "Option::is_none")]
     entry: Option<EntryExplained>,
+    /// Why there is no entry of it here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_entry: Option<&'static str>,
     #[serde(skip)]
     now: UnixTime,
 }
@@ -40,7 +43,7 @@ pub(crate) async fn explain(session: &Session, args: &ExplainArgs) -> Result<Exp
                     "give the folder of `vaultctl audit export` with --log DIR, and the vault file with --vault FILE",
                 )
             })?;
-            Ok(ExplainReport { record: None, entry: Some(explain_entry(&log, *index)?), now })
+            Ok(ExplainReport { record: None, entry: Some(explain_entry(&log, *index)?), no_entry: None, now })
         }
         RefusalName::Request(id) => {
             // A folder that is none is told before a host is asked.
@@ -49,8 +52,15 @@ pub(crate) async fn explain(session: &Session, args: &ExplainArgs) -> Result<Exp
                 Some(path) => Record::of_journal(path, id)?,
                 None => Record::of_host(session, id).await?,
             };
+            let no_entry = match &log {
+                Some(_) => "the log has no entry of this refusal, or several that could be it: name one by its index",
+                None => {
+                    "`--log DIR`, a folder of `vaultctl audit export`, decides it again and says what would make it pass"
+                }
+            };
             let entry = log.map(|log| find_in_log(&log, &record)).transpose()?.flatten();
-            Ok(ExplainReport { record: Some(record), entry, now })
+            let no_entry = entry.is_none().then_some(no_entry);
+            Ok(ExplainReport { record: Some(record), entry, no_entry, now })
         }
     }
 }
@@ -62,9 +72,9 @@ impl fmt::Display for ExplainReport {
             writeln!(f, "  why:  {}", record.message)?;
             writeln!(f, "  when: {} ({})", moment(record.time), distance(record.time, self.now))?;
         }
-        match &self.entry {
-            Some(entry) => entry.fmt(f),
-            None => Ok(()),
+        if let Some(entry) = &self.entry {
+            entry.fmt(f)?;
         }
+        self.no_entry.iter().try_for_each(|next| writeln!(f, "  next: {next}"))
     }
 }

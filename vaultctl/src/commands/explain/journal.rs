@@ -61,8 +61,8 @@ impl Record {
     }
 }
 
-/// The entry of this refusal: of its code, about then, and for the same reason where it can be decided again. `None`: not
-/// every refusal has an entry, and this one has none, or not one that can be told from others.
+/// The entry of this refusal: the only one of its code about then. `None`: it has none (not every refusal has), or there are
+/// several, which a journal does not tell apart.
 pub(super) fn find_in_log(log: &PastLog, record: &Record) -> Result<Option<EntryExplained>, Failure> {
     let near = |time: UnixTime| time.seconds().abs_diff(record.time.seconds()) <= APART_SECS_MAX;
     let mut found = Vec::new();
