@@ -17,7 +17,7 @@ use ledger::state::{LoggedManifest, State, Vault};
 pub(crate) use report::Simulation;
 
 use self::report::{Candidate, Counts};
-use self::sums::{Subject, Sums};
+use self::sums::{Key, Subject, Sums};
 use super::read_policy;
 use crate::bundle::Bundle;
 use crate::cli::PolicySimulateArgs;
@@ -73,8 +73,8 @@ struct Simulator<'a> {
     bundle: &'a Bundle,
     manifests: BTreeMap<Sha256Digest, Vec<u8>>,
     opened: BTreeMap<Sha256Digest, LoggedManifest>,
-    /// Leases that the candidate would not have granted, and whose they are: they take no place under it.
-    refused: BTreeMap<Sha256Digest, Subject>,
+    /// Leases that the candidate would not have granted, and their group: they take no place under it.
+    refused: BTreeMap<Sha256Digest, Key>,
     since_sweep: usize,
     releases: Counts,
     denials: Counts,
@@ -134,8 +134,8 @@ impl<'a> Simulator<'a> {
         match judged {
             Judged::Granted => {}
             Judged::Refused(why) => {
-                self.loses.add(subject.clone(), release.units.bytes, *why);
-                self.refuse(vault, release.lease, subject);
+                let group = self.loses.add(subject, release.units.bytes, *why);
+                self.refuse(vault, release.lease, group);
             }
             Judged::Open { code, why } => self.open.add_open(subject, release.units.bytes, code, why),
         }
@@ -197,20 +197,20 @@ impl<'a> Simulator<'a> {
         vault.lease_count(rule, now).saturating_sub(u32::try_from(refused).unwrap_or(u32::MAX))
     }
 
-    fn refuse(&mut self, vault: &Vault, lease: Sha256Digest, subject: Subject) {
+    fn refuse(&mut self, vault: &Vault, lease: Sha256Digest, group: Key) {
         self.since_sweep += 1;
         if self.since_sweep >= REFUSED_BETWEEN_SWEEPS {
             self.since_sweep = 0;
             self.refused.retain(|id, _| vault.lease(*id).is_some());
         }
-        self.refused.insert(lease, subject);
+        self.refused.insert(lease, group);
     }
 
     /// Which of the refused leases run at the end of the log.
     fn count_running(&mut self, vault: &Vault, now: UnixTime) {
         for (id, _) in vault.leases(now) {
-            if let Some(subject) = self.refused.get(&id) {
-                self.loses.runs(subject);
+            if let Some(group) = self.refused.get(&id) {
+                self.loses.runs(group);
             }
         }
     }

@@ -37,7 +37,7 @@ impl Subject {
 
 /// What a group has in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+pub(super) struct Key {
     rule: String,
     model: String,
     platform: Sha256Digest,
@@ -84,32 +84,26 @@ pub(super) struct Groups {
 }
 
 impl Sums {
-    pub(super) fn add(&mut self, subject: Subject, bytes: u64, why: Why) {
+    /// One more that would be refused. Gives the name of its group.
+    pub(super) fn add(&mut self, subject: Subject, bytes: u64, why: Why) -> Key {
         let (code, policy_key) = (why.code.clone(), why.policy_key.clone());
-        self.count(subject, bytes, (code, policy_key), |group| group.why = Some(why));
+        self.count(subject, bytes, (code, policy_key), |group| group.why = Some(why))
     }
 
     pub(super) fn add_gain(&mut self, subject: Subject, code: &str) {
-        self.count(subject, 0, (code.to_owned(), None), |group| group.code = Some(code.to_owned()));
+        let _ = self.count(subject, 0, (code.to_owned(), None), |group| group.code = Some(code.to_owned()));
     }
 
     pub(super) fn add_open(&mut self, subject: Subject, bytes: u64, code: &'static str, why: String) {
-        self.count(subject, bytes, (code.to_owned(), None), |group| {
+        let _ = self.count(subject, bytes, (code.to_owned(), None), |group| {
             group.code = Some(code.to_owned());
             group.open = Some(why);
         });
     }
 
-    /// One more of this subject's leases runs.
-    pub(super) fn runs(&mut self, subject: &Subject) {
-        // A subject is of one group by its first entry and last entry: its index lies between them.
-        let same =
-            |key: &Key| (&key.rule, &key.model, key.platform) == (&subject.rule, &subject.model, subject.platform);
-        let group = self
-            .groups
-            .iter_mut()
-            .find(|(key, group)| same(key) && (group.first_entry..=group.last_entry).contains(&subject.index));
-        if let Some((_, group)) = group {
+    /// One more lease of this group runs.
+    pub(super) fn runs(&mut self, key: &Key) {
+        if let Some(group) = self.groups.get_mut(key) {
             group.running += 1;
         }
     }
@@ -124,18 +118,18 @@ impl Sums {
         bytes: u64,
         (code, policy_key): (String, Option<String>),
         begin: impl FnOnce(&mut Group),
-    ) {
+    ) -> Key {
         let Subject { index, time, rule, model, platform } = subject;
         let key = Key { rule: rule.clone(), model: model.clone(), platform, code, policy_key };
         if let Some(group) = self.groups.get_mut(&key) {
             group.decisions += 1;
             group.bytes = group.bytes.saturating_add(bytes);
             (group.last_entry, group.last_time) = (index, time);
-            return;
+            return key;
         }
         if self.groups.len() >= GROUPS_MAX {
             self.more += 1;
-            return;
+            return key;
         }
         let mut group = Group {
             rule,
@@ -152,7 +146,8 @@ impl Sums {
             open: None,
         };
         begin(&mut group);
-        self.groups.insert(key, group);
+        self.groups.insert(key.clone(), group);
+        key
     }
 }
 
@@ -174,11 +169,10 @@ mod tests {
     fn decisions_with_one_reason_are_one_group() {
         let mut sums = Sums::default();
         sums.add(subject(3, 1), 10, why("a"));
-        sums.add(subject(5, 1), 7, why("a"));
+        let first = sums.add(subject(5, 1), 7, why("a"));
         sums.add(subject(6, 1), 1, why("b"));
         sums.add(subject(7, 2), 1, why("a"));
-        sums.runs(&subject(5, 1));
-        sums.runs(&subject(9, 1));
+        sums.runs(&first);
         let listed = sums.listed();
         let of = |group: &Group| (group.decisions, group.bytes, group.running, group.first_entry, group.last_entry);
         assert_eq!(
