@@ -15,19 +15,22 @@
 
 mod denial;
 mod grant;
+mod remedy;
+mod replay;
 mod shown;
 
 use std::sync::Arc;
 
-use attestation::{Claims, EkEndorsement, Load, Renew, Sha256Digest, UnixTime, Verified};
+use attestation::{Claims, EkEndorsement, Load, Renew, Sha256Digest, Trust, UnitSet, UnixTime, Verified};
 
 pub use denial::{Denial, DenialReason, DeniedRequest, Explanation};
 pub use grant::{EvidencedGrant, ReleaseGrant, RenewGrant};
+pub use replay::{OpenQuestion, PastEvidence, PastRequest, PastUnits, Replayed, replay};
 pub use shown::Shown;
 
 use crate::entry::{Action, BootId, Machine, ReleasedUnits};
 use crate::names::{Group, Name, Version};
-use crate::policy::{AlarmOn, GuestRule, ReleaseRule};
+use crate::policy::{AlarmOn, GuestRule, Policy, ReleaseRule};
 use crate::state::{Lease, LoggedManifest, State, Vault, Watched, measurement_of};
 
 /// Decides on a load. `manifest` is the one that the log names for the model; `now` is not before the last entry.
@@ -96,10 +99,10 @@ fn granted_load(
 ) -> Result<GrantedLoad, DenialReason> {
     let load = verified.statement();
     let vault = open_vault(state, load.vault(), load.policy(), now)?;
-    let (rule_name, rule) = named_rule(vault, load.rule())?;
+    let (rule_name, rule) = named_rule(vault.policy(), load.rule())?;
     let (model, version) = logged_model(vault, load, manifest)?;
     check_model(&rule_name, rule, &model)?;
-    let units = granted_units(&rule_name, rule, load, manifest)?;
+    let units = granted_units(&rule_name, rule, load.units(), manifest)?;
     check_evidence(vault, &rule_name, rule, verified.claims())?;
     if vault.lease(load.lease_id()).is_some() {
         return Err(DenialReason::LeaseRepeated { lease: load.lease_id() });
@@ -142,7 +145,7 @@ fn granted_renewal(state: &State, verified: &Verified<Renew>, now: UnixTime) -> 
         return Err(DenialReason::LeaseKeyMismatch);
     }
     check_same_machine(lease, claims)?;
-    let (rule_name, rule) = named_rule(vault, renew.rule())?;
+    let (rule_name, rule) = named_rule(vault.policy(), renew.rule())?;
     check_model(&rule_name, rule, &lease.model)?;
     if !lease.granted_under.groups.is_within(&rule.groups) {
         return Err(DenialReason::GroupsNarrowed { rule: rule_name });
@@ -169,10 +172,10 @@ fn open_vault(state: &State, named: Sha256Digest, policy: Sha256Digest, now: Uni
     Ok(vault)
 }
 
-fn named_rule<'a>(vault: &'a Vault, name: &str) -> Result<(Name, &'a Arc<ReleaseRule>), DenialReason> {
+fn named_rule<'a>(policy: &'a Policy, name: &str) -> Result<(Name, &'a Arc<ReleaseRule>), DenialReason> {
     let unknown = || DenialReason::RuleUnknown { rule: name.to_owned() };
     let name = Name::try_from(name).map_err(|_| unknown())?;
-    let rule = vault.policy().release_rule(&name).ok_or_else(unknown)?;
+    let rule = policy.release_rule(&name).ok_or_else(unknown)?;
     Ok((name, rule))
 }
 
@@ -203,11 +206,11 @@ fn check_model(rule_name: &Name, rule: &ReleaseRule, model: &Name) -> Result<(),
 fn granted_units(
     rule_name: &Name,
     rule: &ReleaseRule,
-    load: &Load,
+    units: &UnitSet,
     manifest: &LoggedManifest,
 ) -> Result<ReleasedUnits, DenialReason> {
     let mut bytes = 0u64;
-    for index in load.units().iter() {
+    for index in units.iter() {
         let unit = manifest.manifest().unit(index).ok_or(DenialReason::UnitUnknown { index })?;
         if !rule.grants(&unit.group) {
             let group: Group = unit.group.clone();
@@ -216,8 +219,8 @@ fn granted_units(
         // A unit is counted once, and the sum over all units of a manifest fits.
         bytes = bytes.saturating_add(unit.length);
     }
-    let count = u32::try_from(load.units().len()).expect("a unit set has at most 16,384 units");
-    Ok(ReleasedUnits { count, bytes, digest: load.units().digest() })
+    let count = u32::try_from(units.len()).expect("a unit set has at most 16,384 units");
+    Ok(ReleasedUnits { count, bytes, digest: units.digest() })
 }
 
 /// The anchor that the proofs rest on, and all that the rule asks of them.
@@ -228,21 +231,24 @@ fn check_evidence(vault: &Vault, rule_name: &Name, rule: &ReleaseRule, claims: &
 
 /// The evidence may have been verified under the anchors of an earlier policy, or before the platform was removed.
 fn check_endorser(vault: &Vault, claims: &Claims) -> Result<(), DenialReason> {
-    let (anchor, tier) = (claims.anchor(), claims.trust());
     match claims {
         Claims::Tpm { ek, .. } if ek.endorsement() == EkEndorsement::Enrolled => {
             let platform = ek.platform();
             match vault.platforms().get(platform) {
-                Some(enrolled) if enrolled.counts_as == tier => Ok(()),
+                Some(enrolled) if enrolled.counts_as == claims.trust() => Ok(()),
                 Some(_) | None => Err(DenialReason::PlatformNotEnrolled { platform }),
             }
         }
         Claims::Tpm { .. } | Claims::Snp(_) | Claims::SnpUnboundTpm { .. } | Claims::SnpVtpm { .. } => {
-            match vault.policy().trust_anchors().trust_of(anchor) == Some(tier) {
-                true => Ok(()),
-                false => Err(DenialReason::AnchorNotInPolicy { anchor: anchor.to_owned(), tier }),
-            }
+            check_anchor(vault.policy(), claims.anchor(), claims.trust())
         }
+    }
+}
+
+fn check_anchor(policy: &Policy, anchor: &str, tier: Trust) -> Result<(), DenialReason> {
+    match policy.trust_anchors().trust_of(anchor) {
+        Some(trust) if trust == tier => Ok(()),
+        Some(_) | None => Err(DenialReason::AnchorNotInPolicy { anchor: anchor.to_owned(), tier }),
     }
 }
 

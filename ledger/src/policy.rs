@@ -24,6 +24,7 @@ mod change_budget;
 mod change_snp;
 mod error;
 mod fields;
+mod line;
 mod parse;
 mod pcrs;
 mod rules;
@@ -43,6 +44,7 @@ pub use budget::{BUDGETS_MAX, Budget, BudgetPer, BudgetUnit, OverBudget};
 pub use budget_parse::parse_bytes;
 pub use change::describe_change;
 pub use error::{PolicyError, PolicyProblem};
+pub use line::line_of;
 pub use pcrs::{PcrMismatch, PcrRule};
 pub use rules::{
     Approval, Approver, BareEks, GuestRule, KeeperRule, LeaseEnd, LeaseTime, Permitted, Proof, ProposerRule,

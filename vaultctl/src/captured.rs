@@ -18,7 +18,7 @@ use ledger::decide::Shown;
 pub use boot::BootHolds;
 pub use detect::Detected;
 pub(crate) use files::read_pcrs;
-pub use load::{Given, load, read_event_log};
+pub use load::{Given, load, of_evidence, read_event_log};
 
 use crate::cli::EvidenceKind;
 

@@ -3,6 +3,7 @@
 mod audit;
 mod budget;
 mod evidence;
+mod explain;
 mod measure;
 mod reseal;
 mod witness;
@@ -18,6 +19,7 @@ use vault_proto::collateral::KdsChoice;
 pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
 pub use budget::BudgetArgs;
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData, VerifyKind};
+pub use explain::{ExplainArgs, PolicySimulateArgs, RefusalName};
 
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
 pub use reseal::ProposeResealArgs;
@@ -33,7 +35,8 @@ Exit codes:
   3  refused by the vault; the code is the exact reason
   4  something does not verify: evidence, a signature, the log. Do not go on
   5  not yet: approvals are missing, the vault is not open, or some collateral could not be had
-`evidence verify --kind` has codes of its own: 0 verified, 1 refused, 2 wrong use; `audit verify` too: see its --help.
+`evidence verify --kind` has codes of its own: 0 verified, 1 refused, 2 wrong use; `audit verify` and
+`policy simulate` too: see their --help.
 
 With --json the result is one JSON document on standard output, a failure one on standard error.
 Keys are never read: KEY goes to `ssh-keygen -Y sign -n weightvault -f KEY`. It may be a private key file, a public key
@@ -123,12 +126,8 @@ pub enum Command {
     /// Cosign the checkpoints of logs, so that nobody is shown another log than the others. Needs no vault; anybody can run it.
     #[command(subcommand)]
     Witness(WitnessCommand),
-    /// The exact reason of a refusal.
-    Explain {
-        /// From the error message: 32 hex digits.
-        #[arg(value_parser = request_id)]
-        request_id: String,
-    },
+    /// The exact reason of a refusal, and what would have made it pass.
+    Explain(ExplainArgs),
 }
 
 /// `vaultctl policy …`
@@ -150,6 +149,9 @@ pub enum PolicyCommand {
     },
     /// Write a strict release rule out of captured evidence, to be pasted into a policy.
     Draft(Box<PolicyDraftArgs>),
+    /// Try a policy out on the past: which releases would have been refused, and why; which refusals granted. Offline.
+    #[command(after_help = explain::SIMULATE_EXIT_CODES)]
+    Simulate(PolicySimulateArgs),
 }
 
 /// `vaultctl policy draft`
@@ -417,11 +419,6 @@ fn span(text: &str) -> Result<u64, String> {
     count.checked_mul(scale).filter(|seconds| (1..=SECS_MAX).contains(seconds)).ok_or_else(malformed)
 }
 
-fn request_id(text: &str) -> Result<String, String> {
-    let hex = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit));
-    if hex { Ok(text.to_owned()) } else { Err("a request id is 32 hex digits".to_owned()) }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -462,12 +459,5 @@ mod tests {
         assert!(parse(&[&object, "--latest", "--key", "k"]).is_err());
         assert!(parse(&[&object, "--key", "k", "--print-statement", "s"]).is_err());
         assert!(parse(&["sha256:1", "--key", "k"]).is_err());
-    }
-
-    #[test]
-    fn a_request_id_is_32_hex_digits() {
-        assert!(request_id(&"0f".repeat(16)).is_ok());
-        assert!(request_id(&"0F".repeat(16)).is_err());
-        assert!(request_id("0f").is_err());
     }
 }

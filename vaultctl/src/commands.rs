@@ -27,9 +27,9 @@ use serde::Serialize;
 
 use crate::cli::{
     AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceVerifyArgs, InitCommand, LogCommand,
-    MeasureCommand, PlatformCommand, PolicyCommand, ProposeCommand, VerifyKind, WitnessCommand,
+    MeasureCommand, PlatformCommand, PolicyCommand, PolicySimulateArgs, ProposeCommand, VerifyKind, WitnessCommand,
 };
-use crate::failure::{EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
+use crate::failure::{EXIT_DIFFERS, EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
 use crate::session::Session;
 
@@ -42,6 +42,8 @@ pub enum Outcome {
     NotYet,
     /// Captured evidence was judged and refused.
     Refused,
+    /// A policy would have decided otherwise than the past did.
+    Differs,
     /// An audit bundle was judged.
     Audited(Verdict),
 }
@@ -53,6 +55,7 @@ impl Outcome {
             Self::Done => 0,
             Self::NotYet => EXIT_NOT_YET,
             Self::Refused => EXIT_REFUSED_EVIDENCE,
+            Self::Differs => EXIT_DIFFERS,
             Self::Audited(verdict) => verdict.exit_code(),
         }
     }
@@ -115,7 +118,7 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             write(session, &report, out)?;
             bound.serve().await.map(|never| match never {})
         }
-        Command::Explain { request_id } => write(session, &explain::explain(session, &request_id).await?, out),
+        Command::Explain(args) => write(session, &explain::explain(session, &args).await?, out),
     }
 }
 
@@ -133,6 +136,15 @@ fn policy_command(session: &Session, command: &PolicyCommand, out: &mut impl Wri
         PolicyCommand::Check { file } => write(session, &policy::check(session, file)?, out),
         PolicyCommand::Diff { old, new } => write(session, &policy::diff(old, new)?, out),
         PolicyCommand::Draft(args) => write(session, &policy::draft(session, args)?, out),
+        PolicyCommand::Simulate(args) => {
+            let report = policy::simulate(session, args).map_err(PolicySimulateArgs::failure)?;
+            let outcome = match (report.differs(), report.is_complete()) {
+                (true, _) => Outcome::Differs,
+                (false, true) => Outcome::Done,
+                (false, false) => Outcome::NotYet,
+            };
+            write(session, &report, out).map_err(PolicySimulateArgs::failure).map(|_| outcome)
+        }
     }
 }
 

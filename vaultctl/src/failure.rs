@@ -38,6 +38,9 @@ pub const EXIT_NOT_YET: u8 = 5;
 /// The exit code of `evidence verify --kind` where the evidence was judged and refused.
 pub const EXIT_REFUSED_EVIDENCE: u8 = 1;
 
+/// The exit code of `policy simulate` where a decision would be another.
+pub const EXIT_DIFFERS: u8 = 1;
+
 /// A failure, for a person and for a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]

@@ -5,7 +5,7 @@
 //! log key signed. What can only be the host's word is labelled so.
 //!
 //! The command line is the interface. What other programs may want of it is free of IO: [`audit::LogReader`],
-//! [`stored_evidence`], and [`ledger::keeper_evidence`] in its own crate.
+//! [`stored_evidence`], [`past`], and [`ledger::keeper_evidence`] in its own crate.
 //!
 //! ```
 //! use attestation::Sha256Digest;
@@ -25,6 +25,7 @@ pub mod client;
 pub mod commands;
 pub mod failure;
 pub mod keeper;
+pub mod past;
 pub mod print;
 pub mod session;
 pub mod signing;

@@ -126,6 +126,12 @@ pub fn verify_release(
     Ok(claims)
 }
 
+/// The units that were asked for, by the preimage of a release's binding.
+pub fn released_units(preimage: &[u8]) -> Result<UnitSet, StoredEvidenceError> {
+    let [_, _, _, _, _, _, _, units, _, _, _, _, _] = fields(BIND_TAG, preimage)?;
+    unit_set(units)
+}
+
 /// Verifies what a renewal rests on: the same machine and boot as the release of its lease. `policies` are those that
 /// have been in force: a renewal may stand in the log a little later than its decision.
 pub fn verify_renewal<'a>(

@@ -63,6 +63,14 @@ impl Shown<'_> {
         }
     }
 
+    /// The events that led to what was quoted, where a log came along.
+    pub const fn boot(&self) -> Option<&MeasuredLog> {
+        match self {
+            Self::Tpm { boot, .. } | Self::AzureSnpVtpm { boot, .. } => *boot,
+            Self::Snp(_) | Self::SnpUnboundTpm(_) => None,
+        }
+    }
+
     /// The form of the evidence, the platform and what it booted: all that a rule asks.
     pub fn check(&self, rule_name: &Name, rule: &GuestRule) -> Result<(), DenialReason> {
         match (rule, self) {

@@ -219,7 +219,11 @@ impl Vault {
         Ok(PendingProposal::new(index, proposed.object, subject, not_after, threshold))
     }
 
-    fn check_successor(&self, policy: &Policy, now: UnixTime) -> Result<(), FoldError> {
+    /// Whether this policy could be the next one of the vault, signatures apart.
+    ///
+    /// # Errors
+    /// What the fold says of a proposal of it.
+    pub fn check_successor(&self, policy: &Policy, now: UnixTime) -> Result<(), FoldError> {
         let Lineage::Successor { vault, serial, prev } = policy.lineage() else {
             return Err(FoldError::PolicyIsFirst);
         };

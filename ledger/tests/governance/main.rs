@@ -27,6 +27,7 @@ mod platforms;
 mod policy;
 mod policy_snp;
 mod properties;
+mod replay;
 mod reseal;
 mod speed;
 mod support;

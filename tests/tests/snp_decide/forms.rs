@@ -1,8 +1,8 @@
 //! The form of the evidence is the rule's, and what it rests on is in the policy in force.
 
 use attestation::{AnchorError, EvidenceForm, HclError, SnpError, Trust, VerifyError};
-use ledger::decide::DenialReason;
-use ledger::entry::{Entry, Machine};
+use ledger::decide::{DenialReason, OpenQuestion, PastEvidence, PastRequest, PastUnits, Replayed, replay};
+use ledger::entry::{Action, Entry, Machine};
 use ledger::policy::{PcrMismatch, Policy, PolicyProblem, SnpMismatch};
 use vault_tests::forge::amd::Product;
 use vault_tests::forge::keys::RsaKey;
@@ -143,4 +143,32 @@ fn soft_root_is_emulated_or_nothing() {
     assert_eq!(scene.granted(1, Shown::Snp).claims().trust(), Trust::Emulated);
     let refused = Policy::parse(&as_hardware(&scene.world.policy_text)).unwrap_err();
     assert_eq!(refused.problem, PolicyProblem::AnchorRefused(AnchorError::SnpNotHardware));
+}
+
+/// What was shown without revocation lists is neither yes nor no under a policy that wants them.
+#[test]
+fn revocation_lists_that_nobody_asked_for_are_an_open_question() {
+    let scene = Scene::under(Rule::Snp, |text| text);
+    let claims = scene.load(1, Shown::Snp).claims().clone();
+    let (rule, model, version) = (rule(), "minilm".parse().unwrap(), "1.0".parse().unwrap());
+    let policy = scene.world.policy();
+    let groups = &policy.release_rule(&rule).unwrap().groups;
+    let replayed = |revocation| {
+        let (shown, anchor, tier) = (ledger::decide::Shown::from(&claims), claims.anchor(), claims.trust());
+        let request = PastRequest {
+            action: Action::Load,
+            time: scene.world.now,
+            rule: &rule,
+            model: &model,
+            version: &version,
+            platform: claims.platform(),
+            units: PastUnits::Within(groups),
+            evidence: Some(PastEvidence { shown, anchor, tier, revocation }),
+            leases: 0,
+        };
+        replay(scene.world.vault(), policy, &request)
+    };
+    assert_eq!(replayed(true), Replayed::Granted);
+    assert_eq!(replayed(false), Replayed::Open(OpenQuestion::RevocationList));
+    assert_eq!(OpenQuestion::RevocationList.code(), "revocation-list-not-shown");
 }

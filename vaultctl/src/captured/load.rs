@@ -57,6 +57,16 @@ pub fn load(kind: EvidenceKind, report: Option<&Path>, beside: &Beside) -> Resul
     Ok(Given { evidence: evidence?, event_log })
 }
 
+/// Stored evidence, as it was sent.
+pub fn of_evidence(evidence: Evidence) -> Result<Captured, VerifyError> {
+    let kind = match &evidence {
+        Evidence::Tpm(_) => EvidenceKind::Tpm,
+        Evidence::Snp(_) | Evidence::SnpTpm { .. } => EvidenceKind::Snp,
+        Evidence::AzureSnpVtpm(_) => EvidenceKind::AzureSnpVtpm,
+    };
+    of_set(kind, evidence, Certificates::default())
+}
+
 fn of_set(kind: EvidenceKind, evidence: Evidence, files: Certificates) -> Result<Captured, VerifyError> {
     match (kind, evidence) {
         (EvidenceKind::Snp, Evidence::Snp(evidence)) => {

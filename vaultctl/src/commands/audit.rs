@@ -2,6 +2,7 @@
 
 mod export;
 mod html;
+mod past_log;
 mod report;
 mod tally;
 mod verify;
@@ -11,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ledger::entry::Entry;
 
 pub(crate) use export::export;
+pub(crate) use past_log::PastLog;
 pub use report::Verdict;
 pub(crate) use verify::verify;
 
@@ -38,7 +40,7 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
 }
 
 /// A bar on a terminal, one line elsewhere.
-struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
     what: &'static str,
 }

@@ -1,6 +1,7 @@
 //! `vaultctl policy …`
 
 mod draft;
+mod simulate;
 
 use std::fmt;
 use std::path::Path;
@@ -10,6 +11,7 @@ use ledger::policy::{POLICY_BYTES_MAX, Policy, describe_change};
 use serde::Serialize;
 
 pub(crate) use draft::draft;
+pub(crate) use simulate::simulate;
 
 use crate::failure::{Failure, Kind};
 use crate::session::{Session, read_text};

@@ -6,6 +6,7 @@ use std::fmt;
 use attestation::{Sha256Digest, Trust, UnixTime};
 use serde::Serialize;
 
+use crate::failure::{Failure, Kind};
 use crate::print::{count_of, entries, moment, size};
 use crate::words::{PolicyReport, tier_in_words};
 
@@ -172,6 +173,13 @@ impl<T> Listed<T> {
 impl Fault {
     pub(super) fn new(verdict: Verdict, code: &str, why: String) -> Self {
         Self { verdict, code: code.to_owned(), why }
+    }
+
+    /// For a command that is no audit, and can't go on.
+    pub(super) fn into_failure(self) -> Failure {
+        Failure::new(Kind::NotVerified, self.code, "the folder is not the log of this vault")
+            .why(self.why)
+            .next("`vaultctl audit verify DIR` says more; export it again from another host")
     }
 }
 

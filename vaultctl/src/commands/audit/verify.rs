@@ -32,26 +32,12 @@ const BATCH: usize = 512;
 
 pub(crate) fn verify(session: &Session, args: &AuditVerifyArgs) -> Result<AuditReport, Failure> {
     let vault = session.vault()?;
-    let bundle = Bundle::open(&args.dir)?;
-    if bundle.index().vault != vault.id() {
-        return Err(Failure::new(Kind::Usage, "bundle-other-vault", "the folder is of another vault").why(format!(
-            "it says {}, and the vault file {}",
-            bundle.index().vault,
-            vault.id()
-        )));
-    }
-    let note = bundle.checkpoint()?;
-    let checkpoint = match audit::verify_checkpoint(&vault, &note) {
+    let bundle = open(&vault, &args.dir)?;
+    let checkpoint = match audit::verify_checkpoint(&vault, &bundle.checkpoint()?) {
         Ok(checkpoint) => checkpoint,
         Err(failure) => return Ok(AuditReport::of_fault(vault.id(), Fault::signature(&failure))),
     };
-    if bundle.index().size != checkpoint.size {
-        return Err(Failure::new(Kind::Usage, "bundle-malformed", "the folder is not what it says").why(format!(
-            "{} entries by its index, {} by its checkpoint",
-            bundle.index().size,
-            checkpoint.size
-        )));
-    }
+    check_size(&bundle, checkpoint)?;
     let since = match &args.since {
         Some(path) => Some(since(&vault, path)?),
         None => None,
@@ -66,6 +52,30 @@ pub(crate) fn verify(session: &Session, args: &AuditVerifyArgs) -> Result<AuditR
     Ok(report)
 }
 
+/// A folder that says it is of this vault.
+pub(super) fn open(vault: &VaultFile, dir: &Path) -> Result<Bundle, Failure> {
+    let bundle = Bundle::open(dir)?;
+    if bundle.index().vault != vault.id() {
+        return Err(Failure::new(Kind::Usage, "bundle-other-vault", "the folder is of another vault").why(format!(
+            "it says {}, and the vault file {}",
+            bundle.index().vault,
+            vault.id()
+        )));
+    }
+    Ok(bundle)
+}
+
+pub(super) fn check_size(bundle: &Bundle, checkpoint: Checkpoint) -> Result<(), Failure> {
+    if bundle.index().size == checkpoint.size {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Usage, "bundle-malformed", "the folder is not what it says").why(format!(
+        "{} entries by its index, {} by its checkpoint",
+        bundle.index().size,
+        checkpoint.size
+    )))
+}
+
 /// The auditor's own: that it is good is not what is being asked.
 fn since(vault: &VaultFile, path: &Path) -> Result<Checkpoint, Failure> {
     audit::verify_checkpoint(vault, &read_text(path, CHECKPOINT_BYTES_MAX)?).map_err(Failure::into_usage)
@@ -73,7 +83,7 @@ fn since(vault: &VaultFile, path: &Path) -> Result<Checkpoint, Failure> {
 
 /// The entries are those of the checkpoint, the tiles are those of the entries, and the log goes on from an older one.
 /// Before any is folded: what a stranger put into the folder must not be blamed on the keeper.
-fn consistent(
+pub(super) fn consistent(
     bundle: &Bundle,
     checkpoint: Checkpoint,
     since: Option<Checkpoint>,
