@@ -2,10 +2,10 @@
 
 use std::future::{Future, IntoFuture};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -18,6 +18,8 @@ use super::{TctiConfig, TpmError};
 const QUEUE_MAX: usize = 64;
 /// From asking to the answer, waiting in the queue included. A hardware TPM takes seconds for a primary RSA key.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How long the last handle waits for the thread to let go of the TPM.
+const END_MAX: Duration = Duration::from_secs(5);
 /// After this long without a request nothing is left loaded in the TPM, so that another program finds room.
 const IDLE: Duration = Duration::from_millis(200);
 
@@ -25,21 +27,50 @@ const IDLE: Duration = Duration::from_millis(200);
 pub(super) struct Queue {
     jobs: SyncSender<Box<dyn Job>>,
     deadline: Duration,
+    /// Dropped after `jobs`: fields are dropped in order.
+    thread: Arc<Ending>,
+}
+
+/// Waits for the thread, once no handle is left to ask it. A program that ends while libtss2 still works on another thread
+/// takes the library's memory away under it, and leaves open in the TPM what that thread would have flushed.
+struct Ending {
+    thread: Option<JoinHandle<()>>,
+    /// Nothing comes; it closes when the connection is closed.
+    closed: Mutex<Receiver<()>>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) else {
+            return;
+        };
+        let closed = self.closed.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // A TPM that hangs must not hang the program: then the thread is left to itself.
+        if closed.recv_timeout(END_MAX) == Err(RecvTimeoutError::Disconnected) {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Queue {
     pub(super) fn start(config: TctiConfig) -> Result<Self, TpmError> {
         let lock = TpmLock::take(&config)?;
         let (sender, receiver) = sync_channel(QUEUE_MAX);
-        thread::Builder::new()
+        let (open, closed) = sync_channel(0);
+        let run = move || {
+            Actor { config, device: None, _lock: lock }.run(&receiver);
+            drop(open);
+        };
+        let thread = thread::Builder::new()
             .name("tpm".into())
-            .spawn(move || Actor { config, device: None, _lock: lock }.run(&receiver))
+            .spawn(run)
             .map_err(|error| TpmError::Unavailable(format!("no thread for it: {error}")))?;
-        Ok(Self { jobs: sender, deadline: DEADLINE })
+        let ending = Ending { thread: Some(thread), closed: Mutex::new(closed) };
+        Ok(Self { jobs: sender, deadline: DEADLINE, thread: Arc::new(ending) })
     }
 
     pub(super) fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { jobs: self.jobs.clone(), deadline }
+        Self { jobs: self.jobs.clone(), deadline, thread: Arc::clone(&self.thread) }
     }
 
     /// Queues `ask`. It is called once, or a second time after the connection was made anew.

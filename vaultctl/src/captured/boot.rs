@@ -24,7 +24,7 @@ pub struct BootHolds {
 }
 
 impl BootHolds {
-    /// Replays a log and compares it with PCR values of the SHA-256 bank. Every one of [`BOOT_PCRS`] among them must agree, and
+    /// Replays a log and compares it with PCR values of the SHA-256 bank. Every one of `BOOT_PCRS` among them must agree, and
     /// there must be one.
     ///
     /// # Errors

@@ -37,7 +37,8 @@ pub enum EvidenceCommand {
 #[derive(Debug, Args)]
 pub struct EvidenceVerifyArgs {
     /// Index of an entry: an approval of the genesis, a release, a renewal.
-    #[arg(long, value_name = "INDEX", conflicts_with = "kind")]
+    #[arg(long, value_name = "INDEX",
+          conflicts_with_all = ["kind", "report", "report_data", "extra_data", "policy", "now"])]
     pub entry: Option<u64>,
     /// Verify captured evidence of this kind, out of files alone. Needs no vault and no network.
     #[arg(long, value_enum)]
