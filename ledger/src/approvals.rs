@@ -52,6 +52,10 @@ pub enum ApprovalAction {
     Policy,
     /// A proposed model is published.
     Model,
+    /// Something is revoked; whoever signs it first proposes it.
+    Revoke,
+    /// A revocation is lifted; whoever signs it first proposes it.
+    LiftRevocation,
 }
 
 /// What is signed: nothing in it is left to the context.

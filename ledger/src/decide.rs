@@ -17,6 +17,7 @@ mod denial;
 mod grant;
 mod shown;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use attestation::{Claims, Load, Renew, Sha256Digest, UnixTime, Verified};
@@ -28,6 +29,7 @@ pub use shown::Shown;
 use crate::entry::{Action, BootId, Machine, ReleasedUnits};
 use crate::names::{Group, Name, Version};
 use crate::policy::{GuestRule, ReleaseRule};
+use crate::revocation::{Holding, Marks};
 use crate::state::{Lease, LoggedManifest, State, Vault};
 
 /// Decides on a load. `manifest` is the one that the log names for the model; `now` is not before the last entry.
@@ -81,6 +83,7 @@ struct GrantedLoad {
     model: Name,
     version: Version,
     units: ReleasedUnits,
+    marks: Marks,
     issued: UnixTime,
 }
 
@@ -95,8 +98,12 @@ fn granted_load(
     let (rule_name, rule) = named_rule(vault, load.rule())?;
     let (model, version) = logged_model(vault, load, manifest)?;
     check_model(&rule_name, rule, &model)?;
-    let units = granted_units(&rule_name, rule, load, manifest)?;
+    let (units, groups) = granted_units(&rule_name, rule, load, manifest)?;
     check_evidence(vault, &rule_name, rule, verified.claims())?;
+    let marks = Marks::of(verified.claims(), groups);
+    let (lease, platform) = (load.lease_id(), verified.claims().platform());
+    let held = Holding { lease, model: &model, version: &version, platform, rule, marks: Some(&marks) };
+    check_not_revoked(vault, &held)?;
     if vault.lease(load.lease_id()).is_some() {
         return Err(DenialReason::LeaseRepeated { lease: load.lease_id() });
     }
@@ -104,7 +111,7 @@ fn granted_load(
     if leases >= rule.max_leases {
         return Err(DenialReason::TooManyLeases { rule: rule_name, max: rule.max_leases, leases });
     }
-    Ok(GrantedLoad { rule_name, rule: Arc::clone(rule), model, version, units, issued: now })
+    Ok(GrantedLoad { rule_name, rule: Arc::clone(rule), model, version, units, marks, issued: now })
 }
 
 /// What a granted renewal comes to.
@@ -118,6 +125,9 @@ fn granted_renewal(state: &State, verified: &Verified<Renew>, now: UnixTime) -> 
     let (renew, claims) = (verified.statement(), verified.claims());
     let vault = open_vault(state, renew.vault(), renew.policy(), now)?;
     let lease = vault.lease(renew.lease()).ok_or(DenialReason::LeaseUnknown { lease: renew.lease() })?;
+    if let Some(revocation) = lease.revoked {
+        return Err(DenialReason::Revoked { revocation });
+    }
     if now > lease.renew_by {
         return Err(DenialReason::LeaseLapsed { renew_by: lease.renew_by, now });
     }
@@ -134,6 +144,11 @@ fn granted_renewal(state: &State, verified: &Verified<Renew>, now: UnixTime) -> 
         return Err(DenialReason::GroupsNarrowed { rule: rule_name });
     }
     check_evidence(vault, &rule_name, rule, claims)?;
+    // What it shows now may be revoked although what it showed at its release is not.
+    let groups = lease.marks.as_ref().and_then(Marks::groups).cloned();
+    let marks = groups.map(|groups| Marks::of(claims, groups));
+    let held = lease.holding(renew.lease());
+    check_not_revoked(vault, &Holding { marks: marks.as_ref().or(held.marks), ..held })?;
     Ok(GrantedRenewal { rule_name, rule: Arc::clone(rule), issued: now })
 }
 
@@ -185,14 +200,14 @@ fn check_model(rule_name: &Name, rule: &ReleaseRule, model: &Name) -> Result<(),
     }
 }
 
-/// Every unit exists, and the one rule covers them all.
+/// Every unit exists, and the one rule covers them all. With their labels.
 fn granted_units(
     rule_name: &Name,
     rule: &ReleaseRule,
     load: &Load,
     manifest: &LoggedManifest,
-) -> Result<ReleasedUnits, DenialReason> {
-    let mut bytes = 0u64;
+) -> Result<(ReleasedUnits, BTreeSet<Group>), DenialReason> {
+    let (mut bytes, mut groups) = (0u64, BTreeSet::new());
     for index in load.units().iter() {
         let unit = manifest.manifest().unit(index).ok_or(DenialReason::UnitUnknown { index })?;
         if !rule.grants(&unit.group) {
@@ -201,9 +216,16 @@ fn granted_units(
         }
         // A unit is counted once, and the sum over all units of a manifest fits.
         bytes = bytes.saturating_add(unit.length);
+        if !groups.contains(&unit.group) {
+            groups.insert(unit.group.clone());
+        }
     }
     let count = u32::try_from(load.units().len()).expect("a unit set has at most 16,384 units");
-    Ok(ReleasedUnits { count, bytes, digest: load.units().digest() })
+    Ok((ReleasedUnits { count, bytes, digest: load.units().digest() }, groups))
+}
+
+fn check_not_revoked(vault: &Vault, held: &Holding) -> Result<(), DenialReason> {
+    vault.revocation_of(held).map_or(Ok(()), |revocation| Err(DenialReason::Revoked { revocation }))
 }
 
 /// The anchor that the proofs rest on, and all that the rule asks of them.

@@ -25,8 +25,8 @@ use serde::Serialize;
 
 pub use body::{
     Action, Approve, BootId, Cause, Deny, DenySummary, End, GenesisEntry, GenesisWitness, Machine, ModelPublished,
-    PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy, Release, ReleasedUnits, Renew, Renewal, Start,
-    TimeSource,
+    PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy, ProposedRevocation, Release, ReleasedUnits, Renew,
+    Renewal, Revoke, Start, TimeSource,
 };
 pub use error::EntryError;
 
@@ -57,6 +57,8 @@ pub enum Entry {
     Renew(Renew),
     /// A lease ended before its time.
     End(End),
+    /// Something was revoked, or a revocation lifted.
+    Revoke(Revoke),
     /// Somebody whose evidence verified on hardware was refused.
     Deny(Deny),
     /// How many others were refused.
@@ -105,6 +107,7 @@ impl Entry {
             Self::Release(entry) => entry.time,
             Self::Renew(entry) => entry.time,
             Self::End(entry) => entry.time,
+            Self::Revoke(entry) => entry.time,
             Self::Deny(entry) => entry.time,
             Self::DenySummary(entry) => entry.time,
         }
@@ -122,6 +125,7 @@ impl Entry {
             Self::Release(_) => "release",
             Self::Renew(_) => "renew",
             Self::End(_) => "end",
+            Self::Revoke(_) => "revoke",
             Self::Deny(_) => "deny",
             Self::DenySummary(_) => "deny-summary",
         }

@@ -11,6 +11,7 @@
 //! - [`policy`]: nothing that weakens security has a default; a refusal names the key and says what to write.
 //! - [`approvals`]: thresholds of SSH signatures over exact bytes, by distinct approvers in force.
 //! - [`log_reader`]: who may read a private log, for how long.
+//! - [`revocation`]: what may no longer be held or released, until approvers lift it.
 //! - [`decide`](mod@decide): one rule, all of it, or a denial that says claim, expected, seen and the policy's key.
 //! - [`release_log`]: no log entry, no key. It is the only code that makes a [`release_log::Logged`].
 //!
@@ -46,6 +47,7 @@ pub mod note;
 pub mod policy;
 pub mod proof;
 pub mod release_log;
+pub mod revocation;
 pub mod safetensors;
 pub mod state;
 mod text;

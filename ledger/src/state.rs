@@ -18,6 +18,7 @@ mod leases;
 mod manifest;
 mod proposals;
 mod release;
+mod revocations;
 mod statement;
 mod vault;
 
@@ -28,6 +29,7 @@ pub use error::FoldError;
 pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 pub use manifest::{LoggedManifest, OpenManifestError};
 pub use proposals::{PROPOSALS_PER_PROPOSER_MAX, PendingProposal, Subject};
+pub use revocations::{REVOCATIONS_MAX, REVOCATIONS_PER_PROPOSER_MAX, Revocation};
 pub use vault::{PublishedModel, Vault};
 
 use crate::entry::{Entry, Start};

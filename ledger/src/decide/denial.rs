@@ -217,6 +217,11 @@ pub enum DenialReason {
         /// The rule.
         rule: Name,
     },
+    /// Approvers revoked it.
+    Revoked {
+        /// Index of the `revoke` entry.
+        revocation: u64,
+    },
 }
 
 /// A refusal in words.
@@ -301,6 +306,7 @@ impl DenialReason {
             Self::Rebooted { .. } => "rebooted",
             Self::TierChanged { .. } => "tier-changed",
             Self::GroupsNarrowed { .. } => "groups-narrowed",
+            Self::Revoked { .. } => "revoked",
         }
     }
 
@@ -372,6 +378,9 @@ impl DenialReason {
             Self::TierChanged { granted, seen } => of("tier", granted.to_string(), seen.to_string()),
             Self::GroupsNarrowed { rule } => {
                 by("groups", "all that the rule gave at the release".into(), "fewer".into(), rule, "groups")
+            }
+            Self::Revoked { revocation } => {
+                of("revocations", "none that covers this".into(), format!("entry {revocation}, which approvers can lift"))
             }
         }
     }

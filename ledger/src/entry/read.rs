@@ -57,6 +57,7 @@ fn fields_of<'de, A: MapAccess<'de>>(kind: &str, map: A) -> Result<Result<Entry,
         "release" => Entry::Release(Box::new(rest(map)?)),
         "renew" => Entry::Renew(rest(map)?),
         "end" => Entry::End(rest(map)?),
+        "revoke" => Entry::Revoke(rest(map)?),
         "deny" => Entry::Deny(rest(map)?),
         "deny-summary" => Entry::DenySummary(rest(map)?),
         unknown => {

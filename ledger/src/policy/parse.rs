@@ -60,6 +60,7 @@ fn lineage(root: &mut Fields) -> Result<Lineage, PolicyError> {
 
 fn approval(mut fields: Fields) -> Result<Approval, PolicyError> {
     let threshold = fields.count("threshold")?;
+    let revoke_threshold = fields.count_if_any("revoke_threshold")?;
     let proposer = match fields.yes_or_no("proposer_may_approve")?.value {
         true => ProposerRule::MayApprove,
         false => ProposerRule::MayNotApprove,
@@ -71,7 +72,10 @@ fn approval(mut fields: Fields) -> Result<Approval, PolicyError> {
         ProposerRule::MayApprove => approvers.len(),
         ProposerRule::MayNotApprove => approvers.len() - 1,
     };
-    Ok(Approval { threshold: reachable(&threshold, able)?, proposer, approvers })
+    let threshold = reachable(&threshold, able)?;
+    // Left out it is no easier than anything else; that one person suffices has to be written.
+    let revoke_threshold = revoke_threshold.map_or(Ok(threshold), |field| reachable(&field, approvers.len()))?;
+    Ok(Approval { threshold, revoke_threshold, proposer, approvers })
 }
 
 /// A number of approvals that is neither none nor more than can ever be given.

@@ -57,6 +57,8 @@ impl<T: fmt::Display> fmt::Display for Permitted<T> {
 pub struct Approval {
     /// How many approvers must sign a policy.
     pub threshold: u32,
+    /// How many must sign a revocation, whoever proposes it included; where it is not written, as many as a policy.
+    pub revoke_threshold: u32,
     /// Whether the signature of the one who proposed a policy counts.
     pub proposer: ProposerRule,
     /// All approvers; ids and keys are distinct.

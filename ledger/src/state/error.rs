@@ -165,6 +165,39 @@ pub enum FoldError {
     GroupsNarrowed,
     /// A summary begins after its end.
     SinceAfterTime,
+    /// It was revoked.
+    Revoked {
+        /// Index of the `revoke` entry.
+        revocation: u64,
+    },
+    /// The same is revoked already.
+    AlreadyRevoked {
+        /// Index of the `revoke` entry.
+        revocation: u64,
+    },
+    /// No revocation of that entry is in force.
+    RevocationUnknown {
+        /// The index.
+        entry: u64,
+    },
+    /// A revocation does not name the next serial.
+    RevocationSerial {
+        /// The next.
+        expected: u64,
+        /// The one named.
+        found: u64,
+    },
+    /// So many are in force, of all or of this proposer, that there is no room for another.
+    TooManyRevocations,
+    /// A revocation ends another number of leases than its entry says.
+    LeaseCountMismatch {
+        /// How many run that it covers.
+        expected: usize,
+        /// How many the entry says.
+        found: u32,
+    },
+    /// A release says that it has labels, a launch digest or PCRs that its rule does not allow.
+    MarksImpossible,
 }
 
 impl FoldError {
@@ -223,6 +256,13 @@ impl FoldError {
             Self::LeaseLapsed { .. } => "lease-lapsed",
             Self::GroupsNarrowed => "groups-narrowed",
             Self::SinceAfterTime => "since-after-time",
+            Self::Revoked { .. } => "revoked",
+            Self::AlreadyRevoked { .. } => "already-revoked",
+            Self::RevocationUnknown { .. } => "revocation-unknown",
+            Self::RevocationSerial { .. } => "revocation-serial",
+            Self::TooManyRevocations => "too-many-revocations",
+            Self::LeaseCountMismatch { .. } => "lease-count-mismatch",
+            Self::MarksImpossible => "marks-impossible",
         }
     }
 }
@@ -285,6 +325,22 @@ impl fmt::Display for FoldError {
             Self::LeaseLapsed { renew_by } => write!(f, "the lease ended at {renew_by}"),
             Self::GroupsNarrowed => f.write_str("the rule no longer gives every group that it gave when the lease was granted"),
             Self::SinceAfterTime => f.write_str("the summary begins after its end"),
+            Self::Revoked { revocation } => write!(f, "revoked by entry {revocation}"),
+            Self::AlreadyRevoked { revocation } => write!(f, "entry {revocation} has revoked this already"),
+            Self::RevocationUnknown { entry } => write!(f, "entry {entry} is no revocation in force"),
+            Self::RevocationSerial { expected, found } => {
+                write!(f, "the revocation has serial {found}, the next is {expected}: ask for the status and sign again")
+            }
+            Self::TooManyRevocations => f.write_str(
+                "too many revocations are in force, of all or of this proposer: take what they revoke out of the policy, \
+                 and lift them",
+            ),
+            Self::LeaseCountMismatch { expected, found } => {
+                write!(f, "the revocation ends {expected} leases, the entry says {found}")
+            }
+            Self::MarksImpossible => {
+                f.write_str("the rule does not allow the labels, launch digest or PCRs that the release says it has")
+            }
         }
     }
 }

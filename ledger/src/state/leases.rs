@@ -9,6 +9,7 @@ use super::error::FoldError;
 use crate::entry::{Machine, Release};
 use crate::names::{Name, Version};
 use crate::policy::{Policy, ReleaseRule};
+use crate::revocation::{Holding, Marks, Scope};
 
 /// How much later than its decision a renewal may stand in the log, in seconds (DESIGN: renewals join the next commit).
 pub const RENEWAL_COMMIT_SECS_MAX: u64 = 300;
@@ -34,6 +35,10 @@ pub struct Lease {
     pub machine: Machine,
     /// What its proof rests on.
     pub tier: Trust,
+    /// What a revocation finds it by.
+    pub marks: Option<Marks>,
+    /// Index of the `revoke` entry that ended it. It still counts until its holder has said that it ended, or `renew_by`.
+    pub revoked: Option<u64>,
     /// When it was granted or last renewed.
     pub issued: UnixTime,
     /// Its last moment without a renewal.
@@ -55,8 +60,22 @@ impl Lease {
             platform: release.platform,
             machine: release.machine,
             tier: release.tier,
+            marks: release.marks,
+            revoked: None,
             issued: release.issued,
             renew_by: release.renew_by,
+        }
+    }
+
+    /// As revocations look at it; `id` is its own.
+    pub(crate) fn holding(&self, id: Sha256Digest) -> Holding<'_> {
+        Holding {
+            lease: id,
+            model: &self.model,
+            version: &self.version,
+            platform: self.platform,
+            rule: &self.granted_under,
+            marks: self.marks.as_ref(),
         }
     }
 }
@@ -114,10 +133,27 @@ impl Leases {
         }
     }
 
+    /// Those that run at `now`, are covered, and no revocation has ended yet.
+    pub(super) fn covered(&self, scope: &Scope, now: UnixTime) -> Vec<Sha256Digest> {
+        let runs = self.in_force(now).filter(|(_, lease)| lease.revoked.is_none());
+        runs.filter(|(id, lease)| scope.covers(&lease.holding(*id))).map(|(id, _)| id).collect()
+    }
+
+    /// Ends what is covered: no renewal from here on, also of one that has just run out and could still get one.
+    pub(super) fn revoke(&mut self, scope: &Scope, revocation: u64) {
+        for (id, lease) in &mut self.by_id {
+            if lease.revoked.is_none() && scope.covers(&lease.holding(*id)) {
+                lease.revoked = Some(revocation);
+            }
+        }
+    }
+
     /// Every lease that was not over at `last` runs one full lease from `start` on: no less than it says, nor than it was
-    /// last granted, where the rule has become shorter since. Its holder has that signed.
+    /// last granted, where the rule has become shorter since. Its holder has that signed. One that was revoked had no
+    /// renewal since, and all before it are in the log.
     pub(super) fn restart(&mut self, last: UnixTime, start: UnixTime, policy: &Policy) {
-        let alive: Vec<Sha256Digest> = self.in_force(last).map(|(id, _)| id).collect();
+        let alive = self.in_force(last).filter(|(_, lease)| lease.revoked.is_none());
+        let alive: Vec<Sha256Digest> = alive.map(|(id, _)| id).collect();
         for id in alive {
             if let Some(mut lease) = self.remove(id) {
                 let rule = policy.release_rule(&lease.rule).map_or(0, |rule| rule.lease.seconds());

@@ -9,6 +9,7 @@ use super::error::FoldError;
 use crate::entry::ProposedModel;
 use crate::names::Name;
 use crate::policy::{Policy, ProposerRule};
+use crate::revocation::{ActKind, RevocationAct};
 
 /// The most proposals of one approver, or of one publisher key, that wait at once: nobody can crowd out the others.
 pub const PROPOSALS_PER_PROPOSER_MAX: usize = 16;
@@ -37,6 +38,13 @@ pub enum Subject {
     },
     /// A model, by its publisher.
     Model(ProposedModel),
+    /// A revocation, or the lift of one.
+    Revocation {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// The act.
+        act: RevocationAct,
+    },
 }
 
 impl Subject {
@@ -44,7 +52,22 @@ impl Subject {
         match (self, other) {
             (Self::Policy { proposer, .. }, Self::Policy { proposer: another, .. }) => proposer == another,
             (Self::Model(model), Self::Model(another)) => model.publisher == another.publisher,
-            (Self::Policy { .. }, Self::Model(_)) | (Self::Model(_), Self::Policy { .. }) => false,
+            (Self::Revocation { proposer, .. }, Self::Revocation { proposer: another, .. }) => proposer == another,
+            (Self::Policy { .. }, Self::Model(_) | Self::Revocation { .. })
+            | (Self::Model(_), Self::Policy { .. } | Self::Revocation { .. })
+            | (Self::Revocation { .. }, Self::Policy { .. } | Self::Model(_)) => false,
+        }
+    }
+
+    /// The approver whose proposal it is, where his own approval is subject to `proposer_may_approve`.
+    fn judged_proposer(&self) -> Option<&Name> {
+        match self {
+            Self::Policy { proposer, .. } => Some(proposer),
+            Self::Model(_) => None,
+            Self::Revocation { proposer, act } => match act.kind() {
+                ActKind::Revoke => None,
+                ActKind::Lift => Some(proposer),
+            },
         }
     }
 }
@@ -111,10 +134,7 @@ impl PendingProposal {
         if self.is_expired(now) {
             return Err(FoldError::ProposalExpired { not_after: self.not_after });
         }
-        if let Subject::Policy { proposer, .. } = &self.subject
-            && proposer == approver
-            && rule == ProposerRule::MayNotApprove
-        {
+        if self.subject.judged_proposer() == Some(approver) && rule == ProposerRule::MayNotApprove {
             return Err(FoldError::ProposerMayNotApprove { approver: approver.clone() });
         }
         if self.approved_by(now).any(|id| id == approver) {
@@ -174,10 +194,15 @@ impl Proposals {
         self.0.clear();
     }
 
+    /// Voids the proposal at this log index: it took effect.
+    pub(super) fn void_at(&mut self, entry: u64) {
+        self.0.remove(&entry);
+    }
+
     /// Voids the proposals that would publish what now is published.
     pub(super) fn void_model(&mut self, published: &ProposedModel) {
         self.0.retain(|_, proposal| match &proposal.subject {
-            Subject::Policy { .. } => true,
+            Subject::Policy { .. } | Subject::Revocation { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,
         });
     }

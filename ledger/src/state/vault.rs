@@ -8,21 +8,24 @@ use attestation::{Sha256Digest, UnixTime};
 use super::error::FoldError;
 use super::leases::{Lease, Leases};
 use super::proposals::{PendingProposal, Proposals, Subject};
+use super::revocations::Revocations;
 use super::statement::Expected;
 use crate::approvals::{self, ApprovalAction, SignedStatement, model_object};
 use crate::entry::{Approve, Entry, ModelPublished, PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy};
 use crate::genesis::{Genesis, SealTo};
 use crate::names::{Name, Version};
 use crate::policy::{Lineage, Policy};
+use crate::revocation::ActKind;
 
 /// A vault whose genesis every approver has signed.
 #[derive(Debug, Clone)]
 pub struct Vault {
     genesis: Arc<Genesis>,
     policy: Arc<Policy>,
-    proposals: Proposals,
+    pub(super) proposals: Proposals,
     models: BTreeMap<Name, BTreeMap<Version, Arc<PublishedModel>>>,
     pub(super) leases: Leases,
+    pub(super) revocations: Revocations,
 }
 
 /// A model that may be released.
@@ -37,7 +40,14 @@ pub struct PublishedModel {
 impl Vault {
     pub(super) fn open(genesis: Arc<Genesis>) -> Self {
         let policy = Arc::new(genesis.policy().clone());
-        Self { genesis, policy, proposals: Proposals::default(), models: BTreeMap::new(), leases: Leases::default() }
+        Self {
+            genesis,
+            policy,
+            proposals: Proposals::default(),
+            models: BTreeMap::new(),
+            leases: Leases::default(),
+            revocations: Revocations::default(),
+        }
     }
 
     /// The vault's id.
@@ -67,6 +77,8 @@ impl Vault {
             let permitted = match proposal.subject() {
                 Subject::Policy { .. } => true,
                 Subject::Model(_) => runs,
+                // A policy past its end must not be what keeps somebody from revoking.
+                Subject::Revocation { proposer, act } => self.check_revocation(proposer, act).is_ok(),
             };
             permitted && proposal.is_approved(now)
         })
@@ -108,7 +120,7 @@ impl Vault {
         self.proposals.check(&proposal, now)?;
         match proposal.subject() {
             Subject::Policy { policy, .. } => Ok(Arc::clone(policy)),
-            Subject::Model(_) => Err(FoldError::ActionMismatch),
+            Subject::Model(_) | Subject::Revocation { .. } => Err(FoldError::ActionMismatch),
         }
     }
 
@@ -121,6 +133,7 @@ impl Vault {
             Entry::Release(release) => self.release(index, *release),
             Entry::Renew(renew) => self.renew(&renew),
             Entry::End(end) => self.leases.end(end.lease),
+            Entry::Revoke(effect) => self.revoke(index, &effect),
             Entry::Deny(_) => Ok(()),
             Entry::DenySummary(summary) if summary.since > summary.time => Err(FoldError::SinceAfterTime),
             Entry::DenySummary(_) => Ok(()),
@@ -144,6 +157,7 @@ impl Vault {
         let proposal = match proposal {
             Proposal::Policy(proposed) => self.proposed_policy(index, time, &proposed)?,
             Proposal::Model(proposed) => self.proposed_model(index, time, proposed)?,
+            Proposal::Revocation(proposed) => self.proposed_revocation(index, time, proposed)?,
         };
         self.proposals.add(proposal, time)
     }
@@ -227,12 +241,22 @@ impl Vault {
         }
         let proposer_rule = self.policy.approval().proposer;
         let policy_runs = self.check_policy_runs(approve.time);
-        let [policy, model] =
-            [ApprovalAction::Policy, ApprovalAction::Model].map(|action| self.expected(action, statement.object));
+        let expected = |action| self.expected(action, statement.object);
+        let [policy, model, revoke, lift] = [
+            ApprovalAction::Policy,
+            ApprovalAction::Model,
+            ApprovalAction::Revoke,
+            ApprovalAction::LiftRevocation,
+        ]
+        .map(expected);
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
             Subject::Policy { .. } => policy,
             Subject::Model(_) => policy_runs.map(|()| model)?,
+            Subject::Revocation { act, .. } => match act.kind() {
+                ActKind::Revoke => revoke,
+                ActKind::Lift => lift,
+            },
         };
         expected.check(statement, approve.time)?;
         proposal.check_approver(approver, proposer_rule, approve.time)?;
@@ -277,12 +301,12 @@ impl Vault {
         Ok(())
     }
 
-    fn verify(&self, statement: &str, signature: &str) -> Result<SignedStatement, FoldError> {
+    pub(super) fn verify(&self, statement: &str, signature: &str) -> Result<SignedStatement, FoldError> {
         approvals::verify(statement.as_bytes(), signature, &self.policy.approval().approvers)
             .map_err(FoldError::Approval)
     }
 
-    fn expected(&self, action: ApprovalAction, object: Sha256Digest) -> Expected {
+    pub(super) fn expected(&self, action: ApprovalAction, object: Sha256Digest) -> Expected {
         Expected { action, object, previous: self.policy.digest(), vault: self.id(), serial: self.policy.serial() }
     }
 }

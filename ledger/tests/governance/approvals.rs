@@ -55,6 +55,8 @@ fn a_statement_is_written_in_the_form_of_the_format() {
         (ApprovalAction::ProposePolicy, "propose-policy"),
         (ApprovalAction::Policy, "policy"),
         (ApprovalAction::Model, "model"),
+        (ApprovalAction::Revoke, "revoke"),
+        (ApprovalAction::LiftRevocation, "lift-revocation"),
     ];
     for (action, name) in actions {
         let said = ApprovalStatement { action, ..statement() }.encode();
@@ -76,7 +78,7 @@ fn a_statement_of_any_other_form_is_refused() {
         ("\"serial\":7", "\"serial\":7,\"serial\":7"),
         ("\"serial\":7,", ""),
         ("\"serial\":7", "\"serial\":-7"),
-        ("\"policy\"", "\"revoke\""),
+        ("\"policy\"", "\"forget\""),
         ("sha256:", "sha512:"),
     ] {
         let wrong = text.replacen(from, to, 1);

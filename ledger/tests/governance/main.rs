@@ -20,5 +20,6 @@ mod log_reader;
 mod policy;
 mod policy_snp;
 mod properties;
+mod revocations;
 mod speed;
 mod support;
