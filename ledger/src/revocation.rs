@@ -16,6 +16,7 @@
 
 mod error;
 mod marks;
+mod notice;
 
 use std::fmt;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::RevocationError;
 pub use marks::{MARKED_GROUPS_MAX, Marks, PcrValues};
+pub use notice::{Notice, NoticeError, RevokedLease, notice_message, watch_message};
 
 use crate::approvals::ApprovalAction;
 use crate::entry::field;
@@ -266,7 +268,10 @@ mod tests {
             ] {
                 if changed != text {
                     let refused = RevocationAct::parse(changed.as_bytes()).expect_err(&changed);
-                    assert!(["revocation-malformed", "revocation-not-canonical"].contains(&refused.code()), "{changed}");
+                    assert!(
+                        ["revocation-malformed", "revocation-not-canonical"].contains(&refused.code()),
+                        "{changed}"
+                    );
                 }
             }
         }
@@ -295,7 +300,13 @@ mod tests {
     fn objects_are_those_of_the_format() {
         let revoke = spelled(r#"{"act":"revoke","serial":1,"scope":{"by":"model","model":"llama","version":"2.1"}}"#);
         let lift = spelled(r#"{"act":"lift","entry":17}"#);
-        assert_eq!(revoke.object().to_string(), "sha256:5aae0517644e30451356f429a999fd8de4b6c02c8d1f4e1509689f80e47d517a");
-        assert_eq!(lift.object().to_string(), "sha256:683d37d44c92c0db2bf2be5a5013a37077fe5abea62e8eaa211ddaa1899bb646");
+        assert_eq!(
+            revoke.object().to_string(),
+            "sha256:5aae0517644e30451356f429a999fd8de4b6c02c8d1f4e1509689f80e47d517a"
+        );
+        assert_eq!(
+            lift.object().to_string(),
+            "sha256:683d37d44c92c0db2bf2be5a5013a37077fe5abea62e8eaa211ddaa1899bb646"
+        );
     }
 }

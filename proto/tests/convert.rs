@@ -186,9 +186,22 @@ fn everything_comes_back_as_it_went_at_its_largest() {
     });
     comes_back::<_, v1::SubmitApprovalRequest>(approval());
     comes_back::<_, v1::SubmitApprovalRequest>(Approval { witness: None, ..approval() });
-    for action in [ProposalAction::Genesis, ProposalAction::Model, ProposalAction::Policy] {
+    for action in ProposalAction::ALL {
         comes_back::<_, v1::Proposal>(proposal(action));
     }
+    comes_back::<_, v1::SubmitRevocationRequest>(revocation());
+    comes_back::<_, v1::WatchLeaseRequest>(WatchLease { lease_id: digest(1), lease_signature: [2; 64] });
+    comes_back::<_, v1::WatchLeaseResponse>(WatchEvent::Watching);
+    comes_back::<_, v1::WatchLeaseResponse>(WatchEvent::Notice(notice()));
+}
+
+fn revocation() -> RevocationSubmission {
+    RevocationSubmission { revocation: vec![1; 4096], statement: vec![2; 1024], signature: "s".repeat(4096) }
+}
+
+fn notice() -> RevocationNotice {
+    let leases = (0..128).map(digest).collect();
+    RevocationNotice { entry: vec![1; 16 << 10], log_proof: "p".repeat(64 << 10), leases, signature: [3; 96] }
 }
 
 #[test]
@@ -494,4 +507,35 @@ fn a_refusal_names_the_field_and_what_is_wrong_with_it() {
     let error = Grant::try_from(wire).unwrap_err();
     assert_eq!(error.to_string(), "grant-signature: 95 bytes, not 96");
     assert_eq!(error.fault(), Fault::Length { expected: 96, found: 95 });
+}
+
+#[test]
+fn revocations_watches_and_notices_of_another_form_are_refused() {
+    refuses!(RevocationSubmission, v1::SubmitRevocationRequest, revocation();
+        "malformed-revocation": |m| m.revocation.push(0),
+        "malformed-revocation": |m| m.revocation.clear(),
+        "malformed-statement": |m| m.statement.push(0),
+        "malformed-signature": |m| m.signature.push('s'),
+    );
+    refuses!(WatchLease, v1::WatchLeaseRequest, WatchLease { lease_id: digest(1), lease_signature: [2; 64] };
+        "malformed-lease-id": |m| m.lease_id.push(0),
+        "malformed-lease-signature": |m| m.lease_signature.clear(),
+    );
+    refuses!(RevocationNotice, v1::RevocationNotice, notice();
+        "malformed-entry": |m| m.entry.push(0),
+        "malformed-log-proof": |m| m.log_proof.push('p'),
+        "malformed-leases": |m| m.leases.clear(),
+        "malformed-leases": |m| m.leases.push(vec![200; 32]),
+        "malformed-leases": |m| m.leases[0].push(0),
+        "malformed-leases": |m| m.leases.swap(0, 1),
+        "malformed-leases": |m| m.leases[1] = m.leases[0].clone(),
+        "malformed-signature": |m| m.signature.clear(),
+    );
+    refuses!(WatchEvent, v1::WatchLeaseResponse, WatchEvent::Notice(notice());
+        "malformed-event": |m| m.event = None,
+        "malformed-event": |m| m.event = Some(v1::watch_lease_response::Event::Watching(false)),
+        "malformed-leases": |m| m.event = Some(v1::watch_lease_response::Event::Notice(v1::RevocationNotice {
+            leases: Vec::new(), ..notice().into()
+        })),
+    );
 }

@@ -32,6 +32,7 @@ mod progress;
 mod refusals;
 mod report;
 mod state;
+mod watcher;
 
 #[cfg(test)]
 mod fetch_tests;

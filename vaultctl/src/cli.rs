@@ -3,6 +3,7 @@
 mod audit;
 mod evidence;
 mod measure;
+mod revoke;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,8 @@ use vault_proto::collateral::KdsChoice;
 
 pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
+
+pub use revoke::{RevokeArgs, RevokeWhat};
 
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
 
@@ -85,6 +88,10 @@ pub enum Command {
     Pending,
     /// Approve a proposal: shows the change in words, then signs.
     Approve(ApproveArgs),
+    /// End leases and release no more of something, until approvers lift it. Shows who has confirmed the end.
+    Revoke(RevokeArgs),
+    /// The leases that run, and until when at most.
+    Leases,
     /// What evidence says, and whether it verifies.
     #[command(subcommand)]
     Evidence(EvidenceCommand),

@@ -13,7 +13,7 @@ use attestation::Sha256Digest;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
 use vault_proto::convert::{
-    Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, PolicySubmission, Proposal,
+    Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, PolicySubmission, Proposal, RevocationSubmission,
 };
 use vault_proto::limits::{BLOB_BYTES_MAX, CHECKPOINT_BYTES_MAX, GET_ENTRIES_MAX, PROVISION_MESSAGE_BYTES_MAX};
 use vault_proto::v1;
@@ -126,6 +126,14 @@ impl Remote {
         const METHOD: &str = "SubmitPolicy";
         let request = v1::SubmitPolicyRequest::from(submission);
         let answer = self.accepted(METHOD, self.provision().submit_policy(request).await)?;
+        self.proposal(METHOD, answer.proposal)
+    }
+
+    /// Proposes a revocation or the lift of one.
+    pub async fn submit_revocation(&self, submission: RevocationSubmission) -> Result<Proposal, Failure> {
+        const METHOD: &str = "SubmitRevocation";
+        let request = v1::SubmitRevocationRequest::from(submission);
+        let answer = self.accepted(METHOD, self.provision().submit_revocation(request).await)?;
         self.proposal(METHOD, answer.proposal)
     }
 

@@ -6,12 +6,14 @@ mod collateral;
 mod evidence;
 mod explain;
 mod init;
+mod leases;
 mod log;
 mod measure;
 mod models;
 mod pending;
 mod policy;
 mod propose;
+mod revoke;
 mod status;
 
 pub use audit::Verdict;
@@ -77,6 +79,11 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),
         },
+        Command::Revoke(args) => match revoke::revoke(session, &args).await? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
+        Command::Leases => write(session, &leases::leases(session).await?, out),
         Command::Evidence(command) => evidence_command(session, &command, out).await,
         Command::Collateral(CollateralCommand::Prefetch(args)) => {
             let report = collateral::prefetch(session, &args).await?;

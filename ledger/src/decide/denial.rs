@@ -379,9 +379,11 @@ impl DenialReason {
             Self::GroupsNarrowed { rule } => {
                 by("groups", "all that the rule gave at the release".into(), "fewer".into(), rule, "groups")
             }
-            Self::Revoked { revocation } => {
-                of("revocations", "none that covers this".into(), format!("entry {revocation}, which approvers can lift"))
-            }
+            Self::Revoked { revocation } => of(
+                "revocations",
+                "none that covers this".into(),
+                format!("entry {revocation}, which approvers can lift"),
+            ),
         }
     }
 }

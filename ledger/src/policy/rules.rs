@@ -325,6 +325,14 @@ pub enum LeaseEnd {
 impl LeaseEnd {
     /// Longest drain, in seconds.
     pub const DRAIN_SECS_MAX: u64 = 60 * 60;
+
+    /// For how long an agent still holds weights after its lease is lost, but for the moment that an end takes.
+    pub fn drain_seconds(self) -> u64 {
+        match self {
+            Self::End => 0,
+            Self::Drain { seconds } => seconds.into(),
+        }
+    }
 }
 
 impl fmt::Display for LeaseEnd {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use attestation::{LeaseKey, Sha256Digest, Trust, UnixTime};
 
 use super::error::FoldError;
-use crate::entry::{Machine, Release};
+use crate::entry::{Machine, Release, ReleasedUnits};
 use crate::names::{Name, Version};
 use crate::policy::{Policy, ReleaseRule};
 use crate::revocation::{Holding, Marks, Scope};
@@ -27,6 +27,8 @@ pub struct Lease {
     pub model: Name,
     /// Its version.
     pub version: Version,
+    /// What was released.
+    pub units: ReleasedUnits,
     /// Signs renewals and the end.
     pub lease_key: LeaseKey,
     /// Platform id of the guest.
@@ -56,6 +58,7 @@ impl Lease {
             granted_under: rule,
             model: release.model,
             version: release.version,
+            units: release.units,
             lease_key: release.lease_key,
             platform: release.platform,
             machine: release.machine,
@@ -68,7 +71,7 @@ impl Lease {
     }
 
     /// As revocations look at it; `id` is its own.
-    pub(crate) fn holding(&self, id: Sha256Digest) -> Holding<'_> {
+    pub fn holding(&self, id: Sha256Digest) -> Holding<'_> {
         Holding {
             lease: id,
             model: &self.model,
@@ -146,6 +149,10 @@ impl Leases {
                 lease.revoked = Some(revocation);
             }
         }
+    }
+
+    pub(super) fn any_revoked_by(&self, revocation: u64) -> bool {
+        self.by_id.values().any(|lease| lease.revoked == Some(revocation))
     }
 
     /// Every lease that was not over at `last` runs one full lease from `start` on: no less than it says, nor than it was

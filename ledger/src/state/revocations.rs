@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use attestation::{Sha256Digest, UnixTime};
 
 use super::error::FoldError;
+use super::leases::Lease;
 use super::proposals::{PendingProposal, Subject};
 use super::vault::Vault;
 use crate::entry::{ProposedRevocation, Revoke};
@@ -34,6 +35,8 @@ pub(super) struct Revocations {
     in_force: BTreeMap<u64, Revocation>,
     /// `revoke` entries in the log, lifts included.
     acts: u64,
+    /// Those by which leases ended that still count, and some more until the next.
+    ended_by: BTreeMap<u64, Revoke>,
 }
 
 impl Revocations {
@@ -77,6 +80,11 @@ impl Vault {
     /// The revocation in force that covers this, by the index of its entry.
     pub fn revocation_of(&self, held: &Holding) -> Option<u64> {
         self.revocations.covering(held)
+    }
+
+    /// The `revoke` entry of this index, as long as a lease that it ended counts.
+    pub fn revoke_entry(&self, index: u64) -> Option<&Revoke> {
+        self.revocations.ended_by.get(&index)
     }
 
     pub(super) fn check_not_revoked(&self, held: &Holding) -> Result<(), FoldError> {
@@ -160,6 +168,9 @@ impl Vault {
         match act {
             RevocationAct::Revoke { scope, .. } => {
                 self.leases.revoke(&scope, index);
+                self.revocations.ended_by.insert(index, effect.clone());
+                let leases = &self.leases;
+                self.revocations.ended_by.retain(|index, _| leases.any_revoked_by(*index));
                 if !matches!(scope, Scope::Lease { .. }) {
                     let revocation = Revocation { time: effect.time, proposer, scope };
                     self.revocations.in_force.insert(index, revocation);
@@ -168,6 +179,17 @@ impl Vault {
             RevocationAct::Lift { entry } => drop(self.revocations.in_force.remove(&entry)),
         }
         Ok(())
+    }
+
+    /// Until when an agent holds what it was granted, at most, though it hears nothing from `now` on: to the end of its
+    /// drain. A lease that can still be renewed may have been a moment ago; the log knows by the next commit.
+    pub fn ends_by(&self, lease: &Lease, now: UnixTime) -> UnixTime {
+        let renewable = match lease.revoked {
+            Some(_) => None,
+            None => self.policy().release_rule(&lease.rule).map(|rule| now.plus(rule.lease.seconds())),
+        };
+        let lost = renewable.map_or(lease.renew_by, |renewed| renewed.max(lease.renew_by));
+        lost.plus(lease.granted_under.lease_end.drain_seconds())
     }
 
     /// The running leases that a revocation of this would end at `now`, by id.

@@ -242,13 +242,9 @@ impl Vault {
         let proposer_rule = self.policy.approval().proposer;
         let policy_runs = self.check_policy_runs(approve.time);
         let expected = |action| self.expected(action, statement.object);
-        let [policy, model, revoke, lift] = [
-            ApprovalAction::Policy,
-            ApprovalAction::Model,
-            ApprovalAction::Revoke,
-            ApprovalAction::LiftRevocation,
-        ]
-        .map(expected);
+        let [policy, model, revoke, lift] =
+            [ApprovalAction::Policy, ApprovalAction::Model, ApprovalAction::Revoke, ApprovalAction::LiftRevocation]
+                .map(expected);
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
             Subject::Policy { .. } => policy,

@@ -101,6 +101,7 @@ fn a_revoked_lease_is_renewed_no_more_and_counts_until_its_end() {
     let (lease, ended) = (world.must_release(1), world.must_release(2));
     let revocation = must_revoke(&mut world, model(), 2);
     assert_eq!(world.vault().lease(lease).and_then(|lease| lease.revoked), Some(revocation));
+    assert_eq!(world.vault().revoke_entry(revocation).map(|entry| entry.leases), Some(2));
     world.pass(10);
     let entry = world.renew(vec![world.renewal(lease)]);
     assert_eq!(world.refusal(entry), FoldError::Revoked { revocation });
@@ -112,6 +113,11 @@ fn a_revoked_lease_is_renewed_no_more_and_counts_until_its_end() {
     assert_eq!(world.leases(), 1);
     world.pass(1);
     assert_eq!(world.leases(), 0);
+    // What nobody holds any more is not kept.
+    let entry = world.end(lease);
+    world.must(entry);
+    must_revoke(&mut world, scope(r#"{"by":"model","model":"llama"}"#), 0);
+    assert_eq!(world.vault().revoke_entry(revocation), None);
 }
 
 #[test]
@@ -138,6 +144,25 @@ fn a_start_gives_a_revoked_lease_no_more_time() {
     let renew_by = |id| world.vault().lease(id).unwrap().renew_by;
     assert_eq!(renew_by(other), world.now.plus(LEASE_SECS));
     assert_eq!(renew_by(revoked).plus(100), world.now.plus(LEASE_SECS));
+}
+
+#[test]
+fn the_worst_case_counts_a_renewal_that_may_have_been_until_the_revocation_and_the_drain_always() {
+    const DRAIN_SECS: u64 = 30;
+    let mut world = vault();
+    let id = world.must_release(1);
+    let ends_by = |world: &World| world.vault().ends_by(world.vault().lease(id).unwrap(), world.now);
+    world.pass(100);
+    assert_eq!(ends_by(&world), world.now.plus(LEASE_SECS + DRAIN_SECS));
+    must_revoke(&mut world, model(), 1);
+    assert_eq!(ends_by(&world).plus(100), world.now.plus(LEASE_SECS + DRAIN_SECS));
+    // Without its rule nothing is renewed.
+    let mut world = vault();
+    let id = world.must_release(1);
+    world.pass(100);
+    world.must_change_policy(|text| text.replace("[release.minilm]", "[release.other]"));
+    let ends_by = world.vault().ends_by(world.vault().lease(id).unwrap(), world.now);
+    assert_eq!(ends_by.plus(100), world.now.plus(LEASE_SECS + DRAIN_SECS));
 }
 
 #[test]
@@ -450,7 +475,8 @@ fn nothing_revoked_is_released_or_renewed_on_real_evidence() {
 fn what_a_guest_shows_at_its_renewal_may_be_revoked_by_then() {
     // The rule allows two images; the lease was granted to one, and the machine now shows the other.
     let two = |text: String| {
-        with_one(text).replace(&format!("11 = [\"{PCR_11_GUEST}\"]"), &format!("11 = [\"{PCR_11_GUEST}\", \"{PCR_0}\"]"))
+        with_one(text)
+            .replace(&format!("11 = [\"{PCR_11_GUEST}\"]"), &format!("11 = [\"{PCR_11_GUEST}\", \"{PCR_0}\"]"))
     };
     let mut world = World::with_policy(two).opened().published();
     let mut guest = Guest::of(&world);

@@ -76,6 +76,10 @@ pub enum ProposalAction {
     Model,
     /// A policy.
     Policy,
+    /// A revocation.
+    Revoke,
+    /// The lift of one.
+    LiftRevocation,
 }
 
 /// A proposal and how far it is.
@@ -240,6 +244,9 @@ impl From<GenesisWitness> for v1::GenesisWitness {
 }
 
 impl ProposalAction {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Genesis, Self::Model, Self::Policy, Self::Revoke, Self::LiftRevocation];
+
     /// As it stands in approvals and on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -247,6 +254,8 @@ impl ProposalAction {
             Self::Genesis => "genesis",
             Self::Model => "model",
             Self::Policy => "policy",
+            Self::Revoke => "revoke",
+            Self::LiftRevocation => "lift-revocation",
         }
     }
 }
@@ -255,7 +264,7 @@ impl TryFrom<v1::Proposal> for Proposal {
     type Error = WireError;
 
     fn try_from(proposal: v1::Proposal) -> Result<Self, WireError> {
-        let action = [ProposalAction::Genesis, ProposalAction::Model, ProposalAction::Policy]
+        let action = ProposalAction::ALL
             .into_iter()
             .find(|action| action.as_str() == proposal.action)
             .ok_or(WireError::new("malformed-action", Fault::Value))?;

@@ -2,12 +2,14 @@
 //!
 //! A thread of its own, since the TPM blocks; whoever waits for the lease looks at [`Lease::term`].
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use attestation::{RenewChallenge, Sha256Digest};
 use ledger::lease::{LeaseStatement, end_message, renew_message};
+use ledger::revocation::RevokedLease;
 use ledger::vault_file::VaultFile;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{oneshot, watch};
@@ -17,9 +19,11 @@ use vault_proto::convert::{Challenge, ChallengeFor, ChallengeRequest, EndLease, 
 use super::attester::AgentIdentity;
 use super::error::SessionError;
 use super::lease_signer::LeaseSigner;
+use super::load::{EXIT_LEASE_LOST, EXIT_REVOKED};
 use super::remote::{Hosts, Remote};
 use super::session::verify_renewal;
 use super::term::{BootTime, Term};
+use super::watcher::Watch;
 use crate::failure::{Failure, Kind};
 
 /// How long the end of a lease is tried: it ends by itself anyway.
@@ -43,17 +47,51 @@ pub(super) struct Holder {
 
 /// A lease that is held.
 pub(super) struct Lease {
+    watch: Watch,
     term: watch::Receiver<Term>,
     stop: Sender<()>,
     ended: oneshot::Receiver<Result<(), Failure>>,
 }
 
+/// Why a lease is lost.
+pub(super) enum Lost {
+    /// It was not renewed by its deadline.
+    NotRenewed,
+    /// Its vault has revoked it.
+    Revoked(RevokedLease),
+}
+
+impl Lost {
+    /// The status that `load` and `run` end with.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotRenewed => EXIT_LEASE_LOST,
+            Self::Revoked(_) => EXIT_REVOKED,
+        }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRenewed => f.write_str("the lease is lost: it was not renewed in time"),
+            Self::Revoked(revoked) => write!(
+                f,
+                "the lease is revoked, by entry {} of the vault's log: `vaultctl log show --from {0} --count 1` says what \
+                 is",
+                revoked.index()
+            ),
+        }
+    }
+}
+
 impl Lease {
-    /// Starts to renew.
+    /// Starts to renew, and to listen.
     ///
     /// # Errors
     /// No thread.
     pub(super) fn hold(holder: Holder, term: Term) -> Result<Self, Failure> {
+        let watch = Watch::start(holder.vault.clone(), holder.hosts.clone(), holder.statement.lease, &holder.signer)?;
         let (stop, stopped) = channel();
         let (sender, receiver) = watch::channel(term);
         let (told, ended) = oneshot::channel();
@@ -62,7 +100,7 @@ impl Lease {
         };
         let thread = std::thread::Builder::new().name("lease".to_owned()).spawn(work);
         thread.map_err(|error| Failure::io("no thread for the lease", &error))?;
-        Ok(Self { term: receiver, stop, ended })
+        Ok(Self { watch, term: receiver, stop, ended })
     }
 
     /// Its term now.
@@ -70,8 +108,16 @@ impl Lease {
         *self.term.borrow()
     }
 
-    /// Resolves when the lease is lost: not renewed by its deadline.
-    pub(super) async fn lost(&self) {
+    /// Resolves when the lease is lost.
+    pub(super) async fn lost(&self) -> Lost {
+        tokio::select! {
+            () = self.over() => Lost::NotRenewed,
+            revoked = self.watch.revoked() => Lost::Revoked(revoked),
+        }
+    }
+
+    /// Resolves when its deadline has passed.
+    async fn over(&self) {
         loop {
             let left = BootTime::now().until(self.term().deadline());
             if left.is_zero() {

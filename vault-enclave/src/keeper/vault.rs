@@ -6,6 +6,7 @@ mod load;
 mod open;
 mod provision;
 mod renew;
+mod revoke;
 mod status;
 
 use attestation::{KeptChains, Sha256Digest, Trust, UnixTime};
@@ -31,6 +32,7 @@ use crate::vault_keys::VaultKeys;
 
 pub(super) use open::{OpenError, Run};
 use renew::Renewals;
+use revoke::Revoked;
 pub(super) use status::anti_rollback;
 
 /// Everything that one run of a keeper holds.
@@ -62,6 +64,8 @@ struct Pending {
     blobs: Vec<Vec<u8>>,
     batch: Batch,
     waiting: Vec<Waiting>,
+    /// To be told once the entries are durable.
+    revoked: Vec<Revoked>,
 }
 
 type Reply = oneshot::Sender<Answer>;
@@ -130,6 +134,8 @@ impl Vault {
             Request::PublishModel(request) => self.publish_model(request),
             Request::SubmitPolicy(request) => self.submit_policy(request),
             Request::SubmitApproval(request) => self.submit_approval(request),
+            Request::SubmitRevocation(request) => self.submit_revocation(request),
+            Request::WatchLease(request) => self.watch_lease(request),
             Request::Status(_) => Ok(Outcome::Now(Ok(self.status()))),
             // The same again gets the same answer: a caller may not have seen the first.
             Request::InitKeeper(request) if Sha256Digest::of(&request.core) == self.genesis.core().digest() => {
@@ -196,12 +202,15 @@ impl Vault {
         if !self.pending.batch.is_empty() {
             self.stage_renewals();
         }
-        let Pending { blobs, batch, waiting } = std::mem::take(&mut self.pending);
+        let Pending { blobs, batch, waiting, revoked } = std::mem::take(&mut self.pending);
         if batch.is_empty() {
             return Ok(());
         }
         let mut committer = Committer { store: &self.store, anchor: &mut self.anchor, keys: &self.keys, blobs };
         let committed = self.log.commit(batch, &mut committer);
+        if committed.is_ok() {
+            self.announce(&revoked);
+        }
         for Waiting { reply, session, finish } in waiting {
             let answer = match &committed {
                 Ok(_) => finish(self),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::convert;
-use vault_proto::convert::{Approval, KeeperEvidenceRequest, PolicySubmission, Publication, UnitUpload};
+use vault_proto::convert::{
+    Approval, KeeperEvidenceRequest, PolicySubmission, Publication, RevocationSubmission, UnitUpload,
+};
 use vault_proto::v1;
 use vault_proto::v1::Coarse;
 use vault_proto::v1::provision_server::Provision;
@@ -124,6 +126,19 @@ impl Provision for ProvisionService {
         let relayed = async {
             let call = Call::SubmitApproval(Approval::try_from(message)?.into());
             let pick = |reply| if let Reply::SubmitApproval(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn submit_revocation(
+        &self,
+        request: Request<v1::SubmitRevocationRequest>,
+    ) -> Result<Response<v1::SubmitRevocationResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitRevocation(RevocationSubmission::try_from(message)?.into());
+            let pick = |reply| if let Reply::SubmitRevocation(reply) = reply { Some(reply) } else { None };
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await

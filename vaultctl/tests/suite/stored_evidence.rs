@@ -59,6 +59,7 @@ impl Good {
             platform: guest.platform(),
             machine: Machine::Tpm(guest.boot()),
             tier: Trust::Emulated,
+            marks: None,
             evidence: Sha256Digest::of(&evidence),
             binding: Sha256Digest::of(binding.preimage()),
         };

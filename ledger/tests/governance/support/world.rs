@@ -322,7 +322,8 @@ impl World {
 
 /// What a guest of the good policy shows, with these labels.
 pub fn marks(groups: &[&str]) -> Marks {
-    let (groups, pcrs) = (serde_json::to_string(groups).unwrap(), format!(r#"{{"0":"{PCR_0}","11":"{PCR_11_GUEST}"}}"#));
+    let (groups, pcrs) =
+        (serde_json::to_string(groups).unwrap(), format!(r#"{{"0":"{PCR_0}","11":"{PCR_11_GUEST}"}}"#));
     serde_json::from_str(&format!(r#"{{"groups":{groups},"pcrs":{pcrs}}}"#)).unwrap()
 }
 

@@ -88,7 +88,7 @@ impl Vault {
                 let id = manifest.id();
                 (&model.model, &model.version, model.manifest) == (&id.model, &id.version, manifest.digest())
             }
-            Subject::Policy { .. } => false,
+            Subject::Policy { .. } | Subject::Revocation { .. } => false,
         });
         same.map(|proposal| proposal.object())
     }
@@ -128,16 +128,24 @@ impl Vault {
         let approve = Approve { time: self.now(), statement: utf8("statement", statement)?, signature, witness };
         self.stage_entry(&Entry::Approve(approve))?;
         self.pending.blobs.extend(blobs);
-        self.stage_effects()?;
         let object = parsed.object;
+        let standing = match parsed.action {
+            ApprovalAction::Revoke | ApprovalAction::LiftRevocation => Some(self.proposal(object)?),
+            ApprovalAction::Genesis
+            | ApprovalAction::ProposePolicy
+            | ApprovalAction::Policy
+            | ApprovalAction::Model => None,
+        };
+        self.stage_effects()?;
+        let standing = standing.map(|standing| self.standing_revocation(standing));
         Ok(Outcome::AfterCommit(Box::new(move |vault| {
-            let proposal = Some(vault.proposal(object)?);
+            let proposal = Some(standing.map_or_else(|| vault.proposal(object), Ok)?);
             Ok(Response::SubmitApproval(v1::SubmitApprovalResponse { proposal }))
         })))
     }
 
     /// What has reached its threshold takes effect: an entry of its own.
-    fn stage_effects(&mut self) -> Result<(), Refusal> {
+    pub(super) fn stage_effects(&mut self) -> Result<(), Refusal> {
         let time = self.now();
         loop {
             let Some(vault) = self.state.vault() else { return Ok(()) };
@@ -150,6 +158,12 @@ impl Vault {
                 Subject::Model(ProposedModel { model, version, .. }) => {
                     let (model, version) = (model.clone(), version.clone());
                     Entry::Model(ModelPublished { time, proposal, object, model, version })
+                }
+                Subject::Revocation { act, .. } => {
+                    let act = act.clone();
+                    self.stage_renewals();
+                    self.stage_revocation(proposal, object, &act)?;
+                    continue;
                 }
             };
             // Renewals are judged by the policy in force where they stand.
@@ -243,6 +257,6 @@ impl Vault {
     }
 }
 
-fn utf8(field: &str, bytes: Vec<u8>) -> Result<String, Refusal> {
+pub(super) fn utf8(field: &str, bytes: Vec<u8>) -> Result<String, Refusal> {
     String::from_utf8(bytes).map_err(|_| Refusal::malformed("malformed-text", format!("{field}: not UTF-8")))
 }

@@ -4,8 +4,10 @@ use attestation::{Sha256Digest, UnixTime};
 use ledger::entry::ProposedModel;
 use ledger::genesis::AntiRollback;
 use ledger::names::Name;
+use ledger::revocation::ActKind;
 use ledger::state::{PendingProposal, Subject};
 use vault_proto::convert::{KeeperIdentity, Proposal, ProposalAction};
+use vault_proto::limits::SUMMARY_BYTES_MAX;
 use vault_proto::v1::{self, keeper_reply::Response};
 
 use super::Vault;
@@ -100,6 +102,14 @@ impl Vault {
                 let ProposedModel { model, version, bytes, units, .. } = model;
                 (ProposalAction::Model, format!("model {model}@{version}, {bytes} bytes in {units} units"))
             }
+            Subject::Revocation { proposer, act } => {
+                let action = match act.kind() {
+                    ActKind::Revoke => ProposalAction::Revoke,
+                    ActKind::Lift => ProposalAction::LiftRevocation,
+                };
+                // A revocation of PCRs may be longer than a line.
+                (action, format!("{act} by {proposer}").chars().take(SUMMARY_BYTES_MAX).collect())
+            }
         };
         let approved_by = proposal.approved_by(now).cloned().collect();
         self.describe(action, proposal.object(), approved_by, proposal.threshold(), proposal.entry(), summary)
@@ -138,9 +148,13 @@ impl Vault {
         summary: String,
     ) -> v1::Proposal {
         let (previous, serial) = match (action, self.state.vault()) {
-            (ProposalAction::Policy | ProposalAction::Model, Some(vault)) => {
-                (vault.policy().digest(), vault.policy().serial())
-            }
+            (
+                ProposalAction::Policy
+                | ProposalAction::Model
+                | ProposalAction::Revoke
+                | ProposalAction::LiftRevocation,
+                Some(vault),
+            ) => (vault.policy().digest(), vault.policy().serial()),
             (_, _) => (self.genesis.core().digest(), 0),
         };
         let proposal =

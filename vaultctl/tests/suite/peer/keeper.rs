@@ -10,12 +10,14 @@ use attestation::{
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{
-    Approve, Entry, GenesisWitness, ModelPublished, PolicyInForce, Proposal, Propose, ProposedPolicy, Start, TimeSource,
+    Approve, Entry, GenesisWitness, ModelPublished, PolicyInForce, Proposal, Propose, ProposedPolicy,
+    ProposedRevocation, Revoke, Start, TimeSource,
 };
 use ledger::genesis::{Core, Genesis};
 use ledger::merkle::{Tree, leaf_hash};
 use ledger::names::Version;
 use ledger::policy::Policy;
+use ledger::revocation::{ActKind, RevocationAct};
 use ledger::state::{PendingProposal, State, Subject};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use vault_proto::convert::{self, EvidenceSet};
@@ -193,6 +195,21 @@ impl Keeper {
         self.proposal(object)
     }
 
+    pub(super) fn submit_revocation(&mut self, submission: convert::RevocationSubmission) -> convert::Proposal {
+        let revocation = RevocationAct::parse(&submission.revocation).unwrap();
+        let object = revocation.object();
+        let proposed = ProposedRevocation {
+            object,
+            revocation,
+            statement: String::from_utf8(submission.statement).unwrap(),
+            signature: submission.signature,
+        };
+        self.append(&Entry::Propose(Propose { time: now(), proposal: Proposal::Revocation(proposed) }));
+        let before = self.proposal(object);
+        self.take_effect(object);
+        convert::Proposal { effective: self.pending(object).is_none(), ..before }
+    }
+
     pub(super) fn submit_approval(&mut self, approval: convert::Approval) -> convert::Proposal {
         let statement = ApprovalStatement::parse(&approval.statement).unwrap();
         let witness = approval.witness.map(|witness| {
@@ -221,6 +238,16 @@ impl Keeper {
         let Some(proposal) = self.pending(object).filter(|proposal| proposal.is_approved(now())) else { return };
         let (time, entry) = (now(), proposal.entry());
         let effect = match proposal.subject() {
+            Subject::Revocation { act, .. } => {
+                let leases = match act {
+                    RevocationAct::Revoke { scope, .. } => {
+                        self.state.vault().unwrap().leases_covered(scope, time).len()
+                    }
+                    RevocationAct::Lift { .. } => 0,
+                };
+                let leases = u32::try_from(leases).unwrap();
+                Entry::Revoke(Revoke { time, proposal: entry, object, act: act.kind(), leases })
+            }
             Subject::Policy { policy, .. } => {
                 Entry::Policy(PolicyInForce { time, proposal: entry, object, serial: policy.serial() })
             }
@@ -244,6 +271,10 @@ impl Keeper {
         let action = match pending.subject() {
             Subject::Policy { .. } => convert::ProposalAction::Policy,
             Subject::Model(_) => convert::ProposalAction::Model,
+            Subject::Revocation { act, .. } => match act.kind() {
+                ActKind::Revoke => convert::ProposalAction::Revoke,
+                ActKind::Lift => convert::ProposalAction::LiftRevocation,
+            },
         };
         convert::Proposal {
             action,
