@@ -56,6 +56,8 @@ pub enum ApprovalAction {
     Revoke,
     /// A revocation is lifted; whoever signs it first proposes it.
     LiftRevocation,
+    /// Leases run on without a keeper.
+    Extend,
 }
 
 /// What is signed: nothing in it is left to the context.

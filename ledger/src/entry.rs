@@ -24,9 +24,9 @@ use attestation::UnixTime;
 use serde::Serialize;
 
 pub use body::{
-    Action, Approve, BootId, Cause, Deny, DenySummary, End, GenesisEntry, GenesisWitness, Machine, ModelPublished,
-    PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy, ProposedRevocation, Release, ReleasedUnits, Renew,
-    Renewal, Revoke, Start, TimeSource,
+    Action, Approve, BootId, Cause, Deny, DenySummary, End, Extend, GenesisEntry, GenesisWitness, Machine,
+    ModelPublished, PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy, ProposedRevocation, Release,
+    ReleasedUnits, Renew, Renewal, Revoke, Start, TimeSource,
 };
 pub use error::EntryError;
 
@@ -59,6 +59,8 @@ pub enum Entry {
     End(End),
     /// Something was revoked, or a revocation lifted.
     Revoke(Revoke),
+    /// Leases run on that no keeper renewed.
+    Extend(Extend),
     /// Somebody whose evidence verified on hardware was refused.
     Deny(Deny),
     /// How many others were refused.
@@ -108,6 +110,7 @@ impl Entry {
             Self::Renew(entry) => entry.time,
             Self::End(entry) => entry.time,
             Self::Revoke(entry) => entry.time,
+            Self::Extend(entry) => entry.time,
             Self::Deny(entry) => entry.time,
             Self::DenySummary(entry) => entry.time,
         }
@@ -126,6 +129,7 @@ impl Entry {
             Self::Renew(_) => "renew",
             Self::End(_) => "end",
             Self::Revoke(_) => "revoke",
+            Self::Extend(_) => "extend",
             Self::Deny(_) => "deny",
             Self::DenySummary(_) => "deny-summary",
         }

@@ -11,6 +11,7 @@
 //! - [`policy`]: nothing that weakens security has a default; a refusal names the key and says what to write.
 //! - [`approvals`]: thresholds of SSH signatures over exact bytes, by distinct approvers in force.
 //! - [`log_reader`]: who may read a private log, for how long.
+//! - [`extension`]: what lets leases run on while no keeper can be reached.
 //! - [`revocation`]: what may no longer be held or released, until approvers lift it.
 //! - [`decide`](mod@decide): one rule, all of it, or a denial that says claim, expected, seen and the policy's key.
 //! - [`release_log`]: no log entry, no key. It is the only code that makes a [`release_log::Logged`].
@@ -34,6 +35,7 @@ pub mod approvals;
 pub mod checkpoint;
 pub mod decide;
 pub mod entry;
+pub mod extension;
 pub mod genesis;
 pub mod json;
 pub mod keeper_evidence;

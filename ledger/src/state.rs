@@ -14,6 +14,7 @@
 
 mod ceremony;
 mod error;
+mod extensions;
 mod leases;
 mod manifest;
 mod proposals;

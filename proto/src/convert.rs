@@ -22,7 +22,7 @@ pub use provision::{
     Approval, GenesisWitness, PolicySubmission, Proposal, ProposalAction, Publication, UnitUpload, first_piece,
     next_piece,
 };
-pub use revocation::{RevocationNotice, RevocationSubmission, WatchEvent, WatchLease};
+pub use revocation::{RevocationNotice, RevocationSubmission, WatchEvent, WatchLease, extension};
 pub use vault::{Challenge, ChallengeFor, ChallengeRequest, FetchRequest, Grant, ModelName, Range, ReleaseRequest};
 
 /// A field of a message that does not have the form its `.proto` comment says.

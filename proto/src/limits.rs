@@ -40,6 +40,8 @@ pub const CHECKPOINT_BYTES_MAX: usize = 32 << 10;
 pub const LEASE_STATEMENT_BYTES_MAX: usize = 2 << 10;
 /// The act of a revocation.
 pub const REVOCATION_BYTES_MAX: usize = 4 << 10;
+/// An extension file.
+pub const EXTENSION_FILE_BYTES_MAX: usize = 64 << 10;
 /// Leases of one notice.
 pub const NOTICE_LEASES_MAX: usize = 128;
 /// The core of a genesis.

@@ -455,6 +455,9 @@ fn submissions_of_another_form_are_refused() {
     for (bytes, good) in [(0, false), (1, true), (14 << 10, true), ((14 << 10) + 1, false)] {
         assert_eq!(core(v1::InitKeeperRequest { core: vec![1; bytes] }).is_ok(), good);
     }
+    for (bytes, good) in [(0, false), (1, true), (64 << 10, true), ((64 << 10) + 1, false)] {
+        assert_eq!(extension(v1::SubmitExtensionRequest { extension: vec![1; bytes] }).is_ok(), good);
+    }
     for (bytes, good) in [(0, false), (1, true), (16 << 10, true), ((16 << 10) + 1, false)] {
         assert_eq!(genesis(v1::SubmitGenesisRequest { genesis: vec![1; bytes] }).is_ok(), good);
     }

@@ -24,10 +24,12 @@ pub mod term;
 pub mod user;
 
 mod child;
+mod extensions;
 mod fetch;
 mod holder;
 mod job;
 mod mount;
+mod outage;
 mod progress;
 mod refusals;
 mod report;

@@ -53,12 +53,13 @@ const fn method(name: &'static str, kind: Kind, audience: Audience) -> Method {
     Method { name, kind, audience }
 }
 
-const METHODS: [(&str, Method); 24] = [
+const METHODS: [(&str, Method); 25] = [
     ("/weightvault.v1.Vault/GetChallenge", method("Vault.GetChallenge", Kind::Challenge, Audience::Agent)),
     ("/weightvault.v1.Vault/ReleaseKeys", method("Vault.ReleaseKeys", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/RenewLease", method("Vault.RenewLease", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/EndLease", method("Vault.EndLease", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/WatchLease", method("Vault.WatchLease", Kind::Watch, Audience::Agent)),
+    ("/weightvault.v1.Vault/SubmitExtension", method("Vault.SubmitExtension", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/GetManifest", method("Vault.GetManifest", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/FetchUnits", method("Vault.FetchUnits", Kind::Stream, Audience::Agent)),
     ("/weightvault.v1.Vault/ListModels", method("Vault.ListModels", Kind::Call, Audience::Agent)),

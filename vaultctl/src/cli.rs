@@ -2,6 +2,7 @@
 
 mod audit;
 mod evidence;
+mod extend;
 mod measure;
 mod revoke;
 
@@ -15,6 +16,7 @@ use vault_proto::collateral::KdsChoice;
 pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData};
 
+pub use extend::{ExtendCommand, ExtendNewArgs, ExtendWhat};
 pub use revoke::{RevokeArgs, RevokeWhat};
 
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
@@ -92,6 +94,9 @@ pub enum Command {
     Revoke(RevokeArgs),
     /// The leases that run, and until when at most.
     Leases,
+    /// Let leases run on while no keeper can be reached: a file that approvers sign, and agents take.
+    #[command(subcommand)]
+    Extend(ExtendCommand),
     /// What evidence says, and whether it verifies.
     #[command(subcommand)]
     Evidence(EvidenceCommand),

@@ -137,6 +137,13 @@ impl Remote {
         self.proposal(METHOD, answer.proposal)
     }
 
+    /// Tells the keeper of an extension; how many leases run longer by it.
+    pub async fn submit_extension(&self, extension: Vec<u8>) -> Result<u32, Failure> {
+        const METHOD: &str = "SubmitExtension";
+        let request = v1::SubmitExtensionRequest { extension };
+        Ok(self.accepted(METHOD, self.vault().submit_extension(request).await)?.leases)
+    }
+
     /// Adds an approval.
     pub async fn submit_approval(&self, approval: Approval) -> Result<Proposal, Failure> {
         const METHOD: &str = "SubmitApproval";

@@ -5,6 +5,7 @@ mod audit;
 mod collateral;
 mod evidence;
 mod explain;
+mod extend;
 mod init;
 mod leases;
 mod log;
@@ -25,7 +26,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::{
-    AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, InitCommand,
+    AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtendCommand, InitCommand,
     LogCommand, MeasureCommand, PolicyCommand, ProposeCommand,
 };
 use crate::failure::{EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
@@ -83,6 +84,7 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),
         },
+        Command::Extend(command) => extend_command(session, &command, out).await,
         Command::Leases => write(session, &leases::leases(session).await?, out),
         Command::Evidence(command) => evidence_command(session, &command, out).await,
         Command::Collateral(CollateralCommand::Prefetch(args)) => {
@@ -113,6 +115,17 @@ pub(crate) enum Submission<T> {
     Made(T),
     /// Written.
     Printed(crate::signing::Printed),
+}
+
+async fn extend_command(session: &Session, command: &ExtendCommand, out: &mut impl Write) -> Result<Outcome, Failure> {
+    match command {
+        ExtendCommand::New(args) => write(session, &extend::new(session, args).await?, out),
+        ExtendCommand::Sign { file, signing } => match extend::sign(session, file, signing)? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
+        ExtendCommand::Submit { file } => write(session, &extend::submit(session, file).await?, out),
+    }
 }
 
 fn policy_command(session: &Session, command: &PolicyCommand, out: &mut impl Write) -> Result<Outcome, Failure> {

@@ -8,6 +8,7 @@ use attestation::{
 use serde::{Deserialize, Serialize};
 
 use super::field;
+use crate::extension::{Extension, ExtensionApproval};
 use crate::genesis::{AntiRollback, SealTo};
 use crate::names::{Name, Version};
 use crate::revocation::{ActKind, Marks, RevocationAct};
@@ -210,6 +211,20 @@ pub struct Revoke {
     /// Which act it is.
     pub act: ActKind,
     /// How many running leases it ends; 0 for a lift.
+    pub leases: u32,
+}
+
+/// Approvers have signed that leases run on without a keeper, and holders of some have done so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extend {
+    /// When.
+    pub time: UnixTime,
+    /// What they signed.
+    pub extension: Extension,
+    /// Their signatures.
+    pub approvals: Vec<ExtensionApproval>,
+    /// How many leases run longer by it; at least one.
     pub leases: u32,
 }
 

@@ -4,6 +4,7 @@ use attestation::UnixTime;
 
 use crate::approvals::ApprovalError;
 use crate::entry::EntryError;
+use crate::extension::ExtensionError;
 use crate::genesis::GenesisError;
 use crate::names::Name;
 use crate::policy::PolicyError;
@@ -189,15 +190,17 @@ pub enum FoldError {
     },
     /// So many are in force, of all or of this proposer, that there is no room for another.
     TooManyRevocations,
-    /// A revocation ends another number of leases than its entry says.
+    /// A revocation or an extension is about another number of leases than its entry says, or an extension about none.
     LeaseCountMismatch {
-        /// How many run that it covers.
+        /// How many it is about.
         expected: usize,
         /// How many the entry says.
         found: u32,
     },
     /// A release says that it has labels, a launch digest or PCRs that its rule does not allow.
     MarksImpossible,
+    /// An extension does not count.
+    Extension(ExtensionError),
 }
 
 impl FoldError {
@@ -263,6 +266,7 @@ impl FoldError {
             Self::TooManyRevocations => "too-many-revocations",
             Self::LeaseCountMismatch { .. } => "lease-count-mismatch",
             Self::MarksImpossible => "marks-impossible",
+            Self::Extension(error) => error.code(),
         }
     }
 }
@@ -336,11 +340,12 @@ impl fmt::Display for FoldError {
                  and lift them",
             ),
             Self::LeaseCountMismatch { expected, found } => {
-                write!(f, "the revocation ends {expected} leases, the entry says {found}")
+                write!(f, "it is about {expected} leases, and the entry says {found}")
             }
             Self::MarksImpossible => {
                 f.write_str("the rule does not allow the labels, launch digest or PCRs that the release says it has")
             }
+            Self::Extension(error) => error.fmt(f),
         }
     }
 }

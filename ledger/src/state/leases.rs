@@ -7,6 +7,7 @@ use attestation::{LeaseKey, Sha256Digest, Trust, UnixTime};
 
 use super::error::FoldError;
 use crate::entry::{Machine, Release, ReleasedUnits};
+use crate::extension::ApprovedExtension;
 use crate::names::{Name, Version};
 use crate::policy::{Policy, ReleaseRule};
 use crate::revocation::{Holding, Marks, Scope};
@@ -41,6 +42,8 @@ pub struct Lease {
     pub marks: Option<Marks>,
     /// Index of the `revoke` entry that ended it. It still counts until its holder has said that it ended, or `renew_by`.
     pub revoked: Option<u64>,
+    /// Until when it runs by an extension, since its last renewal.
+    pub extended: Option<UnixTime>,
     /// When it was granted or last renewed.
     pub issued: UnixTime,
     /// Its last moment without a renewal.
@@ -65,6 +68,7 @@ impl Lease {
             tier: release.tier,
             marks: release.marks,
             revoked: None,
+            extended: None,
             issued: release.issued,
             renew_by: release.renew_by,
         }
@@ -131,6 +135,7 @@ impl Leases {
         if let Some(mut lease) = self.remove(id) {
             lease.issued = issued;
             lease.renew_by = renew_by;
+            lease.extended = None;
             lease.seconds = renew_by.seconds().saturating_sub(issued.seconds());
             self.add(id, lease);
         }
@@ -147,6 +152,26 @@ impl Leases {
         for (id, lease) in &mut self.by_id {
             if lease.revoked.is_none() && scope.covers(&lease.holding(*id)) {
                 lease.revoked = Some(revocation);
+            }
+        }
+    }
+
+    /// Those that an extension lets run on at `now`, the ones among them that have just run out.
+    pub(super) fn extended(&self, extension: &ApprovedExtension, now: UnixTime) -> Vec<Sha256Digest> {
+        let longer = |id: Sha256Digest, lease: &Lease| {
+            let until = extension.until(id, &lease.model, &lease.version, now);
+            lease.revoked.is_none() && until.is_ok_and(|until| until > lease.renew_by)
+        };
+        self.by_id.iter().filter(|(id, lease)| longer(**id, lease)).map(|(id, _)| *id).collect()
+    }
+
+    /// They run until then.
+    pub(super) fn extend(&mut self, leases: &[Sha256Digest], until: UnixTime) {
+        for id in leases {
+            if let Some(mut lease) = self.remove(*id) {
+                lease.renew_by = until;
+                lease.extended = Some(until);
+                self.add(*id, lease);
             }
         }
     }

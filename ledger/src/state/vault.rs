@@ -134,6 +134,7 @@ impl Vault {
             Entry::Renew(renew) => self.renew(&renew),
             Entry::End(end) => self.leases.end(end.lease),
             Entry::Revoke(effect) => self.revoke(index, &effect),
+            Entry::Extend(extend) => self.extend(&extend),
             Entry::Deny(_) => Ok(()),
             Entry::DenySummary(summary) if summary.since > summary.time => Err(FoldError::SinceAfterTime),
             Entry::DenySummary(_) => Ok(()),

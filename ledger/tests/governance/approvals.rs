@@ -57,6 +57,7 @@ fn a_statement_is_written_in_the_form_of_the_format() {
         (ApprovalAction::Model, "model"),
         (ApprovalAction::Revoke, "revoke"),
         (ApprovalAction::LiftRevocation, "lift-revocation"),
+        (ApprovalAction::Extend, "extend"),
     ];
     for (action, name) in actions {
         let said = ApprovalStatement { action, ..statement() }.encode();

@@ -39,6 +39,7 @@ pub fn samples() -> Vec<String> {
         format!(
             r#"{{"v":1,"type":"propose","time":5,"action":"revocation","object":"{D}","revocation":{{"act":"revoke","serial":1,"scope":{{"by":"model","model":"minilm"}}}},"statement":"{{}}","signature":"sig"}}"#
         ),
+        r#"{"v":1,"type":"extend","time":5,"extension":{"v":1,"not_before":4,"until":9,"leases":{"by":"all"}},"approvals":[{"statement":"{}","signature":"sig"}],"leases":2}"#.to_owned(),
         format!(r#"{{"v":1,"type":"revoke","time":5,"proposal":3,"object":"{D}","act":"revoke","leases":2}}"#),
     ]
 }

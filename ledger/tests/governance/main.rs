@@ -12,6 +12,7 @@ mod change;
 mod change_snp;
 mod decide;
 mod entry;
+mod extensions;
 mod fold;
 mod fold_leases;
 mod fold_proposals;

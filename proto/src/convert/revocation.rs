@@ -1,10 +1,11 @@
-//! Revocations: their submission, watches, and notices.
+//! Revocations: their submission, watches, and notices. Extensions.
 
 use attestation::Sha256Digest;
 
 use super::{Fault, WireError, bytes, digest, exact, present, text};
 use crate::limits::{
-    APPROVAL_BYTES_MAX, ENTRY_BYTES_MAX, LOG_PROOF_BYTES_MAX, NOTICE_LEASES_MAX, REVOCATION_BYTES_MAX, SSHSIG_BYTES_MAX,
+    APPROVAL_BYTES_MAX, ENTRY_BYTES_MAX, EXTENSION_FILE_BYTES_MAX, LOG_PROOF_BYTES_MAX, NOTICE_LEASES_MAX,
+    REVOCATION_BYTES_MAX, SSHSIG_BYTES_MAX,
 };
 use crate::v1;
 
@@ -26,6 +27,14 @@ pub struct WatchLease {
     pub lease_id: Sha256Digest,
     /// By the lease key.
     pub lease_signature: [u8; 64],
+}
+
+/// The bytes of an extension file.
+///
+/// # Errors
+/// `malformed-extension`.
+pub fn extension(request: v1::SubmitExtensionRequest) -> Result<Vec<u8>, WireError> {
+    bytes("malformed-extension", request.extension, EXTENSION_FILE_BYTES_MAX)
 }
 
 /// Leases that a keeper says it has revoked. Not verified.

@@ -18,8 +18,10 @@ use vault_proto::convert::{Challenge, ChallengeFor, ChallengeRequest, EndLease, 
 
 use super::attester::AgentIdentity;
 use super::error::SessionError;
+use super::extensions::{Extended, Extensions};
 use super::lease_signer::LeaseSigner;
 use super::load::{EXIT_LEASE_LOST, EXIT_REVOKED};
+use super::outage::Outage;
 use super::remote::{Hosts, Remote};
 use super::session::verify_renewal;
 use super::term::{BootTime, Term};
@@ -43,6 +45,10 @@ pub(super) struct Holder {
     pub(super) signer: LeaseSigner,
     pub(super) newest: SignedLease,
     pub(super) statement: LeaseStatement,
+    pub(super) extensions: Extensions,
+    /// The policy under which the keeper last granted or renewed: whose approvers may extend.
+    pub(super) policy: Sha256Digest,
+    pub(super) outage: Outage,
 }
 
 /// A lease that is held.
@@ -163,6 +169,9 @@ impl Holder {
             match self.renew(&runtime, now) {
                 Ok(renewed) => {
                     failures = 0;
+                    if std::mem::take(&mut self.outage).extension().is_some() {
+                        eprintln!("the keeper is back: the lease is renewed");
+                    }
                     next = renewed.renew_at(random());
                     tracing::info!(seconds = BootTime::now().until(renewed.deadline()).as_secs(), "lease renewed");
                     // Nobody looks any more: the next message says to stop.
@@ -174,6 +183,8 @@ impl Holder {
                     self.hosts.addresses.rotate_left(1);
                     let left = BootTime::now().until(now.deadline());
                     eprintln!("the lease could not be renewed, {} s are left of it: {failure}", left.as_secs());
+                    let now = self.without_keeper(now, &failure);
+                    let _ = term.send(now);
                     match now.retry_at(BootTime::now(), failures, random()) {
                         Some(at) => next = at,
                         // Lost: nothing is left to end.
@@ -184,23 +195,41 @@ impl Holder {
         }
     }
 
+    /// The term of the lease after a renewal that failed.
+    fn without_keeper(&mut self, term: Term, failure: &Failure) -> Term {
+        let (vault, policy, lease, model) = (self.vault.id(), self.policy, self.statement.lease, &self.model);
+        let now = term.keeper_time(BootTime::now());
+        let find = || self.extensions.longest(&Extended { vault, policy, lease, model, now });
+        self.outage.after(failure, term, find)
+    }
+
     fn renew(&mut self, runtime: &tokio::runtime::Runtime, term: Term) -> Result<Term, Failure> {
         let left = BootTime::now().until(term.deadline());
         let limit = (left / 3).clamp(TRY_TIME_MIN, TRY_TIME_MAX);
         let late = |_| Failure::new(Kind::Failed, "host-timeout", "the host took too long to answer");
         let challenge = runtime.block_on(async { tokio::time::timeout(limit, self.challenge()).await });
         let (remote, challenge) = challenge.map_err(late)??;
+        let policy = challenge.policy;
         let request = self.answer(challenge)?;
         let asked = BootTime::now();
         let answer = runtime.block_on(async { tokio::time::timeout(limit, remote.renew(request)).await });
         let renewed = answer.map_err(late)??;
         self.statement = verify_renewal(&self.vault, &self.statement, &renewed)?;
         self.newest = renewed;
+        // The keeper has decided by it.
+        self.policy = policy;
         Ok(term.renewed(asked, &self.statement))
     }
 
     async fn challenge(&self) -> Result<(Remote, Challenge), Failure> {
         let remote = self.hosts.connect().await?;
+        if let Some(file) = self.outage.extension() {
+            match remote.extend(file.to_vec()).await.map_err(Failure::from) {
+                // A host that knows no extensions may still renew.
+                Err(failure) if failure.code() != "method-unknown" => return Err(failure),
+                Ok(()) | Err(_) => {}
+            }
+        }
         let request = ChallengeRequest {
             rule: self.statement.rule.clone(),
             model: self.model.model.clone(),

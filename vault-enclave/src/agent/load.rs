@@ -12,6 +12,7 @@ use super::child::{Held, Load};
 use super::holder::{Holder, Lease, Lost};
 use super::lease_signer::LeaseSigner;
 use super::options::{ModelArgs, Request};
+use super::outage::Outage;
 use super::report;
 use super::state;
 use crate::failure::Failure;
@@ -132,9 +133,20 @@ pub(super) fn hold(
     signer: LeaseSigner,
     held: Held,
 ) -> Result<(OpenedModel, Lease), Failure> {
-    let Request { vault, hosts, model, .. } = request;
-    let Held { model: opened, lease, statement, term, .. } = held;
-    let holder = Holder { vault, hosts, model, identity, signer, newest: lease, statement };
+    let Request { vault, hosts, model, extensions, .. } = request;
+    let Held { model: opened, release, lease, statement, term, .. } = held;
+    let holder = Holder {
+        vault,
+        hosts,
+        model,
+        identity,
+        signer,
+        newest: lease,
+        statement,
+        extensions,
+        policy: release.policy,
+        outage: Outage::default(),
+    };
     Ok((opened, Lease::hold(holder, term)?))
 }
 

@@ -129,6 +129,16 @@ impl Remote {
         self.answer("EndLease", answer).map(drop)
     }
 
+    /// Tells the keeper by which extension a lease ran on.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub async fn extend(&self, extension: Vec<u8>) -> Result<(), RemoteError> {
+        let request = v1::SubmitExtensionRequest { extension };
+        let answer = self.client().submit_extension(request).await;
+        self.answer("SubmitExtension", answer).map(drop)
+    }
+
     /// Watches a lease: gives events until the host ends the stream.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //!
 //! A request is answered at once, or it stages entries and is answered after the commit that makes them durable.
 
+mod extend;
 mod load;
 mod open;
 mod provision;
@@ -136,6 +137,7 @@ impl Vault {
             Request::SubmitApproval(request) => self.submit_approval(request),
             Request::SubmitRevocation(request) => self.submit_revocation(request),
             Request::WatchLease(request) => self.watch_lease(request),
+            Request::SubmitExtension(request) => self.submit_extension(request),
             Request::Status(_) => Ok(Outcome::Now(Ok(self.status()))),
             // The same again gets the same answer: a caller may not have seen the first.
             Request::InitKeeper(request) if Sha256Digest::of(&request.core) == self.genesis.core().digest() => {

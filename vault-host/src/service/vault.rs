@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use vault_proto::convert::{
-    ChallengeRequest, EndLease, FetchRequest, ModelName, ReleaseRequest, RenewRequest, WatchLease,
+    self, ChallengeRequest, EndLease, FetchRequest, ModelName, ReleaseRequest, RenewRequest, WatchLease,
 };
 use vault_proto::v1;
 use vault_proto::v1::vault_server::Vault;
@@ -63,6 +63,20 @@ impl Vault for VaultService {
         let relayed = async {
             let call = Call::EndLease(EndLease::try_from(message)?.into());
             let pick = |reply| if let Reply::EndLease(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn submit_extension(
+        &self,
+        request: Request<v1::SubmitExtensionRequest>,
+    ) -> Result<Response<v1::SubmitExtensionResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let extension = convert::extension(message)?;
+            let call = Call::SubmitExtension(v1::SubmitExtensionRequest { extension });
+            let pick = |reply| if let Reply::SubmitExtension(reply) = reply { Some(reply) } else { None };
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await

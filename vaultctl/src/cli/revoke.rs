@@ -20,7 +20,11 @@ pub struct RevokeArgs {
     #[command(flatten)]
     pub what: RevokeWhat,
     /// One version of --model, and not all.
-    #[arg(long, requires = "model")]
+    #[arg(
+        long,
+        requires = "model",
+        conflicts_with_all = ["group", "platform", "measurement", "lease", "lift"],
+    )]
     pub version: Option<Version>,
     /// Do not wait until the leases have ended.
     #[arg(long)]

@@ -4,7 +4,8 @@ use std::fmt;
 
 use attestation::UnixTime;
 use ledger::approvals::{self, ApprovalAction};
-use ledger::entry::{Approve, Cause, Entry, Proposal, Propose, Release, Revoke};
+use ledger::entry::{Approve, Cause, Entry, Extend, Proposal, Propose, Release, Revoke};
+use ledger::extension::Extension;
 use ledger::policy::Approver;
 use ledger::revocation::{ActKind, RevocationAct};
 use ledger::state::{State, Subject, Vault};
@@ -60,6 +61,7 @@ fn in_words(entry: &Entry, before: &State) -> String {
             Cause::Agent => format!("lease {} ended by its holder", end.lease),
         },
         Entry::Revoke(revoke) => revoked(revoke, before),
+        Entry::Extend(extend) => extended(extend),
         Entry::Deny(deny) => {
             format!("refused {} [{}] {}@{} under {}", deny.platform, deny.code, deny.model, deny.version, deny.rule)
         }
@@ -115,6 +117,16 @@ fn revoked(revoke: &Revoke, before: &State) -> String {
     format!("{did}, proposed at {}", revoke.proposal)
 }
 
+fn extended(extend: &Extend) -> String {
+    let Extension { until, leases, .. } = &extend.extension;
+    format!(
+        "{} ran on without a keeper: {leases}, until {}, signed by {}",
+        count_of(u64::from(extend.leases), "lease"),
+        moment(*until),
+        count_of(extend.approvals.len() as u64, "approver")
+    )
+}
+
 /// An act in words. What a lift lifts is in the state before it.
 pub(crate) fn act_in_words(act: &RevocationAct, vault: Option<&Vault>) -> String {
     match act {
@@ -140,6 +152,7 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::Model => "model",
                 ApprovalAction::Revoke => "the revocation",
                 ApprovalAction::LiftRevocation => "the lift of a revocation",
+                ApprovalAction::Extend => "the extension",
             };
             format!("{by} approves {what} {}", statement.object)
         }

@@ -136,7 +136,8 @@ impl World {
             | ApprovalAction::Policy
             | ApprovalAction::Model
             | ApprovalAction::Revoke
-            | ApprovalAction::LiftRevocation => (self.policy().digest(), self.policy().serial()),
+            | ApprovalAction::LiftRevocation
+            | ApprovalAction::Extend => (self.policy().digest(), self.policy().serial()),
         };
         let vault = self.genesis.vault_id();
         ApprovalStatement { action, object, previous, vault, serial, not_after: self.now.plus(3600) }

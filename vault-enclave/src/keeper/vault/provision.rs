@@ -134,7 +134,8 @@ impl Vault {
             ApprovalAction::Genesis
             | ApprovalAction::ProposePolicy
             | ApprovalAction::Policy
-            | ApprovalAction::Model => None,
+            | ApprovalAction::Model
+            | ApprovalAction::Extend => None,
         };
         self.stage_effects()?;
         let standing = standing.map(|standing| self.standing_revocation(standing));

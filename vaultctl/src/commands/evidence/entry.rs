@@ -69,6 +69,7 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Model(_)
         | Entry::End(_)
         | Entry::Revoke(_)
+        | Entry::Extend(_)
         | Entry::Deny(_)
         | Entry::DenySummary(_) => return Err(without_evidence(index, type_name)),
     };

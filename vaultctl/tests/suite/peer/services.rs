@@ -228,6 +228,10 @@ impl Vault for Shared {
     type FetchUnitsStream = Pin<Box<dyn Stream<Item = Result<FetchUnitsResponse, Status>> + Send>>;
     type WatchLeaseStream = Pin<Box<dyn Stream<Item = Result<WatchLeaseResponse, Status>> + Send>>;
 
+    async fn submit_extension(&self, _: Request<SubmitExtensionRequest>) -> Answer<SubmitExtensionResponse> {
+        not_served()
+    }
+
     async fn watch_lease(&self, _: Request<WatchLeaseRequest>) -> Answer<Self::WatchLeaseStream> {
         not_served()
     }
