@@ -26,8 +26,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::{
-    AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtendCommand, InitCommand,
-    LogCommand, MeasureCommand, PolicyCommand, ProposeCommand,
+    AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtendCommand,
+    InitCommand, LogCommand, MeasureCommand, PolicyCommand, ProposeCommand,
 };
 use crate::failure::{EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;

@@ -9,8 +9,8 @@ mod proposal;
 mod refusal;
 
 pub use claims::{ClaimsReport, tier_in_words};
-pub(crate) use entry::act_in_words;
 pub use entry::{EntryReport, rollback};
+pub(crate) use entry::{act_in_words, in_words};
 pub use explain::{
     Explained, Section, explain_identity, explain_pcrs, explain_quote, explain_report, explain_runtime_data,
 };

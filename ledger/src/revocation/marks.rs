@@ -45,6 +45,13 @@ impl Marks {
         Self { groups, launch, pcrs }
     }
 
+    /// Whether these claims show the launch digest and the PCRs that it names. For an auditor; the labels are those of a unit
+    /// set, of which evidence says nothing.
+    pub fn are_shown_by(&self, claims: &Claims) -> bool {
+        let shown = Self::of(claims, BTreeSet::new());
+        (&self.launch, &self.pcrs) == (&shown.launch, &shown.pcrs)
+    }
+
     /// The labels, if they are listed.
     pub fn groups(&self) -> Option<&BTreeSet<Group>> {
         self.groups.as_ref()

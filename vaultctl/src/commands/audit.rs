@@ -27,6 +27,8 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::Policy(_)
         | Entry::Model(_)
         | Entry::End(_)
+        | Entry::Revoke(_)
+        | Entry::Extend(_)
         | Entry::DenySummary(_) => Vec::new(),
     }
 }

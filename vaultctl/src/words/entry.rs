@@ -36,7 +36,8 @@ impl fmt::Display for EntryReport {
     }
 }
 
-fn in_words(entry: &Entry, before: &State) -> String {
+/// What an entry says, with the state before it.
+pub(crate) fn in_words(entry: &Entry, before: &State) -> String {
     match entry {
         Entry::Genesis(genesis) => {
             format!("the vault begins; {}; its keeper is {}", rollback(genesis.anti_rollback), genesis.platform)

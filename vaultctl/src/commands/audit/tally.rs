@@ -15,7 +15,7 @@ use super::verify::Borne;
 use crate::audit::VerifiedLog;
 use crate::bundle::Index;
 use crate::print::moment;
-use crate::words::{PolicyReport, rollback};
+use crate::words::{PolicyReport, in_words, rollback};
 
 /// What is counted while the log is read.
 pub(super) struct Tally {
@@ -66,6 +66,10 @@ impl Tally {
             }
             Entry::Policy(policy) => {
                 self.policies.push(PolicyLine { serial: policy.serial, since: policy.time, digest: policy.object });
+            }
+            Entry::Revoke(_) | Entry::Extend(_) => {
+                let said = in_words(entry, before);
+                self.stands_out.push(format!("entry {index}, {}: {said}", moment(entry.time())));
             }
             Entry::Approve(_) if self.policies.is_empty() => {
                 if let Some(genesis) = before.genesis() {

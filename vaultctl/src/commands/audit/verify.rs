@@ -205,6 +205,8 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Policy(_)
             | Entry::Model(_)
             | Entry::End(_)
+            | Entry::Revoke(_)
+            | Entry::Extend(_)
             | Entry::Deny(_)
             | Entry::DenySummary(_),
             _,
