@@ -66,6 +66,12 @@ pub enum ApprovalAction {
     ProposeBudget,
     /// A proposed raise of a budget counts.
     Budget,
+    /// Something is revoked; whoever signs it first proposes it.
+    Revoke,
+    /// A revocation is lifted; whoever signs it first proposes it.
+    LiftRevocation,
+    /// Leases run on without a keeper.
+    Extend,
 }
 
 /// What is signed: nothing in it is left to the context.

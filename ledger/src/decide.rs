@@ -19,6 +19,7 @@ mod remedy;
 mod replay;
 mod shown;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use attestation::{Claims, EkEndorsement, Load, Renew, Sha256Digest, Trust, UnitSet, UnixTime, Verified};
@@ -31,6 +32,7 @@ pub use shown::Shown;
 use crate::entry::{Action, BootId, Machine, ReleasedUnits};
 use crate::names::{Group, Name, Version};
 use crate::policy::{AlarmOn, GuestRule, Policy, ReleaseRule};
+use crate::revocation::{Holding, Marks};
 use crate::state::{Lease, LoggedManifest, State, Vault, Watched, measurement_of};
 
 /// Decides on a load. `manifest` is the one that the log names for the model; `now` is not before the last entry.
@@ -84,6 +86,7 @@ struct GrantedLoad {
     model: Name,
     version: Version,
     units: ReleasedUnits,
+    marks: Marks,
     issued: UnixTime,
     /// The alarm rules that ring for it.
     rings: Vec<Name>,
@@ -102,8 +105,12 @@ fn granted_load(
     let (rule_name, rule) = named_rule(vault.policy(), load.rule())?;
     let (model, version) = logged_model(vault, load, manifest)?;
     check_model(&rule_name, rule, &model)?;
-    let units = granted_units(&rule_name, rule, load.units(), manifest)?;
+    let (units, groups) = granted_units(&rule_name, rule, load.units(), manifest)?;
     check_evidence(vault, &rule_name, rule, verified.claims())?;
+    let marks = Marks::of(verified.claims(), groups);
+    let (lease, platform) = (load.lease_id(), verified.claims().platform());
+    let held = Holding { lease, model: &model, version: &version, platform, rule, marks: Some(&marks) };
+    check_not_revoked(vault, &held)?;
     if vault.lease(load.lease_id()).is_some() {
         return Err(DenialReason::LeaseRepeated { lease: load.lease_id() });
     }
@@ -111,8 +118,7 @@ fn granted_load(
     if leases >= rule.max_leases {
         return Err(DenialReason::TooManyLeases { rule: rule_name, max: rule.max_leases, leases });
     }
-    let (platform, bytes) = (verified.claims().platform(), units.bytes);
-    vault.check_budgets(&model, platform, bytes, now).map_err(DenialReason::Budget)?;
+    vault.check_budgets(&model, platform, units.bytes, now).map_err(DenialReason::Budget)?;
     let alarms = vault.policy().alarms();
     let measurement = (!alarms.is_empty()).then(|| measurement_of(verified.claims()));
     let (rings, holds) = vault.ringing(Watched { model: &model, platform, measurement, now });
@@ -121,7 +127,7 @@ fn granted_load(
     }
     let is_measured = rings.iter().any(|name| alarms.get(name).is_some_and(|rule| rule.on == AlarmOn::NewMeasurement));
     let measurement = measurement.filter(|_| is_measured);
-    Ok(GrantedLoad { rule_name, rule: Arc::clone(rule), model, version, units, issued: now, rings, measurement })
+    Ok(GrantedLoad { rule_name, rule: Arc::clone(rule), model, version, units, marks, issued: now, rings, measurement })
 }
 
 /// What a granted renewal comes to.
@@ -135,6 +141,9 @@ fn granted_renewal(state: &State, verified: &Verified<Renew>, now: UnixTime) -> 
     let (renew, claims) = (verified.statement(), verified.claims());
     let vault = open_vault(state, renew.vault(), renew.policy(), now)?;
     let lease = vault.lease(renew.lease()).ok_or(DenialReason::LeaseUnknown { lease: renew.lease() })?;
+    if let Some(revocation) = lease.revoked {
+        return Err(DenialReason::Revoked { revocation });
+    }
     if now > lease.renew_by {
         return Err(DenialReason::LeaseLapsed { renew_by: lease.renew_by, now });
     }
@@ -151,6 +160,11 @@ fn granted_renewal(state: &State, verified: &Verified<Renew>, now: UnixTime) -> 
         return Err(DenialReason::GroupsNarrowed { rule: rule_name });
     }
     check_evidence(vault, &rule_name, rule, claims)?;
+    // What it shows now may be revoked although what it showed at its release is not.
+    let groups = lease.marks.as_ref().and_then(Marks::groups).cloned();
+    let marks = groups.map(|groups| Marks::of(claims, groups));
+    let held = lease.holding(renew.lease());
+    check_not_revoked(vault, &Holding { marks: marks.as_ref().or(held.marks), ..held })?;
     Ok(GrantedRenewal { rule_name, rule: Arc::clone(rule), issued: now })
 }
 
@@ -202,14 +216,14 @@ fn check_model(rule_name: &Name, rule: &ReleaseRule, model: &Name) -> Result<(),
     }
 }
 
-/// Every unit exists, and the one rule covers them all.
+/// Every unit exists, and the one rule covers them all. With their labels.
 fn granted_units(
     rule_name: &Name,
     rule: &ReleaseRule,
     units: &UnitSet,
     manifest: &LoggedManifest,
-) -> Result<ReleasedUnits, DenialReason> {
-    let mut bytes = 0u64;
+) -> Result<(ReleasedUnits, BTreeSet<Group>), DenialReason> {
+    let (mut bytes, mut groups) = (0u64, BTreeSet::new());
     for index in units.iter() {
         let unit = manifest.manifest().unit(index).ok_or(DenialReason::UnitUnknown { index })?;
         if !rule.grants(&unit.group) {
@@ -218,9 +232,16 @@ fn granted_units(
         }
         // A unit is counted once, and the sum over all units of a manifest fits.
         bytes = bytes.saturating_add(unit.length);
+        if !groups.contains(&unit.group) {
+            groups.insert(unit.group.clone());
+        }
     }
     let count = u32::try_from(units.len()).expect("a unit set has at most 16,384 units");
-    Ok(ReleasedUnits { count, bytes, digest: units.digest() })
+    Ok((ReleasedUnits { count, bytes, digest: units.digest() }, groups))
+}
+
+fn check_not_revoked(vault: &Vault, held: &Holding) -> Result<(), DenialReason> {
+    vault.revocation_of(held).map_or(Ok(()), |revocation| Err(DenialReason::Revoked { revocation }))
 }
 
 /// The anchor that the proofs rest on, and all that the rule asks of them.

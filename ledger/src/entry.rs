@@ -29,9 +29,9 @@ use serde::Serialize;
 
 pub use alarm::AlarmEntry;
 pub use body::{
-    Action, Approve, BootId, Cause, Deny, DenySummary, End, GenesisEntry, GenesisWitness, Machine, ModelPublished,
-    PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy, Release, ReleasedUnits, Renew, Renewal, Start,
-    TimeSource,
+    Action, Approve, BootId, Cause, Deny, DenySummary, End, Extend, GenesisEntry, GenesisWitness, Machine,
+    ModelPublished, PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy, ProposedRevocation, Release,
+    ReleasedUnits, Renew, Renewal, Revoke, Start, TimeSource,
 };
 pub use budget::{BudgetRaised, ClockJump, ProposedRaise, RaiseAmounts};
 pub use error::EntryError;
@@ -77,6 +77,10 @@ pub enum Entry {
     Renew(Renew),
     /// A lease ended before its time.
     End(End),
+    /// Something was revoked, or a revocation lifted.
+    Revoke(Revoke),
+    /// Leases run on that no keeper renewed.
+    Extend(Extend),
     /// Somebody whose evidence verified on hardware was refused.
     Deny(Deny),
     /// How many others were refused.
@@ -131,6 +135,8 @@ impl Entry {
             Self::Release(entry) => entry.time,
             Self::Renew(entry) => entry.time,
             Self::End(entry) => entry.time,
+            Self::Revoke(entry) => entry.time,
+            Self::Extend(entry) => entry.time,
             Self::Deny(entry) => entry.time,
             Self::DenySummary(entry) => entry.time,
         }
@@ -154,6 +160,8 @@ impl Entry {
             Self::Release(_) => "release",
             Self::Renew(_) => "renew",
             Self::End(_) => "end",
+            Self::Revoke(_) => "revoke",
+            Self::Extend(_) => "extend",
             Self::Deny(_) => "deny",
             Self::DenySummary(_) => "deny-summary",
         }

@@ -11,6 +11,8 @@
 //! - [`policy`]: nothing that weakens security has a default; a refusal names the key and says what to write.
 //! - [`approvals`]: thresholds of SSH signatures over exact bytes, by distinct approvers in force.
 //! - [`log_reader`]: who may read a private log, for how long.
+//! - [`extension`]: what lets leases run on while no keeper can be reached.
+//! - [`revocation`]: what may no longer be held or released, until approvers lift it.
 //! - [`decide`](mod@decide): one rule, all of it, or a denial that says claim, expected, seen and the policy's key.
 //! - [`reseal`]: to which boot state a keeper may be sealed before the reboot that brings it.
 //! - [`cosignature`]: a quorum of witnesses, which no operator of a keeper has in hand. [`witness`] is what one checks.
@@ -36,6 +38,7 @@ pub mod checkpoint;
 pub mod cosignature;
 pub mod decide;
 pub mod entry;
+pub mod extension;
 pub mod genesis;
 pub mod json;
 pub mod keeper_evidence;
@@ -50,6 +53,7 @@ pub mod policy;
 pub mod proof;
 pub mod release_log;
 pub mod reseal;
+pub mod revocation;
 pub mod safetensors;
 pub mod state;
 mod text;

@@ -16,6 +16,7 @@ mod alarms;
 mod budgets;
 mod ceremony;
 mod error;
+mod extensions;
 mod leases;
 mod manifest;
 mod platforms;
@@ -23,6 +24,7 @@ mod proposals;
 mod raise;
 mod release;
 mod reseal;
+mod revocations;
 mod statement;
 mod succession;
 mod vault;
@@ -39,6 +41,7 @@ pub use manifest::{LoggedManifest, OpenManifestError};
 pub use platforms::{EnrolledPlatform, PLATFORMS_MAX, Platforms};
 pub use proposals::{PROPOSALS_PER_PROPOSER_MAX, PendingProposal, Subject};
 pub use reseal::{NextBoot, Sealing, Standing};
+pub use revocations::{REVOCATIONS_MAX, REVOCATIONS_PER_PROPOSER_MAX, Revocation};
 pub(crate) use succession::succeed;
 pub use succession::{IndexedEntry, Succession};
 pub use vault::{PublishedModel, Vault};
@@ -148,6 +151,7 @@ impl State {
             Entry::Clock(jump) => jump.unmeasured,
             Entry::Genesis(_) | Entry::Propose(_) | Entry::Approve(_) | Entry::Policy(_) | Entry::Model(_) => 0,
             Entry::Platform(_) | Entry::Reseal(_) | Entry::Resealed(_) => 0,
+            Entry::Revoke(_) | Entry::Extend(_) => 0,
             Entry::Budget(_) | Entry::Alarm(_) | Entry::Release(_) | Entry::Renew(_) | Entry::End(_) => 0,
             Entry::Deny(_) | Entry::DenySummary(_) => 0,
         }

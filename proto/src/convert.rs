@@ -16,6 +16,7 @@ mod lease;
 mod platform;
 mod provision;
 mod reseal;
+mod revocation;
 mod vault;
 
 pub use evidence::EvidenceSet;
@@ -27,6 +28,7 @@ pub use provision::{
     next_piece,
 };
 pub use reseal::{KeeperSealing, NextSealing, ResealSubmission};
+pub use revocation::{RevocationNotice, RevocationSubmission, WatchEvent, WatchLease, extension};
 pub use vault::{Challenge, ChallengeFor, ChallengeRequest, FetchRequest, Grant, ModelName, Range, ReleaseRequest};
 
 /// A field of a message that does not have the form its `.proto` comment says.

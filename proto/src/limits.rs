@@ -42,6 +42,12 @@ pub const LOG_PROOF_BYTES_MAX: usize = 64 << 10;
 pub const CHECKPOINT_BYTES_MAX: usize = 32 << 10;
 /// A lease statement.
 pub const LEASE_STATEMENT_BYTES_MAX: usize = 2 << 10;
+/// The act of a revocation.
+pub const REVOCATION_BYTES_MAX: usize = 4 << 10;
+/// An extension file.
+pub const EXTENSION_FILE_BYTES_MAX: usize = 64 << 10;
+/// Leases of one notice.
+pub const NOTICE_LEASES_MAX: usize = 128;
 /// The core of a genesis.
 pub const CORE_BYTES_MAX: usize = 14 << 10;
 /// A genesis: an entry of the log.

@@ -64,6 +64,19 @@ fn everything_comes_back_as_it_went_at_its_largest() {
     for action in ProposalAction::ALL {
         comes_back::<_, v1::Proposal>(proposal(action));
     }
+    comes_back::<_, v1::SubmitRevocationRequest>(revocation());
+    comes_back::<_, v1::WatchLeaseRequest>(WatchLease { lease_id: digest(1), lease_signature: [2; 64] });
+    comes_back::<_, v1::WatchLeaseResponse>(WatchEvent::Watching);
+    comes_back::<_, v1::WatchLeaseResponse>(WatchEvent::Notice(notice()));
+}
+
+fn revocation() -> RevocationSubmission {
+    RevocationSubmission { revocation: vec![1; 4096], statement: vec![2; 1024], signature: "s".repeat(4096) }
+}
+
+fn notice() -> RevocationNotice {
+    let leases = (0..128).map(digest).collect();
+    RevocationNotice { entry: vec![1; 16 << 10], log_proof: "p".repeat(64 << 10), leases, signature: [3; 96] }
 }
 
 fn pcrs() -> BTreeMap<u32, [u8; 32]> {
@@ -394,6 +407,9 @@ fn submissions_of_another_form_are_refused() {
     for (bytes, good) in [(0, false), (1, true), (14 << 10, true), ((14 << 10) + 1, false)] {
         assert_eq!(core(v1::InitKeeperRequest { core: vec![1; bytes] }).is_ok(), good);
     }
+    for (bytes, good) in [(0, false), (1, true), (64 << 10, true), ((64 << 10) + 1, false)] {
+        assert_eq!(extension(v1::SubmitExtensionRequest { extension: vec![1; bytes] }).is_ok(), good);
+    }
     for (bytes, good) in [(0, false), (1, true), (16 << 10, true), ((16 << 10) + 1, false)] {
         assert_eq!(genesis(v1::SubmitGenesisRequest { genesis: vec![1; bytes] }).is_ok(), good);
     }
@@ -539,5 +555,36 @@ fn a_raise_a_use_and_an_alarm_are_held_to_their_bounds() {
         "malformed-model": |m| m.model.clear(),
         "malformed-version": |m| m.version.clear(),
         "malformed-platform": |m| m.platform.clear(),
+    );
+}
+
+#[test]
+fn revocations_watches_and_notices_of_another_form_are_refused() {
+    refuses!(RevocationSubmission, v1::SubmitRevocationRequest, revocation();
+        "malformed-revocation": |m| m.revocation.push(0),
+        "malformed-revocation": |m| m.revocation.clear(),
+        "malformed-statement": |m| m.statement.push(0),
+        "malformed-signature": |m| m.signature.push('s'),
+    );
+    refuses!(WatchLease, v1::WatchLeaseRequest, WatchLease { lease_id: digest(1), lease_signature: [2; 64] };
+        "malformed-lease-id": |m| m.lease_id.push(0),
+        "malformed-lease-signature": |m| m.lease_signature.clear(),
+    );
+    refuses!(RevocationNotice, v1::RevocationNotice, notice();
+        "malformed-entry": |m| m.entry.push(0),
+        "malformed-log-proof": |m| m.log_proof.push('p'),
+        "malformed-leases": |m| m.leases.clear(),
+        "malformed-leases": |m| m.leases.push(vec![200; 32]),
+        "malformed-leases": |m| m.leases[0].push(0),
+        "malformed-leases": |m| m.leases.swap(0, 1),
+        "malformed-leases": |m| m.leases[1] = m.leases[0].clone(),
+        "malformed-signature": |m| m.signature.clear(),
+    );
+    refuses!(WatchEvent, v1::WatchLeaseResponse, WatchEvent::Notice(notice());
+        "malformed-event": |m| m.event = None,
+        "malformed-event": |m| m.event = Some(v1::watch_lease_response::Event::Watching(false)),
+        "malformed-leases": |m| m.event = Some(v1::watch_lease_response::Event::Notice(v1::RevocationNotice {
+            leases: Vec::new(), ..notice().into()
+        })),
     );
 }

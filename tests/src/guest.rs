@@ -214,6 +214,17 @@ impl Guest {
         Ok(self.vault.end_lease(request).await?.into_inner())
     }
 
+    /// Watches a lease.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn watch(
+        &mut self,
+        request: v1::WatchLeaseRequest,
+    ) -> Result<tonic::Streaming<v1::WatchLeaseResponse>, Status> {
+        Ok(self.vault.watch_lease(request).await?.into_inner())
+    }
+
     /// Gives an empty keeper this core, as whoever reaches it can.
     ///
     /// # Errors

@@ -25,14 +25,17 @@ pub mod term;
 pub mod user;
 
 mod child;
+mod extensions;
 mod fetch;
 mod holder;
 mod job;
 mod mount;
+mod outage;
 mod progress;
 mod refusals;
 mod report;
 mod state;
+mod watcher;
 
 #[cfg(test)]
 mod fetch_tests;

@@ -29,6 +29,10 @@ const CHALLENGES_AT_ONCE: u32 = 8;
 const CALLS_MAX: usize = 2048;
 /// Publications under way: the one kind of large request.
 const PUBLICATIONS_MAX: usize = 2;
+/// Watches that are open: places of their own, so that they take none of those who ask for something.
+const WATCHES_MAX: usize = 4096;
+/// The same of one connection, which a proxy may share among agents.
+const WATCHES_PER_CONNECTION_MAX: usize = 64;
 /// How long a stream or a publication waits for a place: a fleet that starts at once is served in turn.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(20);
 /// Bytes of answers from disk that are in memory at once.
@@ -44,6 +48,7 @@ pub(crate) struct Admission {
     calls: Arc<Semaphore>,
     publications: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
     reply_bytes: Arc<Semaphore>,
 }
 
@@ -66,6 +71,7 @@ impl Admission {
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
             publications: Arc::new(Semaphore::new(PUBLICATIONS_MAX)),
             streams: places(limits.streams),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             reply_bytes: places(REPLY_BYTES_MAX),
         }
     }
@@ -93,15 +99,26 @@ impl Admission {
         if !self.rate.take(now) {
             return Err(busy("busy-rate", "more requests a second than this host may take"));
         }
+        if method.kind == Kind::Watch {
+            return self.admit_watch(connection);
+        }
         let call = self.calls.clone().try_acquire_owned();
         let call = call.map_err(|_| busy("busy-calls", "too many calls are under way"))?;
         Ok(Place(vec![call]))
     }
 
+    fn admit_watch(&self, connection: Option<&Connection>) -> Result<Place, Refused> {
+        let own = connection.map(Connection::watch).transpose();
+        let own = own.map_err(|_| busy("busy-connection-watches", "more watches than one connection may have open"))?;
+        let watch = self.watches.clone().try_acquire_owned();
+        let watch = watch.map_err(|_| busy("busy-watches", "too many leases are watched"))?;
+        Ok(Place(own.into_iter().chain([watch]).collect()))
+    }
+
     /// Waits for what only few calls may have at a time.
     async fn queue(&self, method: Method, mut place: Place) -> Result<Place, Refused> {
         let places = match method.kind {
-            Kind::Call | Kind::Challenge | Kind::Other => return Ok(place),
+            Kind::Call | Kind::Challenge | Kind::Watch | Kind::Other => return Ok(place),
             Kind::Publish => &self.publications,
             Kind::Stream => &self.streams,
         };
@@ -240,6 +257,31 @@ mod tests {
         assert_eq!(code(admission.admit(release(), None)), "busy-calls");
         drop(held);
         admission.admit(release(), None).unwrap();
+    }
+
+    #[test]
+    fn watches_are_bounded_by_connection_and_together_and_take_no_place_of_calls() {
+        let limits = Limits {
+            connections: 100,
+            requests_per_second: 10_000,
+            requests_per_second_per_connection: 1000,
+            ..limits()
+        };
+        let admission = Admission::new(&limits);
+        let watch = Method::of("/weightvault.v1.Vault/WatchLease");
+        let mut held = Vec::new();
+        for _ in 0..WATCHES_MAX / WATCHES_PER_CONNECTION_MAX {
+            let connection = admission.connection().unwrap();
+            let places = (0..WATCHES_PER_CONNECTION_MAX).map(|_| admission.admit(watch, Some(&connection)).unwrap());
+            held.push((places.collect::<Vec<_>>(), connection));
+            let (_, connection) = held.last().unwrap();
+            assert_eq!(code(admission.admit(watch, Some(connection))), "busy-connection-watches");
+        }
+        let other = admission.connection().unwrap();
+        assert_eq!(code(admission.admit(watch, Some(&other))), "busy-watches");
+        admission.admit(release(), Some(&other)).unwrap();
+        held.pop();
+        admission.admit(watch, Some(&other)).unwrap();
     }
 
     #[test]

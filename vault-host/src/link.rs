@@ -14,10 +14,12 @@ use vault_proto::v1::{AttachRequest, KeeperCall, KeeperRefusal, attach_request, 
 
 mod address;
 mod dial;
+mod notices;
 mod serve_store;
 
 pub use address::KeeperAddress;
 pub(crate) use dial::{Dial, run};
+pub(crate) use notices::{Listening, Notices};
 
 /// Calls under way on the stream; more wait for a place.
 pub(crate) const CALLS_MAX: usize = 256;
@@ -33,6 +35,7 @@ pub(crate) type Reply = keeper_reply::Response;
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     state: watch::Receiver<State>,
+    notices: Notices,
 }
 
 /// Whether there is a stream.
@@ -98,6 +101,12 @@ impl Link {
             State::Down(reason) => Some(reason.clone()),
             State::Up(_) => None,
         }
+    }
+
+    /// Who listens for revocations.
+    #[must_use]
+    pub(crate) fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     /// Waits until [`Link::down`] may have another answer. Returns false once the link is shut down.

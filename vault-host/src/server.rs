@@ -218,6 +218,7 @@ impl BoundHost {
         }
         let mut background = JoinSet::new();
         background.spawn(attached);
+        let notices = link.notices().clone();
         background.spawn(report_health(link, health.clone()));
         background.spawn(remove_abandoned_uploads(self.store));
 
@@ -228,6 +229,7 @@ impl BoundHost {
         tracing::info!("stopping");
         report(&health, ServingStatus::NotServing).await;
         stopping.send_replace(true);
+        notices.stop();
         let drain = async { while listeners.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN_TIME_MAX, drain).await.is_err() {
             tracing::warn!("calls were under way when the time to stop was over");

@@ -20,6 +20,7 @@ mod provision;
 mod sizes;
 mod upload;
 mod vault;
+mod watch;
 
 pub(crate) use audit::AuditService;
 pub(crate) use provision::ProvisionService;

@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Publish,
     /// Ciphertext, up or down, for as long as it takes.
     Stream,
+    /// An open stream over which little goes, for as long as its client likes.
+    Watch,
     /// Health and whatever else is not ours.
     Other,
 }
@@ -51,11 +53,13 @@ const fn method(name: &'static str, kind: Kind, audience: Audience) -> Method {
     Method { name, kind, audience }
 }
 
-const METHODS: [(&str, Method); 25] = [
+const METHODS: [(&str, Method); 28] = [
     ("/weightvault.v1.Vault/GetChallenge", method("Vault.GetChallenge", Kind::Challenge, Audience::Agent)),
     ("/weightvault.v1.Vault/ReleaseKeys", method("Vault.ReleaseKeys", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/RenewLease", method("Vault.RenewLease", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/EndLease", method("Vault.EndLease", Kind::Call, Audience::Agent)),
+    ("/weightvault.v1.Vault/WatchLease", method("Vault.WatchLease", Kind::Watch, Audience::Agent)),
+    ("/weightvault.v1.Vault/SubmitExtension", method("Vault.SubmitExtension", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/GetManifest", method("Vault.GetManifest", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/FetchUnits", method("Vault.FetchUnits", Kind::Stream, Audience::Agent)),
     ("/weightvault.v1.Vault/ListModels", method("Vault.ListModels", Kind::Call, Audience::Agent)),
@@ -77,6 +81,10 @@ const METHODS: [(&str, Method); 25] = [
     ("/weightvault.v1.Provision/SubmitReseal", method("Provision.SubmitReseal", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitRaise", method("Provision.SubmitRaise", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitApproval", method("Provision.SubmitApproval", Kind::Call, Audience::Engineer)),
+    (
+        "/weightvault.v1.Provision/SubmitRevocation",
+        method("Provision.SubmitRevocation", Kind::Call, Audience::Engineer),
+    ),
     ("/weightvault.v1.Provision/Status", method("Provision.Status", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/Explain", method("Provision.Explain", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Audit/GetCheckpoint", method("Audit.GetCheckpoint", Kind::Call, Audience::Engineer)),

@@ -157,6 +157,23 @@ pub async fn read_log(remote: &Remote, vault: &VaultFile) -> Result<VerifiedLog,
     read_log_to(remote, vault, checkpoint, |_, _| ()).await
 }
 
+/// Reads what came since.
+pub async fn read_on(remote: &Remote, vault: &VaultFile, log: VerifiedLog) -> Result<VerifiedLog, Failure> {
+    let (checkpoint, _) = checkpoint(remote, vault).await?;
+    if checkpoint.size < log.checkpoint.size {
+        return Err(LogFault::Shortened { earlier: log.checkpoint.size, now: checkpoint.size }.into());
+    }
+    let mut reader = LogReader { vault: vault.id(), tree: log.tree, state: log.state };
+    while reader.state().size() < checkpoint.size {
+        let first = reader.state().size();
+        for entry in remote.entries(first, checkpoint.size - first).await? {
+            reader.push(&entry)?;
+        }
+    }
+    // The root is over all of it: a log that parted from what was read has another.
+    Ok(reader.finish(checkpoint)?)
+}
+
 /// Reads the whole log up to a verified checkpoint. `seen` is shown each entry and the state before it; what it was shown
 /// is verified only once this returns.
 pub async fn read_log_to(

@@ -4,8 +4,10 @@ mod audit;
 mod budget;
 mod evidence;
 mod explain;
+mod extend;
 mod measure;
 mod reseal;
+mod revoke;
 mod witness;
 
 use std::path::PathBuf;
@@ -20,6 +22,9 @@ pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
 pub use budget::BudgetArgs;
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData, VerifyKind};
 pub use explain::{ExplainArgs, PolicySimulateArgs, RefusalName};
+
+pub use extend::{ExtendCommand, ExtendNewArgs, ExtendWhat};
+pub use revoke::{RevokeArgs, RevokeWhat};
 
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
 pub use reseal::ProposeResealArgs;
@@ -108,6 +113,13 @@ pub enum Command {
     },
     /// Approve a proposal: shows the change in words, then signs.
     Approve(ApproveArgs),
+    /// End leases and release no more of something, until approvers lift it. Shows who has confirmed the end.
+    Revoke(RevokeArgs),
+    /// The leases that run, and until when at most.
+    Leases,
+    /// Let leases run on while no keeper can be reached: a file that approvers sign, and agents take.
+    #[command(subcommand)]
+    Extend(ExtendCommand),
     /// What evidence says, and whether it verifies.
     #[command(subcommand)]
     Evidence(EvidenceCommand),

@@ -15,7 +15,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
 use vault_proto::convert::{
     Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, PlatformSubmission, PolicySubmission, Proposal,
-    ResealSubmission,
+    ResealSubmission, RevocationSubmission,
 };
 use vault_proto::limits::{BLOB_BYTES_MAX, CHECKPOINT_BYTES_MAX, GET_ENTRIES_MAX, PROVISION_MESSAGE_BYTES_MAX};
 use vault_proto::v1;
@@ -153,6 +153,21 @@ impl Remote {
         let request = v1::SubmitRaiseRequest::from(raise);
         let answer = self.accepted(METHOD, self.provision().submit_raise(request).await)?;
         self.proposal(METHOD, answer.proposal)
+    }
+
+    /// Proposes a revocation or the lift of one.
+    pub async fn submit_revocation(&self, submission: RevocationSubmission) -> Result<Proposal, Failure> {
+        const METHOD: &str = "SubmitRevocation";
+        let request = v1::SubmitRevocationRequest::from(submission);
+        let answer = self.accepted(METHOD, self.provision().submit_revocation(request).await)?;
+        self.proposal(METHOD, answer.proposal)
+    }
+
+    /// Tells the keeper of an extension; how many leases run longer by it.
+    pub async fn submit_extension(&self, extension: Vec<u8>) -> Result<u32, Failure> {
+        const METHOD: &str = "SubmitExtension";
+        let request = v1::SubmitExtensionRequest { extension };
+        Ok(self.accepted(METHOD, self.vault().submit_extension(request).await)?.leases)
     }
 
     /// Adds an approval.

@@ -5,7 +5,9 @@ mod audit;
 mod collateral;
 mod evidence;
 mod explain;
+mod extend;
 mod init;
+mod leases;
 mod log;
 mod measure;
 mod models;
@@ -13,6 +15,7 @@ mod pending;
 mod platform;
 mod policy;
 mod propose;
+mod revoke;
 mod status;
 mod vault_file;
 mod witness;
@@ -26,8 +29,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::{
-    AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceVerifyArgs, InitCommand, LogCommand,
-    MeasureCommand, PlatformCommand, PolicyCommand, PolicySimulateArgs, ProposeCommand, VerifyKind, WitnessCommand,
+    AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceVerifyArgs, ExtendCommand, InitCommand,
+    LogCommand, MeasureCommand, PlatformCommand, PolicyCommand, PolicySimulateArgs, ProposeCommand, VerifyKind,
+    WitnessCommand,
 };
 use crate::failure::{EXIT_DIFFERS, EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
@@ -93,6 +97,12 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),
         },
+        Command::Revoke(args) => match revoke::revoke(session, &args).await? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
+        Command::Extend(command) => extend_command(session, &command, out).await,
+        Command::Leases => write(session, &leases::leases(session).await?, out),
         Command::Evidence(command) => evidence_command(session, &command, out).await,
         Command::Collateral(CollateralCommand::Prefetch(args)) => {
             let report = collateral::prefetch(session, &args).await?;
@@ -128,6 +138,17 @@ pub(crate) enum Submission<T> {
     Made(T),
     /// Written.
     Printed(crate::signing::Printed),
+}
+
+async fn extend_command(session: &Session, command: &ExtendCommand, out: &mut impl Write) -> Result<Outcome, Failure> {
+    match command {
+        ExtendCommand::New(args) => write(session, &extend::new(session, args).await?, out),
+        ExtendCommand::Sign { file, signing } => match extend::sign(session, file, signing)? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
+        ExtendCommand::Submit { file } => write(session, &extend::submit(session, file).await?, out),
+    }
 }
 
 fn policy_command(session: &Session, command: &PolicyCommand, out: &mut impl Write) -> Result<Outcome, Failure> {

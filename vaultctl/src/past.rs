@@ -13,7 +13,8 @@ use vault_proto::convert::EvidenceSet;
 use crate::captured::{Captured, MadeFor, of_evidence};
 
 /// Refusals that follow from the request and the log alone: no policy would have let it pass.
-const NOT_BY_POLICY: [&str; 17] = [
+const NOT_BY_POLICY: [&str; 18] = [
+    "revoked",
     "vault-not-open",
     "time-behind-log",
     "vault-mismatch",

@@ -143,8 +143,25 @@ pub fn read_vault(path: &Path) -> Result<VaultFile, Failure> {
     })
 }
 
+/// Replaces a file, whole or not at all.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let file = written_beside(path, bytes)?;
+    file.persist(path).map(drop).map_err(|error| Failure::file("write", path, &error.error))
+}
+
 /// Writes a new file, whole or not at all. A file that is there is not replaced.
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    match written_beside(path, bytes)?.persist_noclobber(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(Failure::new(Kind::Usage, "file-exists", format!("{} is there already", path.display()))
+                .next("choose another name, or move the file away"))
+        }
+        Err(error) => Err(Failure::file("write", path, &error.error)),
+    }
+}
+
+fn written_beside(path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile, Failure> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
@@ -156,12 +173,5 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         .tempfile_in(&directory)
         .map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    match file.persist_noclobber(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Err(Failure::new(Kind::Usage, "file-exists", format!("{} is there already", path.display()))
-                .next("choose another name, or move the file away"))
-        }
-        Err(error) => Err(failed(error.error)),
-    }
+    Ok(file)
 }

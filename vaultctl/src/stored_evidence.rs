@@ -123,6 +123,7 @@ pub fn verify_release(
     check_field("platform", claims.platform() == entry.platform)?;
     check_field("machine", Machine::of(&claims) == entry.machine)?;
     check_field("tier", claims.trust() == entry.tier)?;
+    check_field("marks", entry.marks.as_ref().is_none_or(|marks| marks.are_shown_by(&claims)))?;
     Ok(claims)
 }
 

@@ -15,6 +15,7 @@ mod reseal;
 pub use boot::{BootSays, SecureBootSays};
 pub use budget::{raise_says, used};
 pub use claims::{ClaimsReport, tier_in_words};
+pub(crate) use entry::act_in_words;
 pub use entry::{EntryReport, in_words, rollback};
 pub use explain::{
     Explained, Section, explain_boot, explain_events, explain_identity, explain_pcrs, explain_quote, explain_replay,

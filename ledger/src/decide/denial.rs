@@ -246,6 +246,11 @@ pub enum DenialReason {
         /// The rule.
         rule: Name,
     },
+    /// Approvers revoked it.
+    Revoked {
+        /// Index of the `revoke` entry.
+        revocation: u64,
+    },
 }
 
 /// A refusal in words.
@@ -335,6 +340,7 @@ impl DenialReason {
             Self::Rebooted { .. } => "rebooted",
             Self::TierChanged { .. } => "tier-changed",
             Self::GroupsNarrowed { .. } => "groups-narrowed",
+            Self::Revoked { .. } => "revoked",
         }
     }
 
@@ -428,6 +434,11 @@ impl DenialReason {
             Self::GroupsNarrowed { rule } => {
                 by("groups", "all that the rule gave at the release".into(), "fewer".into(), rule, "groups")
             }
+            Self::Revoked { revocation } => of(
+                "revocations",
+                "none that covers this".into(),
+                format!("entry {revocation}, which approvers can lift"),
+            ),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::lease::LeaseStatement;
 use crate::names::{Name, Version};
 use crate::policy::ReleaseRule;
 use crate::release_log::Loggable;
+use crate::revocation::Marks;
 
 /// Leave to wrap these unit keys for this recipient, once its entry is in the log. Made only by
 /// [`decide`](super::decide); not `Clone`, not serialisable.
@@ -19,6 +20,7 @@ pub struct ReleaseGrant {
     model: Name,
     version: Version,
     units: ReleasedUnits,
+    marks: Marks,
     issued: UnixTime,
     /// The alarm entry that has to stand before the release, if any rule rings.
     alarm: Option<AlarmEntry>,
@@ -27,10 +29,10 @@ pub struct ReleaseGrant {
 
 impl ReleaseGrant {
     pub(super) fn new(granted: GrantedLoad, verified: Verified<Load>) -> Self {
-        let GrantedLoad { rule_name, rule, model, version, units, issued, rings, measurement } = granted;
+        let GrantedLoad { rule_name, rule, model, version, units, marks, issued, rings, measurement } = granted;
         let lease = verified.statement().lease_id();
         let alarm = (!rings.is_empty()).then_some(AlarmEntry { time: issued, lease, rules: rings, measurement });
-        Self { rule_name, rule, model, version, units, issued, alarm, verified }
+        Self { rule_name, rule, model, version, units, marks, issued, alarm, verified }
     }
 
     /// The key inside the evidence: unit keys are wrapped to it and to no other.
@@ -162,6 +164,7 @@ impl ReleaseGrant {
             platform: claims.platform(),
             machine: Machine::of(claims),
             tier: claims.trust(),
+            marks: Some(self.marks.clone()),
             evidence,
             binding: Sha256Digest::of(self.preimage()),
         }))
@@ -193,8 +196,9 @@ impl EvidencedGrant {
 
 impl Loggable for EvidencedGrant {
     fn entry_bytes(&self) -> Vec<u8> {
-        // Three names of at most 64 bytes, and fields of fixed length.
-        self.grant.entry(self.evidence).encode().expect("a release entry has less than 2 KiB")
+        // Three names of at most 64 bytes, 32 labels of at most 128 (each byte twice, where it is escaped), 24 PCRs of 64
+        // digits, and fields of fixed length: less than 13 KiB of the 16 that there are.
+        self.grant.entry(self.evidence).encode().expect("a release entry fits")
     }
 }
 

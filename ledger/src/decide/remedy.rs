@@ -31,6 +31,7 @@ impl DenialReason {
             Self::BootNotAllowed { .. } => {
                 "the agent sends the log of that boot, and the boot is as the rule asks, or a policy allows what was seen"
             }
+            Self::Revoked { .. } => "approvers lift the revocation: vaultctl revoke --lift",
             Self::LeaseRepeated { .. } => "the guest asks for a new challenge, with new keys",
             Self::TooManyLeases { .. } => "a lease of the rule ends, or a policy allows more",
             Self::Budget(_) => {

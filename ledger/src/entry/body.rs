@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::budget::ProposedRaise;
 use super::platform::ProposedPlatform;
 use super::{ProposedReseal, field};
+use crate::extension::{Extension, ExtensionApproval};
 use crate::genesis::{AntiRollback, SealTo};
 use crate::names::{Name, Version};
+use crate::revocation::{ActKind, Marks, RevocationAct};
 
 /// The genesis as it stands in the log. [`Genesis`](crate::genesis::Genesis) is the same with every rule checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +95,8 @@ pub enum Proposal {
     Reseal(ProposedReseal),
     /// A raise of a budget, signed by an approver of the policy in force.
     Budget(ProposedRaise),
+    /// A revocation, or the lift of one, signed by an approver of the policy in force.
+    Revocation(ProposedRevocation),
 }
 
 /// A policy that waits for approvals.
@@ -133,6 +137,20 @@ pub struct ProposedModel {
     pub units: u32,
     /// Last moment at which the proposal can take effect.
     pub not_after: UnixTime,
+}
+
+/// A revocation, or the lift of one, that waits for approvals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProposedRevocation {
+    /// What approvals name: [`RevocationAct::object`].
+    pub object: Sha256Digest,
+    /// The act.
+    pub revocation: RevocationAct,
+    /// The proposer's statement, exact bytes. It approves what it proposes.
+    pub statement: String,
+    /// Armored SSHSIG over the statement.
+    pub signature: String,
 }
 
 /// One approval.
@@ -188,6 +206,36 @@ pub struct ModelPublished {
     pub version: Version,
 }
 
+/// A revocation, or the lift of one, has its approvals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revoke {
+    /// When.
+    pub time: UnixTime,
+    /// Index of its `propose` entry.
+    pub proposal: u64,
+    /// What the approvals named.
+    pub object: Sha256Digest,
+    /// Which act it is.
+    pub act: ActKind,
+    /// How many running leases it ends; 0 for a lift.
+    pub leases: u32,
+}
+
+/// Approvers have signed that leases run on without a keeper, and holders of some have done so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extend {
+    /// When.
+    pub time: UnixTime,
+    /// What they signed.
+    pub extension: Extension,
+    /// Their signatures.
+    pub approvals: Vec<ExtensionApproval>,
+    /// How many leases run longer by it; at least one.
+    pub leases: u32,
+}
+
 /// Unit keys were granted to an attested guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "field::ReleaseFields", try_from = "field::ReleaseFields")]
@@ -224,6 +272,8 @@ pub struct Release {
     pub machine: Machine,
     /// What the proof rests on.
     pub tier: Trust,
+    /// What a revocation finds it by; `None` in releases of the first programs.
+    pub marks: Option<Marks>,
     /// SHA-256 of the evidence.
     pub evidence: Sha256Digest,
     /// SHA-256 of the binding's preimage.

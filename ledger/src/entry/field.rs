@@ -5,7 +5,8 @@ use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 
 use super::{Approve, BootId, GenesisWitness, Machine, Release, ReleasedUnits};
-use crate::names::{Name, Version};
+use crate::names::{Group, Name, Version};
+use crate::revocation::Marks;
 
 /// A value that is nothing but its bytes.
 pub(crate) trait RawBytes: Sized {
@@ -112,7 +113,7 @@ macro_rules! name_in_json {
     )* };
 }
 
-name_in_json!(Name, Version);
+name_in_json!(Group, Name, Version);
 
 /// The fields of an approval: `evidence` and `binding` stand there together or not at all.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -181,6 +182,8 @@ pub(crate) struct ReleaseFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     restart_count: Option<u32>,
     tier: Trust,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    marks: Option<Marks>,
     evidence: Sha256Digest,
     binding: Sha256Digest,
 }
@@ -212,6 +215,7 @@ impl From<Release> for ReleaseFields {
             reset_count: boot.map(|boot| boot.reset_count),
             restart_count: boot.map(|boot| boot.restart_count),
             tier: release.tier,
+            marks: release.marks,
             evidence: release.evidence,
             binding: release.binding,
         }
@@ -252,6 +256,7 @@ impl TryFrom<ReleaseFields> for Release {
             platform: fields.platform,
             machine,
             tier: fields.tier,
+            marks: fields.marks,
             evidence: fields.evidence,
             binding: fields.binding,
         })

@@ -63,6 +63,8 @@ fn fields_of<'de, A: MapAccess<'de>>(kind: &str, map: A) -> Result<Result<Entry,
         "release" => Entry::Release(Box::new(rest(map)?)),
         "renew" => Entry::Renew(rest(map)?),
         "end" => Entry::End(rest(map)?),
+        "revoke" => Entry::Revoke(rest(map)?),
+        "extend" => Entry::Extend(rest(map)?),
         "deny" => Entry::Deny(rest(map)?),
         "deny-summary" => Entry::DenySummary(rest(map)?),
         unknown => {

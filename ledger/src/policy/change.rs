@@ -102,6 +102,12 @@ impl Changes {
         if a != b {
             self.either(b < a, format!("policies need {b} approvals, before {a}"));
         }
+        let (a, b) = (old.revoke_threshold, new.revoke_threshold);
+        let as_policies = [old, new].iter().all(|approval| approval.revoke_threshold == approval.threshold);
+        if a != b && !as_policies {
+            // Neither: it gives no weights away, and lets others stop what runs.
+            self.changed(format!("revocations need {b} approvals, before {a}"));
+        }
         match (old.proposer, new.proposer) {
             (ProposerRule::MayNotApprove, ProposerRule::MayApprove) => {
                 self.looser("whoever proposes a policy may approve it himself".to_owned());

@@ -51,6 +51,11 @@ impl Fields {
         self.take(key, "an integer from 0 up", |value| value.as_integer().and_then(|integer| integer.try_into().ok()))
     }
 
+    /// An integer that may be left out.
+    pub(super) fn count_if_any(&mut self, key: &str) -> Result<Option<Field<u64>>, PolicyError> {
+        self.has(key).then(|| self.count(key)).transpose()
+    }
+
     pub(super) fn yes_or_no(&mut self, key: &str) -> Result<Field<bool>, PolicyError> {
         self.take(key, "true or false", |value| value.as_bool())
     }

@@ -78,6 +78,7 @@ fn lineage(root: &mut Fields) -> Result<Lineage, PolicyError> {
 
 fn approval(mut fields: Fields) -> Result<Approval, PolicyError> {
     let threshold = fields.count("threshold")?;
+    let revoke_threshold = fields.count_if_any("revoke_threshold")?;
     let proposer = match fields.yes_or_no("proposer_may_approve")?.value {
         true => ProposerRule::MayApprove,
         false => ProposerRule::MayNotApprove,
@@ -85,7 +86,9 @@ fn approval(mut fields: Fields) -> Result<Approval, PolicyError> {
     let approvers = people(fields.tables("approvers")?)?;
     fields.finish()?;
     let threshold = reachable(&threshold, able_to_approve(proposer, &approvers))?;
-    Ok(Approval { threshold, proposer, approvers })
+    // Left out it is no easier than anything else; that one person suffices has to be written.
+    let revoke_threshold = revoke_threshold.map_or(Ok(threshold), |field| reachable(&field, approvers.len()))?;
+    Ok(Approval { threshold, revoke_threshold, proposer, approvers })
 }
 
 /// Where the proposer does not count, a threshold of all could never be reached, and no policy would ever follow.

@@ -57,6 +57,8 @@ impl<T: fmt::Display> fmt::Display for Permitted<T> {
 pub struct Approval {
     /// How many approvers must sign a policy.
     pub threshold: u32,
+    /// How many must sign a revocation, whoever proposes it included; where it is not written, as many as a policy.
+    pub revoke_threshold: u32,
     /// Whether the signature of the one who proposed a policy counts.
     pub proposer: ProposerRule,
     /// All approvers; ids and keys are distinct.
@@ -347,6 +349,14 @@ pub enum LeaseEnd {
 impl LeaseEnd {
     /// Longest drain, in seconds.
     pub const DRAIN_SECS_MAX: u64 = 60 * 60;
+
+    /// For how long an agent still holds weights after its lease is lost, but for the moment that an end takes.
+    pub fn drain_seconds(self) -> u64 {
+        match self {
+            Self::End => 0,
+            Self::Drain { seconds } => seconds.into(),
+        }
+    }
 }
 
 impl fmt::Display for LeaseEnd {

@@ -5,6 +5,7 @@ use attestation::UnixTime;
 use super::budgets::{BudgetRefusal, RAISE_SECS_MAX, RAISES_MAX};
 use crate::approvals::ApprovalError;
 use crate::entry::EntryError;
+use crate::extension::ExtensionError;
 use crate::genesis::GenesisError;
 use crate::names::Name;
 use crate::policy::PolicyError;
@@ -220,6 +221,41 @@ pub enum FoldError {
         /// The rule.
         alarm: Name,
     },
+    /// It was revoked.
+    Revoked {
+        /// Index of the `revoke` entry.
+        revocation: u64,
+    },
+    /// The same is revoked already.
+    AlreadyRevoked {
+        /// Index of the `revoke` entry.
+        revocation: u64,
+    },
+    /// No revocation of that entry is in force.
+    RevocationUnknown {
+        /// The index.
+        entry: u64,
+    },
+    /// A revocation does not name the next serial.
+    RevocationSerial {
+        /// The next.
+        expected: u64,
+        /// The one named.
+        found: u64,
+    },
+    /// So many are in force, of all or of this proposer, that there is no room for another.
+    TooManyRevocations,
+    /// A revocation or an extension is about another number of leases than its entry says, or an extension about none.
+    LeaseCountMismatch {
+        /// How many it is about.
+        expected: usize,
+        /// How many the entry says.
+        found: u32,
+    },
+    /// A release says that it has labels, a launch digest or PCRs that its rule does not allow.
+    MarksImpossible,
+    /// An extension does not count.
+    Extension(ExtensionError),
 }
 
 impl FoldError {
@@ -300,6 +336,14 @@ impl FoldError {
             Self::AlarmMeasurement => "alarm-measurement",
             Self::AlarmMismatch => "alarm-mismatch",
             Self::AlarmHeld { .. } => "held-by-alarm",
+            Self::Revoked { .. } => "revoked",
+            Self::AlreadyRevoked { .. } => "already-revoked",
+            Self::RevocationUnknown { .. } => "revocation-unknown",
+            Self::RevocationSerial { .. } => "revocation-serial",
+            Self::TooManyRevocations => "too-many-revocations",
+            Self::LeaseCountMismatch { .. } => "lease-count-mismatch",
+            Self::MarksImpossible => "marks-impossible",
+            Self::Extension(error) => error.code(),
         }
     }
 }
@@ -396,6 +440,23 @@ impl fmt::Display for FoldError {
             }
             Self::RaiseRepeated => f.write_str("this very raise was approved already; propose one with another end"),
             Self::TooManyRaises => write!(f, "{RAISES_MAX} raises are not yet past their end; wait, or change the policy"),
+            Self::Revoked { revocation } => write!(f, "revoked by entry {revocation}"),
+            Self::AlreadyRevoked { revocation } => write!(f, "entry {revocation} has revoked this already"),
+            Self::RevocationUnknown { entry } => write!(f, "entry {entry} is no revocation in force"),
+            Self::RevocationSerial { expected, found } => {
+                write!(f, "the revocation has serial {found}, the next is {expected}: ask for the status and sign again")
+            }
+            Self::TooManyRevocations => f.write_str(
+                "too many revocations are in force, of all or of this proposer: take what they revoke out of the policy, \
+                 and lift them",
+            ),
+            Self::LeaseCountMismatch { expected, found } => {
+                write!(f, "it is about {expected} leases, and the entry says {found}")
+            }
+            Self::MarksImpossible => {
+                f.write_str("the rule does not allow the labels, launch digest or PCRs that the release says it has")
+            }
+            Self::Extension(error) => error.fmt(f),
         }
     }
 }

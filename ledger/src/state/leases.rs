@@ -7,9 +7,11 @@ use attestation::{LeaseKey, Sha256Digest, Trust, UnixTime};
 
 use super::budgets::{BudgetOf, LeaseTally};
 use super::error::FoldError;
-use crate::entry::{Machine, Release};
+use crate::entry::{Machine, Release, ReleasedUnits};
+use crate::extension::ApprovedExtension;
 use crate::names::{Name, Version};
 use crate::policy::{Budget, Permitted, Policy, ReleaseRule};
+use crate::revocation::{Holding, Marks, Scope};
 
 /// How much later than its decision a renewal may stand in the log, in seconds (DESIGN: renewals join the next commit).
 pub const RENEWAL_COMMIT_SECS_MAX: u64 = 300;
@@ -27,6 +29,8 @@ pub struct Lease {
     pub model: Name,
     /// Its version.
     pub version: Version,
+    /// What was released.
+    pub units: ReleasedUnits,
     /// Signs renewals and the end.
     pub lease_key: LeaseKey,
     /// Platform id of the guest.
@@ -35,6 +39,12 @@ pub struct Lease {
     pub machine: Machine,
     /// What its proof rests on.
     pub tier: Trust,
+    /// What a revocation finds it by.
+    pub marks: Option<Marks>,
+    /// Index of the `revoke` entry that ended it. It still counts until its holder has said that it ended, or `renew_by`.
+    pub revoked: Option<u64>,
+    /// Until when it runs by an extension, since its last renewal.
+    pub extended: Option<UnixTime>,
     /// When it was granted or last renewed.
     pub issued: UnixTime,
     /// Its last moment without a renewal.
@@ -52,12 +62,28 @@ impl Lease {
             granted_under: rule,
             model: release.model,
             version: release.version,
+            units: release.units,
             lease_key: release.lease_key,
             platform: release.platform,
             machine: release.machine,
             tier: release.tier,
+            marks: release.marks,
+            revoked: None,
+            extended: None,
             issued: release.issued,
             renew_by: release.renew_by,
+        }
+    }
+
+    /// As revocations look at it; `id` is its own.
+    pub fn holding(&self, id: Sha256Digest) -> Holding<'_> {
+        Holding {
+            lease: id,
+            model: &self.model,
+            version: &self.version,
+            platform: self.platform,
+            rule: &self.granted_under,
+            marks: self.marks.as_ref(),
         }
     }
 }
@@ -140,15 +166,57 @@ impl Leases {
         if let Some(mut lease) = self.remove(id) {
             lease.issued = issued;
             lease.renew_by = renew_by;
+            lease.extended = None;
             lease.seconds = renew_by.seconds().saturating_sub(issued.seconds());
             self.add(id, lease);
         }
     }
 
+    /// Those that run at `now`, are covered, and no revocation has ended yet.
+    pub(super) fn covered(&self, scope: &Scope, now: UnixTime) -> Vec<Sha256Digest> {
+        let runs = self.in_force(now).filter(|(_, lease)| lease.revoked.is_none());
+        runs.filter(|(id, lease)| scope.covers(&lease.holding(*id))).map(|(id, _)| id).collect()
+    }
+
+    /// Ends what is covered: no renewal from here on, also of one that has just run out and could still get one.
+    pub(super) fn revoke(&mut self, scope: &Scope, revocation: u64) {
+        for (id, lease) in &mut self.by_id {
+            if lease.revoked.is_none() && scope.covers(&lease.holding(*id)) {
+                lease.revoked = Some(revocation);
+            }
+        }
+    }
+
+    /// Those that an extension lets run on at `now`, the ones among them that have just run out.
+    pub(super) fn extended(&self, extension: &ApprovedExtension, now: UnixTime) -> Vec<Sha256Digest> {
+        let longer = |id: Sha256Digest, lease: &Lease| {
+            let until = extension.until(id, &lease.model, &lease.version, now);
+            lease.revoked.is_none() && until.is_ok_and(|until| until > lease.renew_by)
+        };
+        self.by_id.iter().filter(|(id, lease)| longer(**id, lease)).map(|(id, _)| *id).collect()
+    }
+
+    /// They run until then.
+    pub(super) fn extend(&mut self, leases: &[Sha256Digest], until: UnixTime) {
+        for id in leases {
+            if let Some(mut lease) = self.remove(*id) {
+                lease.renew_by = until;
+                lease.extended = Some(until);
+                self.add(*id, lease);
+            }
+        }
+    }
+
+    pub(super) fn any_revoked_by(&self, revocation: u64) -> bool {
+        self.by_id.values().any(|lease| lease.revoked == Some(revocation))
+    }
+
     /// Every lease that was not over at `last` runs one full lease from `start` on: no less than it says, nor than it was
-    /// last granted, where the rule has become shorter since. Its holder has that signed.
+    /// last granted, where the rule has become shorter since. Its holder has that signed. One that was revoked had no
+    /// renewal since, and all before it are in the log.
     pub(super) fn restart(&mut self, last: UnixTime, start: UnixTime, policy: &Policy) {
-        let alive: Vec<Sha256Digest> = self.in_force(last).map(|(id, _)| id).collect();
+        let alive = self.in_force(last).filter(|(_, lease)| lease.revoked.is_none());
+        let alive: Vec<Sha256Digest> = alive.map(|(id, _)| id).collect();
         for id in alive {
             if let Some(mut lease) = self.remove(id) {
                 let rule = policy.release_rule(&lease.rule).map_or(0, |rule| rule.lease.seconds());

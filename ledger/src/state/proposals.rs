@@ -10,6 +10,7 @@ use crate::entry::{PlatformChange, ProposedModel, ProposedRaise};
 use crate::names::Name;
 use crate::policy::{Policy, ProposerRule};
 use crate::reseal::Reseal;
+use crate::revocation::{ActKind, RevocationAct};
 
 /// The most proposals of one approver, or of one publisher key, that wait at once: nobody can crowd out the others.
 pub const PROPOSALS_PER_PROPOSER_MAX: usize = 16;
@@ -60,6 +61,13 @@ pub enum Subject {
         /// The raise.
         raise: Box<ProposedRaise>,
     },
+    /// A revocation, or the lift of one.
+    Revocation {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// The act.
+        act: RevocationAct,
+    },
 }
 
 impl Subject {
@@ -69,7 +77,8 @@ impl Subject {
             Self::Policy { proposer, .. }
             | Self::Platform { proposer, .. }
             | Self::Reseal { proposer, .. }
-            | Self::Raise { proposer, .. } => Some(proposer),
+            | Self::Raise { proposer, .. }
+            | Self::Revocation { proposer, .. } => Some(proposer),
             Self::Model(_) => None,
         }
     }
@@ -77,6 +86,8 @@ impl Subject {
     fn has_same_proposer(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Model(model), Self::Model(another)) => model.publisher == another.publisher,
+            (Self::Revocation { proposer, .. }, Self::Revocation { proposer: another, .. }) => proposer == another,
+            (Self::Revocation { .. }, _) | (_, Self::Revocation { .. }) => false,
             (Self::Platform { proposer, .. }, Self::Platform { proposer: another, .. }) => proposer == another,
             (Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }, Self::Platform { .. })
             | (Self::Platform { .. }, Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }) => false,
@@ -85,6 +96,19 @@ impl Subject {
                 Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
                 Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
             ) => self.proposer() == other.proposer(),
+        }
+    }
+
+    /// The approver whose proposal it is, where his own approval is subject to `proposer_may_approve`: not where he revokes.
+    fn judged_proposer(&self) -> Option<&Name> {
+        match self {
+            Self::Revocation { proposer, act } => match act.kind() {
+                ActKind::Revoke => None,
+                ActKind::Lift => Some(proposer),
+            },
+            Self::Policy { .. } | Self::Model(_) | Self::Platform { .. } | Self::Reseal { .. } | Self::Raise { .. } => {
+                self.proposer()
+            }
         }
     }
 }
@@ -151,7 +175,7 @@ impl PendingProposal {
         if self.is_expired(now) {
             return Err(FoldError::ProposalExpired { not_after: self.not_after });
         }
-        if self.subject.proposer() == Some(approver) && rule == ProposerRule::MayNotApprove {
+        if self.subject.judged_proposer() == Some(approver) && rule == ProposerRule::MayNotApprove {
             return Err(FoldError::ProposerMayNotApprove { approver: approver.clone() });
         }
         if self.approved_by(now).any(|id| id == approver) {
@@ -214,7 +238,11 @@ impl Proposals {
     /// Voids what else was proposed of a platform, or under its label: it was for what is no more.
     pub(super) fn void_platform(&mut self, changed: &PlatformChange) {
         self.0.retain(|_, proposal| match &proposal.subject {
-            Subject::Policy { .. } | Subject::Model(_) | Subject::Reseal { .. } | Subject::Raise { .. } => true,
+            Subject::Policy { .. }
+            | Subject::Model(_)
+            | Subject::Reseal { .. }
+            | Subject::Raise { .. }
+            | Subject::Revocation { .. } => true,
             Subject::Platform { change, .. } => change.platform != changed.platform && change.label != changed.label,
         });
     }
@@ -222,7 +250,11 @@ impl Proposals {
     /// Voids those of boot states: they were approved in view of another one.
     pub(super) fn void_reseals(&mut self) {
         self.0.retain(|_, proposal| match &proposal.subject {
-            Subject::Policy { .. } | Subject::Model(_) | Subject::Platform { .. } | Subject::Raise { .. } => true,
+            Subject::Policy { .. }
+            | Subject::Model(_)
+            | Subject::Platform { .. }
+            | Subject::Raise { .. }
+            | Subject::Revocation { .. } => true,
             Subject::Reseal { .. } => false,
         });
     }
@@ -235,7 +267,11 @@ impl Proposals {
     /// Voids the proposals that would publish what now is published.
     pub(super) fn void_model(&mut self, published: &ProposedModel) {
         self.0.retain(|_, proposal| match &proposal.subject {
-            Subject::Policy { .. } | Subject::Platform { .. } | Subject::Reseal { .. } | Subject::Raise { .. } => true,
+            Subject::Policy { .. }
+            | Subject::Platform { .. }
+            | Subject::Reseal { .. }
+            | Subject::Raise { .. }
+            | Subject::Revocation { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,
         });
     }

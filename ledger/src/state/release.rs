@@ -27,9 +27,14 @@ impl Vault {
         if !rule.guest.permits_platform(release.platform) {
             return Err(FoldError::PlatformNotListed);
         }
+        if release.marks.as_ref().is_some_and(|marks| !marks.are_possible(&rule)) {
+            return Err(FoldError::MarksImpossible);
+        }
         self.check_new_lease(&release, &rule)?;
+        let (id, lease) = (release.lease, Lease::of(index, release.clone(), rule));
+        self.check_not_revoked(&lease.holding(id))?;
         self.spend(index, &release)?;
-        self.leases.add(release.lease, Lease::of(index, release, rule));
+        self.leases.add(id, lease);
         Ok(())
     }
 
@@ -100,6 +105,9 @@ impl Vault {
     fn check_renewal(&self, renewal: &Renewal) -> Result<(), FoldError> {
         self.check_policy_runs(renewal.issued)?;
         let lease = self.leases.get(renewal.lease).ok_or(FoldError::LeaseUnknown)?;
+        if let Some(revocation) = lease.revoked {
+            return Err(FoldError::Revoked { revocation });
+        }
         if renewal.issued < lease.issued {
             return Err(FoldError::IssuedMismatch);
         }

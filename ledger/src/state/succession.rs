@@ -50,6 +50,8 @@ impl Succession {
             | Entry::Budget(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)
+            | Entry::Revoke(_)
+            | Entry::Extend(_)
             | Entry::Release(_)
             | Entry::Renew(_)
             | Entry::End(_)
@@ -88,7 +90,12 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Arc
                 vault.take(*index, entry)?;
             }
             Entry::Propose(Propose {
-                proposal: Proposal::Model(_) | Proposal::Platform(_) | Proposal::Reseal(_) | Proposal::Budget(_),
+                proposal:
+                    Proposal::Model(_)
+                    | Proposal::Platform(_)
+                    | Proposal::Reseal(_)
+                    | Proposal::Budget(_)
+                    | Proposal::Revocation(_),
                 ..
             })
             | Entry::Genesis(_)
@@ -100,6 +107,8 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Arc
             | Entry::Budget(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)
+            | Entry::Revoke(_)
+            | Entry::Extend(_)
             | Entry::Release(_)
             | Entry::Renew(_)
             | Entry::End(_)

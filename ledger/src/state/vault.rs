@@ -12,12 +12,14 @@ use super::leases::{Lease, Leases};
 use super::platforms::Platforms;
 use super::proposals::{PendingProposal, Proposals, Subject};
 use super::reseal::Sealing;
+use super::revocations::Revocations;
 use super::statement::Expected;
 use crate::approvals::{self, ApprovalAction, SignedStatement, model_object};
 use crate::entry::{Approve, Entry, ModelPublished, PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy};
 use crate::genesis::{Genesis, SealTo};
 use crate::names::{Name, Version};
 use crate::policy::{Lineage, Policy};
+use crate::revocation::ActKind;
 
 /// A vault whose genesis every approver has signed.
 #[derive(Debug, Clone)]
@@ -31,6 +33,7 @@ pub struct Vault {
     pub(super) sealing: Sealing,
     pub(super) budgets: Budgets,
     pub(super) alarms: Alarms,
+    pub(super) revocations: Revocations,
 }
 
 /// A model that may be released.
@@ -55,6 +58,7 @@ impl Vault {
             sealing: Sealing::default(),
             budgets: Budgets::default(),
             alarms: Alarms::default(),
+            revocations: Revocations::default(),
         }
     }
 
@@ -86,6 +90,8 @@ impl Vault {
                 Subject::Policy { .. } => true,
                 Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } => runs,
                 Subject::Raise { .. } => runs && !self.budgets.raises().is_full(),
+                // A policy past its end must not be what keeps somebody from revoking.
+                Subject::Revocation { proposer, act } => self.check_revocation(proposer, act).is_ok(),
             };
             permitted && proposal.is_approved(now)
         })
@@ -132,9 +138,11 @@ impl Vault {
         self.proposals.check(&proposal, now)?;
         match proposal.subject() {
             Subject::Policy { policy, .. } => Ok(Arc::clone(policy)),
-            Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } | Subject::Raise { .. } => {
-                Err(FoldError::ActionMismatch)
-            }
+            Subject::Model(_)
+            | Subject::Platform { .. }
+            | Subject::Reseal { .. }
+            | Subject::Raise { .. }
+            | Subject::Revocation { .. } => Err(FoldError::ActionMismatch),
         }
     }
 
@@ -162,6 +170,8 @@ impl Vault {
             Entry::Release(release) => self.release(index, *release),
             Entry::Renew(renew) => self.renew(&renew),
             Entry::End(end) => self.leases.end(end.lease),
+            Entry::Revoke(effect) => self.revoke(index, &effect),
+            Entry::Extend(extend) => self.extend(&extend),
             Entry::Deny(_) => Ok(()),
             Entry::DenySummary(summary) if summary.since > summary.time => Err(FoldError::SinceAfterTime),
             Entry::DenySummary(_) => Ok(()),
@@ -195,6 +205,7 @@ impl Vault {
             Proposal::Platform(proposed) => self.proposed_platform(index, time, &proposed)?,
             Proposal::Reseal(proposed) => self.proposed_reseal(index, time, &proposed)?,
             Proposal::Budget(proposed) => self.proposed_raise(index, time, proposed)?,
+            Proposal::Revocation(proposed) => self.proposed_revocation(index, time, proposed)?,
         };
         self.proposals.add(proposal, time)
     }
@@ -288,8 +299,11 @@ impl Vault {
             ApprovalAction::Platform,
             ApprovalAction::Reseal,
             ApprovalAction::Budget,
+            ApprovalAction::Revoke,
+            ApprovalAction::LiftRevocation,
         ];
-        let [policy, model, platform, reseal, raise] = actions.map(|action| self.expected(action, statement.object));
+        let [policy, model, platform, reseal, raise, revoke, lift] =
+            actions.map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
             Subject::Policy { .. } => policy,
@@ -297,6 +311,10 @@ impl Vault {
             Subject::Platform { .. } => policy_runs.map(|()| platform)?,
             Subject::Reseal { .. } => policy_runs.map(|()| reseal)?,
             Subject::Raise { .. } => policy_runs.map(|()| raise)?,
+            Subject::Revocation { act, .. } => match act.kind() {
+                ActKind::Revoke => revoke,
+                ActKind::Lift => lift,
+            },
         };
         expected.check(statement, approve.time)?;
         proposal.check_approver(approver, proposer_rule, approve.time)?;

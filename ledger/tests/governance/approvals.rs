@@ -57,6 +57,9 @@ fn a_statement_is_written_in_the_form_of_the_format() {
         (ApprovalAction::Model, "model"),
         (ApprovalAction::ProposePlatform, "propose-platform"),
         (ApprovalAction::Platform, "platform"),
+        (ApprovalAction::Revoke, "revoke"),
+        (ApprovalAction::LiftRevocation, "lift-revocation"),
+        (ApprovalAction::Extend, "extend"),
     ];
     for (action, name) in actions {
         let said = ApprovalStatement { action, ..statement() }.encode();
@@ -78,7 +81,7 @@ fn a_statement_of_any_other_form_is_refused() {
         ("\"serial\":7", "\"serial\":7,\"serial\":7"),
         ("\"serial\":7,", ""),
         ("\"serial\":7", "\"serial\":-7"),
-        ("\"policy\"", "\"revoke\""),
+        ("\"policy\"", "\"forget\""),
         ("sha256:", "sha512:"),
     ] {
         let wrong = text.replacen(from, to, 1);

@@ -179,6 +179,14 @@ fn publisher_keys_are_shown_by_their_digest() {
 }
 
 #[test]
+fn who_may_revoke_is_said_where_it_is_not_what_policies_take() {
+    let one = first().replace("threshold = 2", "threshold = 2\nrevoke_threshold = 1");
+    assert_eq!(described(&first(), &one), ["changed: revocations need 1 approvals, before 2"]);
+    assert_eq!(described(&one, &first()), ["changed: revocations need 2 approvals, before 1"]);
+    assert!(described(&one, &one).is_empty());
+}
+
+#[test]
 fn the_most_dangerous_comes_first() {
     let new = with_head(DIGEST, 2, DIGEST)
         .replace("verify_units = true", "verify_units = false")

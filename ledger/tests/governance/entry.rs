@@ -56,6 +56,11 @@ pub fn samples() -> Vec<String> {
         r#"{"v":1,"type":"clock","time":5,"unmeasured":4}"#.to_owned(),
         format!(r#"{{"v":1,"type":"alarm","time":5,"lease":"{D}","rules":["bait","night"]}}"#),
         format!(r#"{{"v":1,"type":"alarm","time":5,"lease":"{D}","rules":["image"],"measurement":"{D2}"}}"#),
+        format!(
+            r#"{{"v":1,"type":"propose","time":5,"action":"revocation","object":"{D}","revocation":{{"act":"revoke","serial":1,"scope":{{"by":"model","model":"minilm"}}}},"statement":"{{}}","signature":"sig"}}"#
+        ),
+        r#"{"v":1,"type":"extend","time":5,"extension":{"v":1,"not_before":4,"until":9,"leases":{"by":"all"}},"approvals":[{"statement":"{}","signature":"sig"}],"leases":2}"#.to_owned(),
+        format!(r#"{{"v":1,"type":"revoke","time":5,"proposal":3,"object":"{D}","act":"revoke","leases":2}}"#),
     ]
 }
 
@@ -145,6 +150,35 @@ fn a_release_with_part_of_a_machine_or_none_is_refused() {
 }
 
 #[test]
+fn a_release_says_in_one_form_what_a_revocation_finds_it_by() {
+    let release = &samples()[8];
+    let with = |marks: &str| release.replace(r#","evidence":"#, &format!(r#","marks":{marks},"evidence":"#));
+    let (launch, pcr) = ("55".repeat(48), "66".repeat(32));
+    for marks in [
+        "{}".to_owned(),
+        r#"{"groups":["header","layer.0"]}"#.to_owned(),
+        format!(r#"{{"groups":["header"],"launch":"{launch}","pcrs":{{"4":"{pcr}","11":"{pcr}"}}}}"#),
+    ] {
+        let text = with(&marks);
+        let entry = Entry::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(String::from_utf8(entry.encode().unwrap()).unwrap(), text);
+    }
+    for (marks, code) in [
+        ("null".to_owned(), "entry-not-canonical"),
+        (r#"{"more":1}"#.to_owned(), "entry-malformed"),
+        (r#"{"groups":["b","a"]}"#.to_owned(), "entry-not-canonical"),
+        (r#"{"groups":["a","a"]}"#.to_owned(), "entry-not-canonical"),
+        (r#"{"groups":["a b"]}"#.to_owned(), "entry-malformed"),
+        (r#"{"launch":null}"#.to_owned(), "entry-malformed"),
+        (format!(r#"{{"launch":"{pcr}"}}"#), "entry-malformed"),
+        (format!(r#"{{"pcrs":{{"11":"{pcr}","4":"{pcr}"}}}}"#), "entry-not-canonical"),
+        (r#"{"pcrs":{}}"#.to_owned(), "entry-malformed"),
+    ] {
+        assert_eq!(refusal(&with(&marks)).code(), code, "{marks}");
+    }
+}
+
+#[test]
 fn a_genesis_says_what_its_root_is_sealed_to() {
     let genesis = &samples()[0];
     let both = genesis.replace(r#""seal_to":"tpm""#, r#""seal_to":"snp,tpm""#);
@@ -210,8 +244,8 @@ fn another_version_is_refused_whatever_it_holds() {
 
 #[test]
 fn an_unknown_type_is_refused() {
-    let refused = refusal(r#"{"v":1,"type":"revoke","time":5,"lease":{"a":[1]}}"#);
-    assert_eq!(refused, EntryError::UnknownType { found: "revoke".to_owned() });
+    let refused = refusal(r#"{"v":1,"type":"forget","time":5,"lease":{"a":[1]}}"#);
+    assert_eq!(refused, EntryError::UnknownType { found: "forget".to_owned() });
     let long = format!(r#"{{"v":1,"type":"{}"}}"#, "x".repeat(1000));
     assert_eq!(refusal(&long), EntryError::UnknownType { found: "x".repeat(32) });
 }

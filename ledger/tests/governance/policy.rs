@@ -184,6 +184,15 @@ fn a_threshold_is_neither_zero_nor_out_of_reach() {
     refused("threshold = 2", "threshold = 3", "approval.threshold", "policy-threshold-unreachable");
     let proposer_counts = first().replace("proposer_may_approve = false", "proposer_may_approve = true");
     assert!(Policy::parse(&proposer_counts.replace("threshold = 2", "threshold = 3")).is_ok());
+    // A revocation has one of its own. Left out, it takes no fewer than a policy.
+    let revoke = |n: u32| first().replace("threshold = 2", &format!("threshold = 2\nrevoke_threshold = {n}"));
+    let parsed = |text: &str| Policy::parse(text).map(|policy| policy.approval().revoke_threshold);
+    assert_eq!(parsed(&first()), Ok(2));
+    assert_eq!([1, 3].map(|n| parsed(&revoke(n)).unwrap()), [1, 3]);
+    for (n, code) in [(0, "policy-threshold-zero"), (4, "policy-threshold-unreachable")] {
+        let error = parsed(&revoke(n)).unwrap_err();
+        assert_eq!((error.key.as_str(), error.code()), ("approval.revoke_threshold", code));
+    }
     let error = Policy::parse(&proposer_counts.replace("threshold = 2", "threshold = 4")).unwrap_err();
     assert_eq!(error.problem, PolicyProblem::ThresholdUnreachable { threshold: 4, approvers: 3 });
     refused("approvals = 2", "approvals = 0", "publish.ours.approvals", "policy-threshold-zero");

@@ -82,6 +82,10 @@ pub enum ProposalAction {
     Reseal,
     /// A raise of a budget.
     Budget,
+    /// A revocation.
+    Revoke,
+    /// The lift of one.
+    LiftRevocation,
 }
 
 /// A proposal and how far it is.
@@ -247,7 +251,16 @@ impl From<GenesisWitness> for v1::GenesisWitness {
 
 impl ProposalAction {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Genesis, Self::Model, Self::Policy, Self::Platform, Self::Reseal, Self::Budget];
+    pub const ALL: [Self; 8] = [
+        Self::Genesis,
+        Self::Model,
+        Self::Policy,
+        Self::Platform,
+        Self::Reseal,
+        Self::Budget,
+        Self::Revoke,
+        Self::LiftRevocation,
+    ];
 
     /// As it stands in approvals and on the wire.
     #[must_use]
@@ -259,6 +272,8 @@ impl ProposalAction {
             Self::Platform => "platform",
             Self::Reseal => "reseal",
             Self::Budget => "budget",
+            Self::Revoke => "revoke",
+            Self::LiftRevocation => "lift-revocation",
         }
     }
 }

@@ -61,6 +61,17 @@ impl Vault for Host {
     async fn end_lease(&self, _: Request<v1::EndLeaseRequest>) -> Result<Response<v1::EndLeaseResponse>, Status> {
         not_asked()
     }
+    type WatchLeaseStream = tokio_stream::Empty<Result<v1::WatchLeaseResponse, Status>>;
+
+    async fn watch_lease(&self, _: Request<v1::WatchLeaseRequest>) -> Result<Response<Self::WatchLeaseStream>, Status> {
+        not_asked()
+    }
+    async fn submit_extension(
+        &self,
+        _: Request<v1::SubmitExtensionRequest>,
+    ) -> Result<Response<v1::SubmitExtensionResponse>, Status> {
+        not_asked()
+    }
     async fn get_manifest(
         &self,
         _: Request<v1::GetManifestRequest>,

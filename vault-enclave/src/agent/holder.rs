@@ -2,12 +2,14 @@
 //!
 //! A thread of its own, since the TPM blocks; whoever waits for the lease looks at [`Lease::term`].
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use attestation::{RenewChallenge, Sha256Digest};
 use ledger::lease::{LeaseStatement, end_message, renew_message};
+use ledger::revocation::RevokedLease;
 use ledger::vault_file::VaultFile;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{oneshot, watch};
@@ -16,10 +18,14 @@ use vault_proto::convert::{Challenge, ChallengeFor, ChallengeRequest, EndLease, 
 
 use super::attester::AgentIdentity;
 use super::error::SessionError;
+use super::extensions::{Extended, Extensions};
 use super::lease_signer::LeaseSigner;
+use super::load::{EXIT_LEASE_LOST, EXIT_REVOKED};
+use super::outage::Outage;
 use super::remote::{Hosts, Remote};
 use super::session::verify_renewal;
 use super::term::{BootTime, Term};
+use super::watcher::Watch;
 use crate::failure::{Failure, Kind};
 
 /// How long the end of a lease is tried: it ends by itself anyway.
@@ -39,21 +45,59 @@ pub(super) struct Holder {
     pub(super) signer: LeaseSigner,
     pub(super) newest: SignedLease,
     pub(super) statement: LeaseStatement,
+    pub(super) extensions: Extensions,
+    /// The policy under which the keeper last granted or renewed: whose approvers may extend.
+    pub(super) policy: Sha256Digest,
+    pub(super) outage: Outage,
 }
 
 /// A lease that is held.
 pub(super) struct Lease {
+    watch: Watch,
     term: watch::Receiver<Term>,
     stop: Sender<()>,
     ended: oneshot::Receiver<Result<(), Failure>>,
 }
 
+/// Why a lease is lost.
+pub(super) enum Lost {
+    /// It was not renewed by its deadline.
+    NotRenewed,
+    /// Its vault has revoked it.
+    Revoked(RevokedLease),
+}
+
+impl Lost {
+    /// The status that `load` and `run` end with.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotRenewed => EXIT_LEASE_LOST,
+            Self::Revoked(_) => EXIT_REVOKED,
+        }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRenewed => f.write_str("the lease is lost: it was not renewed in time"),
+            Self::Revoked(revoked) => write!(
+                f,
+                "the lease is revoked, by entry {} of the vault's log: `vaultctl log show --from {0} --count 1` says what \
+                 is",
+                revoked.index()
+            ),
+        }
+    }
+}
+
 impl Lease {
-    /// Starts to renew.
+    /// Starts to renew, and to listen.
     ///
     /// # Errors
     /// No thread.
     pub(super) fn hold(holder: Holder, term: Term) -> Result<Self, Failure> {
+        let watch = Watch::start(holder.vault.clone(), holder.hosts.clone(), holder.statement.lease, &holder.signer)?;
         let (stop, stopped) = channel();
         let (sender, receiver) = watch::channel(term);
         let (told, ended) = oneshot::channel();
@@ -62,7 +106,7 @@ impl Lease {
         };
         let thread = std::thread::Builder::new().name("lease".to_owned()).spawn(work);
         thread.map_err(|error| Failure::io("no thread for the lease", &error))?;
-        Ok(Self { term: receiver, stop, ended })
+        Ok(Self { watch, term: receiver, stop, ended })
     }
 
     /// Its term now.
@@ -70,8 +114,16 @@ impl Lease {
         *self.term.borrow()
     }
 
-    /// Resolves when the lease is lost: not renewed by its deadline.
-    pub(super) async fn lost(&self) {
+    /// Resolves when the lease is lost.
+    pub(super) async fn lost(&self) -> Lost {
+        tokio::select! {
+            () = self.over() => Lost::NotRenewed,
+            revoked = self.watch.revoked() => Lost::Revoked(revoked),
+        }
+    }
+
+    /// Resolves when its deadline has passed.
+    async fn over(&self) {
         loop {
             let left = BootTime::now().until(self.term().deadline());
             if left.is_zero() {
@@ -117,6 +169,9 @@ impl Holder {
             match self.renew(&runtime, now) {
                 Ok(renewed) => {
                     failures = 0;
+                    if std::mem::take(&mut self.outage).extension().is_some() {
+                        eprintln!("the keeper is back: the lease is renewed");
+                    }
                     next = renewed.renew_at(random());
                     tracing::info!(seconds = BootTime::now().until(renewed.deadline()).as_secs(), "lease renewed");
                     // Nobody looks any more: the next message says to stop.
@@ -128,6 +183,8 @@ impl Holder {
                     self.hosts.addresses.rotate_left(1);
                     let left = BootTime::now().until(now.deadline());
                     eprintln!("the lease could not be renewed, {} s are left of it: {failure}", left.as_secs());
+                    let now = self.without_keeper(now, &failure);
+                    let _ = term.send(now);
                     match now.retry_at(BootTime::now(), failures, random()) {
                         Some(at) => next = at,
                         // Lost: nothing is left to end.
@@ -138,23 +195,41 @@ impl Holder {
         }
     }
 
+    /// The term of the lease after a renewal that failed.
+    fn without_keeper(&mut self, term: Term, failure: &Failure) -> Term {
+        let (vault, policy, lease, model) = (self.vault.id(), self.policy, self.statement.lease, &self.model);
+        let now = term.keeper_time(BootTime::now());
+        let find = || self.extensions.longest(&Extended { vault, policy, lease, model, now });
+        self.outage.after(failure, term, find)
+    }
+
     fn renew(&mut self, runtime: &tokio::runtime::Runtime, term: Term) -> Result<Term, Failure> {
         let left = BootTime::now().until(term.deadline());
         let limit = (left / 3).clamp(TRY_TIME_MIN, TRY_TIME_MAX);
         let late = |_| Failure::new(Kind::Failed, "host-timeout", "the host took too long to answer");
         let challenge = runtime.block_on(async { tokio::time::timeout(limit, self.challenge()).await });
         let (remote, challenge) = challenge.map_err(late)??;
+        let policy = challenge.policy;
         let request = self.answer(challenge)?;
         let asked = BootTime::now();
         let answer = runtime.block_on(async { tokio::time::timeout(limit, remote.renew(request)).await });
         let renewed = answer.map_err(late)??;
         self.statement = verify_renewal(&self.vault, &self.statement, &renewed)?;
         self.newest = renewed;
+        // The keeper has decided by it.
+        self.policy = policy;
         Ok(term.renewed(asked, &self.statement))
     }
 
     async fn challenge(&self) -> Result<(Remote, Challenge), Failure> {
         let remote = self.hosts.connect().await?;
+        if let Some(file) = self.outage.extension() {
+            match remote.extend(file.to_vec()).await.map_err(Failure::from) {
+                // A host that knows no extensions may still renew.
+                Err(failure) if failure.code() != "method-unknown" => return Err(failure),
+                Ok(()) | Err(_) => {}
+            }
+        }
         let request = ChallengeRequest {
             rule: self.statement.rule.clone(),
             model: self.model.model.clone(),

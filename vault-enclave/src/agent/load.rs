@@ -9,9 +9,10 @@ use ring::rand::SystemRandom;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::child::{Held, Load};
-use super::holder::{Holder, Lease};
+use super::holder::{Holder, Lease, Lost};
 use super::lease_signer::LeaseSigner;
 use super::options::{ModelArgs, Request};
+use super::outage::Outage;
 use super::report;
 use super::state;
 use crate::failure::Failure;
@@ -22,12 +23,14 @@ use crate::tpm::silence_libtss2;
 
 /// The lease was lost and the plaintext wiped.
 pub const EXIT_LEASE_LOST: u8 = 75;
+/// The lease was revoked and the plaintext wiped.
+pub const EXIT_REVOKED: u8 = 77;
 
 /// Options of `vault-enclave load`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Stays in the foreground: prints `ready DIR` on stdout when the files are there, renews the \
     lease, and wipes the files when it ends.\n\nExit status: 0 ended by a signal; 1 failed; 2 wrong use; 3 refused by the \
-    vault; 4 something does not verify; 75 the lease was lost. The files are wiped in every case, but for SIGKILL.")]
+    vault; 4 something does not verify; 75 the lease was lost; 77 the lease was revoked. The files are wiped in every case, but for SIGKILL.")]
 pub struct LoadArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -43,7 +46,7 @@ pub struct LoadArgs {
 /// How a load ended.
 enum Ended {
     Asked,
-    LeaseLost,
+    Lost(Lost),
 }
 
 /// Runs until a signal, or until the lease is lost.
@@ -51,7 +54,7 @@ enum Ended {
 pub fn run(args: &LoadArgs) -> ExitCode {
     match load(args) {
         Ok(Ended::Asked) => ExitCode::SUCCESS,
-        Ok(Ended::LeaseLost) => ExitCode::from(EXIT_LEASE_LOST),
+        Ok(Ended::Lost(lost)) => ExitCode::from(lost.exit_code()),
         Err(failure) => failure.report(false),
     }
 }
@@ -86,24 +89,29 @@ fn load(args: &LoadArgs) -> Result<Ended, Failure> {
 
 /// Waits for the end, wipes, and ends the lease where it still runs.
 async fn keep(model: OpenedModel, lease: Lease, lease_end: LeaseEnd, signals: &mut Signals) -> Result<Ended, Failure> {
-    let asked = tokio::select! { () = signals.next() => true, () = lease.lost() => false };
-    if asked {
-        model.wipe()?;
-        eprintln!("wiped");
-        if let Err(failure) = lease.end().await {
-            eprintln!("warning: {failure}");
+    let lost = tokio::select! { () = signals.next() => None, lost = lease.lost() => Some(lost) };
+    if let Some(lost) = &lost {
+        eprintln!("error: {lost}");
+        if let LeaseEnd::Drain { seconds } = lease_end {
+            eprintln!("the files go in {seconds} s, as the rule says");
+            let drained = tokio::time::sleep(Duration::from_secs(seconds.into()));
+            tokio::select! { () = signals.next() => {}, () = drained => {} }
         }
-        return Ok(Ended::Asked);
-    }
-    eprintln!("error: the lease is lost: it was not renewed in time");
-    if let LeaseEnd::Drain { seconds } = lease_end {
-        eprintln!("the files go in {seconds} s, as the rule says");
-        let drained = tokio::time::sleep(Duration::from_secs(seconds.into()));
-        tokio::select! { () = signals.next() => {}, () = drained => {} }
     }
     model.wipe()?;
     eprintln!("wiped");
-    Ok(Ended::LeaseLost)
+    // One that ran out has ended by itself.
+    if !matches!(lost, Some(Lost::NotRenewed)) {
+        end(lease).await;
+    }
+    Ok(lost.map_or(Ended::Asked, Ended::Lost))
+}
+
+/// Ends a lease whose plaintext is gone.
+pub(super) async fn end(lease: Lease) {
+    if let Err(failure) = lease.end().await {
+        eprintln!("warning: {failure}");
+    }
 }
 
 /// What every command of the agent does first.
@@ -125,9 +133,20 @@ pub(super) fn hold(
     signer: LeaseSigner,
     held: Held,
 ) -> Result<(OpenedModel, Lease), Failure> {
-    let Request { vault, hosts, model, .. } = request;
-    let Held { model: opened, lease, statement, term, .. } = held;
-    let holder = Holder { vault, hosts, model, identity, signer, newest: lease, statement };
+    let Request { vault, hosts, model, extensions, .. } = request;
+    let Held { model: opened, release, lease, statement, term, .. } = held;
+    let holder = Holder {
+        vault,
+        hosts,
+        model,
+        identity,
+        signer,
+        newest: lease,
+        statement,
+        extensions,
+        policy: release.policy,
+        outage: Outage::default(),
+    };
     Ok((opened, Lease::hold(holder, term)?))
 }
 

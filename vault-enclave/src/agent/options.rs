@@ -13,6 +13,7 @@ use vault_proto::convert::ModelName;
 use vault_proto::limits::GROUPS_MAX;
 
 use super::event_log::EVENT_LOG;
+use super::extensions::Extensions;
 use super::remote::Hosts;
 use crate::collateral_args::CollateralArgs;
 use crate::ek_args::EkArgs;
@@ -57,6 +58,13 @@ pub struct ModelArgs {
     /// PEM of the authority that https hosts are checked by. No other authority is asked.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// While no keeper can be reached, run on by this extension, which approvers signed (`vaultctl extend`). Can be given
+    /// more than once. Looked at again whenever a renewal fails. A keeper that answers has the last word.
+    #[arg(long, value_name = "FILE")]
+    extension: Vec<PathBuf>,
+    /// The same of every file in this directory.
+    #[arg(long, value_name = "DIR")]
+    extensions: Option<PathBuf>,
     /// Keep the attestation key of this machine here, to start faster the next time. Not secret.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -71,6 +79,7 @@ pub(super) struct Request {
     pub(super) selection: Selection,
     pub(super) devices: Devices,
     pub(super) state: Option<PathBuf>,
+    pub(super) extensions: Extensions,
 }
 
 /// Where to look for what this machine attests with.
@@ -152,6 +161,7 @@ impl ModelArgs {
             selection,
             devices: Devices::new(self.tpm.as_deref(), &self.ek, self.snp.clone(), &self.collateral, &self.event_log)?,
             state: self.state.clone(),
+            extensions: Extensions::new(&self.extension, self.extensions.as_deref()),
         })
     }
 
@@ -161,7 +171,7 @@ impl ModelArgs {
     }
 }
 
-fn read(path: &std::path::Path, max: usize) -> Result<Vec<u8>, Failure> {
+pub(super) fn read(path: &std::path::Path, max: usize) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::io(path.display(), &error);
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(failed)?;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use ledger::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status};
+use tonic::{Response, Status, Streaming};
 use vault_proto::client::{CallError, connect};
 use vault_proto::convert::{
-    Challenge, ChallengeRequest, EndLease, Grant, ModelName, ReleaseRequest, RenewRequest, SignedLease,
+    Challenge, ChallengeRequest, EndLease, Grant, ModelName, ReleaseRequest, RenewRequest, SignedLease, WatchEvent,
+    WatchLease,
 };
 use vault_proto::limits::{DATA_BYTES_MAX, VAULT_REPLY_BYTES_MAX};
 use vault_proto::v1;
@@ -22,6 +23,7 @@ const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// How often the same request is sent again where its answer got lost.
 const REPEATS_MAX: u32 = 3;
+const WATCH: &str = "WatchLease";
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
 
 /// Which hosts to ask, in order, and the PEM of the authority for those with `https`.
@@ -127,6 +129,26 @@ impl Remote {
         self.answer("EndLease", answer).map(drop)
     }
 
+    /// Tells the keeper by which extension a lease ran on.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub async fn extend(&self, extension: Vec<u8>) -> Result<(), RemoteError> {
+        let request = v1::SubmitExtensionRequest { extension };
+        let answer = self.client().submit_extension(request).await;
+        self.answer("SubmitExtension", answer).map(drop)
+    }
+
+    /// Watches a lease: gives events until the host ends the stream.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub async fn watch(&self, request: WatchLease) -> Result<Watched, RemoteError> {
+        let answer = self.client().watch_lease(v1::WatchLeaseRequest::from(request)).await;
+        let events = self.answer(WATCH, answer)?;
+        Ok(Watched { remote: self.clone(), events })
+    }
+
     /// For ciphertext: at most one message of it at a time.
     pub(super) fn fetch_client(&self) -> VaultClient<Channel> {
         VaultClient::new(self.channel.clone()).max_decoding_message_size(DATA_BYTES_MAX + 64)
@@ -153,6 +175,24 @@ impl Remote {
         let message = format!("{} does not answer {method} as it must: {why}", self.address);
         let failure = Failure::new(Kind::Failed, "answer-malformed", message);
         RemoteError::Answer(failure.next("check that vault-enclave and vault-host are of the same version"))
+    }
+}
+
+/// An open watch of a lease.
+pub struct Watched {
+    remote: Remote,
+    events: Streaming<v1::WatchLeaseResponse>,
+}
+
+impl Watched {
+    /// The next event; `None` at the end.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub async fn next(&mut self) -> Result<Option<WatchEvent>, RemoteError> {
+        let failed = |status| RemoteError::Call(CallError::new(WATCH, &self.remote.address, &status));
+        let event = self.events.message().await.map_err(failed)?;
+        event.map(WatchEvent::try_from).transpose().map_err(|error| self.remote.malformed(WATCH, error))
     }
 }
 

@@ -13,9 +13,9 @@ use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use super::child::Load;
 use super::command::{Exit, Running};
-use super::holder::Lease;
+use super::holder::{Lease, Lost};
 use super::lease_signer::LeaseSigner;
-use super::load::{EXIT_LEASE_LOST, begin, hold, runtime};
+use super::load::{begin, end, hold, runtime};
 use super::mount::{PrivateMount, enter_namespace};
 use super::options::{ModelArgs, Request};
 use super::report;
@@ -45,9 +45,9 @@ const FORWARDED: [(SignalKind, Signal); 6] = [
     after_help = "Needs root, to mount. CMD sees the files at PATH, in a mount namespace of its own and in memory \
     that is not swapped; no process of another user sees them, unless it has CAP_SYS_PTRACE or is root. Signals are \
     passed on. CMD runs in a PID namespace of its own where that can be had: when CMD or this process ends, SIGKILL \
-    included, what CMD left running is killed; the files are wiped, and the lease is ended. CMD gets no core dumps and can gain no privileges.\n\nWhen the lease is lost, CMD gets SIGTERM, and SIGKILL after the time that \
+    included, what CMD left running is killed; the files are wiped, and the lease is ended. CMD gets no core dumps and can gain no privileges.\n\nWhen the lease is lost or revoked, CMD gets SIGTERM, and SIGKILL after the time that \
     the rule gives (`drain 30s`), or after 2 s (`end`).\n\nExit status: that of CMD, or 128 + N where signal N ended it; \
-    75 the lease was lost; 125 not loaded, or not wiped; 126 CMD can't be executed; 127 there is no CMD."
+    75 the lease was lost; 77 the lease was revoked; 125 not loaded, or not wiped; 126 CMD can't be executed; 127 there is no CMD."
 )]
 pub struct RunArgs {
     #[command(flatten)]
@@ -119,12 +119,15 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
         drop(mount);
         match ended? {
             Ended::ByItself(exit) => {
-                if let Err(failure) = lease.end().await {
-                    eprintln!("warning: {failure}");
-                }
+                end(lease).await;
                 Ok(exit.into())
             }
-            Ended::LeaseLost => Ok(ExitCode::from(EXIT_LEASE_LOST)),
+            Ended::Lost(lost) => {
+                if matches!(lost, Lost::Revoked(_)) {
+                    end(lease).await;
+                }
+                Ok(ExitCode::from(lost.exit_code()))
+            }
         }
     })
 }
@@ -139,21 +142,21 @@ async fn size(request: &Request) -> Result<(u64, usize), Failure> {
 
 enum Ended {
     ByItself(Exit),
-    LeaseLost,
+    Lost(Lost),
 }
 
 /// Until the command ends or the lease is lost. Nothing of the command is left afterwards.
 async fn watch(running: &Running, lease: &Lease, lease_end: LeaseEnd, caught: &mut Caught) -> Result<Ended, Failure> {
     let ended = tokio::select! {
         exit = caught.exit(running) => Ended::ByItself(exit),
-        () = lease.lost() => Ended::LeaseLost,
+        lost = lease.lost() => Ended::Lost(lost),
     };
-    if matches!(ended, Ended::LeaseLost) {
+    if let Ended::Lost(lost) = &ended {
         let grace = match lease_end {
             LeaseEnd::End => END_GRACE,
             LeaseEnd::Drain { seconds } => Duration::from_secs(seconds.into()),
         };
-        eprintln!("error: the lease is lost: it was not renewed in time; the command has {} s", grace.as_secs());
+        eprintln!("error: {lost}; the command has {} s", grace.as_secs());
         running.signal(Signal::TERM);
         let _ = tokio::time::timeout(grace, caught.exit(running)).await;
     }

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use attestation::UnixTime;
 use ledger::lease::LeaseStatement;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,19 @@ impl Term {
         self.deadline
     }
 
+    /// The same until the keeper's clock shows `until`, where that is later.
+    #[must_use]
+    pub fn extended(&self, until: UnixTime) -> Self {
+        let until = BootTime::clamped(self.offset + i128::from(until.seconds()) * NANOS);
+        Self { deadline: self.deadline.max(until), ..*self }
+    }
+
+    /// What the keeper's clock shows at `now`, at least.
+    #[must_use]
+    pub fn keeper_time(&self, now: BootTime) -> UnixTime {
+        UnixTime(u64::try_from((i128::from(now.0) - self.offset) / NANOS).unwrap_or(0))
+    }
+
     /// When to renew: a third into the lease, earlier or later by up to a tenth of that, so that a fleet that started
     /// together does not renew together. `random` is any number.
     #[must_use]
@@ -115,7 +129,7 @@ fn offset(asked: BootTime, lease: &LeaseStatement) -> i128 {
 
 #[cfg(test)]
 mod tests {
-    use attestation::{LeaseKey, Sha256Digest, UnixTime};
+    use attestation::{LeaseKey, Sha256Digest};
     use ledger::policy::{LeaseEnd, UnitCheck};
 
     use super::*;
@@ -189,6 +203,16 @@ mod tests {
         assert_eq!(term.retry_at(at(880), 9, 1_000), Some(at(899)));
         assert_eq!(term.retry_at(at(899), 9, 1_000), None);
         assert_eq!(term.retry_at(at(2_000), 9, 1_000), None);
+    }
+
+    #[test]
+    fn an_extension_lasts_by_the_keepers_clock_and_takes_no_time_away() {
+        let term = Term::first(at(50), &lease(1_000, 900));
+        assert_eq!(term.keeper_time(at(150)), UnixTime(1_100));
+        assert_eq!(term.extended(UnixTime(5_000)).deadline(), at(4_050));
+        assert_eq!(term.extended(UnixTime(1_100)).deadline(), at(950));
+        // A renewal afterwards lasts as long as the keeper says, and no longer.
+        assert_eq!(term.extended(UnixTime(5_000)).renewed(at(2_050), &lease(3_000, 900)).deadline(), at(2_950));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::v1::{
     self, AttachRequest, AttachResponse, KeeperReply, StoreCall, StoreResult, attach_request, attach_response,
-    keeper_link_server, keeper_reply, store_result,
+    keeper_call, keeper_link_server, keeper_reply, store_result,
 };
 
 use super::refusal::Refusal;
@@ -77,6 +77,9 @@ impl Link {
     /// Queues one request and sends its answer when there is one.
     fn relay(&self, id: u64, call: v1::KeeperCall, frames: mpsc::Sender<AttachResponse>) {
         let (reply, answer) = oneshot::channel();
+        if matches!(call.request, Some(keeper_call::Request::WatchLease(_))) {
+            self.store.watches();
+        }
         let queued = match call.request {
             Some(request) => self.requests.push(Job { request, reply }),
             None => Err(Refusal::malformed("request-missing", "the call holds no request")),
@@ -111,6 +114,8 @@ struct StoreInner {
 struct Attachment {
     number: u64,
     frames: mpsc::Sender<AttachResponse>,
+    /// Whether the host has asked about a lease: one that knows no watches would take a notice for a fault.
+    watches: bool,
     waiting: HashMap<u64, std::sync::mpsc::SyncSender<StoreResult>>,
 }
 
@@ -188,6 +193,22 @@ impl Store {
         if all_done { Ok(()) } else { Err(StoreError::WrongAnswer) }
     }
 
+    /// Sends a notice to a host that watches leases. One that takes no frames misses it: leases end by their time.
+    pub(super) fn announce(&self, notice: v1::RevocationNotice) {
+        let guard = self.lock();
+        let Some(attachment) = guard.as_ref().filter(|attachment| attachment.watches) else { return };
+        let frame = AttachResponse { id: 0, kind: Some(attach_response::Kind::Notice(notice)) };
+        if attachment.frames.try_send(frame).is_err() {
+            tracing::warn!("the host takes no notice of a revocation: too many frames wait for it");
+        }
+    }
+
+    fn watches(&self) {
+        if let Some(attachment) = self.lock().as_mut() {
+            attachment.watches = true;
+        }
+    }
+
     fn send(&self, call: v1::store_call::Call) -> Result<std::sync::mpsc::Receiver<StoreResult>, StoreError> {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
@@ -206,7 +227,7 @@ impl Store {
     fn attach(&self, frames: mpsc::Sender<AttachResponse>) -> u64 {
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
         // Dropping the old attachment disconnects whoever waits on it.
-        *self.lock() = Some(Attachment { number, frames, waiting: HashMap::new() });
+        *self.lock() = Some(Attachment { number, frames, watches: false, waiting: HashMap::new() });
         number
     }
 

@@ -3,12 +3,14 @@
 //! A request is answered at once, or it stages entries and is answered after the commit that makes them durable.
 
 mod budget;
+mod extend;
 mod load;
 mod open;
 mod platform;
 mod provision;
 mod renew;
 mod reseal;
+mod revoke;
 mod status;
 
 use attestation::{KeptChains, Sha256Digest, Trust, UnixTime};
@@ -35,6 +37,7 @@ use crate::vault_keys::VaultKeys;
 pub(super) use open::{OpenError, Run};
 use renew::Renewals;
 pub(super) use reseal::Records;
+use revoke::Revoked;
 pub(super) use status::anti_rollback;
 
 /// Everything that one run of a keeper holds.
@@ -70,6 +73,8 @@ struct Pending {
     blobs: Vec<Vec<u8>>,
     batch: Batch,
     waiting: Vec<Waiting>,
+    /// To be told once the entries are durable.
+    revoked: Vec<Revoked>,
 }
 
 type Reply = oneshot::Sender<Answer>;
@@ -147,6 +152,9 @@ impl Vault {
             Request::SubmitReseal(request) => self.submit_reseal(request),
             Request::SubmitRaise(request) => self.submit_raise(request),
             Request::SubmitApproval(request) => self.submit_approval(request),
+            Request::SubmitRevocation(request) => self.submit_revocation(request),
+            Request::WatchLease(request) => self.watch_lease(request),
+            Request::SubmitExtension(request) => self.submit_extension(request),
             Request::Status(_) => Ok(Outcome::Now(Ok(self.status()))),
             // The same again gets the same answer: a caller may not have seen the first.
             Request::InitKeeper(request) if Sha256Digest::of(&request.core) == self.genesis.core().digest() => {
@@ -213,7 +221,7 @@ impl Vault {
         if !self.pending.batch.is_empty() {
             self.stage_renewals();
         }
-        let Pending { blobs, batch, waiting } = std::mem::take(&mut self.pending);
+        let Pending { blobs, batch, waiting, revoked } = std::mem::take(&mut self.pending);
         if batch.is_empty() {
             self.tend_records();
             return Ok(());
@@ -223,6 +231,7 @@ impl Vault {
         if committed.is_ok() {
             // Before the answer: whoever is told that a reseal took effect may reboot at once.
             self.tend_records();
+            self.announce(&revoked);
         }
         for Waiting { reply, session, finish } in waiting {
             let answer = match &committed {

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use super::{Admission, Bucket};
+use super::{Admission, Bucket, WATCHES_PER_CONNECTION_MAX};
 
 /// A connection that has sent no request by then is closed: handshakes hold a place too.
 const FIRST_REQUEST_TIME_MAX: Duration = Duration::from_secs(15);
@@ -30,6 +30,7 @@ pub(crate) struct Connection(Arc<Inner>);
 struct Inner {
     rate: Bucket,
     challenges: Bucket,
+    watches: Arc<Semaphore>,
     phase: watch::Sender<Phase>,
     _place: OwnedSemaphorePermit,
 }
@@ -46,7 +47,8 @@ enum Phase {
 
 impl Connection {
     pub(super) fn new(rate: Bucket, challenges: Bucket, place: OwnedSemaphorePermit) -> Self {
-        Self(Arc::new(Inner { rate, challenges, phase: watch::Sender::new(Phase::New), _place: place }))
+        let watches = Arc::new(Semaphore::new(WATCHES_PER_CONNECTION_MAX));
+        Self(Arc::new(Inner { rate, challenges, watches, phase: watch::Sender::new(Phase::New), _place: place }))
     }
 
     /// Counts a request. False if that is one too many.
@@ -64,6 +66,11 @@ impl Connection {
     /// Counts a challenge. False if that is one too many.
     pub(super) fn take_challenge(&self, now: Instant) -> bool {
         self.0.challenges.take(now)
+    }
+
+    /// A place for a watch, if there is one.
+    pub(super) fn watch(&self) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+        self.0.watches.clone().try_acquire_owned()
     }
 
     /// Closes the connection, all its calls included: for a client that does not read what it asked for. A stream alone

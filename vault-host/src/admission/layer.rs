@@ -89,7 +89,7 @@ where
                 Err(refused) => return Ok(refused.status(method.audience, &id).into_http()),
             };
             let mut response = match method.kind {
-                Kind::Stream | Kind::Other => inner.call(request).await?,
+                Kind::Stream | Kind::Watch | Kind::Other => inner.call(request).await?,
                 Kind::Call | Kind::Challenge | Kind::Publish => {
                     match tokio::time::timeout(CALL_TIME_MAX, inner.call(request)).await {
                         Ok(response) => response?,

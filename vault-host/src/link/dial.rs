@@ -16,7 +16,7 @@ use vault_proto::v1::keeper_link_client::KeeperLinkClient;
 use vault_proto::v1::{AttachResponse, attach_response};
 
 use super::serve_store::StoreCalls;
-use super::{KeeperAddress, Link, State, Stream};
+use super::{KeeperAddress, Link, Notices, State, Stream};
 use crate::server::root_cause;
 use crate::store::Store;
 
@@ -80,16 +80,17 @@ impl Dial {
 /// Keeps a stream to the keeper until the returned future is dropped. The future never ends by itself.
 pub(crate) fn run(dial: Dial, store: Arc<Store>) -> (Link, impl Future<Output = ()> + Send) {
     let (sender, state) = watch::channel(State::Down("not dialled yet".to_owned()));
-    (Link { state }, keep_attached(dial, store, sender))
+    let notices = Notices::default();
+    (Link { state, notices: notices.clone() }, keep_attached(dial, store, sender, notices))
 }
 
-async fn keep_attached(dial: Dial, store: Arc<Store>, state: watch::Sender<State>) {
+async fn keep_attached(dial: Dial, store: Arc<Store>, state: watch::Sender<State>, notices: Notices) {
     let address = &dial.address;
     let mut backoff = BACKOFF_FIRST;
     let mut said = String::new();
     loop {
         let begun = Instant::now();
-        let status = match attach(&dial, &store, &state).await {
+        let status = match attach(&dial, &store, &state, &notices).await {
             Ok(()) => "the keeper ended the stream".to_owned(),
             Err(status) => status.message().to_owned(),
         };
@@ -98,6 +99,7 @@ async fn keep_attached(dial: Dial, store: Arc<Store>, state: watch::Sender<State
         }
         if let State::Up(stream) = state.send_replace(State::Down(format!("{address}: {status}"))) {
             stream.end();
+            notices.forget();
             said.clear();
         }
         // Each reason once, not each dial.
@@ -111,7 +113,12 @@ async fn keep_attached(dial: Dial, store: Arc<Store>, state: watch::Sender<State
 }
 
 /// One stream, from dial to end. Returns only after every store call of this stream has ended.
-async fn attach(dial: &Dial, store: &Arc<Store>, state: &watch::Sender<State>) -> Result<(), Status> {
+async fn attach(
+    dial: &Dial,
+    store: &Arc<Store>,
+    state: &watch::Sender<State>,
+    notices: &Notices,
+) -> Result<(), Status> {
     let dialled = tokio::time::timeout(DIAL_TIME_MAX, dial.connect()).await;
     let channel = dialled
         .map_err(|_| Status::unavailable("no answer"))?
@@ -127,7 +134,7 @@ async fn attach(dial: &Dial, store: &Arc<Store>, state: &watch::Sender<State>) -
     state.send_replace(State::Up(stream.clone()));
     tracing::info!(keeper = %dial.address, "attached to the keeper");
     let mut store_calls = StoreCalls::new(store.clone(), outgoing);
-    let ended = receive(incoming, &stream, &mut store_calls).await;
+    let ended = receive(incoming, &stream, &mut store_calls, notices).await;
     // Calls fail at once; store calls that began are seen to their end, so that none runs beside the next stream.
     stream.end();
     store_calls.finish().await;
@@ -138,6 +145,7 @@ async fn receive(
     mut incoming: Streaming<AttachResponse>,
     stream: &Stream,
     store_calls: &mut StoreCalls,
+    notices: &Notices,
 ) -> Result<(), Status> {
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     loop {
@@ -156,6 +164,7 @@ async fn receive(
                 }
             }
             Some(attach_response::Kind::StoreCall(call)) => store_calls.take(message.id, call).await,
+            Some(attach_response::Kind::Notice(notice)) => notices.hand_on(&notice),
             None => return Err(Status::invalid_argument("the keeper sent a message of an unknown kind")),
         }
     }

@@ -7,7 +7,8 @@ use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::convert;
 use vault_proto::convert::{
-    Approval, KeeperEvidenceRequest, PlatformSubmission, PolicySubmission, Publication, ResealSubmission, UnitUpload,
+    Approval, KeeperEvidenceRequest, PlatformSubmission, PolicySubmission, Publication, ResealSubmission,
+    RevocationSubmission, UnitUpload,
 };
 use vault_proto::v1;
 use vault_proto::v1::Coarse;
@@ -166,6 +167,19 @@ impl Provision for ProvisionService {
         let relayed = async {
             let call = Call::SubmitApproval(Approval::try_from(message)?.into());
             let pick = |reply| if let Reply::SubmitApproval(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn submit_revocation(
+        &self,
+        request: Request<v1::SubmitRevocationRequest>,
+    ) -> Result<Response<v1::SubmitRevocationResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitRevocation(RevocationSubmission::try_from(message)?.into());
+            let pick = |reply| if let Reply::SubmitRevocation(reply) = reply { Some(reply) } else { None };
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await

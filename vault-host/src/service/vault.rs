@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use vault_proto::convert::{ChallengeRequest, EndLease, FetchRequest, ModelName, ReleaseRequest, RenewRequest};
+use vault_proto::convert::{
+    self, ChallengeRequest, EndLease, FetchRequest, ModelName, ReleaseRequest, RenewRequest, WatchLease,
+};
 use vault_proto::v1;
 use vault_proto::v1::vault_server::Vault;
 
-use super::{Host, enter, fetch};
+use super::{Host, enter, fetch, watch};
 use crate::link::{Call, Reply};
 
 /// The Vault service.
@@ -64,6 +66,31 @@ impl Vault for VaultService {
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await
+    }
+
+    async fn submit_extension(
+        &self,
+        request: Request<v1::SubmitExtensionRequest>,
+    ) -> Result<Response<v1::SubmitExtensionResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let extension = convert::extension(message)?;
+            let call = Call::SubmitExtension(v1::SubmitExtensionRequest { extension });
+            let pick = |reply| if let Reply::SubmitExtension(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    type WatchLeaseStream = ReceiverStream<Result<v1::WatchLeaseResponse, Status>>;
+
+    async fn watch_lease(
+        &self,
+        request: Request<v1::WatchLeaseRequest>,
+    ) -> Result<Response<Self::WatchLeaseStream>, Status> {
+        let (context, message) = enter(request);
+        let begin = async { watch::begin(&self.0, WatchLease::try_from(message)?).await };
+        self.0.answer(context, begin).await
     }
 
     async fn get_manifest(

@@ -50,6 +50,7 @@ pub(crate) async fn approve(session: &Session, args: &ApproveArgs) -> Result<Sub
             model::check(&remote, vault, proposed).await?;
             ApprovalAction::Model
         }
+        Subject::Revocation { act, .. } => act.kind().approval(),
     };
     session.review(&ProposalReport::new(proposal, vault, now).to_string());
     let statement = ApprovalStatement {

@@ -35,6 +35,8 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::Clock(_)
         | Entry::Alarm(_)
         | Entry::End(_)
+        | Entry::Revoke(_)
+        | Entry::Extend(_)
         | Entry::DenySummary(_) => Vec::new(),
     }
 }

@@ -4,9 +4,11 @@ use std::fmt;
 
 use attestation::UnixTime;
 use ledger::approvals::{self, ApprovalAction};
-use ledger::entry::{Approve, Cause, Entry, PlatformAct, Proposal, Propose, ProposedPlatform, Release};
+use ledger::entry::{Approve, Cause, Entry, Extend, PlatformAct, Proposal, Propose, ProposedPlatform, Release, Revoke};
+use ledger::extension::Extension;
 use ledger::policy::Approver;
-use ledger::state::State;
+use ledger::revocation::{ActKind, RevocationAct};
+use ledger::state::{State, Subject, Vault};
 use serde::Serialize;
 
 use super::budget::{alarm_rings, clock_jump, raise_in_words};
@@ -79,6 +81,8 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
         Entry::End(end) => match end.cause {
             Cause::Agent => format!("lease {} ended by its holder", end.lease),
         },
+        Entry::Revoke(revoke) => revoked(revoke, before),
+        Entry::Extend(extend) => extended(extend),
         Entry::Deny(deny) => {
             format!("refused {} [{}] {}@{} under {}", deny.platform, deny.code, deny.model, deny.version, deny.rule)
         }
@@ -127,6 +131,56 @@ fn proposed(propose: &Propose, before: &State) -> String {
             count_of(u64::from(model.units), "unit"),
             model.object
         ),
+        Proposal::Revocation(proposed) => {
+            let by = signer(&proposed.statement, &proposed.signature, before);
+            format!("{by} proposes to {}: {}", act_in_words(&proposed.revocation, before.vault()), proposed.object)
+        }
+    }
+}
+
+fn revoked(revoke: &Revoke, before: &State) -> String {
+    let proposals = before.vault().into_iter().flat_map(|vault| vault.pending(revoke.time));
+    let proposal = proposals.into_iter().find(|proposal| proposal.entry() == revoke.proposal);
+    let what = match proposal.map(|proposal| proposal.subject()) {
+        Some(Subject::Revocation { act, .. }) => act_in_words(act, before.vault()),
+        // The fold refuses such an entry.
+        Some(
+            Subject::Policy { .. }
+            | Subject::Model(_)
+            | Subject::Platform { .. }
+            | Subject::Reseal { .. }
+            | Subject::Raise { .. },
+        )
+        | None => "nothing that was proposed".to_owned(),
+    };
+    let did = match revoke.act {
+        ActKind::Revoke => format!("in force: {what}; ends {}", count_of(u64::from(revoke.leases), "running lease")),
+        ActKind::Lift => format!("in force: {what}"),
+    };
+    format!("{did}, proposed at {}", revoke.proposal)
+}
+
+fn extended(extend: &Extend) -> String {
+    let Extension { until, leases, .. } = &extend.extension;
+    format!(
+        "{} ran on without a keeper: {leases}, until {}, signed by {}",
+        count_of(u64::from(extend.leases), "lease"),
+        moment(*until),
+        count_of(extend.approvals.len() as u64, "approver")
+    )
+}
+
+/// An act in words. What a lift lifts is in the state before it.
+pub(crate) fn act_in_words(act: &RevocationAct, vault: Option<&Vault>) -> String {
+    match act {
+        RevocationAct::Revoke { scope, .. } => format!("revoke {scope}"),
+        RevocationAct::Lift { entry } => {
+            let lifted = vault.and_then(|vault| vault.revocations().find(|(index, _)| index == entry));
+            match lifted {
+                Some((_, revocation)) => format!("lift the revocation of {} (entry {entry})", revocation.scope),
+                None => format!("lift the revocation of entry {entry}"),
+            }
+        }
     }
 }
 
@@ -145,6 +199,9 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::Reseal => "reseal",
                 ApprovalAction::ProposeBudget => "the proposal of raise",
                 ApprovalAction::Budget => "raise",
+                ApprovalAction::Revoke => "the revocation",
+                ApprovalAction::LiftRevocation => "the lift of a revocation",
+                ApprovalAction::Extend => "the extension",
             };
             format!("{by} approves {what} {}", statement.object)
         }

@@ -123,6 +123,10 @@ fn clauses(policy: &Policy) -> Vec<Clause> {
 fn approval(policy: &Policy) -> Clause {
     let approval = policy.approval();
     let mut says = vec![format!("{} of {} approvers change the policy", approval.threshold, approval.approvers.len())];
+    says.push(match approval.revoke_threshold {
+        1 => "any one of them ends leases and stops releases (revoke)".to_owned(),
+        several => format!("{several} of them end leases and stop releases (revoke)"),
+    });
     says.extend(approval.approvers.iter().map(ToString::to_string));
     says.push(match approval.proposer {
         ProposerRule::MayApprove => "who proposes a policy may also approve it".to_owned(),

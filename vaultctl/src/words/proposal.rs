@@ -6,10 +6,12 @@ use attestation::{Sha256Digest, UnixTime};
 use ledger::entry::{PlatformAct, PlatformChange, ProposedModel};
 use ledger::names::Name;
 use ledger::policy::{BareEks, ProposerRule, describe_change};
+use ledger::revocation::RevocationAct;
 use ledger::state::{PendingProposal, Subject, Vault};
 use serde::Serialize;
 
 use super::budget::raise_says;
+use super::entry::act_in_words;
 use super::reseal_in_words;
 use crate::print::{count_of, distance, indented, moment, size};
 
@@ -46,6 +48,17 @@ impl ProposalReport {
             Subject::Platform { proposer, change } => ("platform", Some(proposer), platform_in_words(change, vault)),
             Subject::Reseal { proposer, reseal } => ("reseal", Some(proposer), reseal_in_words(reseal, vault)),
             Subject::Raise { proposer, raise } => ("budget", Some(proposer), raise_says(raise, vault, now)),
+            Subject::Revocation { proposer, act } => match act {
+                RevocationAct::Revoke { scope, .. } => {
+                    let ends = vault.leases_covered(scope, now).len() as u64;
+                    let says = vec![act_in_words(act, Some(vault)), format!("ends {} now", count_of(ends, "lease"))];
+                    ("revocation", Some(proposer), says)
+                }
+                RevocationAct::Lift { .. } => {
+                    let says = vec![format!("LOOSER: {}", act_in_words(act, Some(vault)))];
+                    ("lift of a revocation", Some(proposer), says)
+                }
+            },
         };
         let approved: Vec<&Name> = proposal.approved_by(now).collect();
         let missing = u64::from(proposal.threshold()).saturating_sub(approved.len() as u64);
@@ -85,6 +98,7 @@ impl fmt::Display for ProposalReport {
 /// Who could still approve.
 fn may_approve(vault: &Vault, proposer: Option<&Name>, approved: &[&Name]) -> Vec<String> {
     let approval = vault.policy().approval();
+    // A revocation's proposer has approved already, and is not missing.
     let barred = match approval.proposer {
         ProposerRule::MayApprove => None,
         ProposerRule::MayNotApprove => proposer,

@@ -158,6 +158,7 @@ fn release(scene: &Scene, guest: &Guest, session: u8, change: impl FnOnce(&mut R
         platform: guest.platform(),
         machine: Machine::Tpm(guest.boot()),
         tier: Trust::Emulated,
+        marks: None,
         evidence,
         binding: preimage,
     };

@@ -21,6 +21,7 @@ mod log;
 mod measure;
 mod peer;
 mod policy_command;
+mod revoke;
 mod scene;
 mod ssh;
 mod status;

@@ -59,6 +59,7 @@ impl Good {
             platform: guest.platform(),
             machine: Machine::Tpm(guest.boot()),
             tier: Trust::Emulated,
+            marks: None,
             evidence: Sha256Digest::of(&evidence),
             binding: Sha256Digest::of(binding.preimage()),
         };
@@ -163,4 +164,30 @@ fn an_evidence_blob_with_a_byte_more_is_refused() {
     let mut good = Good::new();
     good.evidence.push(0);
     assert!(matches!(good.verify(), Err(StoredEvidenceError::Blob(_))));
+}
+
+/// What a revocation finds a release by must be what its evidence shows.
+#[test]
+fn marks_that_the_evidence_does_not_show_are_refused() {
+    let mut good = Good::new();
+    let rule = good.policy.release_rule(&"minilm".parse().unwrap()).unwrap().clone();
+    let shown: Vec<String> = rule
+        .guest
+        .pcrs()
+        .unwrap()
+        .allowed()
+        .iter()
+        .map(|(index, of)| format!("\"{index}\":\"{}\"", hex::encode(of[0])))
+        .collect();
+    let marks = |json: &str| Some(serde_json::from_str(json).unwrap());
+    good.entry.marks = marks(&format!("{{\"groups\":[\"header\"],\"pcrs\":{{{}}}}}", shown.join(",")));
+    assert_eq!(good.verify(), Ok(()));
+    for other in [
+        "{}".to_owned(),
+        format!("{{\"pcrs\":{{{}}}}}", shown[0]),
+        format!("{{\"pcrs\":{{{}}},\"launch\":\"{}\"}}", shown.join(","), "55".repeat(48)),
+    ] {
+        good.entry.marks = marks(&other);
+        assert_eq!(good.verify(), Err(StoredEvidenceError::EntryMismatch { field: "marks" }), "{other}");
+    }
 }

@@ -51,6 +51,7 @@ not_after = "{not_after}"
 
 [approval]
 threshold = 2
+revoke_threshold = 1
 proposer_may_approve = false
 approvers = [
   {approvers}

@@ -12,10 +12,11 @@ use ledger::manifest::{Blake3Digest, Manifest, ModelId, Plan, PlanUnit, SealedDi
 use ledger::model_signature::PublisherKey;
 use ledger::names::Name;
 use ledger::policy::Policy;
+use ledger::revocation::Marks;
 use ledger::state::{FoldError, State, Vault};
 
 use super::keys::Person;
-use super::policy_text::{self, PUBLISHER_KEY};
+use super::policy_text::{self, PCR_0, PCR_11_GUEST, PUBLISHER_KEY};
 use crate::common::authority::{Authority, NOW};
 
 /// One lease of the good policy, in seconds.
@@ -140,7 +141,10 @@ impl World {
             | ApprovalAction::ProposeReseal
             | ApprovalAction::Reseal
             | ApprovalAction::ProposeBudget
-            | ApprovalAction::Budget => (self.policy().digest(), self.policy().serial()),
+            | ApprovalAction::Budget
+            | ApprovalAction::Revoke
+            | ApprovalAction::LiftRevocation
+            | ApprovalAction::Extend => (self.policy().digest(), self.policy().serial()),
         };
         let vault = self.genesis.vault_id();
         ApprovalStatement { action, object, previous, vault, serial, not_after: self.now.plus(3600) }
@@ -317,6 +321,7 @@ impl World {
             platform: Sha256Digest::of(b"guest"),
             machine: Machine::Tpm(BootId { ak_name: ak_name(), reset_count: 7, restart_count: 1 }),
             tier: Trust::Emulated,
+            marks: Some(marks(&["header", "layer.0"])),
             evidence: Sha256Digest::of(b"evidence"),
             binding: Sha256Digest::of(b"binding"),
         }
@@ -356,6 +361,13 @@ impl World {
     pub fn leases(&self) -> u32 {
         self.vault().lease_count(&rule(), self.now)
     }
+}
+
+/// What a guest of the good policy shows, with these labels.
+pub fn marks(groups: &[&str]) -> Marks {
+    let (groups, pcrs) =
+        (serde_json::to_string(groups).unwrap(), format!(r#"{{"0":"{PCR_0}","11":"{PCR_11_GUEST}"}}"#));
+    serde_json::from_str(&format!(r#"{{"groups":{groups},"pcrs":{pcrs}}}"#)).unwrap()
 }
 
 pub fn rule() -> Name {

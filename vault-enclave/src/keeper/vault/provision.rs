@@ -91,7 +91,11 @@ impl Vault {
                 let id = manifest.id();
                 (&model.model, &model.version, model.manifest) == (&id.model, &id.version, manifest.digest())
             }
-            Subject::Policy { .. } | Subject::Platform { .. } | Subject::Reseal { .. } | Subject::Raise { .. } => false,
+            Subject::Policy { .. }
+            | Subject::Platform { .. }
+            | Subject::Reseal { .. }
+            | Subject::Raise { .. }
+            | Subject::Revocation { .. } => false,
         });
         same.map(|proposal| proposal.object())
     }
@@ -131,10 +135,25 @@ impl Vault {
         let approve = Approve { time: self.now(), statement: utf8("statement", statement)?, signature, witness };
         self.stage_entry(&Entry::Approve(approve))?;
         self.pending.blobs.extend(blobs);
-        self.stage_effects()?;
         let object = parsed.object;
+        let standing = match parsed.action {
+            ApprovalAction::Revoke | ApprovalAction::LiftRevocation => Some(self.proposal(object)?),
+            ApprovalAction::Genesis
+            | ApprovalAction::ProposePolicy
+            | ApprovalAction::Policy
+            | ApprovalAction::Model
+            | ApprovalAction::ProposePlatform
+            | ApprovalAction::Platform
+            | ApprovalAction::ProposeReseal
+            | ApprovalAction::Reseal
+            | ApprovalAction::ProposeBudget
+            | ApprovalAction::Budget
+            | ApprovalAction::Extend => None,
+        };
+        self.stage_effects()?;
+        let standing = standing.map(|standing| self.standing_revocation(standing));
         Ok(Outcome::AfterCommit(Box::new(move |vault| {
-            let proposal = Some(vault.proposal(object)?);
+            let proposal = Some(standing.map_or_else(|| vault.proposal(object), Ok)?);
             Ok(Response::SubmitApproval(v1::SubmitApprovalResponse { proposal }))
         })))
     }
@@ -160,6 +179,12 @@ impl Vault {
                 Subject::Platform { change, .. } => super::platform::effect(time, proposal, object, change),
                 Subject::Reseal { .. } => {
                     Entry::Reseal(ResealInForce { time, proposal, object, present: self.records.boot_state() })
+                }
+                Subject::Revocation { act, .. } => {
+                    let act = act.clone();
+                    self.stage_renewals();
+                    self.stage_revocation(proposal, object, &act)?;
+                    continue;
                 }
             };
             // Renewals are judged by the policy in force where they stand.

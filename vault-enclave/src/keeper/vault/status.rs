@@ -4,8 +4,10 @@ use attestation::{Sha256Digest, UnixTime};
 use ledger::entry::{PlatformChange, ProposedModel};
 use ledger::genesis::AntiRollback;
 use ledger::names::Name;
+use ledger::revocation::ActKind;
 use ledger::state::{PendingProposal, Subject};
 use vault_proto::convert::{KeeperIdentity, Proposal, ProposalAction};
+use vault_proto::limits::SUMMARY_BYTES_MAX;
 use vault_proto::v1::{self, keeper_reply::Response};
 
 use super::Vault;
@@ -116,6 +118,14 @@ impl Vault {
             Subject::Reseal { proposer, .. } => {
                 (ProposalAction::Reseal, format!("another boot state of the keeper by {proposer}"))
             }
+            Subject::Revocation { proposer, act } => {
+                let action = match act.kind() {
+                    ActKind::Revoke => ProposalAction::Revoke,
+                    ActKind::Lift => ProposalAction::LiftRevocation,
+                };
+                // A revocation of PCRs may be longer than a line.
+                (action, format!("{act} by {proposer}").chars().take(SUMMARY_BYTES_MAX).collect())
+            }
         };
         let approved_by = proposal.approved_by(now).cloned().collect();
         self.describe(action, proposal.object(), approved_by, proposal.threshold(), proposal.entry(), summary)
@@ -165,7 +175,9 @@ impl Vault {
                 | ProposalAction::Model
                 | ProposalAction::Platform
                 | ProposalAction::Reseal
-                | ProposalAction::Budget,
+                | ProposalAction::Budget
+                | ProposalAction::Revoke
+                | ProposalAction::LiftRevocation,
                 Some(vault),
             ) => (vault.policy().digest(), vault.policy().serial()),
             (_, _) => (self.genesis.core().digest(), 0),

@@ -72,6 +72,10 @@ impl Tally {
             Entry::Policy(policy) => {
                 self.policies.push(PolicyLine { serial: policy.serial, since: policy.time, digest: policy.object });
             }
+            Entry::Revoke(_) | Entry::Extend(_) => {
+                let said = in_words(entry, before);
+                self.stands_out.push(format!("entry {index}, {}: {said}", moment(entry.time())));
+            }
             Entry::Approve(_) if self.policies.is_empty() => {
                 if let Some(genesis) = before.genesis() {
                     let (serial, digest) = (genesis.policy().serial(), genesis.policy().digest());

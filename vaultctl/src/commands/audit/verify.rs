@@ -237,6 +237,8 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Clock(_)
             | Entry::Alarm(_)
             | Entry::End(_)
+            | Entry::Revoke(_)
+            | Entry::Extend(_)
             | Entry::Deny(_)
             | Entry::DenySummary(_),
             _,

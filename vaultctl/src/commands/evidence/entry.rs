@@ -71,6 +71,8 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Reseal(_)
         | Entry::Resealed(_)
         | Entry::End(_)
+        | Entry::Revoke(_)
+        | Entry::Extend(_)
         | Entry::Deny(_)
         | Entry::Budget(_)
         | Entry::Clock(_)

@@ -79,7 +79,11 @@ fn policy_text(entry: Entry) -> Option<String> {
     let Entry::Propose(propose) = entry else { return None };
     match propose.proposal {
         Proposal::Policy(proposed) => Some(proposed.policy),
-        Proposal::Model(_) | Proposal::Platform(_) | Proposal::Reseal(_) | Proposal::Budget(_) => None,
+        Proposal::Model(_)
+        | Proposal::Platform(_)
+        | Proposal::Reseal(_)
+        | Proposal::Budget(_)
+        | Proposal::Revocation(_) => None,
     }
 }
 

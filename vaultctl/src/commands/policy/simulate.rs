@@ -126,6 +126,8 @@ impl<'a> Simulator<'a> {
                 | Entry::Budget(_)
                 | Entry::Clock(_)
                 | Entry::Alarm(_)
+                | Entry::Revoke(_)
+                | Entry::Extend(_)
                 | Entry::Renew(_)
                 | Entry::End(_),
                 _,

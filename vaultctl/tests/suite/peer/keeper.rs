@@ -11,12 +11,14 @@ use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{
     Approve, BudgetRaised, Entry, GenesisWitness, ModelPublished, PlatformInForce, PolicyInForce, Proposal, Propose,
-    ProposedPlatform, ProposedPolicy, ProposedRaise, ProposedReseal, ResealInForce, Start, TimeSource,
+    ProposedPlatform, ProposedPolicy, ProposedRaise, ProposedReseal, ProposedRevocation, ResealInForce, Revoke, Start,
+    TimeSource,
 };
 use ledger::genesis::{Core, Genesis};
 use ledger::merkle::{Tree, leaf_hash};
 use ledger::names::Version;
 use ledger::policy::Policy;
+use ledger::revocation::{ActKind, RevocationAct};
 use ledger::state::{PendingProposal, State, Subject};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use vault_proto::convert::{self, EvidenceSet};
@@ -216,6 +218,21 @@ impl Keeper {
         self.proposal(object)
     }
 
+    pub(super) fn submit_revocation(&mut self, submission: convert::RevocationSubmission) -> convert::Proposal {
+        let revocation = RevocationAct::parse(&submission.revocation).unwrap();
+        let object = revocation.object();
+        let proposed = ProposedRevocation {
+            object,
+            revocation,
+            statement: String::from_utf8(submission.statement).unwrap(),
+            signature: submission.signature,
+        };
+        self.append(&Entry::Propose(Propose { time: now(), proposal: Proposal::Revocation(proposed) }));
+        let before = self.proposal(object);
+        self.take_effect(object);
+        convert::Proposal { effective: self.pending(object).is_none(), ..before }
+    }
+
     pub(super) fn submit_approval(&mut self, approval: convert::Approval) -> convert::Proposal {
         let statement = ApprovalStatement::parse(&approval.statement).unwrap();
         let witness = approval.witness.map(|witness| {
@@ -244,6 +261,16 @@ impl Keeper {
         let Some(proposal) = self.pending(object).filter(|proposal| proposal.is_approved(now())) else { return };
         let (time, entry) = (now(), proposal.entry());
         let effect = match proposal.subject() {
+            Subject::Revocation { act, .. } => {
+                let leases = match act {
+                    RevocationAct::Revoke { scope, .. } => {
+                        self.state.vault().unwrap().leases_covered(scope, time).len()
+                    }
+                    RevocationAct::Lift { .. } => 0,
+                };
+                let leases = u32::try_from(leases).unwrap();
+                Entry::Revoke(Revoke { time, proposal: entry, object, act: act.kind(), leases })
+            }
             Subject::Policy { policy, .. } => {
                 Entry::Policy(PolicyInForce { time, proposal: entry, object, serial: policy.serial() })
             }
@@ -290,6 +317,10 @@ impl Keeper {
             Subject::Platform { .. } => convert::ProposalAction::Platform,
             Subject::Reseal { .. } => convert::ProposalAction::Reseal,
             Subject::Raise { .. } => convert::ProposalAction::Budget,
+            Subject::Revocation { act, .. } => match act.kind() {
+                ActKind::Revoke => convert::ProposalAction::Revoke,
+                ActKind::Lift => convert::ProposalAction::LiftRevocation,
+            },
         };
         convert::Proposal {
             action,

@@ -159,6 +159,13 @@ impl Provision for Shared {
         Ok(Response::new(SubmitRaiseResponse { proposal: Some(proposal.into()) }))
     }
 
+    async fn submit_revocation(&self, request: Request<SubmitRevocationRequest>) -> Answer<SubmitRevocationResponse> {
+        let mut keeper = self.0.lock().unwrap();
+        refuse(&keeper)?;
+        let proposal = keeper.submit_revocation(read(request)?);
+        Ok(Response::new(SubmitRevocationResponse { proposal: Some(proposal.into()) }))
+    }
+
     async fn submit_approval(&self, request: Request<SubmitApprovalRequest>) -> Answer<SubmitApprovalResponse> {
         let mut keeper = self.0.lock().unwrap();
         refuse(&keeper)?;
@@ -240,6 +247,15 @@ impl Audit for Shared {
 #[tonic::async_trait]
 impl Vault for Shared {
     type FetchUnitsStream = Pin<Box<dyn Stream<Item = Result<FetchUnitsResponse, Status>> + Send>>;
+    type WatchLeaseStream = Pin<Box<dyn Stream<Item = Result<WatchLeaseResponse, Status>> + Send>>;
+
+    async fn submit_extension(&self, _: Request<SubmitExtensionRequest>) -> Answer<SubmitExtensionResponse> {
+        not_served()
+    }
+
+    async fn watch_lease(&self, _: Request<WatchLeaseRequest>) -> Answer<Self::WatchLeaseStream> {
+        not_served()
+    }
 
     async fn list_models(&self, _: Request<ListModelsRequest>) -> Answer<ListModelsResponse> {
         let keeper = self.0.lock().unwrap();
