@@ -126,7 +126,9 @@ mod tests {
             .collect();
         let rule = rule.replace("[audit]", &format!("{guest}\n[audit]"));
         let before = before.replace("[publish.default]", &format!("{keeper}\n[publish.default]"));
-        format!("{before}\n[release.default]\n{rule}")
+        let text = format!("{before}\n[release.default]\n{rule}");
+        // As its third line says.
+        text.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect()
     }
 
     #[test]
