@@ -35,7 +35,7 @@ pub fn seal_known(source: &Path, sealed: &Path, vault: &VaultFile, publisher: &P
 
     let dek = Dek::generate(&rng).expect("locked memory");
     let mut secrets = Secrets::default();
-    let [known] = key_memory().try_into().expect("the DEK alone is in key memory");
+    let Ok([known]) = <[Vec<u8>; 1]>::try_from(key_memory()) else { panic!("not the DEK alone is in key memory") };
     assert_eq!(known.len(), Dek::BYTES);
     secrets.note("dek", &known);
     let wrapped = vault_enclave::wrap::wrap_dek(vault.wrap_key(), context, &dek, &rng).expect("a wrap key");
