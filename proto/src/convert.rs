@@ -9,6 +9,7 @@ use attestation::{DecodeError, Sha256Digest};
 use ledger::names::{Name, NameError, Version};
 
 mod alarm;
+mod asked;
 mod budget;
 mod evidence;
 mod keeper;
@@ -19,6 +20,7 @@ mod reseal;
 mod revocation;
 mod vault;
 
+pub use asked::{AskedEvidence, AskedQuote};
 pub use evidence::EvidenceSet;
 pub use keeper::{KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeeperStanding, core, genesis};
 pub use lease::{EndLease, RenewRequest, SignedLease};

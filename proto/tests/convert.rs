@@ -141,6 +141,9 @@ macro_rules! refuses {
     })+};
 }
 
+#[path = "convert/challenge.rs"]
+mod challenge;
+
 fn first_tpm(set: &mut v1::EvidenceSet) -> &mut v1::TpmEvidence {
     match set.evidence.first_mut().and_then(|evidence| evidence.kind.as_mut()) {
         Some(v1::evidence::Kind::Tpm(tpm)) => tpm,
@@ -328,30 +331,6 @@ fn a_blob_with_any_bit_changed_is_refused_or_is_the_blob_of_another_set() {
             assert_eq!(other.blob(), changed, "bit {bit}");
         }
     }
-}
-
-#[test]
-fn a_challenge_of_another_form_is_refused() {
-    refuses!(Challenge, v1::GetChallengeResponse, challenge();
-        "malformed-session": |m| m.session.push(0),
-        "malformed-nonce": |m| { m.nonce.pop(); },
-        "malformed-evidence-form": |m| m.form = 0,
-        "malformed-evidence-form": |m| m.form = 5,
-        "malformed-id-object": |m| m.credential.as_mut().unwrap().id_object.push(0),
-        "malformed-id-object": |m| m.credential.as_mut().unwrap().id_object.clear(),
-        "malformed-encrypted-secret": |m| m.credential.as_mut().unwrap().encrypted_secret.push(0),
-        "malformed-encrypted-secret": |m| m.credential.as_mut().unwrap().encrypted_secret.clear(),
-        "malformed-vault-id": |m| m.vault_id.clear(),
-        "malformed-policy-digest": |m| m.policy_digest.clear(),
-        "malformed-manifest-digest": |m| m.manifest_digest.clear(),
-        "malformed-units": |m| m.units.clear(),
-        "malformed-units": |m| m.units.reverse(),
-        "malformed-units": |m| m.units = vec![1; 2],
-        "malformed-units": |m| m.units = (0..16_385).collect(),
-        "malformed-pcrs": |m| m.pcrs.reverse(),
-        "malformed-pcrs": |m| m.pcrs = vec![7, 7],
-        "malformed-pcrs": |m| m.pcrs = vec![24],
-    );
 }
 
 #[test]

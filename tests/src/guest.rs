@@ -102,7 +102,7 @@ impl Guest {
     pub fn secret(&self, challenge: &Challenge) -> [u8; 32] {
         let secret = self
             .tpm
-            .activate(challenge.credential.as_ref().expect("the form has one"))
+            .activate(challenge.asked.credential().expect("the form has one"))
             .expect("it was made for this TPM");
         secret.try_into().expect("32 bytes")
     }
@@ -171,13 +171,27 @@ impl Guest {
 
     /// A good renewal of the lease `id` that came with this grant.
     pub async fn renewal(&mut self, grant: &ReleaseKeysResponse, id: Sha256Digest) -> v1::RenewLeaseRequest {
+        let shown =
+            |guest: &Self, challenge: &Challenge, extra: &[u8]| guest.redemption_over(challenge, extra).evidence;
+        self.renewal_under("demo", grant, id, shown).await
+    }
+
+    /// As [`Guest::renewal`] under another rule, with this evidence for a challenge and the extraData of its quote.
+    pub async fn renewal_under(
+        &mut self,
+        rule: &str,
+        grant: &ReleaseKeysResponse,
+        id: Sha256Digest,
+        shown: impl FnOnce(&Self, &Challenge, &[u8]) -> EvidenceSet,
+    ) -> v1::RenewLeaseRequest {
         let mut ask = self.ask();
+        ask.rule = rule.to_owned();
         ask.action = v1::Action::Renew.into();
         ask.units = None;
         ask.lease_id = id.as_bytes().to_vec();
         let challenge = self.challenge(ask).await.expect("a challenge");
         let binding = RenewChallenge {
-            rule: "demo".to_owned(),
+            rule: rule.to_owned(),
             session: challenge.session,
             nonce: challenge.nonce,
             vault: challenge.vault_id,
@@ -187,7 +201,7 @@ impl Guest {
             tpm: self.part(&challenge),
         }
         .bind();
-        let evidence = self.redemption_over(&challenge, &binding.tpm_extra_data()).evidence;
+        let evidence = shown(self, &challenge, &binding.tpm_extra_data());
         let signature = self.lease.sign(&renew_message(&challenge.session, &id, binding.digest()));
         v1::RenewLeaseRequest {
             session: challenge.session.to_vec(),

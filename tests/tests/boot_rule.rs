@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use attestation::{Evidence, Sha256Digest};
-use vault_proto::convert::{EvidenceSet, ReleaseRequest};
+use attestation::{Evidence, Sha256Digest, lease_id};
+use tonic::Status;
+use vault_proto::convert::{Challenge, EvidenceSet, ReleaseRequest};
+use vault_proto::v1::ReleaseKeysResponse;
 use vault_tests::forge::eventlog::{Boot, ROOT_HASH};
 use vault_tests::process::Swtpm;
 use vault_tests::{Guest, Running, World, process, run, run_ok};
@@ -89,6 +91,7 @@ async fn guest_loads_by_the_events_of_its_boot_and_no_other_boot_does() {
         ("boot-application-unlisted", Boot { image: b"other", ..Boot::default() }),
         ("kernel-command-line-mismatch", Boot { options: line, ..Boot::default() }),
         ("kernel-command-line-mismatch", Boot { initrd: b"other", ..Boot::default() }),
+        ("initrd-missing", Boot { initrd: b"", ..Boot::default() }),
         ("pcr-not-allowed", Boot { firmware: "1.1", ..Boot::default() }),
     ] {
         let (tpm, log) = start(&world, &boot);
@@ -97,6 +100,7 @@ async fn guest_loads_by_the_events_of_its_boot_and_no_other_boot_does() {
         tpm.stop();
     }
     by_hand(&world).await;
+    renewals(&world).await;
 }
 
 /// The grant, a renewal's worth of evidence, and the auditor's view of it.
@@ -163,18 +167,72 @@ async fn by_hand(world: &World) {
     assert_eq!(send(world, "demo", &boot, Some(log)).await.as_deref(), Some("event-log-unasked"));
 }
 
+/// A lease of this rule goes on by the events of its boot, again and again, and by no other ones.
+async fn renewals(world: &World) {
+    let boot = Boot::default();
+    let mut guest = Guest::new(world).await;
+    let granted = load_by_hand(&mut guest, "guest", &boot, Some(boot.log())).await;
+    let (grant, challenge) = granted.unwrap_or_else(|status| panic!("a grant: {status}"));
+    let id = lease_id(&challenge.vault_id, &challenge.session, &guest.lease_key());
+    let init = Boot { options: format!("{} init=/bin/sh", boot.options), ..boot.clone() };
+    let unsigned = Boot { secure_boot: false, ..boot.clone() };
+    for (code, left_behind, event_log) in [
+        (None, &boot, Some(boot.log())),
+        (Some("event-log-missing"), &boot, None),
+        // What was booted says so itself, or sends the log of the boot that was granted.
+        (Some("kernel-command-line-mismatch"), &init, Some(init.log())),
+        (Some("event-log-replay-mismatch"), &init, Some(boot.log())),
+        (Some("event-log-replay-mismatch"), &boot, Some(init.log())),
+        (Some("secure-boot-off"), &unsigned, Some(unsigned.log())),
+        (None, &boot, Some(boot.log())),
+    ] {
+        measured(&mut guest, left_behind);
+        let shown = |guest: &Guest, _: &Challenge, extra_data: &[u8]| EvidenceSet {
+            evidence: Evidence::Tpm(guest.tpm.quote(&guest.identity, &QUOTED, extra_data)),
+            event_log,
+        };
+        let renewal = guest.renewal_under("guest", &grant, id, shown).await;
+        let refusal = match guest.renew(renewal).await {
+            Ok(renewed) => {
+                assert!(renewed.lease.is_some());
+                None
+            }
+            Err(status) => Some(guest.code_of(status).await),
+        };
+        assert_eq!(refusal.as_deref(), code);
+    }
+    let entries = run_ok(world.vaultctl().args(["log", "show"]));
+    assert!(!entries.contains(&format!("ended: {id}")), "{entries}");
+}
+
+fn measured(guest: &mut Guest, boot: &Boot) {
+    guest.tpm.pcrs = boot.pcrs();
+    guest.tpm.pcrs[11] = image_pcr();
+}
+
 /// One load by hand; the exact code of its refusal.
 async fn send(world: &World, rule: &str, boot: &Boot, event_log: Option<Vec<u8>>) -> Option<String> {
     let mut guest = Guest::new(world).await;
+    match load_by_hand(&mut guest, rule, boot, event_log).await {
+        Ok(_) => None,
+        Err(status) => Some(guest.code_of(status).await),
+    }
+}
+
+async fn load_by_hand(
+    guest: &mut Guest,
+    rule: &str,
+    boot: &Boot,
+    event_log: Option<Vec<u8>>,
+) -> Result<(ReleaseKeysResponse, Challenge), Status> {
     let quoted: &[u32] = if rule == "demo" { &vault_tests::world::PCRS } else { &QUOTED };
     if rule != "demo" {
-        guest.tpm.pcrs = boot.pcrs();
-        guest.tpm.pcrs[11] = image_pcr();
+        measured(guest, boot);
     }
     let mut ask = guest.ask();
     ask.rule = rule.to_owned();
     let challenge = guest.challenge(ask).await.expect("a challenge");
-    assert_eq!(challenge.event_log, rule == "guest");
+    assert_eq!(challenge.asked.quote().is_some_and(|quote| quote.event_log), rule == "guest");
     let binding = guest.bind_as(&challenge, |bound| bound.rule = rule.to_owned());
     let quote = guest.tpm.quote(&guest.identity, quoted, &binding.tpm_extra_data());
     let request = ReleaseRequest {
@@ -183,8 +241,5 @@ async fn send(world: &World, rule: &str, boot: &Boot, event_log: Option<Vec<u8>>
         lease_key: guest.lease_key(),
         evidence: EvidenceSet { evidence: Evidence::Tpm(quote), event_log },
     };
-    match guest.redeem(request).await {
-        Ok(_) => None,
-        Err(status) => Some(guest.code_of(status).await),
-    }
+    Ok((guest.redeem(request).await?, challenge))
 }

@@ -21,6 +21,8 @@ pub enum EventLogError {
     AlgorithmRepeated { id: u16 },
     /// The header gives a known algorithm another digest size.
     AlgorithmSize { id: u16 },
+    /// PCR 4 has no image at all.
+    BootApplicationMissing,
     /// PCR 4 has something that is not on the list, under whatever type.
     BootApplicationUnlisted { digest: [u8; 32] },
     /// PCR 9 is not the load options and then listed initrds.
@@ -37,6 +39,8 @@ pub enum EventLogError {
     DigestRepeated { index: usize, id: u16 },
     /// The firmware failed to measure something, and said so.
     ErrorSeparator { pcr: u32 },
+    /// PCR 9 has no initrd, and one is asked for.
+    InitrdMissing,
     /// The log is of the TCG 1.2 form, with SHA-1 digests only.
     LegacySha1,
     /// StartupLocality is not one byte of 0, 3 or 4.
@@ -84,6 +88,7 @@ impl EventLogError {
             Self::AlgorithmCount { .. } => "event-log-algorithm-count",
             Self::AlgorithmRepeated { .. } => "event-log-algorithm-repeated",
             Self::AlgorithmSize { .. } => "event-log-algorithm-size",
+            Self::BootApplicationMissing => "boot-application-missing",
             Self::BootApplicationUnlisted { .. } => "boot-application-unlisted",
             Self::CommandLineMismatch => "kernel-command-line-mismatch",
             Self::CommandLineNotAscii => "kernel-command-line-not-ascii",
@@ -92,6 +97,7 @@ impl EventLogError {
             Self::DigestCount { .. } => "event-digest-count",
             Self::DigestRepeated { .. } => "event-digest-repeated",
             Self::ErrorSeparator { .. } => "firmware-measurement-failed",
+            Self::InitrdMissing => "initrd-missing",
             Self::LegacySha1 => "event-log-legacy-sha1",
             Self::LocalityMalformed { .. } => "startup-locality-malformed",
             Self::LocalityMisplaced { .. } => "startup-locality-misplaced",
@@ -121,6 +127,9 @@ impl fmt::Display for EventLogError {
             Self::AlgorithmCount { found } => write!(f, "the log's header lists {found} digest algorithms"),
             Self::AlgorithmRepeated { id } => write!(f, "the log's header lists algorithm {id:#06x} twice"),
             Self::AlgorithmSize { id } => write!(f, "the log's header gives algorithm {id:#06x} another digest size"),
+            Self::BootApplicationMissing => {
+                f.write_str("PCR 4 has no image: the firmware measured nothing that it started")
+            }
             Self::BootApplicationUnlisted { digest } => {
                 write!(f, "PCR 4 has {}, which is not on the list", hex::encode(digest))
             }
@@ -131,6 +140,7 @@ impl fmt::Display for EventLogError {
             Self::DigestCount { index, found } => write!(f, "event {index}: {found} digests, unlike the header says"),
             Self::DigestRepeated { index, id } => write!(f, "event {index}: two digests of algorithm {id:#06x}"),
             Self::ErrorSeparator { pcr } => write!(f, "PCR {pcr}: the firmware says that it failed to measure"),
+            Self::InitrdMissing => f.write_str("PCR 9 has no initrd behind the command line, and the rule lists one"),
             Self::LegacySha1 => f.write_str("the log is of the old form, with SHA-1 digests only"),
             Self::LocalityMalformed { index } => write!(f, "event {index}: the start-up locality is not 0, 3 or 4"),
             Self::LocalityMisplaced { index } => write!(f, "event {index}: a start-up locality twice or too late"),

@@ -26,12 +26,15 @@ impl MeasuredLog {
     /// No boot loader, kernel or other EFI application ran but those with one of these Authenticode digests.
     ///
     /// Everything in PCR 4 is either on the list, or a separator or one of the two actions of the specification, by
-    /// digest. An image that is logged under another type, with its own bytes as data, is unlisted all the same.
+    /// digest. An image that is logged under another type, with its own bytes as data, is unlisted all the same. At least one
+    /// must be there: some firmware starts a kernel that is no EFI application without measuring it.
     ///
     /// # Errors
-    /// [`EventLogError::BootApplicationUnlisted`], [`EventLogError::ErrorSeparator`], [`EventLogError::PcrNotMeasured`].
+    /// [`EventLogError::BootApplicationUnlisted`], [`EventLogError::BootApplicationMissing`], [`EventLogError::ErrorSeparator`], [`EventLogError::PcrNotMeasured`].
     pub fn boot_applications_only(&self, listed: &[Sha256Digest]) -> Result<(), EventLogError> {
-        match self.boot_applications()?.into_iter().find(|digest| !listed.contains(digest)) {
+        let applications = self.boot_applications()?;
+        match applications.iter().find(|digest| !listed.contains(digest)) {
+            None if applications.is_empty() => Err(EventLogError::BootApplicationMissing),
             None => Ok(()),
             Some(digest) => Err(EventLogError::BootApplicationUnlisted { digest: *digest.as_bytes() }),
         }
@@ -54,14 +57,16 @@ impl MeasuredLog {
         Ok(applications)
     }
 
-    /// The kernel's EFI stub got exactly these load options, and then no initrds but those listed (SHA-256 of the file).
+    /// The kernel's EFI stub got exactly these load options, and then no initrds but those listed (SHA-256 of the file): none
+    /// where none is listed, else at least one. A kernel that is started without its initrd mounts whatever root file system
+    /// the disk offers: nobody looks at the root hash of dm-verity then.
     ///
     /// `options` is the text as the loader gives it: QEMU with OVMF adds ` initrd=initrd` to `-append`. The text is not in
     /// the log, so it comes from whoever asks; the log shows that it was this one. PCR 9 must hold nothing else: a second
     /// command line would otherwise hide behind a later extend by the digest of a good one.
     ///
     /// # Errors
-    /// [`EventLogError::CommandLineMismatch`], [`EventLogError::CommandLineNotAscii`], [`EventLogError::PcrNotMeasured`].
+    /// [`EventLogError::CommandLineMismatch`], [`EventLogError::CommandLineNotAscii`], [`EventLogError::InitrdMissing`], [`EventLogError::PcrNotMeasured`].
     pub fn kernel_command_line(
         &self,
         options: &str,
@@ -73,6 +78,9 @@ impl MeasuredLog {
         let is_listed = |digest: &[u8; 32]| initrds.iter().any(|listed| listed.as_bytes() == digest);
         if first.sha256 != *expected.as_bytes() || !rest.iter().all(|event| is_listed(&event.sha256)) {
             return Err(EventLogError::CommandLineMismatch);
+        }
+        if rest.is_empty() && !initrds.is_empty() {
+            return Err(EventLogError::InitrdMissing);
         }
         Ok(MeasuredCommandLine { text: options.to_owned() })
     }

@@ -151,6 +151,8 @@ fn boot_application_that_is_not_listed_is_found_under_any_type() {
         let bytes = with(|log| log.push(disguise));
         assert_eq!(measured(&bytes).boot_applications_only(&listed), unlisted);
     }
+    let none = with(|log| log.retain(|entry| entry.pcr != 4 || entry.event_type != EV_EFI_BOOT_SERVICES_APPLICATION));
+    assert_eq!(measured(&none).boot_applications_only(&listed), Err(EventLogError::BootApplicationMissing));
     let failed = with(|log| log.push(entry(4, EV_SEPARATOR, &[1, 0, 0, 0])));
     assert_eq!(measured(&failed).boot_applications_only(&listed), Err(EventLogError::ErrorSeparator { pcr: 4 }));
 }
@@ -166,6 +168,10 @@ fn command_line_is_all_that_pcr_9_holds_beside_listed_initrds() {
     assert_eq!(line(&bytes, "quiet2", &initrd), Err(EventLogError::CommandLineMismatch));
     assert_eq!(line(&bytes, "quiet", &[]), Err(EventLogError::CommandLineMismatch));
     assert_eq!(line(&bytes, "quiét", &initrd), Err(EventLogError::CommandLineNotAscii));
+    // Without its initrd nobody checks the root hash that the command line names.
+    let without = with(|log| drop(log.remove(10)));
+    assert_eq!(line(&without, "quiet", &initrd), Err(EventLogError::InitrdMissing));
+    assert_eq!(line(&without, "quiet", &[]), Ok("quiet".to_owned()));
     // A bad line first, and then the digest of a good one.
     let second = with(|log| log.insert(9, opaque(9, EV_EVENT_TAG, b"x", b"bad line")));
     assert_eq!(line(&second, "quiet", &initrd), Err(EventLogError::CommandLineMismatch));

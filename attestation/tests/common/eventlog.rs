@@ -19,6 +19,7 @@ pub struct Boot {
     pub image: &'static [u8],
     /// The options that the kernel's EFI stub got.
     pub options: String,
+    /// None where it is empty.
     pub initrd: &'static [u8],
 }
 
@@ -76,7 +77,9 @@ impl Boot {
         entries.extend([0, 1, 2, 3, 4, 5, 6].map(|pcr| of_data(pcr, EV_SEPARATOR, &[0; 4])));
         entries.push((4, EV_EFI_BOOT_SERVICES_APPLICATION, vec![0; 32], self.image.to_vec()));
         entries.push((9, EV_EVENT_TAG, tag(0x8f3b_22ed, b"LOADED_IMAGE::LoadOptions\0"), load_options(&self.options)));
-        entries.push((9, EV_EVENT_TAG, tag(0x8f3b_22ec, b"Linux initrd\0"), self.initrd.to_vec()));
+        if !self.initrd.is_empty() {
+            entries.push((9, EV_EVENT_TAG, tag(0x8f3b_22ec, b"Linux initrd\0"), self.initrd.to_vec()));
+        }
         entries
     }
 }

@@ -1,5 +1,6 @@
 //! What the events of a boot must say.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use attestation::{EventLogError, MeasuredLog, PcrSelection, Sha256Digest};
@@ -68,6 +69,15 @@ impl BootRule {
         PcrSelection::try_from(indices.as_slice()).expect("the parser refuses a section that asks for nothing")
     }
 
+    /// Whether nothing says which images may start though the other answers rest on it. A kernel of the machine's owner
+    /// extends PCR 9 by the digests of a listed command line and initrd, and runs with others; and secure boot, where PCR 7
+    /// may have any value, may be by keys that he enrolled.
+    pub(super) fn leaves_images_open(&self, allowed: &BTreeMap<u32, Vec<[u8; 32]>>, open: &BTreeSet<u32>) -> bool {
+        let any_keys = self.secure_boot == SecureBoot::Required && open.contains(&PCR_SECURE_BOOT);
+        let rests_on_images = self.command_lines.is_some() || any_keys;
+        rests_on_images && self.images == Permitted::Any && !allowed.contains_key(&PCR_IMAGES)
+    }
+
     /// Holds a log against the rule. Only a log that led to quoted values can be.
     pub fn check(&self, log: Option<&MeasuredLog>) -> Result<(), BootMismatch> {
         let log = log.ok_or(BootMismatch::LogMissing)?;
@@ -125,7 +135,7 @@ impl BootMismatch {
             }
             Self::Events { key: "secure_boot", .. } => "secure boot on, by the first event of PCR 7",
             Self::Events { key: "images", .. } => "images that the rule lists, and no other",
-            Self::Events { .. } => "a command line that the rule lists, and then listed initrds alone",
+            Self::Events { .. } => "a command line that the rule lists, and then listed initrds alone, at least one",
         }
     }
 }

@@ -117,6 +117,8 @@ pub enum PolicyProblem {
     },
     /// A rule on events beside firmware that may be any: events are what it says.
     BootFirmwareOpen,
+    /// A rule on events that anybody's own kernel fulfils: it measures the good ones itself.
+    BootImagesOpen,
     /// A rule on events that asks for nothing.
     BootEmpty,
     /// A command line is empty, too long, or not printable ASCII.
@@ -257,6 +259,7 @@ impl PolicyProblem {
             Self::PcrOpen { .. } => "policy-pcr-open",
             Self::BootPcrNotQuoted { .. } => "policy-boot-pcr-not-quoted",
             Self::BootFirmwareOpen => "policy-boot-firmware-open",
+            Self::BootImagesOpen => "policy-boot-images-open",
             Self::BootEmpty => "policy-boot-empty",
             Self::CommandLineMalformed => "policy-command-line-malformed",
             Self::CommandLinesTooMany { .. } => "policy-command-lines-too-many",
@@ -371,6 +374,10 @@ impl fmt::Display for PolicyProblem {
             Self::PcrsOnlyResettable => "any program can reset PCRs 16 and 23; add a PCR that holds the measured boot",
             Self::BootFirmwareOpen => {
                 "events are what the firmware says, and any firmware would do; list the values of PCR 0, the firmware's"
+            }
+            Self::BootImagesOpen => {
+                "any kernel would do, and it can measure the listed command line itself, or was signed by a key that the \
+                 machine's owner enrolled; list `images`, or values of PCR 4"
             }
             Self::BootEmpty => "asks for nothing; ask for something, or remove the section",
             Self::CommandLineMalformed => "write 1 to 2048 characters of printable ASCII, as the kernel gets them",

@@ -343,7 +343,7 @@ fn pcrs(fields: &mut Fields, boot: Option<BootRule>) -> Result<PcrRule, PolicyEr
     PcrRule::new(allowed, open, boot).map_err(|problem| {
         let key = match &problem {
             PolicyProblem::PcrOpen { pcr } => format!("{key}.{pcr}"),
-            PolicyProblem::BootPcrNotQuoted { .. } => boot_key,
+            PolicyProblem::BootPcrNotQuoted { .. } | PolicyProblem::BootImagesOpen => boot_key,
             _ => key,
         };
         PolicyError { key, problem }

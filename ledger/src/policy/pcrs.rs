@@ -50,6 +50,9 @@ impl PcrRule {
         if let Some(pcr) = asked.and_then(|asked| asked.iter().find(|pcr| !selection.contains(*pcr))) {
             return Err(PolicyProblem::BootPcrNotQuoted { pcr });
         }
+        if boot.as_ref().is_some_and(|boot| boot.leaves_images_open(&allowed, &open)) {
+            return Err(PolicyProblem::BootImagesOpen);
+        }
         refuse_unmeasured(&allowed)?;
         Ok(Self { allowed, open, boot, selection })
     }

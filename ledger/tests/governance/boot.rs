@@ -89,6 +89,18 @@ fn pcrs_of_the_events_are_quoted_and_no_other_is_open() {
     refused("secure_boot = true", "secure_boot = false", "release.minilm.pcrs.7", "policy-pcr-open");
     let pcr_0 = format!("0 = [\"{}\"], 4", hex::encode(Boot::default().pcrs()[0]));
     refused(&pcr_0, "4", "release.minilm.pcrs", "policy-boot-firmware-open");
+    let images = format!("images = [\"{}\"]", Sha256Digest::of(b"kernel"));
+    // Whatever kernel it is could measure the listed command line itself.
+    let lines = good().replace(&images, "images = \"any\"").replace("4 = \"any\", ", "");
+    let error = Policy::parse(&lines).unwrap_err();
+    assert_eq!((error.key.as_str(), error.code()), (KEY, "policy-boot-images-open"));
+    assert!(Policy::parse(&lines.replace("7 =", &format!("4 = [\"{PCR_0}\"], 7 ="))).is_ok());
+    // Secure boot by keys of the machine's own.
+    let start = lines.find("command_lines").unwrap();
+    let end = start + lines[start..].find("\n\n").unwrap();
+    let secure = format!("{}command_lines = \"any\"{}", &lines[..start], &lines[end..]).replace("9 = \"any\", ", "");
+    assert_eq!(Policy::parse(&secure).unwrap_err().code(), "policy-boot-images-open");
+    assert!(Policy::parse(&secure.replace("7 = \"any\"", &format!("7 = [\"{PCR_0}\"]"))).is_ok());
     let open = first().replace(&format!("11 = [\"{PCR_11_GUEST}\"]"), "11 = \"any\"");
     assert_eq!(Policy::parse(&open).unwrap_err().code(), "policy-pcr-open");
 }
@@ -239,6 +251,7 @@ fn boot_that_its_events_show_as_asked_is_granted_and_each_other_refused_by_its_k
     assert_eq!(denied(|boot| boot.options.push_str(" init=/bin/sh")), line);
     assert_eq!(denied(|boot| boot.options = boot.options.replace('a', "b")), line);
     assert_eq!(denied(|boot| boot.initrd = b"other"), line);
+    assert_eq!(denied(|boot| boot.initrd = b""), of("initrd-missing", "boot.command_lines"));
     assert_eq!(denied(|boot| boot.firmware = "1.1"), of("pcr-not-allowed", "pcrs.0"));
 }
 

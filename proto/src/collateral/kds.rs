@@ -193,10 +193,7 @@ fn broken(error: &(dyn Error + 'static)) -> FetchError {
 }
 
 fn connector(ca: Option<&Path>) -> Result<TlsConnector, SourceError> {
-    let file = match ca {
-        Some(file) => file,
-        None => SYSTEM_ROOTS.iter().map(Path::new).find(|file| file.exists()).ok_or(SourceError::RootsMissing)?,
-    };
+    let file = roots_file(ca, &SYSTEM_ROOTS)?;
     let refuse = |why: String| SourceError::Ca { why: format!("{}: {why}", file.display()) };
     let mut pem = Vec::new();
     let read = std::fs::File::open(file).and_then(|opened| opened.take(ROOTS_BYTES_MAX).read_to_end(&mut pem));
@@ -216,6 +213,12 @@ fn connector(ca: Option<&Path>) -> Result<TlsConnector, SourceError> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// The file that was named, else the first of the system's that is there.
+fn roots_file<'a>(named: Option<&'a Path>, system: &[&'a str]) -> Result<&'a Path, SourceError> {
+    let of_system = || system.iter().copied().map(Path::new).find(|file| file.exists());
+    named.or_else(of_system).ok_or(SourceError::RootsMissing)
 }
 
 #[cfg(test)]
@@ -246,5 +249,10 @@ mod tests {
         let code = |file: &Path| upstreams(&choice, Some(file)).map_err(|error| error.code()).err();
         assert_eq!(code(Path::new("/nonexistent")), Some("kds-ca"));
         assert_eq!(code(Path::new("/dev/null")), Some("kds-ca"));
+        let none = roots_file(None, &["/nonexistent/roots.pem"]).map_err(|error| error.code());
+        assert_eq!(none, Err("kds-roots-missing"));
+        let named = Path::new("/nonexistent/named.pem");
+        assert_eq!(roots_file(Some(named), &["/"]), Ok(named), "the file that was named counts alone");
+        assert_eq!(roots_file(None, &["/nonexistent", "/"]), Ok(Path::new("/")));
     }
 }

@@ -2,9 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use attestation::CollateralKey;
+
+/// Of Linux on x86-64 and aarch64: opening a pipe that nobody writes to does not wait.
+const O_NONBLOCK: i32 = 0o4000;
 
 /// The most files that [`CollateralStore::list`] gives.
 const LISTED_MAX: usize = 100_000;
@@ -51,11 +55,11 @@ impl CollateralStore {
     /// # Errors
     /// [`StoreError`]. A file that is not there is none.
     pub fn get(&self, key: &CollateralKey) -> Result<Option<Vec<u8>>, StoreError> {
-        let file = match File::open(self.path(key)) {
+        // A pipe would be waited for, and a device never ends.
+        let file = match File::options().read(true).custom_flags(O_NONBLOCK).open(self.path(key)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        // A pipe would be waited for, and a device never ends.
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("it is not a file").into());
         }
@@ -141,5 +145,22 @@ impl std::error::Error for StoreError {}
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = CollateralStore::new(dir.path().to_owned());
+        let key = CollateralKey::from_store_path("Milan/vcek.crl.der").expect("a place of a store");
+        let path = store.path(&key);
+        fs::create_dir_all(path.parent().expect("below the store")).expect("the directory is ours");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo is there");
+        assert!(made.success());
+        assert!(matches!(store.get(&key), Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::Other));
     }
 }

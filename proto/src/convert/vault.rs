@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use attestation::{
-    Credential, EvidenceForm, HPKE_PUBLIC_KEY_BYTES, HpkePublicKey, LeaseKey, PcrSelection, Sha256Digest, TpmIdentity,
-    UNITS_MAX, UnitSet, UnixTime,
+    EvidenceForm, HPKE_PUBLIC_KEY_BYTES, HpkePublicKey, LeaseKey, Sha256Digest, TpmIdentity, UNITS_MAX, UnitSet,
+    UnixTime,
 };
 use ledger::manifest::Selection;
 use ledger::names::{Group, Name, Version};
 
 use super::{
-    EvidenceSet, Fault, SignedLease, WireError, bytes, check_size, digest, exact, key, name, optional_pcrs, present,
+    AskedEvidence, EvidenceSet, Fault, SignedLease, WireError, bytes, check_size, digest, exact, key, name, present,
 };
 use super::{text, version};
 use crate::limits::{ENTRY_BYTES_MAX, FORMS_MAX, GROUPS_MAX, LOG_PROOF_BYTES_MAX, RANGES_MAX};
@@ -53,9 +53,7 @@ pub struct Challenge {
     /// Makes the evidence fresh.
     pub nonce: [u8; 32],
     /// What the rule wants to see.
-    pub form: EvidenceForm,
-    /// Only the TPM that was named can open it.
-    pub credential: Option<Credential>,
+    pub asked: AskedEvidence,
     /// The vault that answers.
     pub vault_id: Sha256Digest,
     /// The policy in force.
@@ -64,10 +62,6 @@ pub struct Challenge {
     pub manifest: Sha256Digest,
     /// What the selection means.
     pub units: UnitSet,
-    /// What the rule wants quoted, if anything.
-    pub pcrs: Option<PcrSelection>,
-    /// Whether the event log has to come along.
-    pub event_log: bool,
     /// When the challenge stops being good.
     pub expires: UnixTime,
 }
@@ -186,15 +180,12 @@ impl TryFrom<v1::GetChallengeResponse> for Challenge {
         Ok(Self {
             session: exact("malformed-session", &response.session)?,
             nonce: exact("malformed-nonce", &response.nonce)?,
-            form: super::evidence::form(response.form)?,
-            credential: response.credential.map(Credential::try_from).transpose()?,
+            asked: AskedEvidence::read(response.form, response.credential, &response.pcrs, response.event_log)?,
             vault_id: digest("malformed-vault-id", &response.vault_id)?,
             policy: digest("malformed-policy-digest", &response.policy_digest)?,
             manifest: digest("malformed-manifest-digest", &response.manifest_digest)?,
             units: UnitSet::try_from(response.units)
                 .map_err(|error| WireError::new("malformed-units", Fault::Form(error)))?,
-            pcrs: optional_pcrs(&response.pcrs)?,
-            event_log: response.event_log,
             expires: UnixTime(response.expires_unix),
         })
     }
@@ -202,17 +193,18 @@ impl TryFrom<v1::GetChallengeResponse> for Challenge {
 
 impl From<Challenge> for v1::GetChallengeResponse {
     fn from(challenge: Challenge) -> Self {
+        let quote = challenge.asked.quote();
         Self {
             session: challenge.session.to_vec(),
             nonce: challenge.nonce.to_vec(),
-            credential: challenge.credential.map(Into::into),
+            credential: challenge.asked.credential().cloned().map(Into::into),
             vault_id: challenge.vault_id.as_bytes().to_vec(),
             policy_digest: challenge.policy.as_bytes().to_vec(),
             manifest_digest: challenge.manifest.as_bytes().to_vec(),
             units: challenge.units.as_slice().to_vec(),
-            pcrs: challenge.pcrs.iter().flat_map(PcrSelection::iter).collect(),
-            form: v1::EvidenceForm::from(challenge.form).into(),
-            event_log: challenge.event_log,
+            pcrs: quote.iter().flat_map(|quote| quote.pcrs.iter()).collect(),
+            form: v1::EvidenceForm::from(challenge.asked.form()).into(),
+            event_log: quote.is_some_and(|quote| quote.event_log),
             expires_unix: challenge.expires.seconds(),
         }
     }

@@ -70,14 +70,14 @@ pub(crate) fn challenge() -> Challenge {
     Challenge {
         session: [1; 16],
         nonce: [2; 32],
-        form: EvidenceForm::Tpm,
-        credential: Some(credential()),
+        asked: AskedEvidence::Tpm {
+            credential: credential(),
+            quote: AskedQuote { pcrs: PcrSelection::try_from([0, 7, 23].as_slice()).unwrap(), event_log: true },
+        },
         vault_id: digest(3),
         policy: digest(4),
         manifest: digest(5),
         units: UnitSet::try_from(vec![0, 7, 16_383]).unwrap(),
-        pcrs: Some(PcrSelection::try_from([0, 7, 23].as_slice()).unwrap()),
-        event_log: true,
         expires: UnixTime(60),
     }
 }

@@ -134,7 +134,7 @@ async fn azure_load(
 ) -> Result<v1::ReleaseKeysResponse, Status> {
     let forms = vec![v1::EvidenceForm::AzureSnpVtpm.into()];
     let challenge = guest.challenge(v1::GetChallengeRequest { rule: "azure".to_owned(), forms, ..ask(guest) }).await?;
-    assert!(challenge.credential.is_none(), "no EK endorses this TPM");
+    assert!(challenge.asked.credential().is_none(), "no EK endorses this TPM");
     let soft = SoftGuest::new(PARAVISOR);
     let mut evidence = AzureEvidence {
         hcl_report: paravisor.hcl_report(&scene.platform, &soft),

@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use attestation::{
-    AkName, AttestationKey, AzureEvidence, Binding, Evidence, EvidenceForm, PcrSelection, TpmIdentity, TpmPart,
-    Transcript,
+    AkName, AttestationKey, AzureEvidence, Binding, Evidence, EvidenceForm, TpmIdentity, TpmPart, Transcript,
 };
 use vault_proto::collateral::Collateral;
-use vault_proto::convert::{Challenge, EvidenceSet};
+use vault_proto::convert::{AskedEvidence, AskedQuote, Challenge, EvidenceSet};
 
 use super::error::SessionError;
 use super::event_log::read_event_log;
@@ -184,17 +183,15 @@ impl Attester<'_> {
     /// [`SessionError::Tpm`]: the credential was made for another EK or AK. [`SessionError::FormUnavailable`]: the keeper
     /// asks for what this machine did not offer.
     pub fn part(&self, challenge: &Challenge) -> Result<TpmPart, SessionError> {
-        match challenge.form {
-            EvidenceForm::Snp => Ok(TpmPart::Absent),
-            EvidenceForm::Tpm | EvidenceForm::SnpTpm => {
-                let (tpm, agent) = self.tpm(challenge.form)?;
-                let credential = challenge.credential.as_ref().ok_or(SessionError::CredentialMissing)?;
+        let form = challenge.asked.form();
+        match &challenge.asked {
+            AskedEvidence::Snp => Ok(TpmPart::Absent),
+            AskedEvidence::Tpm { credential, .. } | AskedEvidence::SnpTpm { credential, .. } => {
+                let (tpm, agent) = self.tpm(form)?;
                 let secret = tpm.activate(&agent.ak, credential).wait()?;
                 Ok(TpmPart::Activated { ak_name: agent.ak_name, secret })
             }
-            EvidenceForm::AzureSnpVtpm => {
-                Ok(TpmPart::Reported { ak_name: self.chip(challenge.form)?.azure_ak_name()? })
-            }
+            AskedEvidence::AzureSnpVtpm { .. } => Ok(TpmPart::Reported { ak_name: self.chip(form)?.azure_ak_name()? }),
         }
     }
 
@@ -202,30 +199,31 @@ impl Attester<'_> {
     /// asks for it.
     ///
     /// # Errors
-    /// What the TPM or the chip says; [`SessionError::FormUnavailable`], [`SessionError::PcrsMissing`]; that the log can't be
-    /// read.
+    /// What the TPM or the chip says; [`SessionError::FormUnavailable`]; that the log can't be read.
     pub fn evidence<S: Transcript>(
         &self,
         binding: &Binding<S>,
-        form: EvidenceForm,
-        pcrs: Option<PcrSelection>,
-        event_log: bool,
+        asked: &AskedEvidence,
     ) -> Result<EvidenceSet, SessionError> {
-        let event_log = if event_log { Some(read_event_log(self.event_log)?) } else { None };
-        let pcrs = || pcrs.ok_or(SessionError::PcrsMissing);
-        let quote = || {
+        let form = asked.form();
+        let event_log = match asked.quote() {
+            Some(AskedQuote { event_log: true, .. }) => Some(read_event_log(self.event_log)?),
+            Some(AskedQuote { event_log: false, .. }) | None => None,
+        };
+        let quoted = |pcrs| {
             let (tpm, agent) = self.tpm(form)?;
-            let quote = tpm.quote(&agent.ak, binding.tpm_extra_data(), pcrs()?).wait()?;
+            let quote = tpm.quote(&agent.ak, binding.tpm_extra_data(), pcrs).wait()?;
             Ok::<_, SessionError>(quote.into_evidence(agent.identity.clone()))
         };
-        let evidence = match form {
-            EvidenceForm::Tpm => Evidence::Tpm(quote()?),
-            EvidenceForm::Snp => Evidence::Snp(self.chip(form)?.evidence(binding.digest())?),
-            EvidenceForm::SnpTpm => {
-                Evidence::SnpTpm { report: self.chip(form)?.evidence(binding.digest())?, quote: quote()? }
+        let evidence = match asked {
+            AskedEvidence::Tpm { quote, .. } => Evidence::Tpm(quoted(quote.pcrs)?),
+            AskedEvidence::Snp => Evidence::Snp(self.chip(form)?.evidence(binding.digest())?),
+            AskedEvidence::SnpTpm { quote, .. } => {
+                let report = self.chip(form)?.evidence(binding.digest())?;
+                Evidence::SnpTpm { report, quote: quoted(quote.pcrs)? }
             }
-            EvidenceForm::AzureSnpVtpm => {
-                let azure: AzureEvidence = self.chip(form)?.azure_evidence(&binding.tpm_extra_data(), pcrs()?)?;
+            AskedEvidence::AzureSnpVtpm { quote } => {
+                let azure: AzureEvidence = self.chip(form)?.azure_evidence(&binding.tpm_extra_data(), quote.pcrs)?;
                 Evidence::AzureSnpVtpm(azure)
             }
         };

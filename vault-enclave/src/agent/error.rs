@@ -47,10 +47,6 @@ pub enum SessionError {
     ChipUnusable(NoSnpDevice),
     /// The challenge asks for a form of evidence that this machine did not offer.
     FormUnavailable(EvidenceForm),
-    /// The challenge asks for a TPM's quote and holds no credential.
-    CredentialMissing,
-    /// The challenge asks for a quote and names no PCRs.
-    PcrsMissing,
     /// The rule asks for the event log of this boot, and it can't be read.
     EventLogUnreadable {
         /// Where it was looked for.
@@ -113,8 +109,6 @@ impl SessionError {
             Self::Chip(error) => error.code(),
             Self::ChipUnusable(error) => error.code(),
             Self::FormUnavailable(_) => "challenge-form",
-            Self::CredentialMissing => "challenge-credential",
-            Self::PcrsMissing => "challenge-pcrs",
             Self::EventLogUnreadable { .. } => "event-log-unreadable",
             Self::EventLogLength { .. } => "event-log-length",
             Self::AttestationKey(error) => error.code(),
@@ -151,8 +145,6 @@ impl fmt::Display for SessionError {
             Self::FormUnavailable(form) => {
                 write!(f, "the host's challenge asks for evidence of the form {form}, which this machine did not offer")
             }
-            Self::CredentialMissing => f.write_str("the host's challenge asks for a quote and holds no credential"),
-            Self::PcrsMissing => f.write_str("the host's challenge asks for a quote and names no PCRs"),
             Self::EventLogUnreadable { path, kind, why } => {
                 let path = path.display();
                 let next = match kind {

@@ -262,7 +262,7 @@ impl Holder {
             tpm: attester.part(&challenge)?,
         }
         .bind();
-        let evidence = attester.evidence(&binding, challenge.form, challenge.pcrs, challenge.event_log)?;
+        let evidence = attester.evidence(&binding, &challenge.asked)?;
         let lease_signature = self.signer.sign(&renew_message(&session, &lease_id, binding.digest()))?;
         Ok(RenewRequest { session, lease_id, evidence, lease: self.newest.clone(), lease_signature })
     }

@@ -89,7 +89,7 @@ impl<'a> Session<'a> {
             tpm,
         }
         .bind(hpke_key.clone(), lease_key.clone());
-        let evidence = agent.evidence(&binding, challenge.form, challenge.pcrs, challenge.event_log)?;
+        let evidence = agent.evidence(&binding, &challenge.asked)?;
         let started = Self::bound(wanted, pair, binding, &evidence);
         Ok((started, ReleaseRequest { session, hpke_key, lease_key, evidence }))
     }

@@ -7,7 +7,7 @@ use ledger::entry::{Entry, Release};
 use ledger::lease::{LeaseStatement, grant_message};
 use ledger::manifest::Selection;
 use ledger::policy::{LeaseEnd, UnitCheck};
-use vault_proto::convert::{Challenge, Grant, SignedLease};
+use vault_proto::convert::{AskedEvidence, Challenge, Grant, SignedLease};
 
 use super::error::SessionError;
 use super::session::{Wanted, verify_renewal};
@@ -165,16 +165,13 @@ fn challenged(model: &str, change: Change<'_, Challenge>) -> Result<(), SessionE
         selection: &selection,
     };
     let mut challenge = Challenge {
-        event_log: false,
         session: SESSION,
         nonce: [8; 32],
-        form: attestation::EvidenceForm::Tpm,
-        credential: Some(attestation::Credential { id_object: vec![1], encrypted_secret: vec![2] }),
+        asked: AskedEvidence::Snp,
         vault_id: keeper.vault.id(),
         policy: keeper.vault.policy().digest(),
         manifest: manifest.digest(),
         units: UnitSet::try_from(vec![0, 2]).unwrap(),
-        pcrs: attestation::PcrSelection::try_from([0_u32].as_slice()).ok(),
         expires: NOW.plus(60),
     };
     change(&mut challenge);

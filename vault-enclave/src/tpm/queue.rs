@@ -245,3 +245,64 @@ impl Actor {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    type Jobs = Receiver<Box<dyn Job>>;
+
+    /// A queue before a thread that does this with what is asked of it.
+    fn queue(run: impl FnOnce(&Jobs) + Send + 'static) -> Queue {
+        let (jobs, receiver) = sync_channel(QUEUE_MAX);
+        let (open, closed) = sync_channel(0);
+        let thread = thread::spawn(move || {
+            run(&receiver);
+            drop(open);
+        });
+        let ending = Ending { thread: Some(thread), closed: Mutex::new(closed) };
+        Queue { jobs, deadline: DEADLINE, thread: Arc::new(ending) }
+    }
+
+    fn until_nobody_asks(jobs: &Jobs) {
+        while jobs.recv().is_ok() {}
+    }
+
+    #[test]
+    fn the_last_handle_waits_until_the_thread_has_let_go_and_no_other_does() {
+        let let_go = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&let_go);
+        let first = queue(move |jobs| {
+            until_nobody_asks(jobs);
+            // A TPM takes its time to flush: whoever does not wait sees that it has not.
+            (0..10_000).for_each(|_| thread::yield_now());
+            let_go.store(true, Ordering::SeqCst);
+        });
+        let second = first.with_deadline(DEADLINE);
+        drop(first);
+        assert!(!seen.load(Ordering::SeqCst), "there is still a handle to ask it by");
+        drop(second);
+        assert!(seen.load(Ordering::SeqCst), "the thread works on after the last handle is gone");
+    }
+
+    #[test]
+    fn a_handle_that_is_last_dropped_on_the_thread_itself_does_not_wait_for_it() {
+        let (give, given) = channel::<Queue>();
+        let (ended, end) = channel();
+        let first = queue(move |jobs| {
+            let own = given.recv().expect("a handle");
+            // Only now is the other one gone.
+            let _ = jobs.recv();
+            drop(own);
+            ended.send(()).expect("the test waits");
+        });
+        give.send(first.with_deadline(DEADLINE)).expect("the thread waits");
+        let answer = first.request(|_| Ok(()));
+        drop(first);
+        end.recv().expect("the thread ended, and not by a panic");
+        assert!(matches!(answer.wait(), Err(TpmError::Unavailable(_))), "nobody served it");
+    }
+}

@@ -44,9 +44,23 @@ impl Forge {
         more.iter().for_each(|blob| writer.blob(Sha256Digest::of(blob), blob).unwrap());
         let vault = Sha256Digest::of(&self.entries[0]);
         let size = tree.len();
-        let note = self.scene.peer.keeper().checkpoint_of(vault, Checkpoint { size, root: tree.root(size).unwrap() });
-        writer.finish(&Index::new(vault, size, (0, size)), &note).unwrap();
-        self.scene.with_vault(&["audit", "verify", text(&dir)])
+        writer.finish(&Index::new(vault, size, (0, size)), &self.checkpoint(entries)).unwrap();
+        let since = self.scene.path("since");
+        let since = if since.exists() { vec!["--since", text(&since)] } else { Vec::new() };
+        self.scene.with_vault(&[&["audit", "verify", text(&dir)], &since[..]].concat())
+    }
+
+    /// What the log key signs for a log of these entries.
+    fn checkpoint(&self, entries: &[Vec<u8>]) -> String {
+        let mut tree = Tree::new();
+        entries.iter().for_each(|entry| tree.push(leaf_hash(entry)));
+        let (vault, size) = (Sha256Digest::of(&self.entries[0]), tree.len());
+        self.scene.peer.keeper().checkpoint_of(vault, Checkpoint { size, root: tree.root(size).unwrap() })
+    }
+
+    /// The auditor has seen this log before, and kept its checkpoint.
+    fn seen_before(&self, entries: &[Vec<u8>]) {
+        std::fs::write(self.scene.path("since"), self.checkpoint(entries)).unwrap();
     }
 }
 
@@ -64,6 +78,32 @@ fn a_signed_log_with_an_entry_that_is_not_permitted_is_the_keepers_fault() {
     assert_eq!(ended.code, 12, "{}{}", ended.stdout, ended.stderr);
     assert_eq!(report(&ended)["verdict"], "fold");
     assert!(report(&ended).get("log").is_none(), "nothing that it says is to be believed");
+}
+
+#[test]
+fn a_log_that_was_cut_or_forked_since_the_auditor_last_looked_is_found_though_the_log_key_signed_it() {
+    let forge = Forge::new();
+    let fails_with = |entries: &[Vec<u8>], code: &str| {
+        let ended = forge.audit(entries, &[]);
+        assert_eq!(ended.code, 11, "{}{}", ended.stdout, ended.stderr);
+        let report = report(&ended);
+        assert_eq!((&report["verdict"], &report["fault"]["code"]), (&"consistency".into(), &code.into()), "{report}");
+        assert!(report.get("log").is_none(), "nothing that it says is to be believed");
+    };
+    forge.seen_before(&forge.entries);
+    assert_eq!(forge.audit(&forge.entries, &[]).done()["verdict"], "verified");
+    forge.seen_before(&forge.entries[..3]);
+    assert_eq!(forge.audit(&forge.entries, &[]).done()["verdict"], "verified");
+
+    // Cut back to before, though all that is left is as it was.
+    forge.seen_before(&forge.entries);
+    fails_with(&forge.entries[..3], "log-shortened");
+    // As long as before, and longer, with another entry in the place of one: each approver signed it, in another order.
+    let mut other = forge.entries.clone();
+    other.swap(2, 3);
+    fails_with(&other, "log-forked");
+    forge.seen_before(&forge.entries[..3]);
+    fails_with(&other, "log-forked");
 }
 
 #[test]

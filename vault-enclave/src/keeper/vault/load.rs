@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use attestation::{
-    ActivationSecret, Binding, Credential, EventLog, Evidence, Expected, LoadChallenge, PcrSelection, RenewChallenge,
-    Sha256Digest, TpmPart, Transcript, UnixTime, Verified,
+    ActivationSecret, Binding, Credential, EndorsedTpm, EventLog, Evidence, Expected, LoadChallenge, PcrSelection,
+    RenewChallenge, Sha256Digest, TpmPart, Transcript, UnixTime, Verified,
 };
 use ledger::decide::{Denial, EvidencedGrant, ReleaseGrant, decide};
 use ledger::lease::{LeaseStatement, grant_message};
@@ -16,7 +16,8 @@ use ledger::state::LoggedManifest;
 use prost::Message;
 use ring::rand::SecureRandom;
 use vault_proto::convert::{
-    Challenge, ChallengeFor, ChallengeRequest, EvidenceSet, Grant, ReleaseRequest, SignedLease,
+    AskedEvidence, AskedQuote, Challenge, ChallengeFor, ChallengeRequest, EvidenceSet, Grant, ReleaseRequest,
+    SignedLease,
 };
 use vault_proto::v1::{self, keeper_reply::Response};
 
@@ -39,8 +40,7 @@ impl Vault {
         let rule = policy
             .release_rule(&request.rule)
             .ok_or_else(|| Refusal::denied("rule-unknown", format!("the policy has no [release.{}]", request.rule)))?;
-        let Prepared { expected, part, credential } = self.prepare(&rule.guest, &request, &policy, now)?;
-        let (form, pcrs) = (rule.guest.form(), rule.guest.pcrs().map(PcrRule::selection));
+        let Prepared { expected, part, evidence } = self.prepare(&rule.guest, &request, &policy, now)?;
         let (session, nonce) = (self.random()?, self.random()?);
         let manifest = self.logged_manifest(&request.model, &request.version)?;
         let vault = self.vault_id();
@@ -81,14 +81,11 @@ impl Vault {
         let challenge = Challenge {
             session,
             nonce,
-            form,
-            credential,
+            asked: evidence,
             vault_id: vault,
             policy: policy_digest,
             manifest: manifest.manifest().digest(),
             units,
-            pcrs,
-            event_log: events.is_some(),
             expires: now.plus(CHALLENGE_TTL_SECS),
         };
         Ok(Outcome::Now(Ok(Response::GetChallenge(challenge.into()))))
@@ -109,18 +106,30 @@ impl Vault {
             return Err(Refusal::denied("evidence-form-unavailable", message));
         }
         let expected = rule.expected(request.tpm.as_ref(), policy.trust_anchors(), self.platforms()?.eks(), now)?;
-        match &expected {
-            Expected::Tpm { tpm, .. } | Expected::SnpTpm { tpm, .. } => {
-                let secret = ActivationSecret::generate(&self.rng)?;
-                let credential = Some(tpm.make_credential(&secret, &self.rng)?);
-                let part = TpmPart::Activated { ak_name: *tpm.ak().name(), secret };
-                Ok(Prepared { expected, part, credential })
+        let event_log = rule.pcrs().is_some_and(|rule| rule.boot().is_some());
+        let quote = |pcrs: &PcrSelection| AskedQuote { pcrs: *pcrs, event_log };
+        let (part, evidence) = match &expected {
+            Expected::Tpm { tpm, pcrs } => {
+                let (part, credential) = self.credential(tpm)?;
+                (part, AskedEvidence::Tpm { credential, quote: quote(pcrs) })
             }
+            Expected::SnpTpm { tpm, pcrs, .. } => {
+                let (part, credential) = self.credential(tpm)?;
+                (part, AskedEvidence::SnpTpm { credential, quote: quote(pcrs) })
+            }
+            Expected::Snp { .. } => (TpmPart::Absent, AskedEvidence::Snp),
             // The AK of an Azure guest comes with the evidence, and is then in the binding.
-            Expected::Snp { .. } | Expected::AzureSnpVtpm { .. } => {
-                Ok(Prepared { expected, part: TpmPart::Absent, credential: None })
+            Expected::AzureSnpVtpm { pcrs, .. } => {
+                (TpmPart::Absent, AskedEvidence::AzureSnpVtpm { quote: quote(pcrs) })
             }
-        }
+        };
+        Ok(Prepared { expected, part, evidence })
+    }
+
+    fn credential(&self, tpm: &EndorsedTpm) -> Result<(TpmPart, Credential), Refusal> {
+        let secret = ActivationSecret::generate(&self.rng)?;
+        let credential = tpm.make_credential(&secret, &self.rng)?;
+        Ok((TpmPart::Activated { ak_name: *tpm.ak().name(), secret }, credential))
     }
 
     /// Redeems a load challenge.
@@ -285,7 +294,7 @@ impl Vault {
 struct Prepared {
     expected: Expected,
     part: TpmPart,
-    credential: Option<Credential>,
+    evidence: AskedEvidence,
 }
 
 /// Puts the AK that an Azure report endorses into the binding. It is taken from the request, as the HPKE key is: whether

@@ -246,3 +246,22 @@ fn a_crash_between_tiles_and_checkpoint_is_nothing() {
     commit(&mut log, 600);
     assert_eq!(log.read(0, 4096).unwrap(), entries(0..600));
 }
+
+#[test]
+fn a_failed_write_that_could_not_be_undone_stops_the_log_until_it_is_opened_again() {
+    let place = Place::new();
+    let mut log = place.log();
+    log.append(0, &entries(0..SEGMENT_ENTRIES)).unwrap();
+    // The next segment can't be made, nor what came before be made durable.
+    let (dir, away) = (place.0.path().join("log/entries"), place.0.path().join("away"));
+    fs::rename(&dir, &away).unwrap();
+    let next = entries(SEGMENT_ENTRIES..SEGMENT_ENTRIES + 1);
+    let failed = log.append(SEGMENT_ENTRIES, &next).unwrap_err();
+    assert!(matches!(failed, StoreError::Io { .. }), "{failed:?}");
+    fs::rename(&away, &dir).unwrap();
+    assert!(matches!(log.append(SEGMENT_ENTRIES, &next), Err(StoreError::LogStopped)));
+    drop(log);
+    let mut log = place.log();
+    log.append(SEGMENT_ENTRIES, &next).unwrap();
+    commit(&mut log, SEGMENT_ENTRIES + 1);
+}

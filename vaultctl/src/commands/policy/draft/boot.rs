@@ -39,7 +39,9 @@ impl BootSource {
     /// `[release.NAME.boot]`, which comes after the PCRs: these stay pinned until somebody writes `"any"`.
     pub(super) fn render(&self, rule: &Name) -> Vec<String> {
         let images = self.images.as_deref().filter(|images| !images.is_empty());
-        if !self.secure_boot && images.is_none() && self.command_line.is_none() {
+        // Where PCR 4 was not quoted any kernel could have measured this command line.
+        let command_line = self.command_line.as_ref().filter(|_| self.images.is_some());
+        if !self.secure_boot && images.is_none() && command_line.is_none() {
             return vec![
                 "# No rule on events: the quoted PCRs show neither secure boot nor what was started.".to_owned(),
             ];
@@ -57,7 +59,11 @@ impl BootSource {
         lines.push(
             images.map_or_else(|| "images = \"any\"".to_owned(), |images| format!("images = [{}]", list(images))),
         );
-        match &self.command_line {
+        match command_line {
+            None if self.command_line.is_some() => lines.push(
+                "command_lines = \"any\"        # quote PCR 4 too: without it any kernel could have measured this one"
+                    .to_owned(),
+            ),
             None => lines.push(
                 "command_lines = \"any\"        # --command-line TEXT writes it: a log has no more than its digest"
                     .to_owned(),
