@@ -144,7 +144,8 @@ pub fn play(extent: Extent) -> UnboundedReceiver<Row> {
             };
             if let Err(error) = played {
                 let seen = Err(format!("it could not be played to its end: {error}"));
-                let _ = rows.send(Row { attack: stage, tried: "all that is left".into(), expected: Expected::Works, seen });
+                let _ =
+                    rows.send(Row { attack: stage, tried: "all that is left".into(), expected: Expected::Works, seen });
             }
         }
     });

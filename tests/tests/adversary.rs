@@ -1,7 +1,7 @@
 //! Attacks on the keeper through its own protocol: each changes one thing in a good exchange, and names the refusal. What
 //! `cargo xtask attack` plays is not played again here.
 
-use attestation::{Sha256Digest, lease_id};
+use attestation::lease_id;
 use ledger::lease::end_message;
 use vault_proto::v1;
 use vault_tests::forge::authority::Authority;

@@ -27,18 +27,18 @@ pub(super) async fn play(world: &World, report: &mut Report) {
         ("an approval of another act", "action-mismatch", |it| it.action = ApprovalAction::Policy),
     ];
     for (what, code, change) in cases {
-        let mut bent = good.clone();
+        let mut bent = good;
         change(&mut bent);
         report.refused(what, code, submit(&mut guest, sign(world, "alice", &bent)).await);
     }
     let alice = sign(world, "alice", &good);
     let mut swapped = alice.clone();
-    swapped.statement = sign(world, "alice", &ApprovalStatement { serial: 7, ..good.clone() }).statement;
-    report.refused("a signature over another text", "approval-signature", submit(&mut guest, swapped).await);
+    swapped.statement = sign(world, "alice", &ApprovalStatement { serial: 7, ..good }).statement;
+    report.refused("a signature over another text", "sshsig-invalid", submit(&mut guest, swapped).await);
 
     report.works("one approver's signature counts", submit(&mut guest, alice.clone()).await);
     report.refused("the same signature again", "already-approved", submit(&mut guest, alice).await);
-    let repeated = sign(world, "alice", &ApprovalStatement { not_after: UnixTime(good.not_after.0 - 1), ..good.clone() });
+    let repeated = sign(world, "alice", &ApprovalStatement { not_after: UnixTime(good.not_after.0 - 1), ..good });
     report.refused("another signature of the same approver", "already-approved", submit(&mut guest, repeated).await);
     let mut ask = guest.ask();
     ask.version = "2".to_owned();

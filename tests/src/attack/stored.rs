@@ -36,16 +36,20 @@ const LIES: &[(&str, &str, Lie)] = &[
     ("a challenge of another vault", "challenge-other-vault", Lie::Challenge(|it| it.vault_id[0] ^= 1)),
     ("a challenge with another manifest", "manifest-mismatch", Lie::Challenge(|it| it.manifest_digest[0] ^= 1)),
     ("a challenge for fewer units", "challenge-other-units", Lie::Challenge(|it| it.units.truncate(1))),
-    ("a challenge with another nonce", "attestation-refused", Lie::Challenge(|it| it.nonce[0] ^= 1)),
+    ("a challenge with another nonce", "binding-mismatch", Lie::Challenge(|it| it.nonce[0] ^= 1)),
     ("a grant with another signature", "grant-signature", Lie::Grant(|it, _| it.signature[0] ^= 1)),
     ("a grant with other wrapped keys", "grant-signature", Lie::Grant(|it, _| it.wrapped_keys[0] ^= 1)),
     ("a grant with another entry", "grant-signature", Lie::Grant(|it, old| it.entry.clone_from(&old.entry))),
-    ("a genuine grant of an earlier release", "grant-signature", Lie::Grant(|it, old| it.clone_from(old))),
-    ("a grant with the log proof of another", "merkle-root-mismatch", Lie::Grant(|it, old| {
-        it.log_proof.clone_from(&old.log_proof);
-    })),
+    ("a genuine grant of an earlier release", "grant-other-release", Lie::Grant(|it, old| it.clone_from(old))),
+    (
+        "a grant with the log proof of another",
+        "merkle-root-mismatch",
+        Lie::Grant(|it, old| {
+            it.log_proof.clone_from(&old.log_proof);
+        }),
+    ),
     ("a grant with the lease of another", "lease-other", Lie::Grant(|it, old| it.lease.clone_from(&old.lease))),
-    ("other ciphertext", "unit-digest", Lie::Ciphertext),
+    ("other ciphertext", "key-commitment", Lie::Ciphertext),
     ("relayed as it came, again", "ready", Lie::None),
 ];
 
@@ -68,9 +72,9 @@ impl Scene {
         let middle = flipped.len() / 2;
         flipped[middle] ^= 1;
         write(&path, &flipped);
-        report.refused("a unit with one bit changed", "unit-digest", load("unit-digest"));
+        report.refused("a unit with one bit changed", "chunk-refused", load("chunk-refused"));
         write(&path, &read(&of_model("units/00003.cob")));
-        report.refused("another unit in its place", "unit-digest", load("unit-digest"));
+        report.refused("another unit in its place", "key-commitment", load("key-commitment"));
         write(&path, &good);
         let text = read(&manifest);
         let edited = String::from_utf8(text.clone()).expect("JSON").replacen("layer.0", "layer.9", 1);
@@ -86,7 +90,7 @@ impl Scene {
         let (into, log) = (PathBuf::from(format!("/dev/shm/{name}-attack")), self.world.path("load.log"));
         let _ = fs::remove_file(&log);
         let mut load: Command = self.world.enclave("load");
-        load.args(["demo@1", "--rule", "guest", "--json", "--tpm", &self.tpm.tcti, "--host", host, "--vault"]);
+        load.args(["demo@1", "--rule", "guest", "--tpm", &self.tpm.tcti, "--host", host, "--vault"]);
         let mut load = Running::start(load.arg(self.world.vault()).arg("--into").arg(&into), &log);
         let seen = match load.ready_or_end("ready") {
             true => {
@@ -94,7 +98,12 @@ impl Scene {
                 Ok(())
             }
             false => {
-                let (exit, log) = load.wait();
+                let (exit, mut log) = load.wait();
+                // A guest learns little; its request id leads to what the keeper said.
+                let id = log.split_once("vaultctl explain ").and_then(|(_, rest)| rest.split_whitespace().next());
+                if let Some(id) = id.map(str::to_owned) {
+                    log.push_str(&run(self.world.vaultctl().args(["explain", &id])).1);
+                }
                 let left = fs::read_dir(&into).is_ok_and(|mut entries| entries.next().is_some());
                 if left { Err("plaintext is left".to_owned()) } else { said(exit, &log, code) }
             }
