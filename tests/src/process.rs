@@ -57,6 +57,20 @@ impl Running {
         }
     }
 
+    /// Waits until a line of the log has this text, or it ends: whether the text came.
+    pub fn ready_or_end(&mut self, text: &str) -> bool {
+        let start = Instant::now();
+        loop {
+            let ended = self.child.try_wait().expect("it is our child").is_some();
+            let ready = self.log().lines().any(|line| line.contains(text));
+            if ended || ready {
+                return ready;
+            }
+            assert!(start.elapsed() < READY_WITHIN, "neither {text:?} nor its end; its log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits for a line of the log that has this text.
     pub fn wait_for(&mut self, text: &str) -> String {
         let start = Instant::now();

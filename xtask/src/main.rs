@@ -3,6 +3,7 @@
 //! A newcomer compiles this first, before anything of the system is installed. So it depends on none of our crates and on
 //! nothing that needs a system library; think twice before you add a dependency.
 
+mod attack;
 mod ci;
 mod demo;
 mod fuzz;
@@ -31,6 +32,8 @@ enum Task {
     Ci(ci::CiArgs),
     /// Seals a real model, attests a guest, loads it, and shows what is refused. Leaves nothing running.
     Demo(demo::DemoArgs),
+    /// Attacks a vault of its own and prints what stopped each attack. Fails if one succeeds. Leaves nothing running.
+    Attack(attack::AttackArgs),
     /// Checks the house rules that the compiler does not.
     Tidy,
     /// Measures seal, upload and load beside `cp` in the same run: a table, and JSON with `ratios`.
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Ci(args) => ci::run(&args, Task::command().find_subcommand("demo").is_some()),
         Task::Demo(args) => demo::run(&args),
+        Task::Attack(args) => attack::run(&args),
         Task::Tidy => tidy::run(),
         Task::Bench(args) => demo::bench(&args),
         Task::Fuzz(args) => fuzz::run(&args),
