@@ -11,6 +11,7 @@ use ledger::names::{Name, NameError, Version};
 mod alarm;
 mod budget;
 mod evidence;
+mod join;
 mod keeper;
 mod lease;
 mod platform;
@@ -20,6 +21,7 @@ mod revocation;
 mod vault;
 
 pub use evidence::EvidenceSet;
+pub use join::{HandOver, JoinAnswer, JoinChallenge, JoinRequest, joiner_identity};
 pub use keeper::{KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeeperStanding, core, genesis};
 pub use lease::{EndLease, RenewRequest, SignedLease};
 pub use platform::PlatformSubmission;

@@ -8,6 +8,7 @@ pub mod forge;
 pub mod golden;
 pub mod guest;
 pub mod memory;
+pub mod newcomer;
 pub mod process;
 pub mod publisher;
 pub mod raw_tpm;

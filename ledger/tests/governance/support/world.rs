@@ -140,6 +140,7 @@ impl World {
             | ApprovalAction::Platform
             | ApprovalAction::ProposeReseal
             | ApprovalAction::Reseal
+            | ApprovalAction::KeeperJoin
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
             | ApprovalAction::Revoke
@@ -355,6 +356,7 @@ impl World {
             version: "0.1.0".parse().unwrap(),
             tier: Trust::Emulated,
             time_source: TimeSource::HostClock,
+            keeper: None,
         })
     }
 
