@@ -87,7 +87,6 @@ async fn another_keeper_takes_the_vault_over_and_the_one_before_serves_no_more()
     let before = switch(&mut world, newcomer, "a");
     verify(&world);
     release(&world).await;
-    world.publish("2");
     let (code, said) = run(world.vaultctl().arg("status"));
     assert!(code == Some(4) && said.contains("keeper-other") && said.contains("vault-file"), "{said}");
     let renewed = world.path("renewed.json");
@@ -95,6 +94,7 @@ async fn another_keeper_takes_the_vault_over_and_the_one_before_serves_no_more()
     fs::copy(&renewed, world.vault()).expect("the directory is ours");
     let status = run_ok(world.vaultctl().arg("status"));
     assert!(status.contains("Verified now"), "{status}");
+    world.publish("2");
     let status = run_ok(world.vaultctl().args(["keeper", "status"]));
     assert!(status.contains(instance) && status.contains("Before, until it retired:"), "{status}");
     let log = run_ok(world.vaultctl().args(["log", "show"]));
@@ -110,21 +110,110 @@ async fn another_keeper_takes_the_vault_over_and_the_one_before_serves_no_more()
     assert!(audit.contains("another keeper may take over"), "{audit}");
 
     // Nor does any copy of the one before serve.
-    for dir in ["keeper-old", "keeper-a"] {
-        if dir == "keeper-old" {
-            copy(&before.dir(&world), &world.path("keeper-newest"));
-            copy(&world.path(dir), &before.dir(&world));
-            let (code, log) = before.start_keeper_process(&world).wait();
-            assert!(code != Some(0) && log.contains("state-older-than-counter"), "{log}");
-            copy(&world.path("keeper-newest"), &before.dir(&world));
-        } else {
-            let keeper = before.start_keeper_process(&world);
-            keeper.terminate();
-        }
-    }
+    copy(&before.dir(&world), &world.path("keeper-newest"));
+    copy(&world.path("keeper-old"), &before.dir(&world));
+    let (code, log) = before.start_keeper_process(&world).wait();
+    assert!(code != Some(0) && log.contains("state-older-than-counter"), "{log}");
+    copy(&world.path("keeper-newest"), &before.dir(&world));
+    world.keeper.take().expect("it runs").terminate();
+    let former = before.take_over(&mut world, "b");
+    world.keeper = Some(world.start_keeper_process());
+    world.keeper.as_mut().expect("it was started").wait_for("this keeper has retired");
+    assert_eq!(refused(&world).await, "keeper-retired");
+    world.keeper.take().expect("it runs").terminate();
+    former.take_over(&mut world, "a");
+    world.start_keeper();
     // It starts as often as it likes.
     world.keeper.take().expect("it runs").kill();
     world.start_keeper();
+    verify(&world);
+    release(&world).await;
+}
+
+/// The keys are for the machine that was let in, as it was then: neither for what was made on it later, nor for a copy of
+/// what it was before.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_go_to_the_very_keeper_that_was_let_in_and_once() {
+    let mut world = World::open();
+    world.publish("1");
+    let newcomer = Newcomer::new(&world, "b");
+    let mut joining = newcomer.join(&world);
+    joining.wait_for("Proposed as");
+    joining.kill();
+    world.approve(&APPROVERS[..2]);
+    let status = run_ok(world.vaultctl().args(["keeper", "status"]));
+    assert!(status.contains("Approvers let another keeper in"), "{status}");
+
+    // Another root and another key, on the very machine that was let in: nobody let that in.
+    let approved = world.path("keeper-approved");
+    fs::rename(newcomer.dir(&world), &approved).expect("the directory is ours");
+    let mut joining = newcomer.join(&world);
+    joining.wait_for("approved by nobody yet");
+    joining.kill();
+    release(&world).await;
+    let pending = run_ok(world.vaultctl().args(["keeper", "pending"]));
+    assert!(pending.contains("it takes the place of"), "{pending}");
+    // Nor does a directory take the keys whose keys are another vault's.
+    let other = World::before_ceremony(|_, _| {});
+    let mut stranger = newcomer.command(&world);
+    let (code, said) = run(stranger.arg("--host").arg(other.url()));
+    assert_eq!(code, Some(2), "{said}");
+
+    fs::remove_dir_all(newcomer.dir(&world)).expect("the directory is ours");
+    copy(&approved, &newcomer.dir(&world));
+    let (code, log) = newcomer.join(&world).wait();
+    assert!(code == Some(0) && log.contains("The vault's keys are here"), "{log}");
+
+    // What it was before the hand-over takes nothing any more, though the keeper before would give it again.
+    copy(&newcomer.dir(&world), &world.path("keeper-newest"));
+    copy(&approved, &newcomer.dir(&world));
+    let (code, log) = newcomer.join(&world).wait();
+    assert!(code != Some(0) && log.contains("state-older-than-counter"), "{log}");
+    let (code, log) = newcomer.start_keeper_process(&world).wait();
+    assert!(code != Some(0) && log.contains("state-older-than-counter"), "{log}");
+    copy(&world.path("keeper-newest"), &newcomer.dir(&world));
+    let (code, log) = newcomer.join(&world).wait();
+    assert!(code != Some(0) && log.contains("joining-done"), "{log}");
+    // The sealed keys are this root's.
+    let keys = newcomer.dir(&world).join("vault-keys");
+    let good = fs::read(&keys).expect("they are there");
+    fs::write(&keys, &good[..good.len() - 1]).expect("the directory is ours");
+    let (code, log) = newcomer.start_keeper_process(&world).wait();
+    assert!(code != Some(0) && log.contains("vault-keys-damaged"), "{log}");
+    fs::write(&keys, good).expect("the directory is ours");
+    switch(&mut world, newcomer, "a");
+    verify(&world);
+    release(&world).await;
+}
+
+/// Two are proposed, one after the other is let in: the last one alone takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_keepers_that_are_let_in_the_last_one_takes_over() {
+    let mut world = World::open();
+    world.publish("1");
+    let (first, second) = (Newcomer::new(&world, "b"), Newcomer::new(&world, "c"));
+    for newcomer in [&first, &second] {
+        let mut joining = newcomer.join(&world);
+        joining.wait_for("Proposed as");
+        joining.kill();
+        world.approve(&APPROVERS[..2]);
+    }
+    let mut joining = first.join(&world);
+    joining.wait_for("approved by nobody yet");
+    joining.kill();
+    release(&world).await;
+    let (code, log) = second.join(&world).wait();
+    assert!(code == Some(0), "{log}");
+    // The keeper before has retired: it gives the keys to nobody else.
+    let (code, log) = first.join(&world).wait();
+    assert!(code != Some(0) && log.contains("keeper-retired"), "{log}");
+    switch(&mut world, second, "a");
+    verify(&world);
+    release(&world).await;
+    // From there on to a third, on the machine that the vault began on.
+    let home = Newcomer::new(&world, "d");
+    hand_over(&world, &home);
+    switch(&mut world, home, "c");
     verify(&world);
     release(&world).await;
 }

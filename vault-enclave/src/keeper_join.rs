@@ -22,11 +22,11 @@ use crate::snp::{SnpChoice, SnpDevice};
 use crate::tpm::{TctiConfig, Tpm, silence_libtss2};
 
 /// How long it waits before it shows itself again: each time with fresh evidence.
-const AGAIN_AFTER: Duration = Duration::from_secs(5);
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// After the first minute of waiting, so often.
 const AGAIN_LATER: Duration = Duration::from_secs(30);
 /// Tries at the shorter interval.
-const SOON: u32 = 12;
+const SOON: u32 = 30;
 
 /// Options of `vault-enclave keeper-join`.
 #[derive(clap::Args)]

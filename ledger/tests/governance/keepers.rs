@@ -323,11 +323,11 @@ fn a_machine_that_makes_its_keys_anew_has_one_proposal_and_all_together_are_boun
     let entry = propose(&world, &anew);
     world.must(entry);
     assert_eq!(world.vault().pending(world.now).count(), 1);
-    for number in 3..18 {
+    for number in 21..36 {
         let entry = propose(&world, &joiner(number));
         world.must(entry);
     }
-    let entry = propose(&world, &joiner(18));
+    let entry = propose(&world, &joiner(36));
     assert_eq!(world.refusal(entry), FoldError::TooManyProposals);
 }
 

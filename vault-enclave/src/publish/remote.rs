@@ -221,7 +221,7 @@ fn check_vault_id(wanted: Sha256Digest, found: Option<Sha256Digest>) -> Result<(
     }
 }
 
-const DO_NOT_SEAL: &str = "do not seal to this keeper; `vaultctl status --vault FILE` says more, and whether the vault file is of an older policy";
+const DO_NOT_SEAL: &str = "do not seal to this keeper; `vaultctl status --vault FILE` says more, and whether the vault file is of an older policy or keeper";
 
 fn not_verified(error: KeeperEvidenceError) -> Failure {
     Failure::new(Kind::NotVerified, error.code(), format!("the keeper's evidence does not verify: {error}"))
