@@ -4,6 +4,7 @@
 //! keeper's TPM is a swtpm process, approvers sign with `ssh-keygen`. Guests are either swtpm processes too, or TPMs of
 //! the forge, whose every field a test can change; the world's policy names both their authorities as `emulated`.
 
+pub mod candidate;
 pub mod forge;
 pub mod golden;
 pub mod guest;

@@ -35,7 +35,7 @@ pub struct HandOverInfo {
 }
 
 impl HandOverInfo {
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let fields = lv(&[
             b"keeper-join",
             self.vault.as_bytes(),

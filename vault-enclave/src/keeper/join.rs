@@ -80,7 +80,7 @@ impl Desk<'_> {
         let (admitted, blob) = self.admit(pending, request, now)?;
         match self.vault.keepers().successor() {
             Some(successor) if **successor == *admitted.joiner() => Ok((admitted, blob)),
-            Some(_) | None => Err(super::retired::refusal()),
+            Some(_) | None => Err(refused(JoinError::NotApproved)),
         }
     }
 

@@ -162,7 +162,7 @@ impl Remote {
     pub(crate) async fn join_challenge(&self, tpm: &TpmIdentity) -> Result<JoinChallenge, Failure> {
         const METHOD: &str = "GetJoinChallenge";
         let request = short(v1::GetJoinChallengeRequest { tpm: Some(tpm.clone().into()) });
-        let answer = self.accepted(METHOD, self.provision().get_join_challenge(request).await)?;
+        let answer = self.accepted(METHOD, self.provision().get_join_challenge(request).await).map_err(waiting)?;
         answer.try_into().map_err(|error| self.malformed(METHOD, error))
     }
 
@@ -170,7 +170,7 @@ impl Remote {
     pub(crate) async fn join(&self, request: JoinRequest) -> Result<JoinAnswer, Failure> {
         const METHOD: &str = "JoinKeeper";
         let request = short(v1::JoinKeeperRequest::from(request));
-        let answer = self.accepted(METHOD, self.provision().join_keeper(request).await)?;
+        let answer = self.accepted(METHOD, self.provision().join_keeper(request).await).map_err(waiting)?;
         answer.try_into().map_err(|error| self.malformed(METHOD, error))
     }
 
@@ -199,6 +199,13 @@ impl Remote {
         Failure::new(Kind::Failed, "answer-malformed", message)
             .next("check that this program and vault-host are of the same version")
     }
+}
+
+/// For whoever waits: a keeper that is away, busy or between two policies is no refusal.
+fn waiting(error: Box<CallError>) -> Failure {
+    let passes = error.may_repeat() || error.is_try_again() || error.is_busy();
+    let failure = Failure::from(error);
+    if passes { failure.passing() } else { failure }
 }
 
 /// A call that is soon answered or never.
