@@ -82,7 +82,7 @@ impl Joiner {
     /// What evidence shows, and what the keeper states beside it.
     pub fn of(verified: &Verified<Join>) -> Result<Self, JoinError> {
         let (claims, stated) = (verified.claims(), verified.statement().joiner());
-        let quote = claims.quote().ok_or(JoinError::TpmMissing)?;
+        let quote = claims.quote().ok_or(JoinError::OtherForm)?;
         Ok(Self {
             machine: KeeperMachine {
                 instance: stated.instance,

@@ -141,6 +141,9 @@ macro_rules! refuses {
     })+};
 }
 
+#[path = "convert/join.rs"]
+mod join;
+
 fn first_tpm(set: &mut v1::EvidenceSet) -> &mut v1::TpmEvidence {
     match set.evidence.first_mut().and_then(|evidence| evidence.kind.as_mut()) {
         Some(v1::evidence::Kind::Tpm(tpm)) => tpm,

@@ -19,8 +19,6 @@ pub enum JoinError {
         /// Its last moment.
         not_after: UnixTime,
     },
-    /// The evidence has no quote.
-    TpmMissing,
     /// The evidence does not show what `[keeper]` asks for.
     Evidence(KeeperEvidenceError),
     /// It is the keeper already, or was it before.
@@ -71,7 +69,6 @@ impl JoinError {
             Self::OtherVault => "join-other-vault",
             Self::PolicyChanged => "policy-changed",
             Self::PolicyExpired { .. } => "policy-expired",
-            Self::TpmMissing => "join-tpm-missing",
             Self::Evidence(error) => error.code(),
             Self::KeeperAlready => "join-keeper-already",
             Self::OtherSelection { .. } => "join-pcr-selection",
@@ -99,7 +96,6 @@ impl fmt::Display for JoinError {
             Self::OtherVault => f.write_str("the challenge was of another vault"),
             Self::PolicyChanged => f.write_str("the policy changed since the challenge was made: ask for a new one"),
             Self::PolicyExpired { not_after } => write!(f, "the policy in force ended at {}", not_after.seconds()),
-            Self::TpmMissing => f.write_str("the evidence has no quote of the keeper's TPM"),
             Self::Evidence(error) => error.fmt(f),
             Self::KeeperAlready => f.write_str("this keeper has the vault, or had it: another one needs a directory of its own"),
             Self::OtherSelection { expected } => {

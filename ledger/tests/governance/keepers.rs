@@ -3,10 +3,14 @@
 use attestation::{AkName, Sha256Digest};
 use ledger::approvals::ApprovalAction;
 use ledger::entry::{Entry, KeeperJoin, KeeperRetire, Proposal, ProposedJoin, Start};
-use ledger::keepers::{JOIN_SECS_MAX, JoinError, Joiner, KeeperMachine};
+use ledger::genesis::AntiRollback;
+use ledger::keepers::{AdmittedJoiner, JOIN_SECS_MAX, JoinError, Joiner, KeeperMachine};
+use ledger::release_log::Loggable;
 use ledger::state::{FoldError, IndexedEntry, Succession};
 use ledger::vault_file::VaultFile;
 
+use crate::support::evidence::Guest;
+use crate::support::policy_text;
 use crate::support::world::{ALICE, BOB, CAROL, World, keeper};
 
 const EVIDENCE: (Sha256Digest, Sha256Digest) = (Sha256Digest::from_bytes([7; 32]), Sha256Digest::from_bytes([8; 32]));
@@ -272,9 +276,12 @@ fn a_keeper_must_be_what_the_policy_asks_of_its_keeper() {
         change(&mut joiner);
         joiner
     };
-    let foreign = refused(&mut world, &with(|joiner| drop(joiner.pcrs.insert(11, [0x2f; 32]))));
+    let foreign = refused(&mut world, &with(|joiner| joiner.pcrs = [(0, [0x11; 32]), (11, [0x2f; 32])].into()));
     assert!(matches!(foreign, JoinError::PcrsNotAllowed(_)), "{foreign}");
-    for other in [with(|joiner| drop(joiner.pcrs.remove(&11))), with(|joiner| drop(joiner.pcrs.insert(7, [0; 32])))] {
+    for other in [
+        with(|joiner| joiner.pcrs = [(0, [0x11; 32])].into()),
+        with(|joiner| joiner.pcrs = [(0, [0x11; 32]), (7, [0; 32]), (11, [0x22; 32])].into()),
+    ] {
         let error = refused(&mut world, &other);
         assert!(matches!(error, JoinError::OtherSelection { .. }), "{error}");
     }
@@ -292,6 +299,65 @@ fn a_keeper_must_be_what_the_policy_asks_of_its_keeper() {
     let mut world = World::with_policy(|text| text.replacen(old, &new, 1)).opened();
     let platform = joiner(1).machine.platform;
     assert_eq!(refused(&mut world, &joiner(1)), JoinError::PlatformNotListed { platform });
+}
+
+#[test]
+fn a_vault_without_a_counter_has_one_keeper() {
+    let mut world = World::counted_by(AntiRollback::None, |text| text).opened();
+    assert_eq!(refused(&mut world, &joiner(1)), JoinError::NoCounter);
+}
+
+#[test]
+fn evidence_of_a_keeper_is_admitted_for_this_vault_its_policy_in_force_and_what_that_asks_of_a_keeper() {
+    let mut world = World::open();
+    let mut newcomer = Guest::of(&world);
+    newcomer.tpm.pcrs[11] = [0x22; 32];
+    let evidence = Sha256Digest::of(b"evidence");
+    let admit = |world: &World, verified, now| AdmittedJoiner::admit(world.vault(), verified, evidence, now);
+    let admitted = admit(&world, newcomer.join(newcomer.join_challenge(&world)), world.now).ok().unwrap();
+    let seen = admitted.joiner();
+    assert_eq!((seen.machine.instance, seen.counter), ([9; 32], 40));
+    assert_eq!(seen.pcrs, [(0, [0x11; 32]), (11, [0x22; 32])].into());
+    assert_eq!(admitted.retires(world.vault(), world.now).err(), Some(JoinError::NotApproved));
+
+    let mut other = newcomer.join_challenge(&world);
+    other.vault = Sha256Digest::of(b"other");
+    assert_eq!(admit(&world, newcomer.join(other), world.now).err(), Some(JoinError::OtherVault));
+    let verified = newcomer.join(newcomer.join_challenge(&world));
+    let not_after = world.policy().not_after();
+    let late = admit(&world, verified, not_after.plus(1)).err();
+    assert_eq!(late, Some(JoinError::PolicyExpired { not_after }));
+    // A guest is no keeper.
+    let guest = Guest::of(&world);
+    let refused = admit(&world, guest.join(guest.join_challenge(&world)), world.now).err().unwrap();
+    assert_eq!(refused.code(), "keeper-pcr-mismatch");
+    let verified = newcomer.join(newcomer.join_challenge(&world));
+    world.must_change_policy(|text| text.replace("max_leases = 4", "max_leases = 5"));
+    assert_eq!(admit(&world, verified, world.now).err(), Some(JoinError::PolicyChanged));
+
+    // Let in as it was shown, it is the one that the last entry may name.
+    let verified = newcomer.join(newcomer.join_challenge(&world));
+    let admitted = admit(&world, verified, world.now).ok().unwrap();
+    let_in(&mut world, admitted.joiner());
+    let retirement = admitted.retires(world.vault(), world.now).ok().unwrap();
+    let entry = Entry::parse(&retirement.entry_bytes()).unwrap();
+    world.must(entry);
+    let launched = with_measurement(joiner(1));
+    assert_eq!(world.vault().check_joiner(&launched), Err(JoinError::OtherForm));
+}
+
+fn with_measurement(mut joiner: Joiner) -> Joiner {
+    joiner.measurement = Some([1; 48]);
+    joiner
+}
+
+#[test]
+fn a_keeper_with_a_chip_is_on_a_launch_digest_that_the_policy_lists() {
+    let world = World::with_policy(|_| policy_text::snp()).opened();
+    let mut other = with_measurement(joiner(1));
+    assert_eq!(world.vault().check_joiner(&other), Err(JoinError::MeasurementNotAllowed));
+    other.measurement = None;
+    assert_eq!(world.vault().check_joiner(&other), Err(JoinError::OtherForm));
 }
 
 #[test]
