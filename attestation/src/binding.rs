@@ -3,6 +3,7 @@
 //! A challenge is moved into its binding, a binding into its verification. Neither can be cloned or serialised, so one
 //! challenge checks one piece of evidence. Agent and keeper build the same challenge type: the transcript exists once.
 
+mod join;
 mod keeper;
 mod load;
 mod renew;
@@ -10,6 +11,7 @@ mod renew;
 use ring::digest::{SHA512, digest};
 use zeroize::Zeroizing;
 
+pub use join::{Join, JoinChallenge, JoinerKeys};
 pub use keeper::{Genesis, GenesisChallenge, Keeper, KeeperChallenge};
 pub use load::{Load, LoadChallenge};
 pub use renew::{Renew, RenewChallenge};
@@ -26,8 +28,8 @@ const LEASE_TAG: &[u8] = b"weightvault/v1 lease";
 /// Empty in this version (FORMAT.md §3); the field is in the transcript so that a later one cannot be taken for it.
 const RUNTIME_CLAIMS: &[u8] = b"";
 
-/// What a requester states, with the exact bytes that stand for it. Sealed: [`Load`], [`Renew`], [`Genesis`],
-/// [`Keeper`] are all there are.
+/// What a requester states, with the exact bytes that stand for it. Sealed: [`Load`], [`Renew`], [`Join`],
+/// [`Genesis`], [`Keeper`] are all there are.
 pub trait Transcript: sealed::Sealed {
     /// The preimage of the binding (FORMAT.md §3). It contains the activation secret.
     fn preimage(&self) -> Vec<u8>;
@@ -154,6 +156,7 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for super::Load {}
     impl Sealed for super::Renew {}
+    impl Sealed for super::Join {}
     impl Sealed for super::Genesis {}
     impl Sealed for super::Keeper {}
 }

@@ -121,8 +121,8 @@ mod verify;
 
 pub use anchors::{ANCHORS_MAX, Anchor, AnchorKind, TpmRoot, Trust, TrustAnchors};
 pub use binding::{
-    Binding, Genesis, GenesisChallenge, Keeper, KeeperChallenge, Load, LoadChallenge, Renew, RenewChallenge, TpmPart,
-    Transcript, lease_id,
+    Binding, Genesis, GenesisChallenge, Join, JoinChallenge, JoinerKeys, Keeper, KeeperChallenge, Load, LoadChallenge,
+    Renew, RenewChallenge, TpmPart, Transcript, lease_id,
 };
 pub use claims::{Claims, EkClaims, QuoteClaims};
 pub use command_line::{RootHash, verity_root_hashes};

@@ -62,6 +62,8 @@ pub enum ApprovalAction {
     ProposeReseal,
     /// The keeper is sealed to a proposed boot state.
     Reseal,
+    /// A proposed keeper may take over.
+    KeeperJoin,
     /// A raise of a budget is proposed.
     ProposeBudget,
     /// A proposed raise of a budget counts.

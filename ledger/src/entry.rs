@@ -20,6 +20,7 @@ mod body;
 mod budget;
 mod error;
 pub(crate) mod field;
+mod join;
 mod platform;
 mod read;
 mod reseal;
@@ -35,6 +36,7 @@ pub use body::{
 };
 pub use budget::{BudgetRaised, ClockJump, ProposedRaise, RaiseAmounts};
 pub use error::EntryError;
+pub use join::{KeeperJoin, KeeperRetire, ProposedJoin};
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 pub use reseal::{ProposedReseal, ResealInForce, Resealed};
 
@@ -65,6 +67,10 @@ pub enum Entry {
     Reseal(ResealInForce),
     /// The keeper started on the boot state that it was resealed to.
     Resealed(Resealed),
+    /// Approvers let another keeper in.
+    KeeperJoin(KeeperJoin),
+    /// The keeper ends, and names its successor.
+    KeeperRetire(KeeperRetire),
     /// Approvers raised a budget.
     Budget(BudgetRaised),
     /// The keeper's clock was set ahead.
@@ -129,6 +135,8 @@ impl Entry {
             Self::Platform(entry) => entry.time,
             Self::Reseal(entry) => entry.time,
             Self::Resealed(entry) => entry.time,
+            Self::KeeperJoin(entry) => entry.time,
+            Self::KeeperRetire(entry) => entry.time,
             Self::Budget(entry) => entry.time,
             Self::Clock(entry) => entry.time,
             Self::Alarm(entry) => entry.time,
@@ -154,6 +162,8 @@ impl Entry {
             Self::Platform(_) => "platform",
             Self::Reseal(_) => "reseal",
             Self::Resealed(_) => "resealed",
+            Self::KeeperJoin(_) => "keeper-join",
+            Self::KeeperRetire(_) => "keeper-retire",
             Self::Budget(_) => "budget",
             Self::Clock(_) => "clock",
             Self::Alarm(_) => "alarm",

@@ -11,7 +11,7 @@
 //! let rng = ring::rand::SystemRandom::new();
 //! let run = KeeperRun::start(vault.policy(), identity, now, &rng)?;
 //! let (evidence, standing) = ask(run.nonce(), run.credential());
-//! let keeper = run.verify_vault(vault.genesis(), standing, evidence)?;
+//! let keeper = run.verify_vault(vault.genesis(), vault.keeper(), standing, evidence)?;
 //! println!("policy {}, {}", keeper.statement().policy(), keeper.claims().trust());
 //! # Ok(()) }
 //! ```
@@ -26,6 +26,7 @@ use attestation::{
 use ring::rand::SecureRandom;
 
 use crate::genesis::{Genesis, KeeperIdentity};
+use crate::keepers::KeeperMachine;
 use crate::policy::{KeeperRule, PcrMismatch, Policy, SnpMismatch, SnpRule, TpmRule};
 
 /// The first step: the keeper's TPM is endorsed and permitted, and a question for it is made. One use: not `Clone`.
@@ -198,11 +199,12 @@ impl<'a> KeeperRun<'a> {
     }
 
     /// The second step with the keeper of an open vault: the evidence must be over the keeper binding with the vault's own
-    /// keys, by the very chip, TPM and AK that the genesis names. Whether the checkpoint is signed is for the caller to
+    /// keys, by the very chip, TPM and AK of `machine`: the founder's, or those of the keeper that took over last. Whether the checkpoint is signed is for the caller to
     /// check.
     pub fn verify_vault(
         self,
         genesis: &Genesis,
+        machine: &KeeperMachine,
         standing: KeeperStanding,
         evidence: Evidence,
     ) -> Result<Verified<Keeper>, KeeperEvidenceError> {
@@ -218,11 +220,11 @@ impl<'a> KeeperRun<'a> {
             tpm: self.tpm_part(),
         }
         .bind();
-        check_same("the attestation key", *self.tpm.ak().name() == keeper.ak_name)?;
+        check_same("the attestation key", *self.tpm.ak().name() == machine.ak_name)?;
         // A keeper quotes what the first policy names, whichever policy the caller knows.
         let pcrs = genesis.policy().keeper().tpm().pcrs.selection();
         let verified = self.verify(evidence, binding, pcrs)?;
-        check_same("the platform", verified.claims().platform() == keeper.platform)?;
+        check_same("the platform", verified.claims().platform() == machine.platform)?;
         Ok(verified)
     }
 
@@ -240,18 +242,23 @@ impl<'a> KeeperRun<'a> {
         pcrs: PcrSelection,
     ) -> Result<Verified<S>, KeeperEvidenceError> {
         let (tpm, rule) = (self.tpm, self.policy.keeper());
-        let expected = match rule {
-            KeeperRule::Tpm(_) => Expected::Tpm { tpm, pcrs },
-            KeeperRule::Snp { snp, .. } => Expected::SnpTpm { crl: snp.crl, tpm, pcrs },
-        };
+        let expected = expected(rule, tpm, pcrs);
         let verified = evidence.verify(binding, &expected, self.policy.trust_anchors(), self.now)?;
         check_claims(rule, verified.claims())?;
         Ok(verified)
     }
 }
 
+/// What the evidence of a keeper is checked against.
+pub fn expected(rule: &KeeperRule, tpm: EndorsedTpm, pcrs: PcrSelection) -> Expected {
+    match rule {
+        KeeperRule::Tpm(_) => Expected::Tpm { tpm, pcrs },
+        KeeperRule::Snp { snp, .. } => Expected::SnpTpm { crl: snp.crl, tpm, pcrs },
+    }
+}
+
 /// The claims are of the rule's form, and all that it asks for. `eks` was checked before a credential was made.
-fn check_claims(rule: &KeeperRule, claims: &Claims) -> Result<(), KeeperEvidenceError> {
+pub(crate) fn check_claims(rule: &KeeperRule, claims: &Claims) -> Result<(), KeeperEvidenceError> {
     match (rule, claims) {
         (KeeperRule::Tpm(tpm), Claims::Tpm { quote, .. }) => check_quote(tpm, quote),
         (KeeperRule::Snp { snp, tpm }, Claims::SnpUnboundTpm { report, quote, .. }) => {
@@ -332,7 +339,7 @@ impl fmt::Display for KeeperEvidenceError {
             Self::Pcr(mismatch) => write!(f, "{mismatch}, which `keeper.pcrs` does not allow"),
             Self::Report(mismatch) => write!(f, "{mismatch} (`keeper.snp.{}`)", mismatch.key()),
             Self::OtherKeeper { field } => {
-                write!(f, "another keeper answered than the genesis names: {field} differs")
+                write!(f, "another keeper answered than the vault's: {field} differs")
             }
         }
     }

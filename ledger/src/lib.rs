@@ -15,6 +15,7 @@
 //! - [`revocation`]: what may no longer be held or released, until approvers lift it.
 //! - [`decide`](mod@decide): one rule, all of it, or a denial that says claim, expected, seen and the policy's key.
 //! - [`reseal`]: to which boot state a keeper may be sealed before the reboot that brings it.
+//! - [`keepers`]: which keeper may take over a vault, and what its predecessor says last.
 //! - [`cosignature`]: a quorum of witnesses, which no operator of a keeper has in hand. [`witness`] is what one checks.
 //! - [`release_log`]: no log entry, no key. It is the only code that makes a [`release_log::Logged`].
 //!
@@ -42,6 +43,7 @@ pub mod extension;
 pub mod genesis;
 pub mod json;
 pub mod keeper_evidence;
+pub mod keepers;
 pub mod lease;
 pub mod log_reader;
 pub mod manifest;

@@ -12,6 +12,7 @@ use attestation::{AkName, PcrSelection, Sha256Digest, lv};
 pub use error::ResealError;
 
 use crate::genesis::Genesis;
+use crate::keepers::KeeperMachine;
 use crate::policy::{KeeperRule, PcrRule, Policy};
 
 const RESEAL_TAG: &[u8] = b"weightvault/v1 reseal\0";
@@ -21,9 +22,9 @@ const BOOT_STATE_TAG: &[u8] = b"weightvault/v1 boot state\0";
 /// may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reseal {
-    /// The keeper: its instance, as the genesis names it.
+    /// The keeper: its instance, as the log names it.
     pub instance: [u8; 32],
-    /// Its attestation key, which stands for its TPM: as the genesis names it.
+    /// Its attestation key, which stands for its TPM: as the log names it.
     pub ak_name: AkName,
     /// The PCRs of the SHA-256 bank after the reboot: those that `[keeper]` of the first policy names.
     pub pcrs: BTreeMap<u32, [u8; 32]>,
@@ -45,13 +46,13 @@ impl Reseal {
         boot_state(&self.pcrs)
     }
 
-    /// Whether the keeper that `genesis` names may be sealed to this while `policy` is in force: afterwards callers must
+    /// Whether `keeper`, of the vault of `genesis`, may be sealed to this while `policy` is in force: afterwards callers must
     /// still be able to verify it, and it must still be allowed to start.
     ///
     /// # Errors
     /// [`ResealError`].
-    pub fn check(&self, genesis: &Genesis, policy: &Policy) -> Result<(), ResealError> {
-        self.check_keeper(genesis)?;
+    pub fn check(&self, genesis: &Genesis, keeper: &KeeperMachine, policy: &Policy) -> Result<(), ResealError> {
+        self.check_keeper(keeper)?;
         let selection = genesis.policy().keeper().tpm().pcrs.selection();
         self.check_pcrs(selection)?;
         policy.keeper().tpm().pcrs.check(&self.pcrs).map_err(ResealError::PcrsNotAllowed)?;
@@ -65,8 +66,7 @@ impl Reseal {
         }
     }
 
-    fn check_keeper(&self, genesis: &Genesis) -> Result<(), ResealError> {
-        let keeper = genesis.keeper();
+    fn check_keeper(&self, keeper: &KeeperMachine) -> Result<(), ResealError> {
         if self.instance != keeper.instance {
             return Err(ResealError::OtherKeeper { field: "the instance" });
         }

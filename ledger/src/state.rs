@@ -17,6 +17,7 @@ mod budgets;
 mod ceremony;
 mod error;
 mod extensions;
+mod keepers;
 mod leases;
 mod manifest;
 mod platforms;
@@ -36,18 +37,20 @@ pub use alarms::{ALARMS_SHOWN_MAX, Alarm, KNOWN_MAX, measurement_of};
 pub use budgets::{BudgetExcess, BudgetOf, BudgetRefusal, BudgetUse, HISTORY_MAX, RAISE_SECS_MAX, RAISES_MAX, Raise};
 pub use ceremony::Ceremony;
 pub use error::FoldError;
+pub use keepers::{ApprovedJoiner, Keepers};
 pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 pub use manifest::{LoggedManifest, OpenManifestError};
 pub use platforms::{EnrolledPlatform, PLATFORMS_MAX, Platforms};
 pub use proposals::{PROPOSALS_PER_PROPOSER_MAX, PendingProposal, Subject};
 pub use reseal::{NextBoot, Sealing, Standing};
 pub use revocations::{REVOCATIONS_MAX, REVOCATIONS_PER_PROPOSER_MAX, Revocation};
-pub(crate) use succession::succeed;
 pub use succession::{IndexedEntry, Succession};
+pub(crate) use succession::{Succeeded, succeed};
 pub use vault::{PublishedModel, Vault};
 
 use crate::entry::{Entry, Start};
 use crate::genesis::Genesis;
+use crate::keepers::JoinError;
 
 const STATE_TAG: &[u8] = b"weightvault/v1 state\0";
 
@@ -151,6 +154,7 @@ impl State {
             Entry::Clock(jump) => jump.unmeasured,
             Entry::Genesis(_) | Entry::Propose(_) | Entry::Approve(_) | Entry::Policy(_) | Entry::Model(_) => 0,
             Entry::Platform(_) | Entry::Reseal(_) | Entry::Resealed(_) => 0,
+            Entry::KeeperJoin(_) | Entry::KeeperRetire(_) => 0,
             Entry::Revoke(_) | Entry::Extend(_) => 0,
             Entry::Budget(_) | Entry::Alarm(_) | Entry::Release(_) | Entry::Renew(_) | Entry::End(_) => 0,
             Entry::Deny(_) | Entry::DenySummary(_) => 0,
@@ -183,6 +187,11 @@ impl State {
     fn start(&mut self, start: &Start) -> Result<(), FoldError> {
         if self.run == Some(start.run) {
             return Err(FoldError::RunRepeated);
+        }
+        match (&mut self.stage, start.keeper) {
+            (Stage::Open(vault), keeper) => vault.keeper_started(keeper)?,
+            (Stage::Empty | Stage::Ceremony(_), None) => {}
+            (Stage::Empty | Stage::Ceremony(_), Some(_)) => return Err(FoldError::Join(JoinError::OtherKeeper)),
         }
         self.run = Some(start.run);
         if let Stage::Open(vault) = &mut self.stage {

@@ -1,8 +1,8 @@
 //! The vault file (FORMAT.md §4): all that an agent must know of a vault beforehand. It proves itself: the id is the
 //! digest of the genesis that it carries, and the genesis names the keys and the keeper's rules.
 //!
-//! Version 2 carries the entries too that changed the policy since: whoever has it knows the keeper by the rules that its
-//! approvers gave it later, without the log.
+//! Version 2 carries the entries too that changed the policy or the keeper since: whoever has it knows the keeper by the
+//! rules that its approvers gave it later, and the one that took over, without the log.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::entry::field;
 use crate::genesis::{Genesis, GenesisError};
 use crate::json::{self, JsonError};
+use crate::keepers::KeeperMachine;
 use crate::policy::{KeeperRule, Policy};
-use crate::state::{FoldError, IndexedEntry, succeed};
+use crate::state::{FoldError, IndexedEntry, Succeeded, succeed};
 
 /// Longest vault file, in bytes: room for some thirty of the longest policies.
 pub const VAULT_FILE_BYTES_MAX: usize = 512 << 10;
@@ -34,6 +35,8 @@ pub struct VaultFile {
     policies: Vec<IndexedEntry>,
     /// The last of them.
     policy: Arc<Policy>,
+    /// The one that they lead to.
+    keeper: KeeperMachine,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,13 +69,14 @@ impl VaultFile {
             return Err(VaultFileError::HostMalformed { index });
         }
         let policy = Arc::new(genesis.policy().clone());
-        Ok(Self { genesis, hosts, policies: Vec::new(), policy })
+        let keeper = KeeperMachine::from(genesis.keeper());
+        Ok(Self { genesis, hosts, policies: Vec::new(), policy, keeper })
     }
 
-    /// The same with the entries that changed the policy since, as [`Succession`](crate::state::Succession) keeps them.
+    /// The same with the entries that changed policy and keeper since, as [`Succession`](crate::state::Succession) keeps them.
     pub fn with_policies(self, policies: Vec<IndexedEntry>) -> Result<Self, VaultFileError> {
-        let policy = succeed(&self.genesis, &policies).map_err(VaultFileError::Policies)?;
-        let file = Self { policies, policy, ..self };
+        let Succeeded { policy, keeper } = succeed(&self.genesis, &policies).map_err(VaultFileError::Policies)?;
+        let file = Self { policies, policy, keeper, ..self };
         match file.encode().len() {
             bytes if bytes > VAULT_FILE_BYTES_MAX => Err(VaultFileError::TooLong { bytes }),
             _ => Ok(file),
@@ -148,6 +152,11 @@ impl VaultFile {
     /// The newest policy that it knows: the first one, unless it carries later ones.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// The newest keeper that it knows: the founder, unless it carries the entries by which another one took over.
+    pub fn keeper(&self) -> &KeeperMachine {
+        &self.keeper
     }
 
     /// What a keeper of this vault must prove.

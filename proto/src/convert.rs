@@ -12,6 +12,7 @@ mod alarm;
 mod asked;
 mod budget;
 mod evidence;
+mod join;
 mod keeper;
 mod lease;
 mod platform;
@@ -22,6 +23,7 @@ mod vault;
 
 pub use asked::{AskedEvidence, AskedQuote};
 pub use evidence::EvidenceSet;
+pub use join::{HandOver, JoinAnswer, JoinChallenge, JoinRequest, joiner_identity};
 pub use keeper::{KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeeperStanding, core, genesis};
 pub use lease::{EndLease, RenewRequest, SignedLease};
 pub use platform::PlatformSubmission;

@@ -66,6 +66,8 @@ pub const APPROVERS_MAX: usize = 256;
 pub const SUMMARY_BYTES_MAX: usize = 1 << 10;
 /// `dek.hpke`: an encapsulated key, and a DEK of 64 bytes with its tag.
 pub const DEK_BYTES: usize = HPKE_PUBLIC_KEY_BYTES + 64 + 16;
+/// The keys of a vault on their way to its next keeper: 144 bytes and a tag.
+pub const WRAPPED_VAULT_KEYS_BYTES: usize = 144 + 16;
 /// `model.sig`.
 pub const MODEL_SIGNATURE_BYTES_MAX: usize = 8 << 20;
 /// A blob.

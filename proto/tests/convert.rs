@@ -143,6 +143,8 @@ macro_rules! refuses {
 
 #[path = "convert/challenge.rs"]
 mod challenge;
+#[path = "convert/join.rs"]
+mod join;
 
 fn first_tpm(set: &mut v1::EvidenceSet) -> &mut v1::TpmEvidence {
     match set.evidence.first_mut().and_then(|evidence| evidence.kind.as_mut()) {

@@ -5,10 +5,12 @@
 //! the forge, whose every field a test can change; the world's policy names both their authorities as `emulated`.
 
 pub mod attack;
+pub mod candidate;
 pub mod forge;
 pub mod golden;
 pub mod guest;
 pub mod memory;
+pub mod newcomer;
 pub mod process;
 pub mod publisher;
 pub mod raw_tpm;

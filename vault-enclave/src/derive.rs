@@ -10,7 +10,7 @@ use ledger::manifest::{Manifest, ModelId};
 use sha2::Sha512;
 use zeroize::Zeroize;
 
-use crate::secret::{CounterAuth, HeadKey, Root, Secret, SecretError, SnpDerivedSecret, TpmSecret};
+use crate::secret::{CounterAuth, HeadKey, Root, Secret, SecretError, SnpDerivedSecret, TpmSecret, VaultKeysKey};
 use crate::stack::wiped;
 
 const ROOT_SALT: &[u8] = b"weightvault/v1 root\0";
@@ -96,11 +96,22 @@ pub fn counter_auth(root: &Root) -> Result<CounterAuth, SecretError> {
 pub struct KeeperContext {
     /// The keeper's random instance.
     pub instance: [u8; 32],
-    /// SHA-256 of the core.
+    /// SHA-256 of the core; of a keeper that joined, the vault's id.
     pub core: Sha256Digest,
 }
 
 impl KeeperContext {
+    /// The key that seals the vault's keys, where another keeper handed them over.
+    ///
+    /// # Errors
+    /// [`SecretError::Memory`].
+    pub(crate) fn vault_keys_key(&self, root: &Root) -> Result<VaultKeysKey, SecretError> {
+        VaultKeysKey::init_with(|key| {
+            self.expand_key(root, "vault keys", key);
+            Ok(())
+        })
+    }
+
     /// Expands the key of `label` into `out`.
     pub(crate) fn expand_key(&self, root: &Root, label: &str, out: &mut [u8]) {
         let fields = lv(&[label.as_bytes(), &self.instance, self.core.as_bytes()]);

@@ -63,6 +63,12 @@ impl Failure {
         self
     }
 
+    /// One that passes by itself: nothing was decided, whoever said so.
+    #[must_use]
+    pub fn passing(self) -> Self {
+        Self { kind: Kind::Failed, ..self }
+    }
+
     /// A file or directory that the operating system would not give.
     #[must_use]
     pub fn file(verb: &str, path: &Path, error: &std::io::Error) -> Self {

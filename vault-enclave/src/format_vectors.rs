@@ -4,9 +4,10 @@
 //! `WEIGHTVAULT_WRITE_VECTORS=1` writes the file instead of comparing it.
 
 use attestation::{
-    AkName, Binding, HpkePublicKey, LeaseKey, Load, LoadChallenge, Sha256Digest, SnpProduct, TpmPart, UnitSet,
-    UnixTime, chip_platform, csp_platform, lv,
+    ActivationSecret, AkName, Binding, HpkePublicKey, JoinChallenge, JoinerKeys, LeaseKey, Load, LoadChallenge,
+    Sha256Digest, SnpProduct, TpmPart, UnitSet, UnixTime, chip_platform, csp_platform, lv,
 };
+use ledger::keepers::{Joiner, KeeperMachine};
 use ledger::manifest::{ModelId, Plan, PlanUnit};
 use ledger::reseal::Reseal;
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use crate::aead::Bulk;
 use crate::container::{Sealer, finish_message};
 use crate::derive::{KeeperContext, ModelContext, RootSource, head_key};
+use crate::hand_over::HandOverInfo;
 use crate::record;
 use crate::secret::{Dek, SnpDerivedSecret, TpmSecret};
 use crate::unit_keys::UnitKeys;
@@ -27,7 +29,7 @@ const PUBLISHER: Sha256Digest = Sha256Digest::from_bytes([0x20; 32]);
 
 #[test]
 fn format_vectors() {
-    let made = json!({"lv": lv_vector(), "keeper": keeper(), "model": model(), "grant": grant(), "snp": snp(), "reseal": reseal()});
+    let made = json!({"lv": lv_vector(), "keeper": keeper(), "model": model(), "grant": grant(), "snp": snp(), "reseal": reseal(), "join": join()});
     if std::env::var_os("WEIGHTVAULT_WRITE_VECTORS").is_some() {
         std::fs::write(FILE, format!("{made:#}\n")).unwrap();
     }
@@ -139,6 +141,52 @@ fn reseal() -> Value {
         "object_tpm": hex::encode(tpm.object().as_bytes()),
         "object_snp_tpm": hex::encode(snp.object().as_bytes()),
         "boot_state": hex::encode(tpm.boot_state().as_bytes()),
+    })
+}
+
+/// A keeper that asks to take over, and what it states.
+fn join() -> Value {
+    let name = [[0x00, 0x0b].as_slice(), &[0x80; 32]].concat();
+    let ak_name = AkName::try_from(name.as_slice()).unwrap();
+    let hpke_key = HpkePublicKey::try_from([0xa0; 1665].as_slice()).unwrap();
+    let counter_name: [u8; 34] = [[0x00, 0x0b].as_slice(), &[0x81; 32]].concat().try_into().unwrap();
+    let joiner = Joiner {
+        machine: KeeperMachine { instance: [0x41; 32], platform: Sha256Digest::from_bytes([0x42; 32]), ak_name },
+        hpke_key: Sha256Digest::of(hpke_key.as_bytes()),
+        counter_name,
+        counter: 17,
+        pcrs: [(4, [0x04; 32]), (11, [0x0b; 32])].into(),
+        measurement: None,
+    };
+    let challenge = JoinChallenge {
+        session: [1; 16],
+        nonce: [2; 32],
+        vault: VAULT,
+        policy: Sha256Digest::from_bytes([4; 32]),
+        tpm: TpmPart::Activated { ak_name, secret: ActivationSecret::from_bytes([0x43; 32]) },
+    };
+    let keys = JoinerKeys { instance: [0x41; 32], hpke_key, counter_name, counter: 17 };
+    let info = HandOverInfo {
+        vault: VAULT,
+        session: [1; 16],
+        nonce: [2; 32],
+        evidence: Sha256Digest::from_bytes([3; 32]),
+        policy: Sha256Digest::from_bytes([4; 32]),
+        instance: [0x41; 32],
+        size: 16,
+        root: Sha256Digest::from_bytes([5; 32]),
+    };
+    json!({
+        "instance": hex::encode([0x41; 32]),
+        "platform": hex::encode([0x42; 32]),
+        "ak_name": hex::encode(&name),
+        "counter_name": hex::encode(counter_name),
+        "counter": 17,
+        "revision": 3,
+        "object": hex::encode(joiner.object(VAULT, 3).as_bytes()),
+        "object_snp_tpm": hex::encode(Joiner { measurement: Some([0x66; 48]), ..joiner }.object(VAULT, 3).as_bytes()),
+        "binding": hex::encode(challenge.bind(keys).digest()),
+        "hand_over_info": hex::encode(info.bytes()),
     })
 }
 

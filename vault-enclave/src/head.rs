@@ -135,6 +135,12 @@ impl Anchor {
         self.head.root
     }
 
+    /// The counter and what it reads once the head is in force.
+    #[must_use]
+    pub fn counter(&self) -> Option<(Counter, u64)> {
+        self.head.counter.map(|counter| (counter, self.head.count))
+    }
+
     /// Instance and core of this keeper, once it was given one.
     #[must_use]
     pub fn context(&self) -> Option<KeeperContext> {

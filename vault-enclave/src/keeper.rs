@@ -15,9 +15,12 @@ mod clock;
 mod commit;
 mod denials;
 mod hardware;
+mod join;
+mod joiner;
 mod link;
 mod models;
 mod refusal;
+mod retired;
 mod service;
 mod start;
 mod vault;
@@ -31,12 +34,14 @@ use vault_proto::v1::{self, keeper_call::Request, keeper_reply::Response};
 use crate::keeper_dir::KeeperDir;
 use ceremony::Step;
 pub use hardware::Devices;
+pub use joiner::{JoinRun, Joining, JoiningError};
 pub use link::{FRAME_BYTES_MAX, Link, Store, StoreError};
 pub use refusal::Refusal;
+use retired::Retired;
 use service::{Answer, Job, Keep};
 pub use service::{Queue, Requests, queue};
 pub use start::{StartError, reset};
-use vault::{Run, Vault};
+use vault::{Opened, Run, Vault};
 
 /// How long the keeper waits before it folds the log again after that failed.
 const REOPEN_AFTER: Duration = Duration::from_secs(2);
@@ -58,6 +63,8 @@ enum Phase {
     Closed { run: Run, why: String, retry: Instant },
     /// It serves.
     Open(Box<Vault>),
+    /// Its last entry is written: it serves nothing but the hand-over to its successor.
+    Retired(Box<Retired>),
     /// It can't go on; a restart begins anew.
     Stopped(String),
 }
@@ -85,6 +92,7 @@ impl Keeper {
             Phase::Ceremony(_) => "ceremony",
             Phase::Closed { .. } => "closed",
             Phase::Open(_) => "open",
+            Phase::Retired(_) => "retired",
             Phase::Stopped(_) => "stopped",
         }
     }
@@ -99,10 +107,11 @@ impl Keeper {
     fn reopen(&mut self) {
         self.advance(|keeper, phase| match phase {
             Phase::Closed { run, retry, .. } if retry <= Instant::now() => match run.open(&keeper.store) {
-                Ok(vault) => {
+                Ok(Opened::Vault(vault)) => {
                     tracing::info!("the vault is open");
-                    Phase::Open(Box::new(vault))
+                    Phase::Open(vault)
                 }
+                Ok(Opened::Retired(retired)) => Phase::retired(retired),
                 Err(error) => {
                     tracing::warn!(code = error.code(), %error, "the vault can't be opened");
                     keeper.resume(&error.to_string())
@@ -141,7 +150,7 @@ impl Keeper {
             (Phase::Closed { why, .. }, _) => Err(Refusal::unavailable("vault-closed", why)),
             (Phase::Stopped(why), Request::Status(_)) => Ok(status("stopped", why)),
             (Phase::Stopped(why), _) => Err(Refusal::unavailable("keeper-stopped", why)),
-            (Phase::Open(_), _) => Err(Refusal::stopping()),
+            (Phase::Open(_) | Phase::Retired(_), _) => Err(Refusal::stopping()),
         }
     }
 
@@ -171,6 +180,14 @@ impl Keeper {
         answer
     }
 
+    /// After the commit that named its successor.
+    fn retire(&mut self) {
+        self.advance(|_, phase| match phase {
+            Phase::Open(vault) if vault.is_retired() => Phase::retired(Box::new(vault.retire())),
+            phase => phase,
+        });
+    }
+
     /// A failed commit closes the vault: the state that was decided on is not the one that is durable.
     fn closed_by(&mut self, error: &dyn std::fmt::Display) {
         tracing::warn!(%error, "a commit failed: the log is folded anew");
@@ -197,7 +214,12 @@ impl Keep for Keeper {
         let mut jobs = jobs.into_iter();
         // Before the vault is open, requests are rare and each may change the phase.
         while !matches!(self.phase, Phase::Open(_)) {
-            let Some(Job { request, reply }) = jobs.next() else { return };
+            let Some(job) = jobs.next() else { return };
+            if let Phase::Retired(retired) = &mut self.phase {
+                retired.handle(job);
+                continue;
+            }
+            let Job { request, reply } = job;
             let _ = reply.send(self.answer(request));
         }
         if let Phase::Open(vault) = &mut self.phase
@@ -205,12 +227,18 @@ impl Keep for Keeper {
         {
             self.closed_by(&error);
         }
+        self.retire();
     }
 }
 
 impl Phase {
     fn closed(run: Run, why: &str, retry: Instant) -> Self {
         Self::Closed { run, why: why.to_owned(), retry }
+    }
+
+    fn retired(retired: Box<Retired>) -> Self {
+        tracing::info!("this keeper has retired: it serves nothing but the hand-over to its successor");
+        Self::Retired(retired)
     }
 }
 

@@ -101,7 +101,7 @@ fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// The keeper's chip. What its evidence needs is fetched now, while nobody waits for a decision.
-fn chip(device: SnpDevice, collateral: &Arc<Collateral>) -> Chip {
+pub(crate) fn chip(device: SnpDevice, collateral: &Arc<Collateral>) -> Chip {
     // Nobody takes this report for evidence. What fails is tried again in the background, and whoever needs it hears of it.
     if collateral.has_sources() {
         let waiting = Chip::new(device.clone(), CollateralUse::Waiting(Arc::clone(collateral)));

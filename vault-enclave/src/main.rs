@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use vault_enclave::agent::{command, init, load, loader, run};
-use vault_enclave::{doctor, evidence_cmd, keeper_main, publish};
+use vault_enclave::{doctor, evidence_cmd, keeper_join, keeper_main, publish};
 
 /// Holds the keys of a weight vault (`keeper`), or uses them on an attested machine.
 #[derive(Parser)]
@@ -14,6 +14,8 @@ use vault_enclave::{doctor, evidence_cmd, keeper_main, publish};
 enum Cli {
     /// Hold the keys of a vault: verify evidence, decide by policy, log, and wrap keys to attested guests.
     Keeper(keeper_main::KeeperArgs),
+    /// Ask the keeper of a vault to take over from it; ends once approvers have let this machine in and it has the keys.
+    KeeperJoin(keeper_join::JoinArgs),
     /// Open a model into a directory of this attested machine, and keep it there as long as its lease lasts.
     Load(load::LoadArgs),
     /// Run a command with a model that it alone sees, as long as the lease lasts.
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         .init();
     match Cli::parse() {
         Cli::Keeper(args) => keeper_main::run(&args),
+        Cli::KeeperJoin(args) => keeper_join::run(&args),
         Cli::Load(args) => load::run(&args),
         Cli::Run(args) => run::run(&args),
         Cli::Loader => loader::run(),

@@ -24,7 +24,7 @@ pub use seal_command::SealArgs;
 
 pub(crate) use progress::size;
 pub(crate) use publish_command::runtime;
-pub(crate) use remote::unix_now;
+pub(crate) use remote::{Remote, unix_now};
 
 use std::process::ExitCode;
 

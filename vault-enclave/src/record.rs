@@ -1,4 +1,5 @@
-//! Small secrets that a keeper keeps on disk: the head and the DEK records (FORMAT.md §5).
+//! Small secrets that a keeper keeps on disk: the head, the DEK records, and the keys of a vault that it took over
+//! (FORMAT.md §5).
 //!
 //! A record is one Cobblestone-256 message whose context says what it is, so that one record can't stand for another.
 
@@ -7,7 +8,8 @@ use ring::rand::SecureRandom;
 
 use crate::aead::Small;
 use crate::container::{Layout, OpenError, open_message, seal_message};
-use crate::secret::{Dek, HeadKey, Kek};
+use crate::derive::KeeperContext;
+use crate::secret::{Dek, HeadKey, Kek, Root, VaultSecrets};
 
 const RECORD: &[u8] = b"weightvault/v1 record\0";
 /// Epoch of the KEK: one in this version.
@@ -54,6 +56,35 @@ pub fn open_head(key: &HeadKey, record: &[u8]) -> Result<Vec<u8>, OpenError> {
     let mut head = vec![0; usize::try_from(length).map_err(|_| OpenError::Length(length))?];
     key.with_bytes(|key| open_message::<Small>(key, &head_context(), record, &mut head))?;
     Ok(head)
+}
+
+/// Seals the keys of a vault that another keeper handed over, under the root of the one that took them.
+///
+/// # Errors
+/// [`OpenError::Secret`].
+pub fn seal_vault_keys(
+    root: &Root,
+    context: &KeeperContext,
+    secrets: &VaultSecrets,
+    rng: &dyn SecureRandom,
+) -> Result<Vec<u8>, OpenError> {
+    let key = context.vault_keys_key(root)?;
+    let context = vault_keys_context(context);
+    key.with_bytes(|key| secrets.with_bytes(|secrets| seal_message::<Small>(key, &context, secrets, rng)))
+}
+
+/// Opens them.
+///
+/// # Errors
+/// [`OpenError`]; those of another keeper or vault have another commitment.
+pub fn open_vault_keys(root: &Root, context: &KeeperContext, record: &[u8]) -> Result<VaultSecrets, OpenError> {
+    let key = context.vault_keys_key(root)?;
+    let context = vault_keys_context(context);
+    VaultSecrets::init_with(|secrets| key.with_bytes(|key| open_message::<Small>(key, &context, record, secrets)))
+}
+
+fn vault_keys_context(keeper: &KeeperContext) -> Vec<u8> {
+    context("vault keys", &keeper.instance, KEK_EPOCH, keeper.core)
 }
 
 fn dek_context(vault: Sha256Digest, plan: Sha256Digest) -> Vec<u8> {
@@ -104,6 +135,21 @@ mod tests {
         assert_eq!(open_head(&key, &record[..record.len() - 1]), Err(OpenError::Chunk(0)));
         assert_eq!(open_head(&key, &record[..60]), Err(OpenError::Length(60)));
         assert_eq!(open_head(&key, &[]), Err(OpenError::Length(0)));
+    }
+
+    #[test]
+    fn the_keys_of_a_vault_open_under_the_root_and_instance_of_their_keeper_alone() {
+        let rng = SystemRandom::new();
+        let (root, other_root) = (Root::generate(&rng).unwrap(), Root::generate(&rng).unwrap());
+        let secrets = VaultSecrets::generate(&rng).unwrap();
+        let keeper = KeeperContext { instance: [1; 32], core: VAULT };
+        let record = seal_vault_keys(&root, &keeper, &secrets, &rng).unwrap();
+        let opened = open_vault_keys(&root, &keeper, &record).unwrap();
+        opened.with_bytes(|opened| secrets.with_bytes(|secrets| assert_eq!(opened, secrets)));
+        let refused = |root: &Root, keeper: KeeperContext| open_vault_keys(root, &keeper, &record).err();
+        assert_eq!(refused(&other_root, keeper), Some(OpenError::Commitment));
+        assert_eq!(refused(&root, KeeperContext { instance: [2; 32], ..keeper }), Some(OpenError::Commitment));
+        assert_eq!(refused(&root, KeeperContext { core: PLAN, ..keeper }), Some(OpenError::Commitment));
     }
 
     #[test]

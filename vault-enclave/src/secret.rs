@@ -132,6 +132,14 @@ key! {
     Kek, 32
 }
 key! {
+    /// Seals what a keeper that joined keeps of its vault: the vault's own keys.
+    VaultKeysKey, 32
+}
+key! {
+    /// The secret halves of a vault's keys, one after another (FORMAT.md §5): for the next keeper.
+    VaultSecrets, 144
+}
+key! {
     /// Data encryption key of one model version: the origin of its unit keys.
     Dek, 64
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::derive::{KeeperContext, ModelContext};
 use crate::region::RegionError;
-use crate::secret::{Dek, Kek, Root, Secret, SecretError};
+use crate::secret::{Dek, Kek, Root, Secret, SecretError, VaultSecrets};
 use crate::stack::wiped_deep;
 use crate::wrap::{self, HpkeKeyPair, WrapError};
 
@@ -44,6 +44,43 @@ impl VaultKeys {
         let ikm = Secret::<64>::init_with(|ikm| expand(context, root, "wrap", ikm))?;
         let wrap = ikm.with_bytes(|ikm| HpkeKeyPair::derive(ikm))?;
         Ok(Self { kek, identity, identity_key, log, log_key, wrap })
+    }
+
+    /// Their secret halves: KEK, scalar of the identity key, seeds of the log key and of the wrap key.
+    ///
+    /// # Errors
+    /// [`SecretError::Memory`].
+    pub(crate) fn secrets(&self) -> Result<VaultSecrets, SecretError> {
+        VaultSecrets::init_with(|secrets| {
+            let (kek, rest) = secrets.split_at_mut(32);
+            let (identity, rest) = rest.split_at_mut(48);
+            let (log, wrap) = rest.split_at_mut(32);
+            self.kek.with_bytes(|key| kek.copy_from_slice(key));
+            self.identity.with_bytes(|key| identity.copy_from_slice(key));
+            self.log.with_bytes(|key| log.copy_from_slice(key));
+            self.wrap.with_seed(|key| wrap.copy_from_slice(key));
+            Ok(())
+        })
+    }
+
+    /// The keys of these secret halves.
+    ///
+    /// # Errors
+    /// [`VaultKeysError::Identity`] where the scalar is none.
+    pub(crate) fn from_secrets(secrets: &VaultSecrets) -> Result<Self, VaultKeysError> {
+        secrets.with_bytes(|secrets| {
+            let (kek, rest) = secrets.split_at(32);
+            let (identity, rest) = rest.split_at(48);
+            let (log, wrap) = rest.split_at(32);
+            let kek = Kek::init_with(|key| copy(kek, key))?;
+            let identity = Secret::init_with(|key| copy(identity, key))?;
+            let identity_key = identity.with_bytes(|scalar| wiped_deep(|| identity_key(scalar)));
+            let identity_key = identity_key.ok_or(VaultKeysError::Identity)?;
+            let log = Secret::init_with(|key| copy(log, key))?;
+            let log_key = log.with_bytes(|seed| wiped_deep(|| log_key(seed)))?;
+            let wrap = HpkeKeyPair::from_seed(Secret::init_with(|key| copy(wrap, key))?);
+            Ok(Self { kek, identity, identity_key, log, log_key, wrap })
+        })
     }
 
     /// Verifies what [`VaultKeys::sign_identity`] signs.
@@ -102,6 +139,12 @@ impl VaultKeys {
     pub fn unwrap_dek(&self, context: ModelContext<'_>, wrapped: &[u8]) -> Result<Dek, WrapError> {
         wrap::unwrap_dek(&self.wrap, context, wrapped)
     }
+}
+
+/// Both have the length that the caller split off.
+fn copy<const N: usize>(from: &[u8], to: &mut [u8; N]) -> Result<(), SecretError> {
+    to.copy_from_slice(from);
+    Ok(())
 }
 
 /// The first of `identity`, `identity 1`, `identity 2`, … that is a scalar of the curve.

@@ -77,6 +77,11 @@ impl HpkeKeyPair {
         &self.public
     }
 
+    /// Lends the private half.
+    pub(crate) fn with_seed<R>(&self, read: impl FnOnce(&[u8; SEED_BYTES]) -> R) -> R {
+        self.seed.with_bytes(read)
+    }
+
     pub(crate) fn open(&self, info: &[u8], enc: &[u8], ciphertext: &[u8], dest: &mut [u8]) -> Result<(), WrapError> {
         let expected = dest.len() + TAG_BYTES;
         let (body, tag) = match ciphertext.split_last_chunk::<TAG_BYTES>() {

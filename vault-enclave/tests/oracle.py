@@ -99,6 +99,7 @@ def vectors(path):
         assert value.hex() == expected[name], name
     snp_vectors(given["snp"], vault)
     reseal_vectors(given["reseal"])
+    join_vectors(given["join"], vault)
     return b"agrees"
 
 
@@ -133,6 +134,26 @@ def reseal_vectors(given):
     named = lambda measurement: sha256(b"weightvault/v1 reseal\0", raw("instance"), raw("ak_name"), pcrs, measurement)
     assert named(b"") == raw("object_tpm") and named(raw("measurement")) == raw("object_snp_tpm"), "reseal"
     assert sha256(b"weightvault/v1 boot state\0", pcrs) == raw("boot_state"), "boot state"
+
+
+def join_vectors(given, vault):
+    """A keeper that asks to take over: what approvals name, what its hardware signs, what the keys are bound to."""
+    raw = lambda name: bytes.fromhex(given[name])
+    count, revision = struct.pack(">Q", given["counter"]), struct.pack(">Q", given["revision"])
+    hpke_key, pcrs = b"\xa0" * 1665, b"\0\0\0\4" + b"\4" * 32 + b"\0\0\0\x0b" + b"\x0b" * 32
+    machine = [raw("instance"), raw("platform"), raw("ak_name"), hashlib.sha256(hpke_key).digest()]
+
+    def named(measurement):
+        fields = [vault, revision, *machine, raw("counter_name"), count, pcrs, measurement]
+        return hashlib.sha256(b"weightvault/v1 keeper join\0" + lv(*fields)).digest()
+
+    assert named(b"") == raw("object") and named(b"\x66" * 48) == raw("object_snp_tpm"), "keeper join"
+    run = [b"keeper-join", b"\1" * 16, b"\2" * 32, vault, b"\4" * 32]
+    stated = [raw("instance"), hpke_key, raw("counter_name"), count, raw("ak_name"), b"\x43" * 32, b""]
+    assert hashlib.sha512(b"weightvault/v1 bind\0" + lv(*run, *stated)).digest() == raw("binding"), "binding"
+    ids = [b"keeper-join", vault, b"\1" * 16, b"\2" * 32, b"\3" * 32, b"\4" * 32, raw("instance")]
+    info = b"weightvault/v1 hand-over\0" + lv(*ids, struct.pack(">Q", 16), b"\5" * 32)
+    assert info == raw("hand_over_info"), "hand-over"
 
 
 JOBS = {f.__name__: f for f in (cobblestone_seal, cobblestone_open, hpke_seal, hpke_open)}

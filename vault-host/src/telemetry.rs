@@ -53,7 +53,7 @@ const fn method(name: &'static str, kind: Kind, audience: Audience) -> Method {
     Method { name, kind, audience }
 }
 
-const METHODS: [(&str, Method); 28] = [
+const METHODS: [(&str, Method); 30] = [
     ("/weightvault.v1.Vault/GetChallenge", method("Vault.GetChallenge", Kind::Challenge, Audience::Agent)),
     ("/weightvault.v1.Vault/ReleaseKeys", method("Vault.ReleaseKeys", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/RenewLease", method("Vault.RenewLease", Kind::Call, Audience::Agent)),
@@ -79,6 +79,11 @@ const METHODS: [(&str, Method); 28] = [
     ("/weightvault.v1.Provision/SubmitPolicy", method("Provision.SubmitPolicy", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitPlatform", method("Provision.SubmitPlatform", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitReseal", method("Provision.SubmitReseal", Kind::Call, Audience::Engineer)),
+    (
+        "/weightvault.v1.Provision/GetJoinChallenge",
+        method("Provision.GetJoinChallenge", Kind::Challenge, Audience::Engineer),
+    ),
+    ("/weightvault.v1.Provision/JoinKeeper", method("Provision.JoinKeeper", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitRaise", method("Provision.SubmitRaise", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitApproval", method("Provision.SubmitApproval", Kind::Call, Audience::Engineer)),
     (

@@ -5,6 +5,7 @@ mod budget;
 mod evidence;
 mod explain;
 mod extend;
+mod keeper;
 mod measure;
 mod reseal;
 mod revoke;
@@ -22,6 +23,8 @@ pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
 pub use budget::BudgetArgs;
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData, VerifyKind};
 pub use explain::{ExplainArgs, PolicySimulateArgs, RefusalName};
+
+pub use keeper::KeeperCommand;
 
 pub use extend::{ExtendCommand, ExtendNewArgs, ExtendWhat};
 pub use revoke::{RevokeArgs, RevokeWhat};
@@ -100,12 +103,16 @@ pub enum Command {
     /// TPMs whose endorsement key has no certificate: enrol one, remove one, list them.
     #[command(subcommand)]
     Platform(PlatformCommand),
+    /// More than one keeper over time: which one has the vault, and which ones ask to take over.
+    #[command(subcommand)]
+    Keeper(KeeperCommand),
     /// What waits for approvals, as changes in words.
     Pending,
-    /// Write the vault file anew, with the policies that came into force since: whoever has it knows the keeper by the newest.
+    /// Write the vault file anew, with the policies that came into force since and the keepers that took over: whoever has it
+    /// knows the keeper by the newest.
     ///
-    /// After a policy that changes `[keeper]`, and before the first reboot into what a reseal names, everybody who seals or
-    /// asks the keeper for evidence needs it.
+    /// After a policy that changes `[keeper]`, before the first reboot into what a reseal names, and after another keeper took
+    /// over, everybody who seals or asks the keeper for evidence needs it.
     VaultFile {
         /// Where to write it: not the file that --vault names.
         #[arg(long, value_name = "FILE")]

@@ -7,6 +7,7 @@ mod evidence;
 mod explain;
 mod extend;
 mod init;
+mod keeper;
 mod leases;
 mod log;
 mod measure;
@@ -30,8 +31,8 @@ use serde::Serialize;
 
 use crate::cli::{
     AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceVerifyArgs, ExtendCommand, InitCommand,
-    LogCommand, MeasureCommand, PlatformCommand, PolicyCommand, PolicySimulateArgs, ProposeCommand, VerifyKind,
-    WitnessCommand,
+    KeeperCommand, LogCommand, MeasureCommand, PlatformCommand, PolicyCommand, PolicySimulateArgs, ProposeCommand,
+    VerifyKind, WitnessCommand,
 };
 use crate::failure::{EXIT_DIFFERS, EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
@@ -91,6 +92,8 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),
         },
+        Command::Keeper(KeeperCommand::Status) => write(session, &keeper::status(session).await?, out),
+        Command::Keeper(KeeperCommand::Pending) => write(session, &keeper::pending(session).await?, out),
         Command::Pending => write(session, &pending::pending(session).await?, out),
         Command::VaultFile { out: path } => write(session, &vault_file::renew(session, &path).await?, out),
         Command::Approve(args) => match approve::approve(session, &args).await? {

@@ -68,7 +68,8 @@ pub async fn vault_run(remote: &Remote, vault: &VaultFile, session: &Session) ->
             .why("it names no policy and no checkpoint, as the keeper of an open vault does")
     })?;
     let standing = KeeperStanding { policy: standing.policy, checkpoint: standing.checkpoint };
-    let verified = run.verify_vault(vault.genesis(), standing, answer.evidence.evidence).map_err(not_verified)?;
+    let verified =
+        run.verify_vault(vault.genesis(), vault.keeper(), standing, answer.evidence.evidence).map_err(not_verified)?;
     let verifier = LogVerifier::new(vault.id(), vault.log_key().clone());
     let checkpoint = verifier.verify_checkpoint(verified.statement().checkpoint()).map_err(|error| {
         Failure::new(Kind::NotVerified, error.code(), "the checkpoint in the keeper's evidence is not good").why(error)
@@ -97,10 +98,13 @@ pub fn not_verified(error: KeeperEvidenceError) -> Failure {
             "do not sign, and do not seal to this keeper. If approvers have let it boot something else since this vault file \
              was written, `vaultctl vault-file --out FILE` writes one that knows the policy in force"
         }
+        KeeperEvidenceError::OtherKeeper { .. } => {
+            "do not sign, and do not seal to this keeper. If approvers have let another keeper take over since this vault file \
+             was written, `vaultctl vault-file --out FILE` writes one that knows it"
+        }
         KeeperEvidenceError::Evidence(_)
         | KeeperEvidenceError::Credential(_)
-        | KeeperEvidenceError::PlatformNotListed { .. }
-        | KeeperEvidenceError::OtherKeeper { .. } => {
+        | KeeperEvidenceError::PlatformNotListed { .. } => {
             "do not sign, and do not seal to this keeper; see whether the policy names its TPM's anchor and its PCR values"
         }
     };

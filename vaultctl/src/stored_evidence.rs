@@ -5,6 +5,8 @@
 //! nonce and secret from the preimage, and must then have exactly these bytes. What this can't show is that the nonce was
 //! fresh: the order of the log stands for that.
 
+mod join;
+
 use std::fmt;
 
 use attestation::{
@@ -15,11 +17,14 @@ use ledger::decide::{DenialReason, check_claims};
 use ledger::entry::{Machine, Release, Renewal};
 use ledger::genesis::Genesis;
 use ledger::keeper_evidence::{KeeperClaims, KeeperEvidenceError, KeeperRun};
+use ledger::keepers::JoinError;
 use ledger::names::Name;
 use ledger::policy::{PcrRule, Policy, ReleaseRule};
 use ledger::state::Lease;
 use ring::rand::SecureRandom;
 use vault_proto::convert::{EvidenceSet, WireError};
+
+pub use join::verify_join;
 
 const BIND_TAG: &[u8] = b"weightvault/v1 bind\0";
 const GENESIS_TAG: &[u8] = b"weightvault/v1 genesis\0";
@@ -48,6 +53,8 @@ pub enum StoredEvidenceError {
     EventLog(EventLogError),
     /// The keeper's evidence in the ceremony.
     Keeper(KeeperEvidenceError),
+    /// What is shown of the keeper that took over, or asked to.
+    Join(JoinError),
     /// The policy that the challenge was made under has no such rule.
     RuleUnknown,
     /// The evidence shows something that the rule does not allow.
@@ -261,6 +268,7 @@ impl StoredEvidenceError {
             Self::Evidence(error) => error.code(),
             Self::EventLog(error) => error.code(),
             Self::Keeper(error) => error.code(),
+            Self::Join(error) => error.code(),
             Self::RuleUnknown => "rule-unknown",
             Self::NotAllowed(reason) => reason.code(),
             Self::EntryMismatch { .. } => "entry-evidence-mismatch",
@@ -277,6 +285,7 @@ impl fmt::Display for StoredEvidenceError {
             Self::Evidence(error) => error.fmt(f),
             Self::EventLog(error) => error.fmt(f),
             Self::Keeper(error) => error.fmt(f),
+            Self::Join(error) => error.fmt(f),
             Self::RuleUnknown => f.write_str("the policy has no such release rule"),
             Self::NotAllowed(reason) => reason.fmt(f),
             Self::EntryMismatch { field } => write!(f, "the entry's {field} is not that of the evidence"),

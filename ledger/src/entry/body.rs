@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::ProposedRaise;
 use super::platform::ProposedPlatform;
-use super::{ProposedReseal, field};
+use super::{ProposedJoin, ProposedReseal, field};
 use crate::extension::{Extension, ExtensionApproval};
 use crate::genesis::{AntiRollback, SealTo};
 use crate::names::{Name, Version};
@@ -61,6 +61,9 @@ pub struct Start {
     pub tier: Trust,
     /// Where its time comes from.
     pub time_source: TimeSource,
+    /// The keeper's instance, where it is not the founder of the vault.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "field::base64_if_any")]
+    pub keeper: Option<[u8; 32]>,
 }
 
 /// Where a keeper's time comes from.
@@ -93,6 +96,8 @@ pub enum Proposal {
     Platform(ProposedPlatform),
     /// Another boot state for the keeper, signed by an approver.
     Reseal(ProposedReseal),
+    /// Another keeper, which proved itself to the one that runs.
+    KeeperJoin(ProposedJoin),
     /// A raise of a budget, signed by an approver of the policy in force.
     Budget(ProposedRaise),
     /// A revocation, or the lift of one, signed by an approver of the policy in force.

@@ -71,7 +71,7 @@ impl ProposedReseal {
 }
 
 /// `{"4":"hex", "11":"hex"}`, in the order of the indices. Keys are text to serde, in a map whose type it does not know yet.
-mod pcrs {
+pub(super) mod pcrs {
     use serde::de::{Deserializer, Error};
     use serde::ser::Serializer;
 
@@ -80,11 +80,16 @@ mod pcrs {
     #[derive(Serialize, Deserialize)]
     struct Value(#[serde(with = "field::hex")] [u8; 32]);
 
-    pub(super) fn serialize<S: Serializer>(pcrs: &BTreeMap<u32, [u8; 32]>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::entry) fn serialize<S: Serializer>(
+        pcrs: &BTreeMap<u32, [u8; 32]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_map(pcrs.iter().map(|(index, value)| (index.to_string(), Value(*value))))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u32, [u8; 32]>, D::Error> {
+    pub(in crate::entry) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<u32, [u8; 32]>, D::Error> {
         let texts = BTreeMap::<String, Value>::deserialize(deserializer)?;
         let index = |text: &str| (0..24).find(|index: &u32| index.to_string() == text);
         texts
@@ -95,20 +100,25 @@ mod pcrs {
     }
 }
 
-mod measurement {
+pub(super) mod measurement {
     use serde::de::Deserializer;
     use serde::ser::Serializer;
 
     use super::*;
 
-    pub(super) fn serialize<S: Serializer>(digest: &Option<[u8; 48]>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::entry) fn serialize<S: Serializer>(
+        digest: &Option<[u8; 48]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         match digest {
             Some(digest) => field::hex::serialize(digest, serializer),
             None => serializer.serialize_none(),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[u8; 48]>, D::Error> {
+    pub(in crate::entry) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<[u8; 48]>, D::Error> {
         field::hex::deserialize(deserializer).map(Some)
     }
 }

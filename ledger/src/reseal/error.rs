@@ -7,7 +7,7 @@ use crate::policy::{PcrMismatch, PolicyProblem};
 /// Why a keeper is not sealed to a boot state, or an entry about it may not stand where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResealError {
-    /// It is about another keeper than the one of the genesis.
+    /// It is about another keeper than the one that the vault has.
     OtherKeeper {
         /// What differs first.
         field: &'static str,
@@ -56,7 +56,7 @@ impl ResealError {
 impl fmt::Display for ResealError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OtherKeeper { field } => write!(f, "it is about another keeper: {field} is not that of the genesis"),
+            Self::OtherKeeper { field } => write!(f, "it is about another keeper: {field} is not that of the vault's keeper"),
             Self::OtherSelection { expected } => {
                 let pcrs: Vec<String> = expected.iter().map(|index| index.to_string()).collect();
                 write!(f, "a keeper of this vault is sealed to exactly the PCRs {}", pcrs.join(", "))

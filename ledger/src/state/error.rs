@@ -7,6 +7,7 @@ use crate::approvals::ApprovalError;
 use crate::entry::EntryError;
 use crate::extension::ExtensionError;
 use crate::genesis::GenesisError;
+use crate::keepers::JoinError;
 use crate::names::Name;
 use crate::policy::PolicyError;
 use crate::reseal::ResealError;
@@ -182,6 +183,8 @@ pub enum FoldError {
     SinceAfterTime,
     /// A keeper may not be sealed so, or an entry about it says something else than the log.
     Reseal(ResealError),
+    /// Another keeper may not take over.
+    Join(JoinError),
     /// A release passes a budget.
     Budget(BudgetRefusal),
     /// A clock entry says nothing, or more than the time since the entry before.
@@ -321,6 +324,7 @@ impl FoldError {
             Self::GroupsNarrowed => "groups-narrowed",
             Self::SinceAfterTime => "since-after-time",
             Self::Reseal(error) => error.code(),
+            Self::Join(error) => error.code(),
             Self::Budget(refusal) => refusal.code(),
             Self::UnmeasuredImpossible => "unmeasured-impossible",
             Self::BudgetUnknown => "budget-unknown",
@@ -415,6 +419,7 @@ impl fmt::Display for FoldError {
             Self::GroupsNarrowed => f.write_str("the rule no longer gives every group that it gave when the lease was granted"),
             Self::SinceAfterTime => f.write_str("the summary begins after its end"),
             Self::Reseal(error) => error.fmt(f),
+            Self::Join(error) => error.fmt(f),
             Self::Budget(refusal) => refusal.fmt(f),
             Self::UnmeasuredImpossible => {
                 f.write_str("the clock can't have gone unmeasured for none, or more, of the time since the entry before")

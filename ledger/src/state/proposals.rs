@@ -7,6 +7,7 @@ use attestation::{Sha256Digest, UnixTime};
 
 use super::error::FoldError;
 use crate::entry::{PlatformChange, ProposedModel, ProposedRaise};
+use crate::keepers::Joiner;
 use crate::names::Name;
 use crate::policy::{Policy, ProposerRule};
 use crate::reseal::Reseal;
@@ -53,7 +54,8 @@ pub enum Subject {
         /// The boot state.
         reseal: Arc<Reseal>,
     },
-
+    /// Another keeper, by its evidence.
+    Join(Arc<Joiner>),
     /// A raise of a budget.
     Raise {
         /// The approver who signed the proposal.
@@ -79,7 +81,7 @@ impl Subject {
             | Self::Reseal { proposer, .. }
             | Self::Raise { proposer, .. }
             | Self::Revocation { proposer, .. } => Some(proposer),
-            Self::Model(_) => None,
+            Self::Model(_) | Self::Join(_) => None,
         }
     }
 
@@ -92,6 +94,9 @@ impl Subject {
             (Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }, Self::Platform { .. })
             | (Self::Platform { .. }, Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }) => false,
             (Self::Model(_), _) | (_, Self::Model(_)) => false,
+            // Each machine has one: together they are bounded as those of a person are.
+            (Self::Join(_), Self::Join(_)) => true,
+            (Self::Join(_), _) | (_, Self::Join(_)) => false,
             (
                 Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
                 Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
@@ -106,9 +111,12 @@ impl Subject {
                 ActKind::Revoke => None,
                 ActKind::Lift => Some(proposer),
             },
-            Self::Policy { .. } | Self::Model(_) | Self::Platform { .. } | Self::Reseal { .. } | Self::Raise { .. } => {
-                self.proposer()
-            }
+            Self::Policy { .. }
+            | Self::Model(_)
+            | Self::Platform { .. }
+            | Self::Reseal { .. }
+            | Self::Join(_)
+            | Self::Raise { .. } => self.proposer(),
         }
     }
 }
@@ -241,6 +249,7 @@ impl Proposals {
             Subject::Policy { .. }
             | Subject::Model(_)
             | Subject::Reseal { .. }
+            | Subject::Join(_)
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Platform { change, .. } => change.platform != changed.platform && change.label != changed.label,
@@ -253,9 +262,23 @@ impl Proposals {
             Subject::Policy { .. }
             | Subject::Model(_)
             | Subject::Platform { .. }
+            | Subject::Join(_)
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Reseal { .. } => false,
+        });
+    }
+
+    /// Voids those of other keepers that `void` says yes to.
+    pub(super) fn void_joins(&mut self, void: impl Fn(&Joiner) -> bool) {
+        self.0.retain(|_, proposal| match &proposal.subject {
+            Subject::Policy { .. }
+            | Subject::Model(_)
+            | Subject::Platform { .. }
+            | Subject::Reseal { .. }
+            | Subject::Raise { .. }
+            | Subject::Revocation { .. } => true,
+            Subject::Join(joiner) => !void(joiner),
         });
     }
 
@@ -270,6 +293,7 @@ impl Proposals {
             Subject::Policy { .. }
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
+            | Subject::Join(_)
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,

@@ -114,7 +114,7 @@ impl Vault {
     }
 
     fn check_reseal(&self, reseal: &Reseal) -> Result<(), FoldError> {
-        reseal.check(self.genesis(), self.policy()).map_err(FoldError::Reseal)?;
+        reseal.check(self.genesis(), self.keepers.current(), self.policy()).map_err(FoldError::Reseal)?;
         // Back to the present one is a way to take a reseal back, as long as there is one.
         let (state, next) = (reseal.boot_state(), self.sealing.next.as_ref());
         let already = match next {

@@ -1,4 +1,5 @@
-//! How a policy came to be in force: its proposals, approvals and effects alone, without the rest of the log.
+//! How a policy came to be in force, and a keeper to have the vault: their proposals, approvals and effects alone, without
+//! the rest of the log.
 
 use std::sync::Arc;
 
@@ -9,17 +10,27 @@ use super::vault::Vault;
 use crate::approvals::{ApprovalAction, ApprovalStatement};
 use crate::entry::{Entry, EntryError, Proposal, Propose};
 use crate::genesis::Genesis;
+use crate::keepers::KeeperMachine;
 use crate::policy::Policy;
 
 /// An entry of the log and its index.
 pub type IndexedEntry = (u64, Vec<u8>);
 
-/// Keeps, of a log that is read, the entries that made its policies.
+/// Keeps, of a log that is read, the entries that made its policies and its keepers.
 #[derive(Debug, Clone, Default)]
 pub struct Succession {
     /// Each with the object that it is about.
     waiting: Vec<(Sha256Digest, IndexedEntry)>,
     kept: Vec<IndexedEntry>,
+    /// The keeper has retired: the next start is its successor's.
+    retired: bool,
+}
+
+/// What such entries make of a genesis.
+#[derive(Debug, Clone)]
+pub(crate) struct Succeeded {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) keeper: KeeperMachine,
 }
 
 impl Succession {
@@ -27,17 +38,32 @@ impl Succession {
     pub fn see(&mut self, index: u64, bytes: &[u8]) -> Result<(), EntryError> {
         let object = match Entry::parse(bytes)? {
             Entry::Propose(Propose { proposal: Proposal::Policy(proposed), .. }) => Some(proposed.object),
+            Entry::Propose(Propose { proposal: Proposal::KeeperJoin(proposed), .. }) => Some(proposed.object),
             Entry::Approve(approve) => {
                 let statement = ApprovalStatement::parse(approve.statement.as_bytes());
-                statement.ok().filter(|said| said.action == ApprovalAction::Policy).map(|said| said.object)
+                let about = |said: &ApprovalStatement| {
+                    matches!(said.action, ApprovalAction::Policy | ApprovalAction::KeeperJoin)
+                };
+                statement.ok().filter(about).map(|said| said.object)
             }
             Entry::Policy(effect) => {
-                let of_effect = |(object, (index, _)): &(Sha256Digest, IndexedEntry)| {
-                    *object == effect.object && *index >= effect.proposal
-                };
-                let waiting = std::mem::take(&mut self.waiting);
-                self.kept.extend(waiting.into_iter().filter(of_effect).map(|(_, entry)| entry));
+                self.keep(effect.object, effect.proposal, (index, bytes.to_vec()));
+                // It voids whatever else waits.
+                self.waiting.clear();
+                None
+            }
+            Entry::KeeperJoin(effect) => {
+                self.keep(effect.object, effect.proposal, (index, bytes.to_vec()));
+                None
+            }
+            Entry::KeeperRetire(_) => {
                 self.kept.push((index, bytes.to_vec()));
+                self.retired = true;
+                None
+            }
+            Entry::Start(_) if self.retired => {
+                self.kept.push((index, bytes.to_vec()));
+                self.retired = false;
                 None
             }
             Entry::Genesis(_)
@@ -62,18 +88,28 @@ impl Succession {
         Ok(())
     }
 
-    /// What was kept.
-    pub fn into_entries(self) -> Vec<IndexedEntry> {
+    /// Keeps an effect, with its proposal and the approvals of it.
+    fn keep(&mut self, object: Sha256Digest, proposal: u64, effect: IndexedEntry) {
+        let of_effect = |(other, (index, _)): &(Sha256Digest, IndexedEntry)| *other == object && *index >= proposal;
+        let (kept, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting).into_iter().partition(of_effect);
+        self.kept.extend(kept.into_iter().map(|(_, entry)| entry));
+        self.kept.push(effect);
+        self.waiting = waiting;
+    }
+
+    /// What was kept, in the order of the log.
+    pub fn into_entries(mut self) -> Vec<IndexedEntry> {
+        self.kept.sort_by_key(|(index, _)| *index);
         self.kept
     }
 }
 
-/// The policy that these entries make of the genesis: every change is approved by those who could, under the policy before.
-/// Nothing but entries about policies is taken.
+/// The policy and the keeper that these entries make of the genesis: every change is approved by those who could, under the
+/// policy before. Nothing but entries about policies and keepers is taken.
 ///
 /// # Errors
 /// What the fold says; [`FoldError::ActionMismatch`] for an entry about something else.
-pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Arc<Policy>, FoldError> {
+pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Succeeded, FoldError> {
     let mut vault = Vault::open(Arc::new(genesis.clone()));
     let (mut last, mut time) = (0, UnixTime(0));
     for (index, bytes) in entries {
@@ -86,9 +122,13 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Arc
         }
         (last, time) = (*index, entry.time());
         match &entry {
-            Entry::Propose(Propose { proposal: Proposal::Policy(_), .. }) | Entry::Approve(_) | Entry::Policy(_) => {
-                vault.take(*index, entry)?;
-            }
+            Entry::Propose(Propose { proposal: Proposal::Policy(_) | Proposal::KeeperJoin(_), .. })
+            | Entry::Approve(_)
+            | Entry::Policy(_)
+            | Entry::KeeperJoin(_)
+            | Entry::KeeperRetire(_) => vault.take(*index, entry)?,
+            // Of a keeper that took over, the first one.
+            Entry::Start(start) if vault.keepers().successor().is_some() => vault.keeper_started(start.keeper)?,
             Entry::Propose(Propose {
                 proposal:
                     Proposal::Model(_)
@@ -116,5 +156,5 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Arc
             | Entry::DenySummary(_) => return Err(FoldError::ActionMismatch),
         }
     }
-    Ok(Arc::clone(vault.policy()))
+    Ok(Succeeded { policy: Arc::clone(vault.policy()), keeper: *vault.keepers().current() })
 }

@@ -8,6 +8,7 @@ use attestation::{Sha256Digest, UnixTime};
 use super::alarms::Alarms;
 use super::budgets::Budgets;
 use super::error::FoldError;
+use super::keepers::Keepers;
 use super::leases::{Lease, Leases};
 use super::platforms::Platforms;
 use super::proposals::{PendingProposal, Proposals, Subject};
@@ -17,6 +18,7 @@ use super::statement::Expected;
 use crate::approvals::{self, ApprovalAction, SignedStatement, model_object};
 use crate::entry::{Approve, Entry, ModelPublished, PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy};
 use crate::genesis::{Genesis, SealTo};
+use crate::keepers::KeeperMachine;
 use crate::names::{Name, Version};
 use crate::policy::{Lineage, Policy};
 use crate::revocation::ActKind;
@@ -26,6 +28,7 @@ use crate::revocation::ActKind;
 pub struct Vault {
     genesis: Arc<Genesis>,
     policy: Arc<Policy>,
+    pub(super) keepers: Keepers,
     pub(super) proposals: Proposals,
     pub(super) platforms: Platforms,
     models: BTreeMap<Name, BTreeMap<Version, Arc<PublishedModel>>>,
@@ -48,9 +51,11 @@ pub struct PublishedModel {
 impl Vault {
     pub(super) fn open(genesis: Arc<Genesis>) -> Self {
         let policy = Arc::new(genesis.policy().clone());
+        let keepers = Keepers::founded_by(KeeperMachine::from(genesis.keeper()));
         Self {
             genesis,
             policy,
+            keepers,
             proposals: Proposals::default(),
             platforms: Platforms::default(),
             models: BTreeMap::new(),
@@ -88,7 +93,7 @@ impl Vault {
         self.pending(now).find(|proposal| {
             let permitted = match proposal.subject() {
                 Subject::Policy { .. } => true,
-                Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } => runs,
+                Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } | Subject::Join(_) => runs,
                 Subject::Raise { .. } => runs && !self.budgets.raises().is_full(),
                 // A policy past its end must not be what keeps somebody from revoking.
                 Subject::Revocation { proposer, act } => self.check_revocation(proposer, act).is_ok(),
@@ -141,12 +146,14 @@ impl Vault {
             Subject::Model(_)
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
+            | Subject::Join(_)
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => Err(FoldError::ActionMismatch),
         }
     }
 
     pub(super) fn take(&mut self, index: u64, entry: Entry) -> Result<(), FoldError> {
+        self.check_not_retired()?;
         let announces = matches!(entry, Entry::Alarm(_) | Entry::Release(_));
         self.take_entry(index, entry)?;
         if !announces {
@@ -164,6 +171,8 @@ impl Vault {
             Entry::Platform(effect) => self.platform_in_force(index, &effect),
             Entry::Reseal(effect) => self.reseal_in_force(&effect),
             Entry::Resealed(effect) => self.resealed(&effect),
+            Entry::KeeperJoin(effect) => self.keeper_join(index, &effect),
+            Entry::KeeperRetire(effect) => self.keeper_retire(&effect),
             Entry::Budget(effect) => self.budget_raised(index, &effect),
             Entry::Clock(jump) => self.check_jump(&jump),
             Entry::Alarm(alarm) => self.alarms.announce(alarm, &self.policy),
@@ -204,6 +213,13 @@ impl Vault {
             Proposal::Model(proposed) => self.proposed_model(index, time, proposed)?,
             Proposal::Platform(proposed) => self.proposed_platform(index, time, &proposed)?,
             Proposal::Reseal(proposed) => self.proposed_reseal(index, time, &proposed)?,
+            Proposal::KeeperJoin(proposed) => {
+                let proposal = self.proposed_join(index, time, &proposed)?;
+                self.proposals.check(&proposal, time)?;
+                // What the same machine proposed before was of a root that it has made anew.
+                self.proposals.void_joins(|joiner| joiner.machine.platform == proposed.platform);
+                proposal
+            }
             Proposal::Budget(proposed) => self.proposed_raise(index, time, proposed)?,
             Proposal::Revocation(proposed) => self.proposed_revocation(index, time, proposed)?,
         };
@@ -298,11 +314,12 @@ impl Vault {
             ApprovalAction::Model,
             ApprovalAction::Platform,
             ApprovalAction::Reseal,
+            ApprovalAction::KeeperJoin,
             ApprovalAction::Budget,
             ApprovalAction::Revoke,
             ApprovalAction::LiftRevocation,
         ];
-        let [policy, model, platform, reseal, raise, revoke, lift] =
+        let [policy, model, platform, reseal, join, raise, revoke, lift] =
             actions.map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
@@ -310,6 +327,7 @@ impl Vault {
             Subject::Model(_) => policy_runs.map(|()| model)?,
             Subject::Platform { .. } => policy_runs.map(|()| platform)?,
             Subject::Reseal { .. } => policy_runs.map(|()| reseal)?,
+            Subject::Join(_) => policy_runs.map(|()| join)?,
             Subject::Raise { .. } => policy_runs.map(|()| raise)?,
             Subject::Revocation { act, .. } => match act.kind() {
                 ActKind::Revoke => revoke,
@@ -338,6 +356,7 @@ impl Vault {
         self.policy = Arc::clone(policy);
         // Everything that waits was approved under the policy before, perhaps by people who no longer decide.
         self.proposals.void_all();
+        self.keepers.void_approved();
         self.platforms.policy_changed(self.policy.platform_threshold().is_some());
         self.budgets.follow(&self.policy);
         Ok(())

@@ -23,6 +23,7 @@ mod fold;
 mod fold_leases;
 mod fold_proposals;
 mod genesis;
+mod keepers;
 mod log_reader;
 mod platforms;
 mod policy;

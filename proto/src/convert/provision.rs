@@ -80,6 +80,8 @@ pub enum ProposalAction {
     Platform,
     /// A boot state of the keeper.
     Reseal,
+    /// Another keeper.
+    KeeperJoin,
     /// A raise of a budget.
     Budget,
     /// A revocation.
@@ -251,12 +253,13 @@ impl From<GenesisWitness> for v1::GenesisWitness {
 
 impl ProposalAction {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Genesis,
         Self::Model,
         Self::Policy,
         Self::Platform,
         Self::Reseal,
+        Self::KeeperJoin,
         Self::Budget,
         Self::Revoke,
         Self::LiftRevocation,
@@ -271,6 +274,7 @@ impl ProposalAction {
             Self::Policy => "policy",
             Self::Platform => "platform",
             Self::Reseal => "reseal",
+            Self::KeeperJoin => "keeper-join",
             Self::Budget => "budget",
             Self::Revoke => "revoke",
             Self::LiftRevocation => "lift-revocation",

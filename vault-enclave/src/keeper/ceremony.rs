@@ -76,6 +76,10 @@ impl Run {
     fn accept(&self, request: v1::SubmitGenesisRequest) -> Result<Genesis, Refusal> {
         let genesis = Genesis::parse(&request.genesis).map_err(|error| Refusal::malformed(error.code(), error))?;
         self.check_genesis(&genesis).map_err(|error| Refusal::denied(error.code(), &error))?;
+        let named = (genesis.keeper().instance, genesis.keeper().ak_name);
+        if named != (self.instance, self.hardware.ak_name) {
+            return Err(Refusal::denied("genesis-other", "the genesis names another keeper than this one"));
+        }
         let now = clock::wall(UnixTime(0));
         if genesis.time() > now.plus(300) {
             return Err(Refusal::denied("genesis-future", "the genesis is dated in the future: check both clocks"));

@@ -9,7 +9,7 @@ mod table;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use attestation::{Expected, LoadChallenge, PcrSelection, RenewChallenge, Sha256Digest};
+use attestation::{Expected, JoinChallenge, LoadChallenge, PcrSelection, RenewChallenge, Sha256Digest};
 use tokio::sync::oneshot;
 
 use super::refusal::Refusal;
@@ -32,6 +32,8 @@ pub(super) enum Asked {
     Load(LoadChallenge),
     /// A longer lease.
     Renew(RenewChallenge),
+    /// The vault, for another keeper.
+    Join(JoinChallenge),
 }
 
 /// A challenge that is out.

@@ -114,8 +114,8 @@ impl Hardware {
         }
         let message = format!(
             "the root is sealed to a key that the chip derives for launch digest {} alone, which is the guest that runs: no \
-             record can be made for another image. The TPM's boot state can change, the guest's image cannot: that takes a \
-             second keeper, which this version does not have",
+             record can be made for another image. The TPM's boot state can change, the guest's image cannot: that takes \
+             another keeper, by `vault-enclave keeper-join`",
             hex::encode(claims.measurement())
         );
         Err(Refusal::denied("reseal-other-guest", message))

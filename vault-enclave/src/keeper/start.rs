@@ -8,12 +8,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::clock;
 use super::hardware::{self, Devices, Hardware};
+use super::joiner;
 use super::refusal::Refusal;
 use super::vault::{Records, Run};
 use crate::derive::KeeperContext;
 use crate::head::{Anchor, AnchorError};
 use crate::keeper_dir::{KeeperDir, KeeperDirError};
 use crate::root::{self, KeeperRoot, RootError, RootRecords, Seal};
+use crate::secret::Root;
 use crate::vault_keys::{VaultKeys, VaultKeysError};
 
 /// File of the core in the keeper's directory.
@@ -40,6 +42,10 @@ pub enum StartError {
     CoreChanged,
     /// The core can't be read.
     Core(GenesisError),
+    /// It asks to take over a vault, and has no keys of it yet.
+    Joining,
+    /// The keys of the vault that it took over can't be read.
+    VaultKeysDamaged,
 }
 
 impl StartError {
@@ -56,6 +62,8 @@ impl StartError {
             Self::CoreMissing => "core-missing",
             Self::CoreChanged => "core-changed",
             Self::Core(error) => error.code(),
+            Self::Joining => "keeper-joining",
+            Self::VaultKeysDamaged => "vault-keys-damaged",
         }
     }
 }
@@ -78,6 +86,13 @@ impl std::fmt::Display for StartError {
             ),
             Self::CoreChanged => f.write_str("the core in the keeper's directory is not the one that it was given"),
             Self::Core(error) => write!(f, "the core in the keeper's directory: {error}"),
+            Self::Joining => f.write_str(
+                "this keeper asks to take over a vault and has no keys of it yet: go on with `vault-enclave keeper-join`",
+            ),
+            Self::VaultKeysDamaged => f.write_str(
+                "the keys of the vault in the keeper's directory are missing or damaged: restore `vault-keys` from a copy, it is \
+                 sealed to this machine",
+            ),
         }
     }
 }
@@ -109,7 +124,7 @@ pub(super) fn begin(dir: &Arc<KeeperDir>, devices: &Devices, core_bytes: &[u8]) 
     dir.replace(CORE_FILE, core_bytes).map_err(|error| Refusal::unavailable(error.code(), error))?;
     let anchor = Anchor::create(Arc::clone(dir), tpm.clone(), &root.root, core.anti_rollback(), Some(context))
         .map_err(|error| Refusal::unavailable(error.code(), error))?;
-    Ok(Run { core, keys, instance, hardware, anchor, records })
+    Ok(Run { core, keys, instance, joined: false, hardware, anchor, records })
 }
 
 fn records(dir: &Arc<KeeperDir>, root: &KeeperRoot) -> Result<Records, RootError> {
@@ -124,7 +139,7 @@ fn records(dir: &Arc<KeeperDir>, root: &KeeperRoot) -> Result<Records, RootError
 pub fn reset(dir: &KeeperDir, devices: &Devices) -> Result<(), StartError> {
     let root = root::open(dir, &devices.tpm, devices.snp.as_deref()).map_err(StartError::Root)?;
     Anchor::reset(dir, &devices.tpm, &root.root).map_err(StartError::Anchor)?;
-    for file in [crate::head::FILE, CORE_FILE, root::FILE] {
+    for file in [crate::head::FILE, CORE_FILE, joiner::KEYS_FILE, joiner::GENESIS_FILE, root::FILE] {
         dir.remove(file).map_err(StartError::Dir)?;
     }
     Ok(())
@@ -144,15 +159,25 @@ pub(super) fn resume(dir: &Arc<KeeperDir>, devices: &Devices) -> Result<Option<R
     let anchor =
         Anchor::open(Arc::clone(dir), tpm.clone(), &root.root).map_err(|error| start_error(error, root.seal_to))?;
     let context = anchor.context().ok_or(StartError::CoreMissing)?;
+    let genesis = dir.read(joiner::GENESIS_FILE).map_err(StartError::Dir)?;
+    let joined = genesis.is_some();
+    let (core, keys) = match genesis {
+        Some(genesis) => joiner::joined(dir, &root.root, &context, (&genesis, anchor.size()))?,
+        None => founded(dir, &root.root, &context)?,
+    };
+    let records = records(dir, &root).map_err(StartError::Root)?;
+    let hardware = Hardware::new(devices.clone(), root.ak, core.policy().keeper()).map_err(StartError::Tpm)?;
+    Ok(Some(Run { core, keys, instance: context.instance, joined, hardware, anchor, records }))
+}
+
+/// Core and keys of the keeper that a vault began with.
+fn founded(dir: &KeeperDir, root: &Root, context: &KeeperContext) -> Result<(Core, VaultKeys), StartError> {
     let core = dir.read(CORE_FILE).map_err(StartError::Dir)?.ok_or(StartError::CoreMissing)?;
     let core = Core::parse(&core).map_err(StartError::Core)?;
     if core.digest() != context.core {
         return Err(StartError::CoreChanged);
     }
-    let keys = VaultKeys::derive(&root.root, &context).map_err(StartError::Keys)?;
-    let records = records(dir, &root).map_err(StartError::Root)?;
-    let hardware = Hardware::new(devices.clone(), root.ak, core.policy().keeper()).map_err(StartError::Tpm)?;
-    Ok(Some(Run { core, keys, instance: context.instance, hardware, anchor, records }))
+    Ok((core, VaultKeys::derive(root, context).map_err(StartError::Keys)?))
 }
 
 /// A derived key is none that can be checked by itself: the first thing that does not open under another one is the head.

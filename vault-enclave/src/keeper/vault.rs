@@ -4,6 +4,7 @@
 
 mod budget;
 mod extend;
+mod join;
 mod load;
 mod open;
 mod platform;
@@ -30,11 +31,12 @@ use super::hardware::Hardware;
 use super::link::Store;
 use super::models::Models;
 use super::refusal::Refusal;
+use super::retired;
 use super::service::{Answer, Job};
 use crate::head::Anchor;
 use crate::vault_keys::VaultKeys;
 
-pub(super) use open::{OpenError, Run};
+pub(super) use open::{OpenError, Opened, Run};
 use renew::Renewals;
 pub(super) use reseal::Records;
 use revoke::Revoked;
@@ -43,6 +45,8 @@ pub(super) use status::anti_rollback;
 /// Everything that one run of a keeper holds.
 pub(super) struct Vault {
     genesis: Genesis,
+    /// This keeper's own: the founder's is in the genesis.
+    instance: [u8; 32],
     keys: VaultKeys,
     hardware: Hardware,
     tier: Trust,
@@ -118,6 +122,10 @@ impl Vault {
     /// # Errors
     /// As [`Self::batch`].
     pub(super) fn tick(&mut self) -> Result<(), LogError<CommitError>> {
+        // Its last entry is its last.
+        if self.is_retired() {
+            return self.commit();
+        }
         self.watch_clock();
         let now = self.now();
         if let Some(summary) = self.denials.due(now) {
@@ -128,11 +136,16 @@ impl Vault {
     }
 
     fn handle(&mut self, job: Job) {
-        self.watch_clock();
         let Job { request, reply } = job;
+        if self.is_retired() {
+            let _ = reply.send(Err(retired::refusal()));
+            return;
+        }
+        self.watch_clock();
         match request {
             Request::ReleaseKeys(request) => self.release_keys(request, reply),
             Request::RenewLease(request) => self.renew_lease(request, reply),
+            Request::JoinKeeper(request) => self.join_keeper(request, reply),
             request => {
                 let outcome = self.answer(request).unwrap_or_else(|refusal| Outcome::Now(Err(refusal)));
                 self.settle(outcome, None, reply);
@@ -143,6 +156,7 @@ impl Vault {
     fn answer(&mut self, request: Request) -> Result<Outcome, Refusal> {
         match request {
             Request::GetChallenge(request) => self.get_challenge(request),
+            Request::GetJoinChallenge(request) => self.get_join_challenge(request),
             Request::EndLease(request) => self.end_lease(request),
             Request::GetKeeperIdentity(_) => Ok(Outcome::Now(Ok(self.identity()))),
             Request::GetKeeperEvidence(request) => self.keeper_evidence(request),
@@ -167,7 +181,9 @@ impl Vault {
             Request::InitKeeper(_) | Request::SubmitGenesis(_) => {
                 Err(Refusal::denied("vault-exists", "this keeper has a genesis: it can't be given another"))
             }
-            Request::ReleaseKeys(_) | Request::RenewLease(_) => unreachable!("handled by session"),
+            Request::ReleaseKeys(_) | Request::RenewLease(_) | Request::JoinKeeper(_) => {
+                unreachable!("handled by session")
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use attestation::{Keeper, Sha256Digest, UnixTime, Verified};
+use attestation::{Keeper, Sha256Digest, TpmIdentity, UnixTime, Verified};
 use ledger::checkpoint::LogVerifier;
 use ledger::keeper_evidence::{KeeperEvidenceError, KeeperRun, KeeperStanding};
 use ledger::names::{Name, Version};
@@ -12,7 +12,10 @@ use ring::rand::SecureRandom;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{IntoStreamingRequest, Request, Response, Status};
 use vault_proto::client::{CALL_SECS_MAX, CallError, connect};
-use vault_proto::convert::{KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, Proposal, Publication, UnitUpload};
+use vault_proto::convert::{
+    JoinAnswer, JoinChallenge, JoinRequest, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, Proposal,
+    Publication, UnitUpload,
+};
 use vault_proto::limits::PROVISION_MESSAGE_BYTES_MAX;
 use vault_proto::v1;
 use vault_proto::v1::provision_client::ProvisionClient;
@@ -104,7 +107,9 @@ impl Remote {
         })?;
         let standing = KeeperStanding { policy: standing.policy, checkpoint: standing.checkpoint };
         // The binding that it checks has the wrap key of the genesis in it: see `KeeperRun::verify_vault`.
-        let verified = run.verify_vault(vault.genesis(), standing, answer.evidence.evidence).map_err(not_verified)?;
+        let verified = run
+            .verify_vault(vault.genesis(), vault.keeper(), standing, answer.evidence.evidence)
+            .map_err(not_verified)?;
         let log = LogVerifier::new(vault.id(), vault.log_key().clone());
         log.verify_checkpoint(verified.statement().checkpoint()).map_err(|error| {
             let message = format!("the checkpoint in the keeper's evidence is not good: {error}");
@@ -153,6 +158,22 @@ impl Remote {
         Proposal::try_from(proposal).map_err(|error| self.malformed("PublishModel", error))
     }
 
+    /// A challenge for a keeper that asks to take over.
+    pub(crate) async fn join_challenge(&self, tpm: &TpmIdentity) -> Result<JoinChallenge, Failure> {
+        const METHOD: &str = "GetJoinChallenge";
+        let request = short(v1::GetJoinChallengeRequest { tpm: Some(tpm.clone().into()) });
+        let answer = self.accepted(METHOD, self.provision().get_join_challenge(request).await).map_err(waiting)?;
+        answer.try_into().map_err(|error| self.malformed(METHOD, error))
+    }
+
+    /// Redeems it.
+    pub(crate) async fn join(&self, request: JoinRequest) -> Result<JoinAnswer, Failure> {
+        const METHOD: &str = "JoinKeeper";
+        let request = short(v1::JoinKeeperRequest::from(request));
+        let answer = self.accepted(METHOD, self.provision().join_keeper(request).await).map_err(waiting)?;
+        answer.try_into().map_err(|error| self.malformed(METHOD, error))
+    }
+
     async fn keeper_identity(&self) -> Result<KeeperIdentity, Failure> {
         let answer = self.provision().get_keeper_identity(short(v1::GetKeeperIdentityRequest {})).await;
         let answer = self.accepted("GetKeeperIdentity", answer)?;
@@ -180,6 +201,13 @@ impl Remote {
     }
 }
 
+/// For whoever waits: a keeper that is away, busy or between two policies is no refusal.
+fn waiting(error: Box<CallError>) -> Failure {
+    let passes = error.may_repeat() || error.is_try_again() || error.is_busy();
+    let failure = Failure::from(error);
+    if passes { failure.passing() } else { failure }
+}
+
 /// A call that is soon answered or never.
 fn short<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
@@ -200,7 +228,7 @@ fn check_vault_id(wanted: Sha256Digest, found: Option<Sha256Digest>) -> Result<(
     }
 }
 
-const DO_NOT_SEAL: &str = "do not seal to this keeper; `vaultctl status --vault FILE` says more, and whether the vault file is of an older policy";
+const DO_NOT_SEAL: &str = "do not seal to this keeper; `vaultctl status --vault FILE` says more, and whether the vault file is of an older policy or keeper";
 
 fn not_verified(error: KeeperEvidenceError) -> Failure {
     Failure::new(Kind::NotVerified, error.code(), format!("the keeper's evidence does not verify: {error}"))

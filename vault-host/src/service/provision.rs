@@ -7,7 +7,7 @@ use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::convert;
 use vault_proto::convert::{
-    Approval, KeeperEvidenceRequest, PlatformSubmission, PolicySubmission, Publication, ResealSubmission,
+    Approval, JoinRequest, KeeperEvidenceRequest, PlatformSubmission, PolicySubmission, Publication, ResealSubmission,
     RevocationSubmission, UnitUpload,
 };
 use vault_proto::v1;
@@ -141,6 +141,33 @@ impl Provision for ProvisionService {
         let relayed = async {
             let call = Call::SubmitReseal(ResealSubmission::try_from(message)?.into());
             let pick = |reply| if let Reply::SubmitReseal(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn get_join_challenge(
+        &self,
+        request: Request<v1::GetJoinChallengeRequest>,
+    ) -> Result<Response<v1::GetJoinChallengeResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let tpm = Some(convert::joiner_identity(message)?.into());
+            let call = Call::GetJoinChallenge(v1::GetJoinChallengeRequest { tpm });
+            let pick = |reply| if let Reply::GetJoinChallenge(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn join_keeper(
+        &self,
+        request: Request<v1::JoinKeeperRequest>,
+    ) -> Result<Response<v1::JoinKeeperResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::JoinKeeper(JoinRequest::try_from(message)?.into());
+            let pick = |reply| if let Reply::JoinKeeper(reply) = reply { Some(reply) } else { None };
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await

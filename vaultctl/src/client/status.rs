@@ -22,8 +22,12 @@ pub enum VaultState {
     Empty,
     /// Approvals of the genesis are missing.
     Ceremony,
+    /// It is not open again yet, after a start or a failed commit.
+    Closed,
     /// It serves.
     Open,
+    /// It handed the vault over to another keeper.
+    Retired,
     /// The keeper refuses to serve.
     Stopped,
 }
@@ -174,7 +178,9 @@ fn state(text: &str) -> Result<VaultState, StatusError> {
         "unreachable" => Ok(VaultState::Unreachable),
         "empty" => Ok(VaultState::Empty),
         "ceremony" => Ok(VaultState::Ceremony),
+        "closed" => Ok(VaultState::Closed),
         "open" => Ok(VaultState::Open),
+        "retired" => Ok(VaultState::Retired),
         "stopped" => Ok(VaultState::Stopped),
         _ => Err(StatusError { field: "state" }),
     }

@@ -45,6 +45,7 @@ pub(crate) async fn approve(session: &Session, args: &ApproveArgs) -> Result<Sub
         Subject::Policy { .. } => ApprovalAction::Policy,
         Subject::Platform { .. } => ApprovalAction::Platform,
         Subject::Reseal { .. } => ApprovalAction::Reseal,
+        Subject::Join(_) => ApprovalAction::KeeperJoin,
         Subject::Raise { .. } => ApprovalAction::Budget,
         Subject::Model(proposed) => {
             model::check(&remote, vault, proposed).await?;

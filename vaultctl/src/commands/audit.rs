@@ -9,7 +9,7 @@ mod verify;
 
 use attestation::Sha256Digest;
 use indicatif::{ProgressBar, ProgressStyle};
-use ledger::entry::Entry;
+use ledger::entry::{Entry, Proposal, Propose};
 
 pub(crate) use export::export;
 pub(crate) use past_log::PastLog;
@@ -23,6 +23,8 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         Entry::Release(release) => vec![release.evidence, release.binding],
         Entry::Renew(renew) => renew.renewals.iter().flat_map(|one| [one.evidence, one.binding]).collect(),
         Entry::Deny(deny) => vec![deny.evidence],
+        Entry::Propose(Propose { proposal: Proposal::KeeperJoin(join), .. }) => vec![join.evidence, join.binding],
+        Entry::KeeperRetire(retire) => vec![retire.evidence, retire.binding],
         Entry::Genesis(_)
         | Entry::Start(_)
         | Entry::Propose(_)
@@ -31,6 +33,7 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::Platform(_)
         | Entry::Reseal(_)
         | Entry::Resealed(_)
+        | Entry::KeeperJoin(_)
         | Entry::Budget(_)
         | Entry::Clock(_)
         | Entry::Alarm(_)

@@ -18,6 +18,8 @@ pub(crate) struct VaultFileReport {
     file: PathBuf,
     policy_serial: u64,
     policy: Sha256Digest,
+    /// Instance of the keeper.
+    keeper: String,
 }
 
 pub(crate) async fn renew(session: &Session, out: &Path) -> Result<VaultFileReport, Failure> {
@@ -28,7 +30,7 @@ pub(crate) async fn renew(session: &Session, out: &Path) -> Result<VaultFileRepo
     // An entry that is none, the fold refuses.
     let see = |state: &ledger::state::State, bytes: &[u8]| drop(succession.see(state.size(), bytes));
     let log = audit::read_log_to(&remote, &file, checkpoint, see).await?;
-    let in_force = log.vault()?.policy().digest();
+    let (in_force, keepers) = (log.vault()?.policy().digest(), log.vault()?.keepers());
     let unusable = |error: ledger::vault_file::VaultFileError| {
         Failure::new(Kind::Failed, error.code(), "the policies do not fit a vault file").why(error)
     };
@@ -36,11 +38,12 @@ pub(crate) async fn renew(session: &Session, out: &Path) -> Result<VaultFileRepo
     let renewed = ledger::vault_file::VaultFile::new(file.genesis().clone(), hosts)
         .and_then(|renewed| renewed.with_policies(succession.into_entries()))
         .map_err(unusable)?;
-    if renewed.policy().digest() != in_force {
-        return Err(Failure::new(Kind::NotVerified, "policy-other", "the entries do not lead to the policy in force"));
+    if renewed.policy().digest() != in_force || renewed.keeper() != keepers.current() {
+        let message = "the entries do not lead to the policy in force and its keeper";
+        return Err(Failure::new(Kind::NotVerified, "policy-other", message));
     }
-    // An older log than the one before would be an older policy too.
-    if renewed.policy().serial() < file.policy().serial() {
+    // An older log than the one before would be an older policy too, or an older keeper.
+    if renewed.policy().serial() < file.policy().serial() || !keepers.knows(file.keeper()) {
         return Err(Failure::new(
             Kind::NotVerified,
             "log-older",
@@ -50,13 +53,15 @@ pub(crate) async fn renew(session: &Session, out: &Path) -> Result<VaultFileRepo
     }
     write_new(out, &renewed.encode())?;
     let policy_serial = renewed.policy().serial();
-    Ok(VaultFileReport { vault: file.id(), file: out.to_owned(), policy_serial, policy: in_force })
+    let keeper = hex::encode(renewed.keeper().instance);
+    Ok(VaultFileReport { vault: file.id(), file: out.to_owned(), policy_serial, policy: in_force, keeper })
 }
 
 impl fmt::Display for VaultFileReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} knows the vault {} and its policy {}.", self.file.display(), self.vault, self.policy_serial)?;
         writeln!(f, "  policy: {}", self.policy)?;
+        writeln!(f, "  keeper: {}", self.keeper)?;
         writeln!(
             f,
             "Next: give it to everybody who seals models or asks the keeper for evidence, in the place of theirs."

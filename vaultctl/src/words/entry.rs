@@ -68,6 +68,15 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
         Entry::Resealed(resealed) => {
             format!("the keeper started on the boot state of {}: it starts on the one before no more", resealed.object)
         }
+        Entry::KeeperJoin(join) => {
+            format!("another keeper may take over, proposed at {}: {}", join.proposal, join.object)
+        }
+        Entry::KeeperRetire(retire) => format!(
+            "the keeper retires: {} follows, whose counter {} reads {}",
+            hex::encode(retire.instance),
+            hex::encode(retire.counter_name),
+            retire.counter
+        ),
         Entry::Budget(raised) => {
             format!("the raise of budget {} counts, proposed at {}", raised.budget, raised.proposal)
         }
@@ -118,6 +127,12 @@ fn proposed(propose: &Propose, before: &State) -> String {
                 proposed.pcrs.iter().map(|(index, value)| format!("PCR {index} {}", hex::encode(value))).collect();
             format!("{by} proposes to seal the keeper to {}: {}", pcrs.join(", "), proposed.object)
         }
+        Proposal::KeeperJoin(join) => format!(
+            "keeper {} on platform {} asks to take over: {}",
+            hex::encode(join.instance),
+            join.platform,
+            join.object
+        ),
         Proposal::Budget(raise) => {
             let by = signer(&raise.statement, &raise.signature, before);
             format!("{by} proposes to raise {}: {}", raise_in_words(raise), raise.object)
@@ -149,6 +164,7 @@ fn revoked(revoke: &Revoke, before: &State) -> String {
             | Subject::Model(_)
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
+            | Subject::Join(_)
             | Subject::Raise { .. },
         )
         | None => "nothing that was proposed".to_owned(),
@@ -197,6 +213,7 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::Platform => "platform",
                 ApprovalAction::ProposeReseal => "the proposal of reseal",
                 ApprovalAction::Reseal => "reseal",
+                ApprovalAction::KeeperJoin => "keeper",
                 ApprovalAction::ProposeBudget => "the proposal of raise",
                 ApprovalAction::Budget => "raise",
                 ApprovalAction::Revoke => "the revocation",

@@ -12,8 +12,11 @@ use serde::Serialize;
 
 use super::budget::raise_says;
 use super::entry::act_in_words;
-use super::reseal_in_words;
+use super::{joiner_in_words, reseal_in_words};
 use crate::print::{count_of, distance, indented, moment, size};
+
+/// The kind of a proposal that nobody signed: the machine showed itself.
+const KEEPER: &str = "keeper";
 
 /// What is proposed, who agreed, who can.
 #[derive(Debug, Serialize)]
@@ -47,6 +50,7 @@ impl ProposalReport {
             Subject::Model(model) => ("model", None, model_in_words(model)),
             Subject::Platform { proposer, change } => ("platform", Some(proposer), platform_in_words(change, vault)),
             Subject::Reseal { proposer, reseal } => ("reseal", Some(proposer), reseal_in_words(reseal, vault)),
+            Subject::Join(joiner) => (KEEPER, None, joiner_in_words(joiner, vault)),
             Subject::Raise { proposer, raise } => ("budget", Some(proposer), raise_says(raise, vault, now)),
             Subject::Revocation { proposer, act } => match act {
                 RevocationAct::Revoke { scope, .. } => {
@@ -83,6 +87,7 @@ impl fmt::Display for ProposalReport {
         write!(f, "{} {}", self.kind, self.object)?;
         match &self.proposer {
             Some(proposer) => writeln!(f, ", proposed by {proposer} (entry {})", self.entry)?,
+            None if self.kind == KEEPER => writeln!(f, ", by evidence of its own (entry {})", self.entry)?,
             None => writeln!(f, ", proposed by its publisher (entry {})", self.entry)?,
         }
         f.write_str(&indented(self.says.join("\n")))?;

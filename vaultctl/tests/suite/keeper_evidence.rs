@@ -6,6 +6,7 @@ use attestation::{
 };
 use ledger::genesis::{AntiRollback, Core, Genesis, SealTo};
 use ledger::keeper_evidence::{GenesisKeeper, KeeperClaims, KeeperEvidenceError, KeeperRun, KeeperStanding};
+use ledger::keepers::KeeperMachine;
 use ring::rand::SystemRandom;
 
 use crate::forge::authority::{Authority, NOW};
@@ -233,7 +234,10 @@ fn the_keeper_of_a_vault_states_policy_and_checkpoint() {
     let genesis = run.genesis();
     let started = run.start().ok().unwrap();
     let quote = run.vault_quote(&started, &genesis, |_| ());
-    let verified = started.verify_vault(&genesis, standing(), Evidence::Tpm(quote)).ok().unwrap();
+    let verified = started
+        .verify_vault(&genesis, &KeeperMachine::from(genesis.keeper()), standing(), Evidence::Tpm(quote))
+        .ok()
+        .unwrap();
     assert_eq!((verified.statement().policy(), verified.statement().checkpoint()), (standing().policy, "checkpoint"));
 }
 
@@ -252,7 +256,12 @@ fn the_keeper_of_a_vault_has_exactly_the_vaults_keys_and_says_what_it_quotes() {
     for change in changes {
         let started = run.start().ok().unwrap();
         let quote = run.vault_quote(&started, &genesis, change);
-        let refused = refusal(started.verify_vault(&genesis, standing(), Evidence::Tpm(quote)));
+        let refused = refusal(started.verify_vault(
+            &genesis,
+            &KeeperMachine::from(genesis.keeper()),
+            standing(),
+            Evidence::Tpm(quote),
+        ));
         assert_eq!(refused, KeeperEvidenceError::Evidence(VerifyError::ExtraDataMismatch));
     }
 }
@@ -263,7 +272,12 @@ fn genuine_evidence_for_a_genesis_does_not_speak_for_a_vault() {
     let genesis = run.genesis();
     let started = run.start().ok().unwrap();
     let quote = run.quote(*started.nonce(), started.credential());
-    let refused = refusal(started.verify_vault(&genesis, standing(), Evidence::Tpm(quote)));
+    let refused = refusal(started.verify_vault(
+        &genesis,
+        &KeeperMachine::from(genesis.keeper()),
+        standing(),
+        Evidence::Tpm(quote),
+    ));
     assert_eq!(refused, KeeperEvidenceError::Evidence(VerifyError::ExtraDataMismatch));
 }
 
@@ -275,6 +289,11 @@ fn another_attestation_key_than_the_genesis_names_is_refused_before_its_quote_is
     run.identity = run.tpm.identity(&run.scene.authority, &[]);
     let started = run.start().ok().unwrap();
     let quote = run.quote(*started.nonce(), started.credential());
-    let refused = refusal(started.verify_vault(&genesis, standing(), Evidence::Tpm(quote)));
+    let refused = refusal(started.verify_vault(
+        &genesis,
+        &KeeperMachine::from(genesis.keeper()),
+        standing(),
+        Evidence::Tpm(quote),
+    ));
     assert_eq!(refused, KeeperEvidenceError::OtherKeeper { field: "the attestation key" });
 }

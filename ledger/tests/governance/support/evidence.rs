@@ -1,9 +1,9 @@
 //! Real evidence from the forge: a guest whose TPM quotes for a challenge, verified as a keeper does.
 
 use attestation::{
-    ActivationSecret, EndorsedTpm, EnrolledEks, HpkePublicKey, LeaseKey, Load, LoadChallenge, PcrSelection, Renew,
-    RenewChallenge, Sha256Digest, TpmIdentity, TpmPart, TpmQuote, Transcript, TrustAnchors, UnitSet, Verified,
-    verify_tpm,
+    ActivationSecret, EndorsedTpm, EnrolledEks, HpkePublicKey, Join, JoinChallenge, JoinerKeys, LeaseKey, Load,
+    LoadChallenge, PcrSelection, Renew, RenewChallenge, Sha256Digest, TpmIdentity, TpmPart, TpmQuote, Transcript,
+    TrustAnchors, UnitSet, Verified, verify_tpm,
 };
 
 use super::policy_text::{PCR_0, PCR_11_GUEST, pcr};
@@ -81,6 +81,17 @@ impl Guest {
     /// A good load of session `n`.
     pub fn good_load(&self, world: &World, n: u32) -> Verified<Load> {
         self.load(self.load_challenge(world, n))
+    }
+
+    /// What a keeper would put into the challenge for another keeper.
+    pub fn join_challenge(&self, world: &World) -> JoinChallenge {
+        let (vault, policy) = (world.genesis.vault_id(), world.policy().digest());
+        JoinChallenge { session: session(2000), nonce: [2; 32], vault, policy, tpm: self.tpm_part() }
+    }
+
+    pub fn join(&self, challenge: JoinChallenge) -> Verified<Join> {
+        let (hpke_key, counter_name) = (hpke_key(), [4; 34]);
+        self.prove(challenge.bind(JoinerKeys { instance: [9; 32], hpke_key, counter_name, counter: 40 }))
     }
 
     pub fn renew_challenge(&self, world: &World, lease: Sha256Digest) -> RenewChallenge {

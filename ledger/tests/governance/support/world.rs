@@ -43,11 +43,16 @@ impl World {
 
     /// The same under a changed first policy.
     pub fn with_policy(change: impl FnOnce(String) -> String) -> Self {
+        Self::counted_by(AntiRollback::Counter, change)
+    }
+
+    /// The same of a vault whose keeper notices an older copy so.
+    pub fn counted_by(anti_rollback: AntiRollback, change: impl FnOnce(String) -> String) -> Self {
         let authority = Authority::root("ci");
         let anchor = policy_text::anchor("ci", Trust::Emulated, &authority);
         let policy_text = change(policy_text::first() + &anchor);
         let seal_to = SealTo::proven_by(Policy::parse(&policy_text).unwrap().keeper());
-        let core = Core::new(AntiRollback::Counter, seal_to, &policy_text).unwrap();
+        let core = Core::new(anti_rollback, seal_to, &policy_text).unwrap();
         let genesis = Genesis::build(NOW, &core, keeper()).unwrap();
         let mut state = State::new();
         state.apply(0, genesis.bytes()).unwrap();
@@ -140,6 +145,7 @@ impl World {
             | ApprovalAction::Platform
             | ApprovalAction::ProposeReseal
             | ApprovalAction::Reseal
+            | ApprovalAction::KeeperJoin
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
             | ApprovalAction::Revoke
@@ -355,6 +361,7 @@ impl World {
             version: "0.1.0".parse().unwrap(),
             tier: Trust::Emulated,
             time_source: TimeSource::HostClock,
+            keeper: None,
         })
     }
 

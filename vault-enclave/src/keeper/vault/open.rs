@@ -4,6 +4,7 @@ use attestation::{KeptChains, Trust};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{Entry, Start, TimeSource};
 use ledger::genesis::{Core, Genesis};
+use ledger::keepers::KeeperMachine;
 use ledger::names::Version;
 use ledger::release_log::{self, Batch, ClosedLog, LogError, LogReader};
 use ledger::state::{FoldError, State};
@@ -19,6 +20,7 @@ use crate::keeper::hardware::Hardware;
 use crate::keeper::link::{Store, StoreError};
 use crate::keeper::models::Models;
 use crate::keeper::refusal::Refusal;
+use crate::keeper::retired::Retired;
 use crate::vault_keys::VaultKeys;
 
 /// Why a run does not begin.
@@ -39,6 +41,8 @@ pub(crate) enum OpenError {
     Commit(LogError<CommitError>),
     /// The log begins with the genesis of another ceremony.
     OtherGenesis,
+    /// The log has another keeper than this machine's.
+    OtherKeeper,
     /// The record that opened the root is of a boot state that a reseal took the place of.
     Superseded,
     /// The keeper's own hardware is not what the policy asks for, or another step of the start failed.
@@ -55,6 +59,7 @@ impl OpenError {
             Self::Log(error) => error.code(),
             Self::Commit(error) => error.code(),
             Self::OtherGenesis => "genesis-other",
+            Self::OtherKeeper => "log-other-keeper",
             Self::Superseded => "root-superseded",
             Self::Refused(refusal) => refusal.code(),
         }
@@ -69,6 +74,7 @@ impl std::fmt::Display for OpenError {
             Self::Log(error) => error.fmt(f),
             Self::Commit(error) => error.fmt(f),
             Self::OtherGenesis => f.write_str("the host's log begins with the genesis of another keeper"),
+            Self::OtherKeeper => f.write_str("the log names another keeper than this machine's, and not as its successor"),
             Self::Superseded => f.write_str(
                 "this machine booted a state that the vault's keeper is no longer sealed to, and its root was opened by a record \
                  of before: boot the state that the last approved reseal names",
@@ -94,12 +100,22 @@ pub(crate) struct Run {
     pub keys: VaultKeys,
     /// Its instance.
     pub instance: [u8; 32],
+    /// Whether it took the vault over from another keeper.
+    pub joined: bool,
     /// Its TPM and, where it seals to it, its chip.
     pub hardware: Hardware,
     /// Head and counter, already checked against each other.
     pub anchor: Anchor,
     /// What the root is sealed to.
     pub records: Records,
+}
+
+/// What a log makes of the keeper whose head it ends at.
+pub(crate) enum Opened {
+    /// It serves.
+    Vault(Box<Vault>),
+    /// Its last entry named a successor, now or in a run before.
+    Retired(Box<Retired>),
 }
 
 /// The host's log, folded and equal to the head.
@@ -111,12 +127,16 @@ struct Folded {
 }
 
 impl Run {
-    /// Folds the host's log under the head and makes the two counted commits of a run.
+    /// Folds the host's log under the head and makes the two counted commits of a run, unless the keeper has retired.
     ///
     /// # Errors
     /// [`OpenError`]. Head and counter may have moved: whoever tries again resumes from the directory.
-    pub(crate) fn open(self, store: &Store) -> Result<Vault, OpenError> {
+    pub(crate) fn open(self, store: &Store) -> Result<Opened, OpenError> {
         let Folded { log, mut state, genesis, tier } = self.fold(store)?;
+        if self.has_retired(&state) {
+            return Ok(Opened::Retired(Box::new(self.retired(state, genesis))));
+        }
+        let keeper = self.joined.then_some(self.instance);
         let mut run = [0; 16];
         SystemRandom::new()
             .fill(&mut run)
@@ -124,13 +144,13 @@ impl Run {
         let version =
             Version::try_from(env!("CARGO_PKG_VERSION").to_owned()).expect("cargo's versions have the grammar of ours");
         let time = clock::wall(state.time());
-        let start = Entry::Start(Start { time, run, version, tier, time_source: TimeSource::HostClock });
+        let start = Entry::Start(Start { time, run, version, tier, time_source: TimeSource::HostClock, keeper });
         let start = start.encode().map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
         let index = state.size();
         state.apply(index, &start).map_err(|error| OpenError::Fold { index, error })?;
         let mut vault = self.begin(store, log, state, genesis, tier, start)?;
         vault.settle_records()?;
-        Ok(vault)
+        Ok(Opened::Vault(Box::new(vault)))
     }
 
     /// Starts the run with its first entry: committed twice before anything is signed or served, so that no head of a
@@ -154,6 +174,7 @@ impl Run {
         let denials = Denials::new(clock.now(state.time()));
         Ok(Vault {
             genesis,
+            instance: self.instance,
             keys: self.keys,
             hardware: self.hardware,
             tier,
@@ -185,6 +206,7 @@ impl Run {
         let log = log.finish().map_err(OpenError::Log)?;
         let genesis = state.genesis().ok_or(OpenError::OtherGenesis)?.clone();
         self.check_genesis(&genesis)?;
+        self.check_machine(&state, &genesis)?;
         let policy = state.vault().map_or_else(|| genesis.policy(), |vault| vault.policy());
         if let Some(vault) = state.vault() {
             self.records.standing(vault.sealing())?;
@@ -197,11 +219,34 @@ impl Run {
     pub(in crate::keeper) fn check_genesis(&self, genesis: &Genesis) -> Result<(), OpenError> {
         let keeper = genesis.keeper();
         let own = genesis.core().digest() == self.core.digest()
-            && keeper.instance == self.instance
             && keeper.identity_key == *self.keys.identity_key()
             && keeper.log_key == *self.keys.log_key()
-            && keeper.wrap_key == *self.keys.wrap_key()
-            && self.hardware.ak_name == keeper.ak_name;
+            && keeper.wrap_key == *self.keys.wrap_key();
         if own { Ok(()) } else { Err(OpenError::OtherGenesis) }
+    }
+
+    /// The machine that the log names, or the one that is to follow it, is this one.
+    fn check_machine(&self, state: &State, genesis: &Genesis) -> Result<(), OpenError> {
+        let own = |named: &KeeperMachine| (named.instance, named.ak_name) == (self.instance, self.hardware.ak_name);
+        let named = match state.vault().map(ledger::state::Vault::keepers) {
+            None => own(&KeeperMachine::from(genesis.keeper())),
+            Some(keepers) => {
+                own(keepers.current()) || keepers.successor().is_some_and(|successor| own(&successor.machine))
+            }
+        };
+        if named { Ok(()) } else { Err(OpenError::OtherKeeper) }
+    }
+
+    /// Whether the log ends with this keeper's last entry.
+    fn has_retired(&self, state: &State) -> bool {
+        let successor = state.vault().and_then(|vault| vault.keepers().successor());
+        successor.is_some_and(|successor| successor.machine.instance != self.instance)
+    }
+
+    fn retired(self, state: State, genesis: Genesis) -> Retired {
+        let clock = Clock::started(state.time());
+        let Self { keys, anchor, .. } = self;
+        let (challenges, chains, rng) = (Challenges::default(), KeptChains::default(), SystemRandom::new());
+        Retired { genesis, keys, anchor, state, challenges, chains, clock, rng }
     }
 }

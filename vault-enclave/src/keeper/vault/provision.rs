@@ -3,8 +3,8 @@
 use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
 use ledger::approvals::{self, ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{
-    self, Approve, BudgetRaised, Entry, ModelPublished, PolicyInForce, Propose, ProposedModel, ProposedPolicy,
-    ResealInForce,
+    self, Approve, BudgetRaised, Entry, KeeperJoin, ModelPublished, PolicyInForce, Propose, ProposedModel,
+    ProposedPolicy, ResealInForce,
 };
 use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
 use ledger::manifest::Manifest;
@@ -94,6 +94,7 @@ impl Vault {
             Subject::Policy { .. }
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
+            | Subject::Join(_)
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => false,
         });
@@ -146,6 +147,7 @@ impl Vault {
             | ApprovalAction::Platform
             | ApprovalAction::ProposeReseal
             | ApprovalAction::Reseal
+            | ApprovalAction::KeeperJoin
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
             | ApprovalAction::Extend => None,
@@ -180,6 +182,7 @@ impl Vault {
                 Subject::Reseal { .. } => {
                     Entry::Reseal(ResealInForce { time, proposal, object, present: self.records.boot_state() })
                 }
+                Subject::Join(_) => Entry::KeeperJoin(KeeperJoin { time, proposal, object }),
                 Subject::Revocation { act, .. } => {
                     let act = act.clone();
                     self.stage_renewals();

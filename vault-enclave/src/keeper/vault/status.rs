@@ -74,7 +74,7 @@ impl Vault {
         let pcrs = self.genesis.policy().keeper().tpm().pcrs.selection();
         KeeperIdentity {
             tpm: self.hardware.identity.clone(),
-            instance: keeper.instance,
+            instance: self.instance,
             core_digest: self.genesis.core().digest(),
             wrap_key: keeper.wrap_key.clone(),
             identity_key: keeper.identity_key.clone(),
@@ -118,6 +118,9 @@ impl Vault {
             Subject::Reseal { proposer, .. } => {
                 (ProposalAction::Reseal, format!("another boot state of the keeper by {proposer}"))
             }
+            Subject::Join(joiner) => {
+                (ProposalAction::KeeperJoin, format!("another keeper, on platform {}", joiner.machine.platform))
+            }
             Subject::Revocation { proposer, act } => {
                 let action = match act.kind() {
                     ActKind::Revoke => ProposalAction::Revoke,
@@ -141,6 +144,8 @@ impl Vault {
             (ProposalAction::Platform, entry, "platform".to_owned())
         } else if vault.sealing().object() == Some(object) {
             (ProposalAction::Reseal, 0, "another boot state of the keeper".to_owned())
+        } else if let Some(approved) = vault.keepers().approved().filter(|approved| approved.object() == object) {
+            (ProposalAction::KeeperJoin, approved.entry(), "another keeper".to_owned())
         } else if let Some(raise) = vault.raises().iter().find(|raise| raise.object == object) {
             (ProposalAction::Budget, raise.entry, format!("raise of budget {}", raise.budget))
         } else {
@@ -175,6 +180,7 @@ impl Vault {
                 | ProposalAction::Model
                 | ProposalAction::Platform
                 | ProposalAction::Reseal
+                | ProposalAction::KeeperJoin
                 | ProposalAction::Budget
                 | ProposalAction::Revoke
                 | ProposalAction::LiftRevocation,

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use attestation::{Claims, EnrolledEks, Sha256Digest, UnixTime};
 use ledger::checkpoint::Checkpoint;
-use ledger::entry::{Entry, Release, Renewal};
+use ledger::entry::{Entry, Proposal, Propose, Release, Renewal};
 use ledger::genesis::Genesis;
+use ledger::keepers::Joiner;
 use ledger::merkle::{Tree, leaf_hash};
 use ledger::policy::Policy;
-use ledger::state::{Lease, State};
+use ledger::state::{Lease, State, Vault};
 use ledger::vault_file::VaultFile;
 use ring::rand::SystemRandom;
 use vault_proto::limits::CHECKPOINT_BYTES_MAX;
@@ -25,7 +26,7 @@ use crate::bundle::Bundle;
 use crate::cli::AuditVerifyArgs;
 use crate::failure::{Failure, Kind};
 use crate::session::{Session, read_text, write_new};
-use crate::stored_evidence::{Blobs, StoredEvidenceError, verify_release, verify_renewal, verify_witness};
+use crate::stored_evidence::{Blobs, StoredEvidenceError, verify_join, verify_release, verify_renewal, verify_witness};
 
 /// Pieces of evidence that are verified at once: what is kept in memory.
 const BATCH: usize = 512;
@@ -178,6 +179,12 @@ enum Bears {
         genesis: Box<Genesis>,
         time: UnixTime,
     },
+    Join {
+        /// Before the entry.
+        vault: Box<Vault>,
+        joiner: Box<Joiner>,
+        time: UnixTime,
+    },
     Release {
         vault: Sha256Digest,
         release: Box<Release>,
@@ -222,6 +229,15 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             };
             renew.renewals.iter().map(job).collect()
         }
+        (Entry::Propose(Propose { proposal: Proposal::KeeperJoin(join), .. }), _) => {
+            let of = (join.evidence, join.binding);
+            join_job(index, entry, before, of, Some(join.joiner())).into_iter().collect()
+        }
+        (Entry::KeeperRetire(retire), _) => {
+            let approved = before.vault().and_then(|vault| vault.keepers().approved());
+            let joiner = approved.map(|approved| approved.joiner().clone());
+            join_job(index, entry, before, (retire.evidence, retire.binding), joiner).into_iter().collect()
+        }
         // The fold refuses a release before the vault is open.
         (Entry::Release(_) | Entry::Renew(_), None) => Vec::new(),
         (
@@ -233,6 +249,7 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Platform(_)
             | Entry::Reseal(_)
             | Entry::Resealed(_)
+            | Entry::KeeperJoin(_)
             | Entry::Budget(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)
@@ -244,6 +261,19 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             _,
         ) => Vec::new(),
     }
+}
+
+/// `None` where the fold refuses the entry.
+fn join_job(
+    index: u64,
+    entry: &Entry,
+    before: &State,
+    (evidence, binding): (Sha256Digest, Sha256Digest),
+    joiner: Option<Joiner>,
+) -> Option<Job> {
+    let (vault, joiner) = before.vault().zip(joiner)?;
+    let bears = Bears::Join { vault: Box::new(vault.clone()), joiner: Box::new(joiner), time: entry.time() };
+    Some(Job { index, evidence, binding, bears })
 }
 
 /// What became of a job.
@@ -288,6 +318,7 @@ impl Job {
         let blobs = Blobs { evidence: &evidence, preimage: &preimage };
         let verified = match &self.bears {
             Bears::Genesis { genesis, time } => verify_witness(genesis, *time, blobs, rng),
+            Bears::Join { vault, joiner, time } => verify_join(vault, joiner, *time, blobs),
             Bears::Release { vault, release, policy: Some(policy), enrolled } => {
                 verify_release(*vault, release, policy, enrolled, blobs)
             }

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use attestation::{Claims, Sha256Digest, UnixTime};
-use ledger::entry::{Approve, Entry, Release, Renew};
+use ledger::entry::{Approve, Entry, Proposal, Propose, Release, Renew};
+use ledger::keepers::Joiner;
 use ledger::policy::Policy;
 use ledger::state::State;
 use serde::Serialize;
@@ -15,7 +16,7 @@ use crate::client::Remote;
 use crate::failure::{Failure, Kind};
 use crate::print::{indented, moment};
 use crate::session::Session;
-use crate::stored_evidence::{Blobs, StoredEvidenceError, verify_release, verify_renewal, verify_witness};
+use crate::stored_evidence::{Blobs, StoredEvidenceError, verify_join, verify_release, verify_renewal, verify_witness};
 use crate::words::ClaimsReport;
 
 /// Evidence of an entry that verifies.
@@ -62,6 +63,15 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         Entry::Approve(approve) => vec![witness(session, &remote, &before, approve).await?],
         Entry::Release(release) => vec![self::release(&remote, &before, release, &policies).await?],
         Entry::Renew(renew) => renewals(&remote, &before, renew, &policies).await?,
+        Entry::Propose(Propose { proposal: Proposal::KeeperJoin(join), .. }) => {
+            let joiner = Some(join.joiner());
+            vec![self::join(&remote, &before, (join.evidence, join.binding), joiner, time).await?]
+        }
+        Entry::KeeperRetire(retire) => {
+            let approved = before.vault().and_then(|vault| vault.keepers().approved());
+            let joiner = approved.map(|approved| approved.joiner().clone());
+            vec![self::join(&remote, &before, (retire.evidence, retire.binding), joiner, time).await?]
+        }
         Entry::Genesis(_)
         | Entry::Start(_)
         | Entry::Propose(_)
@@ -70,6 +80,7 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Platform(_)
         | Entry::Reseal(_)
         | Entry::Resealed(_)
+        | Entry::KeeperJoin(_)
         | Entry::End(_)
         | Entry::Revoke(_)
         | Entry::Extend(_)
@@ -103,6 +114,21 @@ async fn witness(session: &Session, remote: &Remote, before: &State, approve: &A
     let (evidence, preimage) = blobs(remote, witness.evidence, witness.binding).await?;
     let blobs = Blobs { evidence: &evidence, preimage: &preimage };
     piece(witness.evidence, verify_witness(genesis, approve.time, blobs, session.rng()))
+}
+
+async fn join(
+    remote: &Remote,
+    before: &State,
+    (evidence, binding): (Sha256Digest, Sha256Digest),
+    joiner: Option<Joiner>,
+    time: UnixTime,
+) -> Result<Piece, Failure> {
+    let (bytes, preimage) = blobs(remote, evidence, binding).await?;
+    let blobs = Blobs { evidence: &bytes, preimage: &preimage };
+    match before.vault().zip(joiner) {
+        Some((vault, joiner)) => piece(evidence, verify_join(vault, &joiner, time, blobs)),
+        None => piece(evidence, Err(StoredEvidenceError::PreimageMismatch)),
+    }
 }
 
 async fn release(

@@ -82,6 +82,7 @@ fn policy_text(entry: Entry) -> Option<String> {
         Proposal::Model(_)
         | Proposal::Platform(_)
         | Proposal::Reseal(_)
+        | Proposal::KeeperJoin(_)
         | Proposal::Budget(_)
         | Proposal::Revocation(_) => None,
     }

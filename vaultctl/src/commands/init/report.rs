@@ -154,7 +154,8 @@ impl InitStatus {
             VaultState::Unreachable => InitStage::KeeperUnreachable,
             VaultState::Empty => InitStage::NotStarted,
             VaultState::Ceremony => InitStage::Signing,
-            VaultState::Open => InitStage::Open,
+            // Whatever became of it since, its ceremony is over.
+            VaultState::Open | VaultState::Closed | VaultState::Retired => InitStage::Open,
             VaultState::Stopped => InitStage::Stopped,
         };
         let all = Genesis::parse(&status.genesis).map_or_else(|_| Vec::new(), |genesis| approvers(&genesis));

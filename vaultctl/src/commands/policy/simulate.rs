@@ -123,6 +123,8 @@ impl<'a> Simulator<'a> {
                 | Entry::Platform(_)
                 | Entry::Reseal(_)
                 | Entry::Resealed(_)
+                | Entry::KeeperJoin(_)
+                | Entry::KeeperRetire(_)
                 | Entry::Budget(_)
                 | Entry::Clock(_)
                 | Entry::Alarm(_)

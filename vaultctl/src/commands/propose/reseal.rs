@@ -43,9 +43,9 @@ pub(crate) async fn reseal(session: &Session, args: &ProposeResealArgs) -> Resul
     let log = audit::read_log(&remote, &vault_file).await?;
     let vault = log.vault()?;
     let (pcrs, from_policy) = complete(vault, given)?;
-    let keeper = vault.genesis().keeper();
+    let keeper = vault.keepers().current();
     let reseal = Reseal { instance: keeper.instance, ak_name: keeper.ak_name, pcrs, measurement: args.measurement };
-    reseal.check(vault.genesis(), vault.policy()).map_err(|error| {
+    reseal.check(vault.genesis(), keeper, vault.policy()).map_err(|error| {
         Failure::new(Kind::Usage, error.code(), "the keeper of this vault can't be sealed to that").why(error)
     })?;
     let approvers = &vault.policy().approval().approvers;

@@ -188,7 +188,9 @@ impl StatusReport {
             VaultState::Unreachable => "UNREACHABLE: the host has no keeper",
             VaultState::Empty => "empty: the keeper waits for `vaultctl init start`",
             VaultState::Ceremony => "in its ceremony: approvals of the genesis are missing",
+            VaultState::Closed => "CLOSED: the keeper can't open its vault now",
             VaultState::Open => "open",
+            VaultState::Retired => "RETIRED: the keeper handed its vault over to another one",
             VaultState::Stopped => "STOPPED: the keeper refuses to serve",
         };
         writeln!(f, "state:     {state}")?;

@@ -10,9 +10,9 @@ use attestation::{
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{
-    Approve, BudgetRaised, Entry, GenesisWitness, ModelPublished, PlatformInForce, PolicyInForce, Proposal, Propose,
-    ProposedPlatform, ProposedPolicy, ProposedRaise, ProposedReseal, ProposedRevocation, ResealInForce, Revoke, Start,
-    TimeSource,
+    Approve, BudgetRaised, Entry, GenesisWitness, KeeperJoin, ModelPublished, PlatformInForce, PolicyInForce, Proposal,
+    Propose, ProposedPlatform, ProposedPolicy, ProposedRaise, ProposedReseal, ProposedRevocation, ResealInForce,
+    Revoke, Start, TimeSource,
 };
 use ledger::genesis::{Core, Genesis};
 use ledger::merkle::{Tree, leaf_hash};
@@ -291,6 +291,7 @@ impl Keeper {
                 act: change.act,
                 platform: change.platform,
             }),
+            Subject::Join(_) => Entry::KeeperJoin(KeeperJoin { time, proposal: entry, object }),
             Subject::Reseal { .. } => {
                 let present = ledger::reseal::boot_state(&self.pcrs());
                 Entry::Reseal(ResealInForce { time, proposal: entry, object, present })
@@ -316,6 +317,7 @@ impl Keeper {
             Subject::Model(_) => convert::ProposalAction::Model,
             Subject::Platform { .. } => convert::ProposalAction::Platform,
             Subject::Reseal { .. } => convert::ProposalAction::Reseal,
+            Subject::Join(_) => convert::ProposalAction::KeeperJoin,
             Subject::Raise { .. } => convert::ProposalAction::Budget,
             Subject::Revocation { act, .. } => match act.kind() {
                 ActKind::Revoke => convert::ProposalAction::Revoke,
@@ -370,6 +372,7 @@ impl Keeper {
             version: Version::try_from("0.1.0").unwrap(),
             tier: Trust::Emulated,
             time_source: TimeSource::HostClock,
+            keeper: None,
         }));
     }
 }

@@ -152,6 +152,14 @@ impl Provision for Shared {
         Ok(Response::new(SubmitResealResponse { proposal: Some(proposal.into()) }))
     }
 
+    async fn get_join_challenge(&self, _: Request<GetJoinChallengeRequest>) -> Answer<GetJoinChallengeResponse> {
+        Err(Status::unimplemented("the peer's keeper has no successor"))
+    }
+
+    async fn join_keeper(&self, _: Request<JoinKeeperRequest>) -> Answer<JoinKeeperResponse> {
+        Err(Status::unimplemented("the peer's keeper has no successor"))
+    }
+
     async fn submit_raise(&self, request: Request<SubmitRaiseRequest>) -> Answer<SubmitRaiseResponse> {
         let mut keeper = self.0.lock().unwrap();
         refuse(&keeper)?;

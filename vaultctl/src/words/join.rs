@@ -1,0 +1,46 @@
+//! Another keeper in words.
+
+use ledger::keepers::{Joiner, KeeperMachine};
+use ledger::state::Vault;
+
+/// What it means to let it in: which machine, which image, and what it gets.
+pub fn joiner_in_words(joiner: &Joiner, vault: &Vault) -> Vec<String> {
+    let mut says = vec!["LOOSER: another keeper gets all keys of this vault, and the present one retires:".to_owned()];
+    says.extend(machine_in_words(&joiner.machine).into_iter().map(|line| format!("  {line}")));
+    says.push(format!("  wrap key:        {}", joiner.hpke_key));
+    says.push(format!("  NV counter:      {} at {}", hex::encode(joiner.counter_name), joiner.counter));
+    if joiner.machine.platform == vault.keepers().current().platform {
+        says.push("on the machine of the present keeper".to_owned());
+    } else {
+        says.push("on ANOTHER machine than the present keeper's".to_owned());
+    }
+    says.push("booted, as its evidence showed:".to_owned());
+    let allowed = vault.policy().keeper().tpm().pcrs.allowed();
+    for (index, value) in &joiner.pcrs {
+        let choice = match allowed.get(index).map_or(0, Vec::len) {
+            0 | 1 => "the only one that the policy allows".to_owned(),
+            values => format!("one of {values} that the policy allows"),
+        };
+        says.push(format!("  PCR {index:2} {} ({choice})", hex::encode(value)));
+    }
+    if let Some(measurement) = &joiner.measurement {
+        says.push(format!("  launch digest {}", hex::encode(measurement)));
+    }
+    says.push(
+        "compare instance, keys and counter with what `vault-enclave keeper-join` prints on that machine".to_owned(),
+    );
+    if let Some(approved) = vault.keepers().approved() {
+        let other = hex::encode(approved.joiner().machine.instance);
+        says.push(format!("it takes the place of {other}, which was let in and has not taken over"));
+    }
+    says
+}
+
+/// Which machine.
+pub fn machine_in_words(machine: &KeeperMachine) -> Vec<String> {
+    vec![
+        format!("instance:        {}", hex::encode(machine.instance)),
+        format!("platform:        {}", machine.platform),
+        format!("attestation key: {}", hex::encode(machine.ak_name.as_bytes())),
+    ]
+}
