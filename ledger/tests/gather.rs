@@ -101,7 +101,7 @@ impl Witness {
                 let bytes = BASE64_STANDARD.decode(other.trim_end().rsplit(' ').next().unwrap()).unwrap();
                 format!("— {} {}\n", own.name(), BASE64_STANDARD.encode([&id, &bytes[4..]].concat()))
             }
-            Fault::OtherRoot => line(self.seed, &step.text().replace('A', "B")),
+            Fault::OtherRoot => line(self.seed, &format!("{}more\n", step.text())),
             Fault::StrangerFirst => line(99, step.text()) + &line(self.seed, step.text()),
             Fault::None | Fault::Silent | Fault::Unreached | Fault::Says(..) => line(self.seed, step.text()),
         }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ledger::lease::lease_id;
+use attestation::lease_id;
 use rustix::process::{Pid, Signal, kill_process};
 use vault_tests::relay::{self, Gate};
 use vault_tests::{Guest, World};

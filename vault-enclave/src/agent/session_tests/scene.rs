@@ -1,8 +1,8 @@
 //! A keeper's real keys and a real log, one exchange that is good, and the places where a test changes one thing in it.
 
 use attestation::{
-    ActivationSecret, AkName, Evidence, HpkePublicKey, LeaseKey, LoadChallenge, Sha256Digest, TpmIdentity, TpmPart,
-    TpmQuote, Trust, UnitSet, UnixTime, lv,
+    ActivationSecret, AkName, Evidence, HpkePublicKey, LeaseKey, LoadChallenge, LogKey, Sha256Digest, TpmIdentity,
+    TpmPart, TpmQuote, Trust, UnitSet, UnixTime, lv,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
