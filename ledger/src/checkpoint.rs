@@ -1,10 +1,16 @@
 //! Checkpoints (C2SP tlog-checkpoint): size and root of a vault's log, signed by its log key.
 
+mod counted;
+
 use std::fmt;
 
 use attestation::{LogKey, Sha256Digest};
 
+pub(crate) use counted::CountedCheckpoint;
+pub use counted::SignedCheckpoint;
+
 use crate::cosignature::{CosignatureError, CosignedCheckpoint, WitnessPolicy};
+use crate::genesis::Genesis;
 use crate::merkle::{Hash, MerkleError, verify_consistency};
 use crate::note::{NoteError, VerifierKey};
 use crate::text::{hash_text, parse_decimal, parse_hash};
@@ -58,7 +64,16 @@ pub enum CheckpointError {
 }
 
 impl LogVerifier {
-    /// For the log of this vault.
+    /// For the log that begins with this genesis: nothing of it counts without the witnesses that the genesis names.
+    pub fn of(genesis: &Genesis) -> Self {
+        let log = Self::new(genesis.vault_id(), genesis.keeper().log_key.clone());
+        match genesis.policy().witnesses() {
+            Some(witnesses) => log.witnessed_by(witnesses.clone()),
+            None => log,
+        }
+    }
+
+    /// For the log of this vault by its log key alone, without witnesses. [`LogVerifier::of`] is what a vault is read with.
     pub fn new(vault: Sha256Digest, key: LogKey) -> Self {
         let origin = format!("weightvault.v1/{}", hex::encode(vault.as_bytes()));
         let key = VerifierKey::new(&origin, key).expect("the origin has no space and no plus");

@@ -32,7 +32,9 @@
 //! ```
 
 mod error;
+mod gather;
 mod policy;
+mod quorum;
 
 use std::fmt;
 
@@ -40,6 +42,8 @@ use attestation::{LogKey, UnixTime};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 pub use error::{CosignatureError, WitnessPolicyError};
+pub(crate) use gather::LastSizes;
+pub use gather::{ANSWER_BYTES_MAX, Answer, Ask, Gathering, NoQuorum, Outcome};
 pub use policy::{Cosignature, CosignedCheckpoint, WITNESSES_MAX, WitnessPolicy};
 
 use crate::note::{KEY_ID_BYTES, NoteError, is_key_name, key_id, parse_vkey, vkey};

@@ -190,7 +190,7 @@ impl Vault {
     pub fn check_joiner(&self, joiner: &Joiner) -> Result<(), JoinError> {
         match self.genesis().core().anti_rollback() {
             AntiRollback::Counter => {}
-            AntiRollback::None => return Err(JoinError::NoCounter),
+            AntiRollback::Witnesses | AntiRollback::None => return Err(JoinError::NoCounter),
         }
         if self.keepers().knows(&joiner.machine) {
             return Err(JoinError::KeeperAlready);

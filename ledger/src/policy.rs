@@ -32,6 +32,7 @@ mod snp;
 mod snp_mismatch;
 mod snp_parse;
 mod value;
+mod witnesses_parse;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub use rules::{
 pub use snp::{Allowed, MinTcb, PlatformFeature, Sha384, SnpRule};
 pub use snp_mismatch::{SnpMismatch, TcbField};
 
+use crate::cosignature::WitnessPolicy;
 use crate::names::Name;
 
 /// Longest policy, in bytes.
@@ -73,6 +75,7 @@ pub struct Policy {
     budgets: BTreeMap<Name, Budget>,
     alarms: BTreeMap<Name, AlarmRule>,
     readers: Permitted<Approver>,
+    witnesses: Option<WitnessPolicy>,
 }
 
 /// Where a policy stands in the life of a vault.
@@ -180,6 +183,11 @@ impl Policy {
     /// Who may read the log.
     pub fn readers(&self) -> &Permitted<Approver> {
         &self.readers
+    }
+
+    /// Who must have cosigned the log before anything in it counts, where the vault has witnesses.
+    pub fn witnesses(&self) -> Option<&WitnessPolicy> {
+        self.witnesses.as_ref()
     }
 
     /// How many approvals a model of this publisher needs: the most that any rule asks for that names the model and has

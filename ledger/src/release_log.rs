@@ -1,7 +1,7 @@
 //! Group commit, and the only code able to make a [`Logged`]: no log entry, no key.
 //!
 //! A commit has one order, and the [`Writer`] sees nothing else: entries durable, head and counter, signature of the
-//! checkpoint, checkpoint published. Only then can a [`Ticket`] be redeemed. After any error the log is stopped, since
+//! checkpoint, cosignatures of a quorum where the log has witnesses, checkpoint published. Only then can a [`Ticket`] be redeemed. After any error the log is stopped, since
 //! nobody knows what reached the disk: whoever wants to go on folds anew from what is there.
 //!
 //! A batch takes decisions of any types. Each is turned into its entry by its own [`Loggable::entry_bytes`], and waits in
@@ -55,14 +55,13 @@
 mod batch;
 mod error;
 
-use std::sync::Arc;
-
 use attestation::Sha256Digest;
 
 pub use batch::{BATCH_ENTRIES_MAX, Batch, ENTRY_BYTES_MAX, Loggable, Logged, StageError, Ticket};
 pub use error::{LogError, OpenError};
 
-use crate::checkpoint::{Checkpoint, LogVerifier};
+use crate::checkpoint::{Checkpoint, CountedCheckpoint, LogVerifier, Seen};
+use crate::cosignature::{Gathering, LastSizes};
 use crate::merkle::{Hash, MerkleError, Tree, leaf_hash};
 use crate::proof::proof_text;
 
@@ -79,6 +78,13 @@ pub trait Writer {
 
     /// Signs the text of a checkpoint with the log key: Ed25519.
     fn sign(&mut self, note_body: &str) -> Result<[u8; 64], Self::Error>;
+
+    /// Asks witnesses to cosign the signed checkpoint, until [`Gathering::is_over`] or for as long as it may take; never
+    /// called for a log without witnesses. Whoever asks nobody has no quorum.
+    fn cosign(&mut self, gathering: &mut Gathering<'_>) -> Result<(), Self::Error> {
+        let _ = gathering;
+        Ok(())
+    }
 
     /// Stores the signed checkpoint of this size where others read it, with the tiles up to it.
     fn publish(&mut self, checkpoint: &str, size: u64) -> Result<(), Self::Error>;
@@ -141,22 +147,88 @@ impl ClosedLog {
         reader.finish()
     }
 
-    /// Starts a run with its first entries. They are committed twice before the first signature, so that the head of a
-    /// run which was killed in its first commit can never come back. The vault's id must be that of entry 0.
+    /// Has the log as it is cosigned, where it has witnesses: those that cosigned a newer one refuse, and nothing is written
+    /// to a copy that was put back. A log without witnesses, or without entries, is current as it is. The vault's id must
+    /// be that of entry 0.
+    pub fn recosign<W: Writer>(self, verifier: LogVerifier, writer: &mut W) -> Result<CurrentLog, LogError<W::Error>> {
+        if self.vault.is_some_and(|vault| vault != verifier.vault()) {
+            return Err(LogError::OtherVault);
+        }
+        let size = self.tree.len();
+        let mut current = CurrentLog {
+            sizes: LastSizes::all_at(size, verifier.witnesses()),
+            tree: self.tree,
+            vault: self.vault,
+            verifier,
+            cosigned: None,
+        };
+        if size > 0 && current.verifier.witnesses().is_some() {
+            let head = Checkpoint { size, root: root_of(&current.tree) };
+            let CurrentLog { verifier, tree, sizes, .. } = &mut current;
+            current.cosigned = Some(counted(verifier, head, tree, sizes, writer)?);
+        }
+        Ok(current)
+    }
+
+    /// Recosigns, then starts a run.
     pub fn start<W: Writer>(
         self,
         verifier: LogVerifier,
         first: Batch,
         writer: &mut W,
     ) -> Result<Log, LogError<W::Error>> {
+        self.recosign(verifier, writer)?.start(first, writer)
+    }
+}
+
+/// A log of which no witnesses know a newer copy, as far as it has any.
+#[derive(Debug)]
+pub struct CurrentLog {
+    verifier: LogVerifier,
+    tree: Tree,
+    vault: Option<Sha256Digest>,
+    sizes: LastSizes,
+    cosigned: Option<CountedCheckpoint>,
+}
+
+impl CurrentLog {
+    /// Who has just cosigned it; nothing for a log without witnesses or without entries.
+    pub fn seen(&self) -> Option<&Seen> {
+        self.cosigned.as_ref().map(CountedCheckpoint::seen)
+    }
+
+    /// Starts a run with its first entries. They are committed twice before the first signature, so that the head of a
+    /// run which was killed in its first commit can never come back. The vault's id must be that of entry 0.
+    pub fn start<W: Writer>(self, first: Batch, writer: &mut W) -> Result<Log, LogError<W::Error>> {
         let genesis = self.vault.or_else(|| first.first_entry().map(Sha256Digest::of));
-        if genesis != Some(verifier.vault()) {
+        if genesis != Some(self.verifier.vault()) {
             return Err(LogError::OtherVault);
         }
-        let mut log = Log { verifier, size: self.tree.len(), tree: self.tree, checkpoint: "".into(), stopped: false };
+        let Self { verifier, tree, sizes, .. } = self;
+        let mut log = Log { verifier, size: tree.len(), tree, sizes, counted: None, stopped: false };
         log.write(first, Commits::Twice, writer)?;
         Ok(log)
     }
+}
+
+/// Signs a checkpoint and has it cosigned as its log needs it.
+fn counted<W: Writer>(
+    verifier: &LogVerifier,
+    head: Checkpoint,
+    tree: &Tree,
+    sizes: &mut LastSizes,
+    writer: &mut W,
+) -> Result<CountedCheckpoint, LogError<W::Error>> {
+    let signature = writer.sign(&verifier.checkpoint_text(&head)).map_err(LogError::Sign)?;
+    let signed = verifier.signed(head, &signature).map_err(LogError::Signature)?;
+    let (signed, witnesses) = match signed.unwitnessed(verifier) {
+        Ok(counted) => return Ok(counted),
+        Err(asks) => asks,
+    };
+    let mut gathering = Gathering::new(signed, witnesses, tree, sizes);
+    writer.cosign(&mut gathering).map_err(LogError::Cosign)?;
+    let (signed, cosigned, lines) = gathering.finish().map_err(LogError::NoQuorum)?;
+    Ok(signed.cosigned(cosigned, &lines))
 }
 
 /// The log of a running keeper: the one writer.
@@ -166,8 +238,10 @@ pub struct Log {
     tree: Tree,
     /// Committed entries; the tree has more only while a commit runs, or after one failed.
     size: u64,
-    /// The newest signed checkpoint, of this size.
-    checkpoint: Arc<str>,
+    /// What the witnesses are thought to have cosigned last.
+    sizes: LastSizes,
+    /// The newest checkpoint, of this size; there is one from the first commit on.
+    counted: Option<CountedCheckpoint>,
     stopped: bool,
 }
 
@@ -190,14 +264,24 @@ impl Log {
         Checkpoint { size: self.size, root }
     }
 
-    /// The newest signed checkpoint.
+    /// The newest checkpoint, with every signature that it needs.
     pub fn checkpoint(&self) -> &str {
-        &self.checkpoint
+        self.counted.as_ref().map_or("", |counted| counted.note())
+    }
+
+    /// Who has seen the newest checkpoint.
+    pub fn seen(&self) -> Option<&Seen> {
+        self.counted.as_ref().map(CountedCheckpoint::seen)
+    }
+
+    /// The log's own key, and its witnesses.
+    pub fn verifier(&self) -> &LogVerifier {
+        &self.verifier
     }
 
     /// Proof for any committed entry, under the newest checkpoint.
     pub fn proof(&self, index: u64) -> Result<String, MerkleError> {
-        Ok(proof_text(index, &self.tree.inclusion(index, self.size)?, &self.checkpoint))
+        Ok(proof_text(index, &self.tree.inclusion(index, self.size)?, self.checkpoint()))
     }
 
     /// Proof that the newest checkpoint continues the log of `first` entries.
@@ -227,17 +311,15 @@ impl Log {
         } {
             writer.commit(head.size, head.root).map_err(LogError::Commit)?;
         }
-        let text = self.verifier.checkpoint_text(&head);
-        let signature = writer.sign(&text).map_err(LogError::Sign)?;
-        let checkpoint = self.verifier.key().assemble(&text, &signature).map_err(LogError::Signature)?;
-        writer.publish(&checkpoint, head.size).map_err(LogError::Publish)?;
+        let counted = counted(&self.verifier, head, &self.tree, &mut self.sizes, writer)?;
+        writer.publish(counted.note(), head.size).map_err(LogError::Publish)?;
 
-        self.checkpoint = checkpoint.into();
         let first = std::mem::replace(&mut self.size, head.size);
         for ((index, entry), slot) in (first..).zip(entries).zip(slots) {
             let path = self.tree.inclusion(index, head.size).expect("the entry was just pushed");
-            slot.fill(index, entry, path, &self.checkpoint);
+            slot.fill(index, entry, path, &counted);
         }
+        self.counted = Some(counted);
         self.stopped = false;
         Ok(head)
     }

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod collateral;
 pub mod convert;
+pub mod http;
 pub mod limits;
 pub mod reader;
 

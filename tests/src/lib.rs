@@ -16,9 +16,11 @@ pub mod publisher;
 pub mod raw_tpm;
 pub mod relay;
 pub mod soft_snp;
+pub mod witnesses;
 pub mod world;
 
 pub use guest::Guest;
 pub use process::{Boot, Running, Swtpm, binary, run, run_ok};
 pub use soft_snp::SoftSnp;
+pub use witnesses::Witnesses;
 pub use world::World;

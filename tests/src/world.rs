@@ -4,10 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ledger::checkpoint::LogVerifier;
+use ledger::vault_file::VaultFile;
 use tempfile::TempDir;
 
 use crate::forge::authority::Authority;
-use crate::process::{Boot, Running, Swtpm, binary, run_ok};
+use crate::process::{Boot, Running, Swtpm, binary, run, run_ok};
+use crate::witnesses::Witnesses;
 
 /// The PCRs that every rule of the world names.
 pub const PCRS: [u32; 6] = [0, 2, 4, 7, 9, 11];
@@ -35,6 +38,8 @@ pub struct World {
     pub keeper_listen: Option<Vec<String>>,
     /// The host's configuration in the place of `keeper = "unix:…"`.
     pub host_keeper: Option<String>,
+    /// The vault's witnesses, where it has any.
+    pub witnesses: Option<Witnesses>,
     /// The authority of forged TPMs; the policy anchors it as `emulated`.
     pub forge: Authority,
 }
@@ -57,6 +62,17 @@ impl World {
         });
         world.sign_genesis();
         (world, guest.expect("the closure ran"))
+    }
+
+    /// As [`World::open`], with three witnesses that run, two of which must cosign.
+    pub fn open_witnessed() -> Self {
+        let boot = Boot { firmware: None, image: binary("vault-enclave") };
+        let keygen = |world: &mut Self| world.witnesses = Some(Witnesses::keygen(&world.path("witnesses"), 3));
+        let world = Self::ceremony(&boot, keygen, |world, policy| {
+            policy.push_str(&world.witnesses.as_ref().expect("they have keys").policy(2));
+        });
+        world.sign_genesis();
+        world
     }
 
     /// As [`World::open`], before anybody signed; `edit` may change the policy's text.
@@ -93,10 +109,41 @@ impl World {
         fs::write(world.path("policy.toml"), policy).expect("the policy can be written");
         world.start_keeper();
         world.start_host();
-        let mut start = Command::new(binary("vaultctl"));
-        start.args(["--host", &world.url(), "init", "start", "--anti-rollback", "counter", "--policy"]);
-        run_ok(start.arg(world.path("policy.toml")).arg("--out").arg(world.path("vault")));
+        if world.witnesses.is_some() {
+            world.introduce_witnesses();
+        } else {
+            run_ok(&mut world.init_start("counter"));
+        }
         world
+    }
+
+    fn init_start(&self, anti_rollback: &str) -> Command {
+        let mut start = Command::new(binary("vaultctl"));
+        start.args(["--host", &self.url(), "init", "start", "--anti-rollback", anti_rollback, "--policy"]);
+        start.arg(self.path("policy.toml")).arg("--out").arg(self.path("vault"));
+        start
+    }
+
+    /// Witnesses learn of the log by its vkey, which there is once the genesis was made: the first run of `init start` is
+    /// refused and says it, a later one goes on.
+    fn introduce_witnesses(&mut self) {
+        let (code, said) = run(&mut self.init_start("witnesses"));
+        assert!(code != Some(0) && said.contains("witness-quorum-missing"), "{said}");
+        assert!(said.contains(&self.log_vkey()), "{said}");
+        let vkey = self.log_vkey();
+        self.witnesses.as_mut().expect("they have keys").start_all(&vkey);
+        self.keeper.as_mut().expect("it runs").wait_for("the vault is open");
+        run_ok(&mut self.init_start("witnesses"));
+    }
+
+    /// The vault file, read.
+    pub fn vault_file(&self) -> VaultFile {
+        VaultFile::parse(&fs::read(self.vault()).expect("the vault file")).expect("the vault file")
+    }
+
+    /// What others know its log by.
+    pub fn log_vkey(&self) -> String {
+        LogVerifier::of(self.vault_file().genesis()).key().to_string()
     }
 
     /// A vault of which somebody put `keeper`, `host` and `vault/vault.json` into this directory: its keeper opens it on
@@ -197,8 +244,9 @@ impl World {
             let socket = self.keeper_link.clone().unwrap_or_else(|| self.path("keeper.sock"));
             format!("keeper = \"unix:{}\"\n", socket.display())
         });
+        let witnesses = self.witnesses.as_ref().map(Witnesses::host_config).unwrap_or_default();
         let config = format!(
-            "data_dir = \"{}\"\nunix = \"{}\"\n{keeper}",
+            "data_dir = \"{}\"\nunix = \"{}\"\n{keeper}{witnesses}",
             self.path("host").display(),
             self.path("host.sock").display()
         );
@@ -272,6 +320,7 @@ impl World {
             keeper_link: None,
             keeper_listen: None,
             host_keeper: None,
+            witnesses: None,
             forge,
         }
     }

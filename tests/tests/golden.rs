@@ -32,7 +32,7 @@ fn vault_of_version_1_opens_and_releases_its_models() {
     let note = fs::read_to_string(golden.checkpoint()).expect("it was recorded");
     let vault = fs::read(golden.world.vault()).expect("the vault file");
     let vault = ledger::vault_file::VaultFile::parse(&vault).expect("this version reads it");
-    let verifier = ledger::checkpoint::LogVerifier::new(vault.id(), vault.log_key().clone());
+    let verifier = ledger::checkpoint::LogVerifier::of(vault.genesis());
     let checkpoint = verifier.verify_checkpoint(&note).expect("the vault's log key signed it");
     assert_eq!(vault.id().to_string(), expected.vault);
     assert_eq!(checkpoint.size, expected.size);

@@ -102,7 +102,7 @@ async fn keeper_killed_at_any_step_of_a_release_leaves_no_grant_without_its_entr
     stand_between(&mut world, &steps);
     let vault = std::fs::read(world.vault()).expect("the vault file");
     let vault = ledger::vault_file::VaultFile::parse(&vault).expect("the vault file");
-    let verifier = ledger::checkpoint::LogVerifier::new(vault.id(), vault.log_key().clone());
+    let verifier = ledger::checkpoint::LogVerifier::of(vault.genesis());
 
     let mut with_entry = 0;
     for last in 0..STEPS_MAX {

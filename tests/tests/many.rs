@@ -27,7 +27,7 @@ async fn two_hundred_guests_at_once_are_all_served() {
         .collect();
     let vault = std::fs::read(world.vault()).expect("the vault file");
     let vault = ledger::vault_file::VaultFile::parse(&vault).expect("the vault file");
-    let verifier = ledger::checkpoint::LogVerifier::new(vault.id(), vault.log_key().clone());
+    let verifier = ledger::checkpoint::LogVerifier::of(vault.genesis());
     let (mut indices, mut commits) = (BTreeSet::new(), BTreeSet::new());
     for grant in served {
         let grant = grant.await.expect("no panic").expect("a grant");

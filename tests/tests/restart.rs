@@ -19,7 +19,7 @@ async fn release(world: &World) -> u64 {
     let grant = guest.redeem(guest.redemption(&challenge)).await.expect("a grant");
     let vault = fs::read(world.vault()).expect("the vault file");
     let vault = ledger::vault_file::VaultFile::parse(&vault).expect("the vault file");
-    let verifier = ledger::checkpoint::LogVerifier::new(vault.id(), vault.log_key().clone());
+    let verifier = ledger::checkpoint::LogVerifier::of(vault.genesis());
     verifier.verify_proof(&grant.log_proof, &grant.entry).expect("the grant's proof").0
 }
 

@@ -50,7 +50,7 @@ fn vault_file(world: &World) -> VaultFile {
 
 fn verified(world: &World, notice: &RevocationNotice, lease: Sha256Digest) -> Result<RevokedLease, NoticeError> {
     let vault = vault_file(world);
-    let log = LogVerifier::new(vault.id(), vault.log_key().clone());
+    let log = LogVerifier::of(vault.genesis());
     let RevocationNotice { entry, log_proof, leases, signature } = notice;
     Notice { entry, log_proof, leases, signature }.verify(lease, &log, vault.identity_key())
 }

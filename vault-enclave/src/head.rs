@@ -69,7 +69,8 @@ impl Anchor {
                 let (counter, count) = tpm.define_counter(Arc::clone(&auth), run).wait()?;
                 (Some(counter), count)
             }
-            AntiRollback::None => (None, 0),
+            // Witnesses are asked about the log itself: without their cosignatures an older head is of no use.
+            AntiRollback::Witnesses | AntiRollback::None => (None, 0),
         };
         let srk_name = tpm.srk_name().wait()?;
         let head = HeadRecord { size: 0, root: EMPTY_ROOT, count, counter, srk_name, context };
@@ -147,13 +148,10 @@ impl Anchor {
         self.head.context
     }
 
-    /// How an older copy is noticed.
+    /// Whether commits are counted in the TPM.
     #[must_use]
-    pub fn anti_rollback(&self) -> AntiRollback {
-        match self.head.counter {
-            Some(_) => AntiRollback::Counter,
-            None => AntiRollback::None,
-        }
+    pub fn is_counted(&self) -> bool {
+        self.head.counter.is_some()
     }
 
     /// Commits that this run has made.

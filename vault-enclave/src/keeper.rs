@@ -24,15 +24,18 @@ mod retired;
 mod service;
 mod start;
 mod vault;
+mod witnesses;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger::genesis::Genesis;
+use ledger::release_log::LogError;
 use vault_proto::v1::{self, keeper_call::Request, keeper_reply::Response};
 
 use crate::keeper_dir::KeeperDir;
 use ceremony::Step;
+use commit::CommitError;
 pub use hardware::Devices;
 pub use joiner::{JoinRun, Joining, JoiningError};
 pub use link::{FRAME_BYTES_MAX, Link, Store, StoreError};
@@ -41,7 +44,7 @@ use retired::Retired;
 use service::{Answer, Job, Keep};
 pub use service::{Queue, Requests, queue};
 pub use start::{StartError, reset};
-use vault::{Opened, Run, Vault};
+use vault::{OpenError, Opened, Run, Vault};
 
 /// How long the keeper waits before it folds the log again after that failed.
 const REOPEN_AFTER: Duration = Duration::from_secs(2);
@@ -60,13 +63,19 @@ enum Phase {
     /// It has a core, and no committed genesis.
     Ceremony(Run),
     /// It has a head with entries, and must fold the log.
-    Closed { run: Run, why: String, retry: Instant },
+    Closed { run: Run, why: Why, retry: Instant },
     /// It serves.
     Open(Box<Vault>),
     /// Its last entry is written: it serves nothing but the hand-over to its successor.
     Retired(Box<Retired>),
     /// It can't go on; a restart begins anew.
     Stopped(String),
+}
+
+/// Why the vault is closed, for whoever asks it for something.
+struct Why {
+    code: &'static str,
+    message: String,
 }
 
 impl Keeper {
@@ -79,7 +88,7 @@ impl Keeper {
         let phase = match start::resume(&dir, &devices)? {
             None => Phase::Empty,
             Some(run) if run.anchor.size() == 0 => Phase::Ceremony(run),
-            Some(run) => Phase::closed(run, "waiting for a host to attach", Instant::now()),
+            Some(run) => Phase::Closed { run, why: Why::plain("waiting for a host to attach"), retry: Instant::now() },
         };
         Ok(Self { dir, devices, store, phase })
     }
@@ -114,7 +123,7 @@ impl Keeper {
                 Ok(Opened::Retired(retired)) => Phase::retired(retired),
                 Err(error) => {
                     tracing::warn!(code = error.code(), %error, "the vault can't be opened");
-                    keeper.resume(&error.to_string())
+                    keeper.resume(Why::of_start(&error))
                 }
             },
             phase => phase,
@@ -122,10 +131,10 @@ impl Keeper {
     }
 
     /// The run as its durable state is: a commit that failed may have moved head and counter.
-    fn resume(&self, why: &str) -> Phase {
+    fn resume(&self, why: Why) -> Phase {
         match start::resume(&self.dir, &self.devices) {
             Ok(Some(run)) if run.anchor.size() == 0 => Phase::Ceremony(run),
-            Ok(Some(run)) => Phase::closed(run, why, Instant::now() + REOPEN_AFTER),
+            Ok(Some(run)) => Phase::Closed { run, why, retry: Instant::now() + REOPEN_AFTER },
             Ok(None) => Phase::Stopped("the keeper's directory was emptied while it ran".to_owned()),
             Err(error) => {
                 tracing::error!(code = error.code(), %error, "the keeper stops");
@@ -146,8 +155,8 @@ impl Keeper {
                 Step::Answer(answer) => answer,
                 Step::Begin(genesis) => self.begin(*genesis),
             },
-            (Phase::Closed { why, .. }, Request::Status(_)) => Ok(status("closed", why)),
-            (Phase::Closed { why, .. }, _) => Err(Refusal::unavailable("vault-closed", why)),
+            (Phase::Closed { run, why, .. }, Request::Status(_)) => Ok(run.closed_status(&why.message)),
+            (Phase::Closed { why, .. }, _) => Err(Refusal::unavailable(why.code, &why.message)),
             (Phase::Stopped(why), Request::Status(_)) => Ok(status("stopped", why)),
             (Phase::Stopped(why), _) => Err(Refusal::unavailable("keeper-stopped", why)),
             (Phase::Open(_) | Phase::Retired(_), _) => Err(Refusal::stopping()),
@@ -173,7 +182,7 @@ impl Keeper {
                 }
                 Err(error) => {
                     answer = Err(Refusal::unavailable(error.code(), &error));
-                    keeper.resume(&error.to_string())
+                    keeper.resume(Why::of_start(&error))
                 }
             }
         });
@@ -189,11 +198,11 @@ impl Keeper {
     }
 
     /// A failed commit closes the vault: the state that was decided on is not the one that is durable.
-    fn closed_by(&mut self, error: &dyn std::fmt::Display) {
-        tracing::warn!(%error, "a commit failed: the log is folded anew");
-        let why = error.to_string();
+    fn closed_by(&mut self, error: &LogError<CommitError>) {
+        tracing::warn!(code = error.code(), %error, "a commit failed: the log is folded anew");
+        let why = Why::of_commit(error);
         self.advance(|keeper, phase| match phase {
-            Phase::Open(_) => keeper.resume(&why),
+            Phase::Open(_) => keeper.resume(why),
             phase => phase,
         });
     }
@@ -232,13 +241,43 @@ impl Keep for Keeper {
 }
 
 impl Phase {
-    fn closed(run: Run, why: &str, retry: Instant) -> Self {
-        Self::Closed { run, why: why.to_owned(), retry }
-    }
-
     fn retired(retired: Box<Retired>) -> Self {
         tracing::info!("this keeper has retired: it serves nothing but the hand-over to its successor");
         Self::Retired(retired)
+    }
+}
+
+impl Why {
+    fn plain(message: &str) -> Self {
+        Self { code: "vault-closed", message: message.to_owned() }
+    }
+
+    /// Witnesses are not the keeper's own: whoever runs them must hear of it by name.
+    fn of_commit(error: &LogError<CommitError>) -> Self {
+        match error {
+            LogError::NoQuorum(missing) => Self { code: missing.code(), message: missing.to_string() },
+            LogError::Stopped
+            | LogError::OtherVault
+            | LogError::Append(_)
+            | LogError::Commit(_)
+            | LogError::Sign(_)
+            | LogError::Signature(_)
+            | LogError::Cosign(_)
+            | LogError::Publish(_) => Self::plain(&error.to_string()),
+        }
+    }
+
+    fn of_start(error: &OpenError) -> Self {
+        match error {
+            OpenError::Commit(error) => Self::of_commit(error),
+            OpenError::Store(_)
+            | OpenError::Fold { .. }
+            | OpenError::Log(_)
+            | OpenError::OtherGenesis
+            | OpenError::OtherKeeper
+            | OpenError::Superseded
+            | OpenError::Refused(_) => Self::plain(&error.to_string()),
+        }
     }
 }
 

@@ -17,6 +17,9 @@
 //! ca = "/etc/weightvault/keeper-ca.pem"             # who signs the keeper's certificate; no other authority counts
 //! cert = "/etc/weightvault/link.pem"                # with key: for a keeper that was given --tls-client-ca
 //! key = "/etc/weightvault/link.key"
+//! [witnesses."witness.example/1"]                   # by its name in the policy; for anti_rollback = "witnesses"
+//! url = "https://witness.example/1"                 # add-checkpoint is behind it (C2SP tlog-witness); http or https
+//! ca = "/etc/weightvault/witness-ca.pem"            # who signs its certificate; without it the system's authorities
 //! [limits]
 //! connections = 2048
 //! streams = 64                                      # fetches and uploads at a time
@@ -26,7 +29,9 @@
 //! ```
 
 mod error;
+mod witnesses;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,6 +39,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use error::ConfigError;
+pub use witnesses::Witness;
 
 use crate::link::KeeperAddress;
 
@@ -50,6 +56,8 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// TCP address for provisioning calls; where it is set, they are refused on `listen`.
     pub provision_listen: Option<SocketAddr>,
+    /// Where the witnesses of the vault are, by name.
+    pub witnesses: BTreeMap<String, Witness>,
     /// Unix socket to listen on.
     pub unix: Option<PathBuf>,
     /// Certificate and key of the TCP listeners.
@@ -139,6 +147,8 @@ struct RawConfig {
     #[serde(default = "default_keep_free_mib")]
     keep_free_mib: u32,
     #[serde(default)]
+    witnesses: BTreeMap<String, witnesses::RawWitness>,
+    #[serde(default)]
     limits: Limits,
     #[serde(default)]
     log_format: LogFormat,
@@ -177,6 +187,7 @@ impl Config {
             return Err(ConfigError::PlaintextKeeper(address));
         }
         let keeper_tls = keeper_tls(&keeper, raw.keeper_tls)?;
+        let witnesses = witnesses::checked(raw.witnesses)?;
         if raw.listen.is_none() && raw.unix.is_none() {
             return Err(ConfigError::NoListener);
         }
@@ -193,6 +204,7 @@ impl Config {
         let paths = [Some(&raw.data_dir), raw.unix.as_ref()].into_iter().flatten();
         let identities = raw.tls.iter().chain(keeper_tls.iter().filter_map(|tls| tls.identity.as_ref()));
         let tls_paths = identities.flat_map(|tls| [&tls.cert, &tls.key]).chain(keeper_tls.iter().map(|tls| &tls.ca));
+        let tls_paths = tls_paths.chain(witnesses.values().filter_map(|witness| witness.ca.as_ref()));
         if let Some(path) = paths.chain(tls_paths).find(|path| !path.is_absolute()) {
             return Err(ConfigError::RelativePath(path.clone()));
         }
@@ -216,6 +228,7 @@ impl Config {
             unix: raw.unix,
             tls: raw.tls,
             keep_free: u64::from(raw.keep_free_mib) << 20,
+            witnesses,
             limits: raw.limits,
             log_format: raw.log_format,
         })
@@ -283,6 +296,7 @@ mod tests {
         let config = Config::parse(&text.join("\n")).unwrap();
         assert_eq!(config.limits, Limits::default());
         assert_eq!(config.provision_listen, Some("10.0.0.1:7441".parse().unwrap()));
+        assert_eq!(config.witnesses["witness.example/1"].url.to_string(), "https://witness.example:443/1");
     }
 
     #[test]
@@ -341,6 +355,12 @@ mod tests {
         assert_eq!(refused("", "unix = \"host.sock\"").code(), "config-relative-path");
         assert_eq!(refused("", "provision_listen = \"127.0.0.1:7440\"").code(), "config-provision-listener");
         assert_eq!(refused("", "[limits]\nstreams = 0").code(), "config-zero-limit");
+        assert_eq!(refused("", "[witnesses.w]\nurl = \"w.example\"").code(), "config-witness");
+        assert_eq!(refused("", "[witnesses.w]\nurl = \"http://w.example\"\nca = \"/ca\"").code(), "config-witness");
+        let ca = "[witnesses.w]\nurl = \"https://w.example\"\nca = \"ca\"";
+        assert_eq!(refused("", ca).code(), "config-relative-path");
+        let many: String = (0..17).map(|n| format!("[witnesses.w{n}]\nurl = \"http://w.example\"\n")).collect();
+        assert_eq!(refused("", &many).code(), "config-witness");
         assert_eq!(Config::read(Path::new("/nonexistent")).unwrap_err().code(), "config-unreadable");
     }
 }

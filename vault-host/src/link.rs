@@ -16,10 +16,12 @@ mod address;
 mod dial;
 mod notices;
 mod serve_store;
+mod witnesses;
 
 pub use address::KeeperAddress;
-pub(crate) use dial::{Dial, run};
+pub(crate) use dial::{Dial, Services, run};
 pub(crate) use notices::{Listening, Notices};
+pub(crate) use witnesses::Witnesses;
 
 /// Calls under way on the stream; more wait for a place.
 pub(crate) const CALLS_MAX: usize = 256;

@@ -15,6 +15,7 @@ use tonic::service::Routes;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use vault_proto::http::RootsError;
 use vault_proto::limits::{VAULT_MESSAGE_BYTES_MAX, VAULT_REPLY_BYTES_MAX};
 use vault_proto::v1::audit_server::AuditServer;
 use vault_proto::v1::vault_server::VaultServer;
@@ -22,7 +23,7 @@ use vault_proto::v1::vault_server::VaultServer;
 use crate::admission::{Admission, AdmissionLayer, Listener};
 use crate::config::{Config, KeeperTls, Tls};
 use crate::journal::Journal;
-use crate::link::{self, Dial, Link};
+use crate::link::{self, Dial, Link, Witnesses};
 use crate::service::{AuditService, Host, ProvisionBySize, ProvisionService, VaultService};
 use crate::store::{ABANDONED_AFTER, Store, StoreError};
 
@@ -72,6 +73,13 @@ pub enum ServeError {
     KeeperAuthority(PathBuf),
     /// The keeper's address, or the files for dialling it over TLS, can't be used.
     Keeper(tonic::transport::Error),
+    /// The file of a witness's authority can't be used.
+    WitnessAuthority {
+        /// Name of the witness.
+        name: String,
+        /// Why not.
+        error: RootsError,
+    },
     /// A listener failed.
     Transport(tonic::transport::Error),
 }
@@ -88,6 +96,7 @@ impl ServeError {
             Self::Tls(_) => "tls-identity",
             Self::KeeperAuthority(_) => "keeper-tls-authority",
             Self::Keeper(_) => "keeper-tls-identity",
+            Self::WitnessAuthority { .. } => "witness-authority",
             Self::Transport(_) => "transport-error",
         }
     }
@@ -112,6 +121,7 @@ impl fmt::Display for ServeError {
                  server that a certificate could be for: {}",
                 root_cause(error)
             ),
+            Self::WitnessAuthority { name, error } => write!(f, "witnesses.\"{name}\".ca: {error}"),
             Self::Transport(error) => write!(f, "a listener failed: {}", root_cause(error)),
         }
     }
@@ -126,6 +136,7 @@ pub struct BoundHost {
     journal: Arc<Journal>,
     config: Config,
     keeper: Dial,
+    witnesses: Witnesses,
     listeners: Vec<(Listener, Services, Option<ServerTlsConfig>)>,
     listen: Option<SocketAddr>,
     provision_listen: Option<SocketAddr>,
@@ -146,6 +157,7 @@ impl BoundHost {
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         let tls = config.tls.as_ref().map(read_tls).transpose()?;
         let keeper = keeper(&config)?;
+        let witnesses = witnesses(&config)?;
         let store = Arc::new(Store::open(&config.data_dir, config.keep_free).map_err(ServeError::Store)?);
         let journal = Arc::new(Journal::open(&config.data_dir).map_err(ServeError::Journal)?);
         let mut listeners = Vec::new();
@@ -164,7 +176,7 @@ impl BoundHost {
             listeners.push((Listener::unix(path).await.map_err(failed)?, Services::All, None));
         }
         let [listen, provision_listen] = addresses;
-        Ok(Self { store, journal, config, keeper, listeners, listen, provision_listen })
+        Ok(Self { store, journal, config, keeper, witnesses, listeners, listen, provision_listen })
     }
 
     /// The TCP address that it listens on: the one of the configuration, with the port that the system chose for port
@@ -186,7 +198,8 @@ impl BoundHost {
     /// A listener failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let admission = Arc::new(Admission::new(&self.config.limits));
-        let (link, attached) = link::run(self.keeper, self.store.clone());
+        let (link, attached) =
+            link::run(self.keeper, link::Services { store: self.store.clone(), witnesses: self.witnesses });
         let host = Arc::new(Host {
             store: self.store.clone(),
             link: link.clone(),
@@ -247,12 +260,17 @@ impl BoundHost {
 /// [`ServeError::TlsFile`], [`ServeError::Tls`], [`ServeError::KeeperAuthority`], [`ServeError::Keeper`].
 pub fn check_tls(config: &Config) -> Result<(), ServeError> {
     keeper(config)?;
+    witnesses(config)?;
     let Some(tls) = config.tls.as_ref().map(read_tls).transpose()? else { return Ok(()) };
     tonic::transport::Server::builder().tls_config(tls).map(drop).map_err(ServeError::Tls)
 }
 
 fn read_tls(tls: &Tls) -> Result<ServerTlsConfig, ServeError> {
     Ok(ServerTlsConfig::new().identity(read_identity(tls)?))
+}
+
+fn witnesses(config: &Config) -> Result<Witnesses, ServeError> {
+    Witnesses::new(&config.witnesses).map_err(|(name, error)| ServeError::WitnessAuthority { name, error })
 }
 
 fn keeper(config: &Config) -> Result<Dial, ServeError> {

@@ -145,7 +145,7 @@ pub async fn checkpoint(remote: &Remote, vault: &VaultFile) -> Result<(Checkpoin
 
 /// Checks a checkpoint with the vault's log key.
 pub fn verify_checkpoint(vault: &VaultFile, note: &str) -> Result<Checkpoint, Failure> {
-    let verifier = LogVerifier::new(vault.id(), vault.log_key().clone());
+    let verifier = LogVerifier::of(vault.genesis());
     verifier.verify_checkpoint(note).map_err(|error: CheckpointError| {
         Failure::new(Kind::NotVerified, error.code(), "the checkpoint is not one of this vault").why(error)
     })

@@ -246,6 +246,8 @@ pub struct InitStartArgs {
 pub enum AntiRollbackArg {
     /// A counter in the keeper's TPM. For one keeper whose TPM the host can't roll back.
     Counter,
+    /// A quorum of the witnesses in the policy's [witnesses]. Nothing is released before they have cosigned the log.
+    Witnesses,
     /// Nothing notices it. For a laptop; every status says so.
     None,
 }
@@ -418,6 +420,7 @@ impl From<AntiRollbackArg> for AntiRollback {
     fn from(arg: AntiRollbackArg) -> Self {
         match arg {
             AntiRollbackArg::Counter => Self::Counter,
+            AntiRollbackArg::Witnesses => Self::Witnesses,
             AntiRollbackArg::None => Self::None,
         }
     }

@@ -25,7 +25,7 @@ use vault_proto::v1::vault_client::VaultClient;
 
 pub use reader::Reader;
 pub use refusal::refused;
-pub use status::{Lease, VaultState, VaultStatus};
+pub use status::{Lease, VaultState, VaultStatus, WitnessQuorum};
 
 use crate::failure::{Failure, Kind};
 

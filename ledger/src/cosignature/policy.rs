@@ -115,7 +115,7 @@ impl WitnessPolicy {
         Ok(Some((index, time)))
     }
 
-    fn counted(
+    pub(super) fn counted(
         &self,
         checkpoint: Checkpoint,
         found: Vec<Option<UnixTime>>,

@@ -17,8 +17,21 @@ const CORE_TAG: &[u8] = b"weightvault/v1 core\0";
 pub enum AntiRollback {
     /// By a counter in its TPM.
     Counter,
+    /// By witnesses: nothing counts before a quorum of them has cosigned it, and they cosign no older log.
+    Witnesses,
     /// It does not: for a laptop.
     None,
+}
+
+impl AntiRollback {
+    /// As it stands in core and genesis.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Witnesses => "witnesses",
+            Self::None => "none",
+        }
+    }
 }
 
 /// What the root key is sealed to.
@@ -73,6 +86,7 @@ impl Core {
             return Err(GenesisError::PolicyNotFirst { serial: policy.serial() });
         }
         check_keeper(seal_to, policy.keeper())?;
+        check_witnesses(anti_rollback, &policy)?;
         Ok(Self { anti_rollback, seal_to, policy_text: policy_text.to_owned(), policy })
     }
 
@@ -85,6 +99,7 @@ impl Core {
         let [anti_rollback, seal_to, policy] = fields;
         let anti_rollback = match anti_rollback {
             b"counter" => AntiRollback::Counter,
+            b"witnesses" => AntiRollback::Witnesses,
             b"none" => AntiRollback::None,
             _ => return Err(GenesisError::AntiRollbackUnknown),
         };
@@ -95,11 +110,15 @@ impl Core {
 
     /// The exact bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let anti_rollback: &[u8] = match self.anti_rollback {
-            AntiRollback::Counter => b"counter",
-            AntiRollback::None => b"none",
-        };
-        [CORE_TAG, &lv(&[anti_rollback, self.seal_to.as_str().as_bytes(), self.policy_text.as_bytes()])].concat()
+        [
+            CORE_TAG,
+            &lv(&[
+                self.anti_rollback.as_str().as_bytes(),
+                self.seal_to.as_str().as_bytes(),
+                self.policy_text.as_bytes(),
+            ]),
+        ]
+        .concat()
     }
 
     /// SHA-256 of the exact bytes.
@@ -131,6 +150,15 @@ impl Core {
 /// What a vault rests on has to be shown: a keeper seals to the very hardware that `[keeper]` makes it prove.
 fn check_keeper(seal_to: SealTo, rule: &KeeperRule) -> Result<(), GenesisError> {
     if seal_to == SealTo::proven_by(rule) { Ok(()) } else { Err(GenesisError::SealToNotProven) }
+}
+
+/// Witnesses that nobody waits for would only seem to protect the vault; without any, nothing could ever be cosigned.
+fn check_witnesses(anti_rollback: AntiRollback, policy: &Policy) -> Result<(), GenesisError> {
+    match (anti_rollback, policy.witnesses()) {
+        (AntiRollback::Witnesses, None) => Err(GenesisError::WitnessesMissing),
+        (AntiRollback::Counter | AntiRollback::None, Some(_)) => Err(GenesisError::WitnessesUnexpected),
+        (AntiRollback::Witnesses, Some(_)) | (AntiRollback::Counter | AntiRollback::None, None) => Ok(()),
+    }
 }
 
 /// Reads `lv` of exactly three fields (FORMAT.md §1).

@@ -10,12 +10,16 @@ use crate::policy::PolicyError;
 pub enum GenesisError {
     /// Not the tag and three fields, or longer than 14 KiB.
     CoreMalformed,
-    /// `anti_rollback` is neither `counter` nor `none`.
+    /// `anti_rollback` is not `counter`, `witnesses` or `none`.
     AntiRollbackUnknown,
     /// `seal_to` is not `tpm` or `snp,tpm`.
     SealToUnknown,
     /// `seal_to` names other hardware than `[keeper]` makes the keeper prove.
     SealToNotProven,
+    /// `anti_rollback` is `witnesses`, and the first policy names none.
+    WitnessesMissing,
+    /// The first policy names witnesses, and `anti_rollback` is something else.
+    WitnessesUnexpected,
     /// The first policy is longer than 10 KiB.
     PolicyTooLong {
         /// How long.
@@ -50,6 +54,8 @@ impl GenesisError {
             Self::AntiRollbackUnknown => "core-anti-rollback-unknown",
             Self::SealToUnknown => "core-seal-to-unknown",
             Self::SealToNotProven => "core-seal-to-not-proven",
+            Self::WitnessesMissing => "core-witnesses-missing",
+            Self::WitnessesUnexpected => "core-witnesses-unexpected",
             Self::PolicyTooLong { .. } => "genesis-policy-too-long",
             Self::Policy(error) => error.code(),
             Self::PolicyNotFirst { .. } => "genesis-policy-not-first",
@@ -64,10 +70,16 @@ impl fmt::Display for GenesisError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CoreMalformed => f.write_str("not the core of a genesis"),
-            Self::AntiRollbackUnknown => f.write_str("anti_rollback is `counter` or `none`"),
+            Self::AntiRollbackUnknown => f.write_str("anti_rollback is `counter`, `witnesses` or `none`"),
             Self::SealToUnknown => f.write_str("seal_to is `tpm` or `snp,tpm`"),
             Self::SealToNotProven => f.write_str(
                 "the keeper would seal to hardware that `[keeper]` does not make it prove; let seal_to and `[keeper]` agree",
+            ),
+            Self::WitnessesMissing => {
+                f.write_str("anti_rollback is `witnesses`, and the policy has no `[witnesses]`: name them and their quorum")
+            }
+            Self::WitnessesUnexpected => f.write_str(
+                "the policy has `[witnesses]`, which only anti_rollback `witnesses` asks: choose that, or leave the section out",
             ),
             Self::PolicyTooLong { bytes } => {
                 write!(f, "{bytes} bytes are more than the 10 KiB that a first policy may have")

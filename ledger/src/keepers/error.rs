@@ -91,7 +91,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoCounter => f.write_str(
-                "this vault has no counter (anti_rollback = \"none\"): nothing would show that the keeper before has retired",
+                "this vault has no counter (its anti_rollback is another): nothing would show that the keeper before has retired",
             ),
             Self::OtherVault => f.write_str("the challenge was of another vault"),
             Self::PolicyChanged => f.write_str("the policy changed since the challenge was made: ask for a new one"),

@@ -6,7 +6,9 @@ use super::alarm::ALARMS_MAX;
 use super::budget::BUDGETS_MAX;
 use super::rules::{LeaseEnd, LeaseTime};
 use crate::approvals::KeyError;
+use crate::cosignature::WitnessPolicyError;
 use crate::model_signature::PublisherKeyError;
+use crate::note::NoteError;
 
 /// Why a text is not a policy: which key, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +146,10 @@ pub enum PolicyProblem {
     GuestTpmUnbound,
     /// A rule takes enrolled EKs, and there is no `[platforms]` by which any could be enrolled.
     PlatformsMissing,
+    /// Not the vkey of a witness.
+    WitnessKeyRefused(NoteError),
+    /// The witnesses and their two numbers do not go together.
+    WitnessesRefused(WitnessPolicyError),
     /// The launch digest covers the paravisor alone, and nothing is asked of what was booted after it.
     CodeNotCovered,
     /// `code_covered_by` is unknown, or can't be used here.
@@ -271,6 +277,8 @@ impl PolicyProblem {
             Self::KeeperTpmUnbound => "policy-keeper-tpm-unbound",
             Self::GuestTpmUnbound => "policy-guest-tpm-unbound",
             Self::PlatformsMissing => "policy-platforms-missing",
+            Self::WitnessKeyRefused(_) => "policy-witness-key",
+            Self::WitnessesRefused(error) => error.code(),
             Self::CodeNotCovered => "policy-code-not-covered",
             Self::CodeCoverUnknown => "policy-code-cover-unknown",
             Self::Sha384Malformed => "policy-sha384-malformed",
@@ -324,6 +332,10 @@ impl fmt::Display for PolicyProblem {
                 return write!(f, "{threshold} approvals can never be given: {approvers} can sign; write at most that");
             }
             Self::PublisherKeyRefused(error) => return write!(f, "{error}; write the PEM of one public key"),
+            Self::WitnessKeyRefused(error) => {
+                return write!(f, "{error}; write the vkey that `vaultctl witness keygen` printed");
+            }
+            Self::WitnessesRefused(error) => return error.fmt(f),
             Self::AnchorRefused(error) => return write!(f, "{error}; write the PEM of one CA certificate"),
             Self::ProofUnknown { found } => return write!(f, "proof {found:?} is unknown; write \"tpm\" or \"snp\""),
             Self::ProofNotOfKeeper { proof } => {

@@ -14,7 +14,7 @@ use super::rules::{
     TpmRule, UnitCheck,
 };
 use super::snp_parse::{self, CodeCoveredBy};
-use super::{Lineage, POLICY_BYTES_MAX, Policy, alarm_parse, boot_parse, budget_parse, value};
+use super::{Lineage, POLICY_BYTES_MAX, Policy, alarm_parse, boot_parse, budget_parse, value, witnesses_parse};
 use crate::model_signature::PublisherKey;
 use crate::names::Name;
 
@@ -47,6 +47,7 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
         None => Permitted::Any,
     };
     audit.finish()?;
+    let witnesses = witnesses_parse::witnesses(&mut root)?;
     root.finish()?;
     let digest = Sha256Digest::of(text.as_bytes());
     Ok(Policy {
@@ -62,6 +63,7 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
         budgets,
         alarms,
         readers,
+        witnesses,
     })
 }
 

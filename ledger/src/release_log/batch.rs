@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use crate::checkpoint::CountedCheckpoint;
 use crate::merkle::{Hash, leaf_hash};
 use crate::proof::proof_text;
 
@@ -104,10 +105,10 @@ impl Batch {
 }
 
 impl Slot {
-    /// Called once, after the checkpoint that covers the entry was published.
-    pub(super) fn fill(&self, index: u64, entry: Vec<u8>, path: Vec<Hash>, checkpoint: &Arc<str>) {
+    /// Called once, after the checkpoint that covers the entry was published. Without one that counts nothing is filled.
+    pub(super) fn fill(&self, index: u64, entry: Vec<u8>, path: Vec<Hash>, counted: &CountedCheckpoint) {
         let leaf_hash = leaf_hash(&entry);
-        let inclusion = Inclusion { index, leaf_hash, entry, path, checkpoint: Arc::clone(checkpoint) };
+        let inclusion = Inclusion { index, leaf_hash, entry, path, checkpoint: Arc::clone(counted.note()) };
         // A commit consumes its batch, so nothing fills a slot twice.
         let _ = self.0.set(Arc::new(inclusion));
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::cosignature::NoQuorum;
 use crate::note::NoteError;
 
 /// Why entries are not the log of a head.
@@ -33,6 +34,10 @@ pub enum LogError<E> {
     Sign(E),
     /// The signature of the checkpoint is not one of the log key.
     Signature(NoteError),
+    /// Witnesses could not be asked.
+    Cosign(E),
+    /// Too few of them cosigned the checkpoint.
+    NoQuorum(NoQuorum),
     /// The checkpoint could not be published.
     Publish(E),
 }
@@ -68,6 +73,8 @@ impl<E> LogError<E> {
             LogError::Commit(_) => "log-commit",
             LogError::Sign(_) => "log-sign",
             LogError::Signature(_) => "log-signature",
+            LogError::Cosign(_) => "log-cosign",
+            LogError::NoQuorum(error) => error.code(),
             LogError::Publish(_) => "log-publish",
         }
     }
@@ -82,6 +89,8 @@ impl<E: fmt::Display> fmt::Display for LogError<E> {
             LogError::Commit(error) => write!(f, "the head was not committed: {error}"),
             LogError::Sign(error) => write!(f, "the checkpoint was not signed: {error}"),
             LogError::Signature(error) => write!(f, "the checkpoint's signature is no good: {error}"),
+            LogError::Cosign(error) => write!(f, "witnesses could not be asked: {error}"),
+            LogError::NoQuorum(error) => error.fmt(f),
             LogError::Publish(error) => write!(f, "the checkpoint was not published: {error}"),
         }
     }

@@ -118,6 +118,8 @@ pub enum FoldError {
     PolicyPrev,
     /// A proposed policy makes the keeper prove other hardware than the genesis says that its root is sealed to.
     PolicyKeeperProof,
+    /// The proposed policy names other witnesses, or another quorum of them, than the vault began with.
+    PolicyWitnesses,
     /// A policy is past its last moment.
     PolicyExpired {
         /// Its last moment.
@@ -296,6 +298,7 @@ impl FoldError {
             Self::PolicySerial { .. } => "policy-serial",
             Self::PolicyPrev => "policy-prev",
             Self::PolicyKeeperProof => "policy-keeper-proof",
+            Self::PolicyWitnesses => "policy-witnesses-changed",
             Self::PolicyExpired { .. } => "policy-expired",
             Self::PublisherNotAllowed => "publisher-not-allowed",
             Self::ModelAlreadyPublished => "model-already-published",
@@ -385,6 +388,10 @@ impl fmt::Display for FoldError {
             Self::PolicyOfAnotherVault => f.write_str("the policy is for another vault"),
             Self::PolicySerial { in_force, found } => write!(f, "the policy in force has serial {in_force}, the proposed one {found}; it must be one more"),
             Self::PolicyPrev => f.write_str("`prev` is not the digest of the policy in force"),
+            Self::PolicyWitnesses => f.write_str(
+                "`[witnesses]` is not that of the vault's genesis, which stays for the life of the vault: whoever holds the vault \
+                 file counts these witnesses and no others. Write it as it was",
+            ),
             Self::PolicyKeeperProof => f.write_str(
                 "`keeper.require` is not that of the first policy: the keeper's root is sealed to what that one asks for; \
                  keep it, or make a new vault",

@@ -267,6 +267,10 @@ impl Vault {
         if SealTo::proven_by(policy.keeper()) != self.genesis.core().seal_to() {
             return Err(FoldError::PolicyKeeperProof);
         }
+        // Two quorums of different sets need not share a witness: what one cosigned, the other could be shown a fork of.
+        if policy.witnesses() != self.genesis.policy().witnesses() {
+            return Err(FoldError::PolicyWitnesses);
+        }
         if policy.is_expired(now) {
             return Err(FoldError::PolicyExpired { not_after: policy.not_after() });
         }

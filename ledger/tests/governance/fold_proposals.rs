@@ -78,6 +78,12 @@ fn a_later_policy_asks_of_its_keeper_what_the_root_is_sealed_to() {
     assert_eq!((&refused, refused.code()), (&FoldError::PolicyKeeperProof, "policy-keeper-proof"));
 }
 
+#[test]
+fn a_later_policy_has_the_witnesses_of_the_genesis() {
+    let refused = policy_refusal(|text| text + &policy_text::witnesses());
+    assert_eq!((&refused, refused.code()), (&FoldError::PolicyWitnesses, "policy-witnesses-changed"));
+}
+
 /// The refusal of Alice's proposal of a good policy with her statement changed.
 fn proposal_statement_refusal(change: impl FnOnce(&mut ApprovalStatement)) -> FoldError {
     let mut world = World::open();

@@ -4,7 +4,7 @@ use attestation::{AkName, HpkePublicKey, IdentityKey, LogKey, Sha256Digest, Unix
 use ledger::genesis::{AntiRollback, Core, Genesis, GenesisError, KeeperIdentity, SealTo};
 use ledger::vault_file::{VaultFile, VaultFileError};
 
-use crate::support::policy_text::{first, snp, with_head};
+use crate::support::policy_text::{first, snp, with_head, witnesses};
 
 const BEGIN: UnixTime = UnixTime(1_790_000_000);
 const DIGEST: &str = "sha256:4444444444444444444444444444444444444444444444444444444444444444";
@@ -110,7 +110,8 @@ fn a_genesis_follows_every_rule_of_its_core() {
     };
     assert_eq!(refusal("serial = 1", "serial = 2"), "policy-lineage-mixed");
     assert_eq!(refusal("threshold = 2", "threshold = 0"), "policy-threshold-zero");
-    assert_eq!(refusal("\"counter\"", "\"witnesses\""), "entry-malformed");
+    assert_eq!(refusal("\"counter\"", "\"witness\""), "entry-malformed");
+    assert_eq!(refusal("\"counter\"", "\"witnesses\""), "core-witnesses-missing");
     assert_eq!(refusal("\"type\":\"genesis\"", "\"type\":\"genesi\""), "entry-type-unknown");
     let end = format!(r#"{{"v":1,"type":"end","time":5,"lease":"{DIGEST}","cause":"agent"}}"#);
     assert_eq!(Genesis::parse(end.as_bytes()).unwrap_err(), GenesisError::NotAGenesis { found: "end" });
@@ -181,4 +182,18 @@ fn a_vault_file_names_one_to_sixteen_hosts() {
     }
     let long = vec![format!("http://{}", "h".repeat(250))];
     assert_eq!(VaultFile::new(genesis(), long).unwrap_err(), VaultFileError::HostMalformed { index: 0 });
+}
+
+#[test]
+fn witnesses_stand_in_the_first_policy_exactly_where_the_core_asks_for_them() {
+    let text = first() + &witnesses();
+    let core = Core::new(AntiRollback::Witnesses, SealTo::Tpm, &text).unwrap();
+    let read = Core::parse(&core.encode()).unwrap();
+    assert_eq!((read.anti_rollback(), read.policy().witnesses().unwrap().quorum()), (AntiRollback::Witnesses, 2));
+    for other in [AntiRollback::Counter, AntiRollback::None] {
+        let refused = Core::new(other, SealTo::Tpm, &text).unwrap_err();
+        assert_eq!((&refused, refused.code()), (&GenesisError::WitnessesUnexpected, "core-witnesses-unexpected"));
+    }
+    let refused = Core::new(AntiRollback::Witnesses, SealTo::Tpm, &first()).unwrap_err();
+    assert_eq!((&refused, refused.code()), (&GenesisError::WitnessesMissing, "core-witnesses-missing"));
 }

@@ -6,7 +6,9 @@ use ledger::policy::{LeaseEnd, Lineage, Permitted, Policy, PolicyError, PolicyPr
 
 use crate::common::authority::Authority;
 use crate::support::keys::Person;
-use crate::support::policy_text::{PCR_0, PCR_11_GUEST, PCR_11_KEEPER, PUBLISHER_KEY, anchor, first, with_head};
+use crate::support::policy_text::{
+    PCR_0, PCR_11_GUEST, PCR_11_KEEPER, PUBLISHER_KEY, anchor, first, with_head, witness_vkey, witnesses,
+};
 
 const ZERO: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 const ONES: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff";
@@ -394,4 +396,27 @@ fn a_policy_without_rules_releases_and_publishes_nothing() {
     let to = text.find("[audit]").unwrap();
     let policy = Policy::parse(&format!("{}{}", &text[..from], &text[to..])).unwrap();
     assert!(policy.publish_rules().is_empty() && policy.release_rules().is_empty());
+}
+
+#[test]
+fn witnesses_are_named_with_their_quorum_and_how_many_may_be_faulty() {
+    let good = witnesses();
+    let policy = Policy::parse(&(first() + &good)).unwrap();
+    let witnesses = policy.witnesses().unwrap();
+    assert_eq!((witnesses.witnesses().len(), witnesses.quorum(), witnesses.faulty()), (3, 2, 0));
+    let refused = |from: &str, to: &str, key: &str, code: &str| {
+        assert_eq!(good.matches(from).count(), 1, "{from}");
+        let error = Policy::parse(&(first() + &good.replace(from, to))).unwrap_err();
+        assert_eq!((error.key.as_str(), error.code()), (key, code), "{error}");
+    };
+    refused("quorum = 2\n", "", "witnesses.quorum", "policy-key-missing");
+    refused("faulty = 0\n", "", "witnesses.faulty", "policy-key-missing");
+    refused("faulty = 0", "faulty = 1", "witnesses.quorum", "witness-quorum-too-small");
+    refused("quorum = 2", "quorum = 4", "witnesses.quorum", "witness-quorum-unreachable");
+    refused("quorum = 2", "quorum = 1", "witnesses.quorum", "witness-quorum-too-small");
+    refused("witness.example/1+", "witness.example/9+", "witnesses.keys[0]", "policy-witness-key");
+    let [first_key, second_key] = [1, 2].map(witness_vkey);
+    refused(&second_key, &first_key, "witnesses.keys[1]", "policy-item-repeated");
+    refused("keys =", "keyes =", "witnesses.keys", "policy-key-missing");
+    refused("quorum =", "more = 1\nquorum =", "witnesses.more", "policy-key-unknown");
 }

@@ -103,7 +103,7 @@ impl<'a> Session<'a> {
         let leaf = ledger::merkle::leaf_hash(&grant.entry);
         let message = grant_message(&leaf, grant.enc.as_slice(), &grant.wrapped_keys);
         vault.identity_key().verify(&message, &grant.signature).map_err(|_| SessionError::GrantSignature)?;
-        let verifier = LogVerifier::new(vault.id(), vault.log_key().clone());
+        let verifier = LogVerifier::of(vault.genesis());
         let (index, _checkpoint) = verifier.verify_proof(&grant.log_proof, &grant.entry)?;
         let Entry::Release(release) = Entry::parse(&grant.entry)? else { return Err(SessionError::NotARelease) };
         self.check_release(&release)?;

@@ -3,10 +3,13 @@
 mod scene;
 
 use attestation::{LeaseKey, Trust, UnitSet};
+use ledger::checkpoint::CheckpointError;
+use ledger::cosignature::CosignatureError;
 use ledger::entry::{Entry, Release};
 use ledger::lease::{LeaseStatement, grant_message};
 use ledger::manifest::Selection;
 use ledger::policy::{LeaseEnd, UnitCheck};
+use ledger::proof::ProofError;
 use vault_proto::convert::{AskedEvidence, Challenge, Grant, SignedLease};
 
 use super::error::SessionError;
@@ -72,6 +75,22 @@ fn a_grant_without_its_place_in_the_log_is_refused() {
     for cut in cuts {
         assert!(matches!(refused_when_relayed(cut), SessionError::LogProof(_)));
     }
+}
+
+#[test]
+fn a_grant_whose_checkpoint_lacks_the_quorum_is_refused() {
+    let refused = |change: fn(&str) -> String| {
+        refused_when_relayed(&|grant| {
+            let at = grant.log_proof.rfind("— witness.example/").expect("it is cosigned");
+            let changed = change(&grant.log_proof[at..]);
+            grant.log_proof.replace_range(at.., &changed);
+        })
+    };
+    let quorum_missing = CosignatureError::QuorumMissing { counted: 1, quorum: 2 };
+    let missing = SessionError::LogProof(ProofError::Checkpoint(CheckpointError::Witnesses(quorum_missing)));
+    assert_eq!(missing.code(), "witness-quorum-missing");
+    assert_eq!(refused(|_| String::new()), missing);
+    assert_eq!(refused(|line| line.replace("witness.example/22", "witness.example/23")), missing);
 }
 
 #[test]

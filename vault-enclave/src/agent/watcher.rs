@@ -115,7 +115,7 @@ impl Watcher {
 
     fn verify(&self, notice: &RevocationNotice) -> Result<RevokedLease, Failure> {
         let RevocationNotice { entry, log_proof, leases, signature } = notice;
-        let log = LogVerifier::new(self.vault.id(), self.vault.log_key().clone());
+        let log = LogVerifier::of(self.vault.genesis());
         Notice { entry, log_proof, leases, signature }
             .verify(self.request.lease_id, &log, self.vault.identity_key())
             .map_err(|error| Failure::new(Kind::NotVerified, error.code(), error))

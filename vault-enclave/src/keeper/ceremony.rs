@@ -13,6 +13,7 @@ use super::link::Store;
 use super::refusal::Refusal;
 use super::service::Answer;
 use super::vault::{OpenError, Run, Vault};
+use super::witnesses::witnesses;
 
 /// What a request to a keeper without a genesis comes to.
 #[expect(clippy::large_enum_variant, reason = "one at a time, consumed at once")]
@@ -103,6 +104,17 @@ impl Run {
         self.begin(store, ClosedLog::empty(), state, genesis, tier, first)
     }
 
+    /// Of a vault that has a genesis and is not open: nothing of it is known before its log was folded.
+    pub(super) fn closed_status(&self, why: &str) -> Response {
+        Response::Status(v1::StatusResponse {
+            state: "closed".to_owned(),
+            reason: why.to_owned(),
+            anti_rollback: self.core.anti_rollback().as_str().to_owned(),
+            witnesses: self.core.policy().witnesses().map(|policy| witnesses(policy, None)),
+            ..v1::StatusResponse::default()
+        })
+    }
+
     fn platform(&self, now: UnixTime) -> Result<(Sha256Digest, Trust), Refusal> {
         self.hardware.check(self.core.policy(), now)
     }
@@ -125,8 +137,9 @@ impl Run {
             state: "ceremony".to_owned(),
             reason: "a core was given; the genesis is missing: see `vaultctl init`".to_owned(),
             tier,
-            anti_rollback: super::vault::anti_rollback(self.core.anti_rollback()).to_owned(),
+            anti_rollback: self.core.anti_rollback().as_str().to_owned(),
             time_source: "host clock".to_owned(),
+            witnesses: self.core.policy().witnesses().map(|policy| witnesses(policy, None)),
             ..v1::StatusResponse::default()
         }
     }

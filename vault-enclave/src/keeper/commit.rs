@@ -1,6 +1,7 @@
 //! One commit: what must be durable, in which order, before anything leaves the keeper (DESIGN: "The log is the state").
 
 use attestation::Sha256Digest;
+use ledger::cosignature::Gathering;
 use ledger::release_log::Writer;
 use vault_proto::v1::{AppendLog, GetBlob, PutBlob, PutCheckpoint, ReadLog, store_call::Call, store_result};
 
@@ -67,6 +68,10 @@ impl Writer for Committer<'_> {
 
     fn sign(&mut self, note_body: &str) -> Result<[u8; 64], CommitError> {
         self.keys.sign_log(note_body.as_bytes()).map_err(CommitError::Keys)
+    }
+
+    fn cosign(&mut self, gathering: &mut Gathering<'_>) -> Result<(), CommitError> {
+        self.store.ask_witnesses(gathering).map_err(CommitError::Store)
     }
 
     fn publish(&mut self, checkpoint: &str, size: u64) -> Result<(), CommitError> {

@@ -60,7 +60,7 @@ impl Joining {
         let dir = Arc::new(dir);
         match genesis.core().anti_rollback() {
             AntiRollback::Counter => {}
-            AntiRollback::None => return Err(JoiningError::NoCounter),
+            AntiRollback::Witnesses | AntiRollback::None => return Err(JoiningError::NoCounter),
         }
         let opened = match root::open(&dir, &devices.tpm, devices.snp.as_deref()) {
             Ok(root) => {

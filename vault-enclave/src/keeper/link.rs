@@ -116,8 +116,11 @@ struct Attachment {
     frames: mpsc::Sender<AttachResponse>,
     /// Whether the host has asked about a lease: one that knows no watches would take a notice for a fault.
     watches: bool,
-    waiting: HashMap<u64, std::sync::mpsc::SyncSender<StoreResult>>,
+    waiting: HashMap<u64, Waiter>,
 }
+
+/// Where the answer to a call goes, with the call's id.
+pub(super) type Waiter = std::sync::mpsc::SyncSender<(u64, StoreResult)>;
 
 /// Why the host's disk did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,13 +169,15 @@ impl Store {
     pub(super) fn call_all(&self, calls: Vec<v1::store_call::Call>) -> Result<Vec<store_result::Result>, StoreError> {
         let mut receivers = Vec::with_capacity(calls.len());
         for call in calls {
-            receivers.push(self.send(call)?);
+            let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+            self.send(call, sender)?;
+            receivers.push(receiver);
         }
         let deadline = std::time::Instant::now() + Duration::from_secs(STORE_CALL_SECS);
         let mut results = Vec::with_capacity(receivers.len());
         for receiver in receivers {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
-            let result = receiver.recv_timeout(left).map_err(|error| match error {
+            let (_, result) = receiver.recv_timeout(left).map_err(|error| match error {
                 std::sync::mpsc::RecvTimeoutError::Timeout => StoreError::Timeout,
                 std::sync::mpsc::RecvTimeoutError::Disconnected => StoreError::Detached,
             })?;
@@ -209,19 +214,36 @@ impl Store {
         }
     }
 
-    fn send(&self, call: v1::store_call::Call) -> Result<std::sync::mpsc::Receiver<StoreResult>, StoreError> {
+    /// Sends a call; its answer goes to `waiter`, which is dropped with the attachment. Gives the call's id.
+    ///
+    /// # Errors
+    /// [`StoreError::Detached`].
+    pub(super) fn send(&self, call: v1::store_call::Call, waiter: Waiter) -> Result<u64, StoreError> {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let frames = {
             let mut guard = self.lock();
             let attachment = guard.as_mut().ok_or(StoreError::Detached)?;
-            attachment.waiting.insert(id, sender);
+            attachment.waiting.insert(id, waiter);
             attachment.frames.clone()
         };
         let call = StoreCall { call: Some(call) };
         let frame = AttachResponse { id, kind: Some(attach_response::Kind::StoreCall(call)) };
         frames.blocking_send(frame).map_err(|_| StoreError::Detached)?;
-        Ok(receiver)
+        Ok(id)
+    }
+
+    /// Nobody waits for the answers to these calls any more.
+    pub(super) fn forget(&self, ids: impl Iterator<Item = u64>) {
+        let mut guard = self.lock();
+        let Some(attachment) = guard.as_mut() else { return };
+        for id in ids {
+            attachment.waiting.remove(&id);
+        }
+    }
+
+    /// Whether one of these calls can still be answered: the host that has it is there.
+    pub(super) fn waits_for(&self, mut ids: impl Iterator<Item = u64>) -> bool {
+        self.lock().as_ref().is_some_and(|attachment| ids.any(|id| attachment.waiting.contains_key(&id)))
     }
 
     fn attach(&self, frames: mpsc::Sender<AttachResponse>) -> u64 {
@@ -242,7 +264,7 @@ impl Store {
         let waiter = self.lock().as_mut().and_then(|attachment| attachment.waiting.remove(&id));
         if let Some(waiter) = waiter {
             // Whoever waited may have given up.
-            let _ = waiter.try_send(result);
+            let _ = waiter.try_send((id, result));
         }
     }
 

@@ -130,7 +130,7 @@ impl Retired {
             state: "retired".to_owned(),
             reason: format!("this keeper handed its vault over to {to}: start that one, and point the host at it"),
             vault_id: self.genesis.vault_id().as_bytes().to_vec(),
-            anti_rollback: super::vault::anti_rollback(self.genesis.core().anti_rollback()).to_owned(),
+            anti_rollback: self.genesis.core().anti_rollback().as_str().to_owned(),
             log_size: self.anchor.size(),
             log_root: self.anchor.root().as_bytes().to_vec(),
             time_source: "host clock".to_owned(),

@@ -40,7 +40,6 @@ pub(super) use open::{OpenError, Opened, Run};
 use renew::Renewals;
 pub(super) use reseal::Records;
 use revoke::Revoked;
-pub(super) use status::anti_rollback;
 
 /// Everything that one run of a keeper holds.
 pub(super) struct Vault {
@@ -252,7 +251,7 @@ impl Vault {
         for Waiting { reply, session, finish } in waiting {
             let answer = match &committed {
                 Ok(_) => finish(self),
-                Err(_) => Err(Refusal::unavailable("commit-failed", "the log could not be written: try again")),
+                Err(error) => Err(uncommitted(error)),
             };
             self.send(answer, session, reply);
         }
@@ -274,6 +273,21 @@ impl Vault {
     /// As [`opened`].
     fn opened(&self) -> Result<&ledger::state::Vault, Refusal> {
         opened(&self.state)
+    }
+}
+
+/// What whoever waits is told of a commit that failed. Nothing of it was released; its entries may be in the log.
+fn uncommitted(error: &LogError<CommitError>) -> Refusal {
+    match error {
+        LogError::NoQuorum(missing) => Refusal::unavailable(missing.code(), missing),
+        LogError::Stopped
+        | LogError::OtherVault
+        | LogError::Append(_)
+        | LogError::Commit(_)
+        | LogError::Sign(_)
+        | LogError::Signature(_)
+        | LogError::Cosign(_)
+        | LogError::Publish(_) => Refusal::unavailable("commit-failed", "the log could not be written: try again"),
     }
 }
 

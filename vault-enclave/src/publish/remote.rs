@@ -110,7 +110,7 @@ impl Remote {
         let verified = run
             .verify_vault(vault.genesis(), vault.keeper(), standing, answer.evidence.evidence)
             .map_err(not_verified)?;
-        let log = LogVerifier::new(vault.id(), vault.log_key().clone());
+        let log = LogVerifier::of(vault.genesis());
         log.verify_checkpoint(verified.statement().checkpoint()).map_err(|error| {
             let message = format!("the checkpoint in the keeper's evidence is not good: {error}");
             Failure::new(Kind::NotVerified, error.code(), message).next(DO_NOT_SEAL)

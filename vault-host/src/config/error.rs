@@ -29,6 +29,13 @@ pub enum ConfigError {
     PlaintextKeeper(SocketAddr),
     /// `[keeper_tls]` does not fit the keeper's address, or has half of a certificate and its key.
     KeeperTls(&'static str),
+    /// A witness's address is none, or it has a file that nobody would read.
+    Witness {
+        /// Its name.
+        name: String,
+        /// What to write.
+        hint: &'static str,
+    },
     /// `provision_listen` is set without `listen`, or is the same.
     ProvisionListener,
     /// A limit of zero would refuse everything.
@@ -48,6 +55,7 @@ impl ConfigError {
             Self::PlaintextListener(_) => "config-plaintext-listener",
             Self::PlaintextKeeper(_) => "config-plaintext-keeper",
             Self::KeeperTls(_) => "config-keeper-tls",
+            Self::Witness { .. } => "config-witness",
             Self::ProvisionListener => "config-provision-listener",
             Self::ZeroLimit => "config-zero-limit",
         }
@@ -76,6 +84,7 @@ impl fmt::Display for ConfigError {
                  something else protects the way"
             ),
             Self::KeeperTls(hint) => write!(f, "keeper_tls: {hint}"),
+            Self::Witness { name, hint } => write!(f, "witnesses.\"{name}\": {hint}"),
             Self::ProvisionListener => {
                 f.write_str("provision_listen is a second address beside listen: set both, and not the same")
             }

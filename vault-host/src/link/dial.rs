@@ -16,7 +16,7 @@ use vault_proto::v1::keeper_link_client::KeeperLinkClient;
 use vault_proto::v1::{AttachResponse, attach_response};
 
 use super::serve_store::StoreCalls;
-use super::{KeeperAddress, Link, Notices, State, Stream};
+use super::{KeeperAddress, Link, Notices, State, Stream, Witnesses};
 use crate::server::root_cause;
 use crate::store::Store;
 
@@ -77,20 +77,29 @@ impl Dial {
     }
 }
 
-/// Keeps a stream to the keeper until the returned future is dropped. The future never ends by itself.
-pub(crate) fn run(dial: Dial, store: Arc<Store>) -> (Link, impl Future<Output = ()> + Send) {
-    let (sender, state) = watch::channel(State::Down("not dialled yet".to_owned()));
-    let notices = Notices::default();
-    (Link { state, notices: notices.clone() }, keep_attached(dial, store, sender, notices))
+/// What a host does for its keeper.
+#[derive(Clone, Debug)]
+pub(crate) struct Services {
+    /// Log and blobs.
+    pub(crate) store: Arc<Store>,
+    /// Who can be asked to cosign the log.
+    pub(crate) witnesses: Witnesses,
 }
 
-async fn keep_attached(dial: Dial, store: Arc<Store>, state: watch::Sender<State>, notices: Notices) {
+/// Keeps a stream to the keeper until the returned future is dropped. The future never ends by itself.
+pub(crate) fn run(dial: Dial, services: Services) -> (Link, impl Future<Output = ()> + Send) {
+    let (sender, state) = watch::channel(State::Down("not dialled yet".to_owned()));
+    let notices = Notices::default();
+    (Link { state, notices: notices.clone() }, keep_attached(dial, services, sender, notices))
+}
+
+async fn keep_attached(dial: Dial, services: Services, state: watch::Sender<State>, notices: Notices) {
     let address = &dial.address;
     let mut backoff = BACKOFF_FIRST;
     let mut said = String::new();
     loop {
         let begun = Instant::now();
-        let status = match attach(&dial, &store, &state, &notices).await {
+        let status = match attach(&dial, &services, &state, &notices).await {
             Ok(()) => "the keeper ended the stream".to_owned(),
             Err(status) => status.message().to_owned(),
         };
@@ -115,7 +124,7 @@ async fn keep_attached(dial: Dial, store: Arc<Store>, state: watch::Sender<State
 /// One stream, from dial to end. Returns only after every store call of this stream has ended.
 async fn attach(
     dial: &Dial,
-    store: &Arc<Store>,
+    services: &Services,
     state: &watch::Sender<State>,
     notices: &Notices,
 ) -> Result<(), Status> {
@@ -133,7 +142,7 @@ async fn attach(
     let stream = Arc::new(Stream::new(outgoing.clone()));
     state.send_replace(State::Up(stream.clone()));
     tracing::info!(keeper = %dial.address, "attached to the keeper");
-    let mut store_calls = StoreCalls::new(store.clone(), outgoing);
+    let mut store_calls = StoreCalls::new(services.store.clone(), services.witnesses.clone(), outgoing);
     let ended = receive(incoming, &stream, &mut store_calls, notices).await;
     // Calls fail at once; store calls that began are seen to their end, so that none runs beside the next stream.
     stream.end();

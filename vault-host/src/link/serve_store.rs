@@ -13,6 +13,7 @@ use vault_proto::v1::{
     attach_request, store_call, store_result,
 };
 
+use super::Witnesses;
 use crate::store::{Store, StoreError};
 
 const LOG_CALLS_MAX: usize = 16;
@@ -26,16 +27,19 @@ pub(super) struct StoreCalls {
     log_worker: JoinHandle<()>,
     blob_calls: JoinSet<()>,
     blob_places: Arc<Semaphore>,
+    witnesses: Witnesses,
+    witness_calls: JoinSet<()>,
     ended: watch::Sender<bool>,
 }
 
 impl StoreCalls {
-    pub(super) fn new(store: Arc<Store>, results: mpsc::Sender<AttachRequest>) -> Self {
+    pub(super) fn new(store: Arc<Store>, witnesses: Witnesses, results: mpsc::Sender<AttachRequest>) -> Self {
         let (log_calls, queue) = mpsc::channel(LOG_CALLS_MAX);
         let (ended, end) = watch::channel(false);
         let log_worker = tokio::spawn(serve_log(store.clone(), queue, results.clone(), end));
         let blob_places = Arc::new(Semaphore::new(BLOB_CALLS_MAX));
-        Self { store, results, log_calls, log_worker, blob_calls: JoinSet::new(), blob_places, ended }
+        let (blob_calls, witness_calls) = (JoinSet::new(), JoinSet::new());
+        Self { store, results, log_calls, log_worker, blob_calls, blob_places, witnesses, witness_calls, ended }
     }
 
     /// Takes a call; waits while there is no place for it.
@@ -54,6 +58,12 @@ impl StoreCalls {
                 });
                 while self.blob_calls.try_join_next().is_some() {}
             }
+            // Waits for nothing here: each witness has its own bound.
+            Some(store_call::Call::AskWitness(ask)) => {
+                let (witnesses, results) = (self.witnesses.clone(), self.results.clone());
+                self.witness_calls.spawn(async move { send(&results, id, witnesses.ask(ask).await).await });
+                while self.witness_calls.try_join_next().is_some() {}
+            }
             Some(call) => {
                 // The worker ends only after this sender is gone.
                 let _ = self.log_calls.send((id, call)).await;
@@ -64,7 +74,8 @@ impl StoreCalls {
     /// The stream has ended. Log calls that did not begin are dropped, the one that did is awaited: else it could land
     /// on what the keeper reads and writes over the next stream. Blob calls can't hurt: a blob never changes.
     pub(super) async fn finish(self) {
-        let Self { ended, log_worker, mut blob_calls, .. } = self;
+        let Self { ended, log_worker, mut blob_calls, mut witness_calls, .. } = self;
+        witness_calls.shutdown().await;
         ended.send_replace(true);
         if log_worker.await.is_err() {
             tracing::error!("the log worker panicked");
@@ -134,6 +145,7 @@ fn perform_blocking(store: &Store, call: store_call::Call) -> Result<store_resul
         store_call::Call::GetBlob(GetBlob { digest }) => {
             store.blob(&digest_of(&digest)?).map(store_result::Result::Blob)
         }
+        store_call::Call::AskWitness(_) => unreachable!("no use of the disk"),
     }
 }
 

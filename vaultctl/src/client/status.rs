@@ -3,6 +3,7 @@
 use std::fmt;
 
 use attestation::{Sha256Digest, Trust, UnixTime};
+use ledger::cosignature::WITNESSES_MAX;
 use ledger::genesis::AntiRollback;
 use ledger::state::{ALARMS_SHOWN_MAX, Alarm, BudgetUse};
 use serde::Serialize;
@@ -69,6 +70,23 @@ pub struct VaultStatus {
     pub genesis: Vec<u8>,
     /// What the keeper's root is sealed to, once the vault is open.
     pub sealing: Option<KeeperSealing>,
+    /// Who cosigns the log, where the vault has witnesses.
+    pub witnesses: Option<WitnessQuorum>,
+}
+
+/// Who cosigns the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WitnessQuorum {
+    /// Witnesses that there are.
+    pub count: u32,
+    /// How many must have cosigned.
+    pub quorum: u32,
+    /// How many may be faulty.
+    pub faulty: u32,
+    /// Entries of the newest checkpoint that a quorum cosigned, where this run of the keeper has one.
+    pub cosigned_size: Option<u64>,
+    /// Who cosigned it.
+    pub cosigned_by: Vec<String>,
 }
 
 /// The policy in force.
@@ -153,7 +171,21 @@ impl TryFrom<v1::StatusResponse> for VaultStatus {
             time_source: status.time_source,
             genesis: status.genesis,
             sealing: sealing.transpose().map_err(|_| StatusError { field: "sealing" })?,
+            witnesses: status.witnesses.map(WitnessQuorum::try_from).transpose()?,
         })
+    }
+}
+
+impl TryFrom<v1::WitnessStatus> for WitnessQuorum {
+    type Error = StatusError;
+
+    fn try_from(status: v1::WitnessStatus) -> Result<Self, StatusError> {
+        let v1::WitnessStatus { count, quorum, faulty, cosigned_size, cosigned_by } = status;
+        if cosigned_by.len() > WITNESSES_MAX || quorum > count {
+            return Err(StatusError { field: "witnesses" });
+        }
+        let cosigned_size = Some(cosigned_size).filter(|size| *size > 0);
+        Ok(Self { count, quorum, faulty, cosigned_size, cosigned_by })
     }
 }
 
@@ -193,6 +225,7 @@ fn tier(text: &str) -> Result<Trust, StatusError> {
 fn anti_rollback(text: &str) -> Result<AntiRollback, StatusError> {
     match text {
         "counter" => Ok(AntiRollback::Counter),
+        "witnesses" => Ok(AntiRollback::Witnesses),
         "none" => Ok(AntiRollback::None),
         _ => Err(StatusError { field: "anti_rollback" }),
     }
@@ -253,7 +286,10 @@ mod tests {
     #[test]
     fn a_field_that_is_not_what_it_must_be_is_refused_by_its_name() {
         type Change = fn(&mut v1::StatusResponse);
-        let changes: [(&str, Change); 11] = [
+        let changes: [(&str, Change); 12] = [
+            ("witnesses", |status| {
+                status.witnesses = Some(v1::WitnessStatus { quorum: 1, ..Default::default() });
+            }),
             ("alarms", |status| status.alarms.push(v1::AlarmSummary::default())),
             ("alarms", |status| status.alarms = vec![v1::AlarmSummary::default(); 17]),
             ("budgets", |status| status.budgets.push(v1::BudgetUse::default())),

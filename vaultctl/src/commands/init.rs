@@ -9,6 +9,7 @@ use std::path::Path;
 
 use attestation::Sha256Digest;
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
+use ledger::checkpoint::LogVerifier;
 use ledger::genesis::{AntiRollback, Core, GENESIS_POLICY_BYTES_MAX, Genesis, GenesisError, SealTo};
 use ledger::policy::Policy;
 use ledger::vault_file::VaultFile;
@@ -45,12 +46,24 @@ pub(crate) async fn start(session: &Session, args: &InitStartArgs) -> Result<Sta
     } else {
         (begin(session, args, &core, &remote, &path).await?, false)
     };
-    let id = remote.submit_genesis(vault.genesis().bytes().to_vec()).await?;
+    let submitted = remote.submit_genesis(vault.genesis().bytes().to_vec()).await;
+    let id = submitted.map_err(|failure| introduce(failure, vault.genesis()))?;
     if id != vault.id() {
         return Err(Failure::new(Kind::NotVerified, "vault-id-mismatch", "the keeper computed another vault id")
             .why(format!("{id}, and the genesis that it was sent has {}", vault.id())));
     }
     Ok(StartReport::new(&vault, path, resumed))
+}
+
+/// Witnesses can't know a log before its genesis names it: the first run says by what, the next one goes on.
+fn introduce(failure: Failure, genesis: &Genesis) -> Failure {
+    if failure.code() != "witness-quorum-missing" {
+        return failure;
+    }
+    let vkey = LogVerifier::of(genesis).key().to_string();
+    failure.next(format!(
+        "give this vkey of the log to whoever runs the witnesses (`vaultctl witness serve --log VKEY`), then run this again:\n{vkey}"
+    ))
 }
 
 /// The keeper seals to all that the policy makes it prove.

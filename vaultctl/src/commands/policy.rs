@@ -99,6 +99,12 @@ mod tests {
         assert_eq!(policy.budgets()[&"default".parse().unwrap()].limits.len(), 4);
     }
 
+    #[test]
+    fn the_section_for_witnesses_parses() {
+        let policy = Policy::parse(&format!("{}\n{}", filled(TEMPLATE), section("# [witnesses]"))).unwrap();
+        assert_eq!(policy.witnesses().unwrap().quorum(), 1);
+    }
+
     /// A section of comments, as text of a policy.
     fn section(heading: &str) -> String {
         let start = TEMPLATE.find(heading).unwrap();

@@ -106,6 +106,9 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
 pub fn rollback(anti_rollback: ledger::genesis::AntiRollback) -> &'static str {
     match anti_rollback {
         ledger::genesis::AntiRollback::Counter => "an older copy of its state is noticed by a TPM counter",
+        ledger::genesis::AntiRollback::Witnesses => {
+            "an older copy of its state is noticed by witnesses, a quorum of which cosigns the log before anything is released"
+        }
         ledger::genesis::AntiRollback::None => "AN OLDER COPY OF ITS STATE IS NOT NOTICED (anti_rollback none)",
     }
 }

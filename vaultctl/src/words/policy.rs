@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use attestation::{Sha256Digest, Trust, UnixTime};
+use ledger::cosignature::WitnessPolicy;
 use ledger::policy::{BareEks, Lineage, Permitted, Policy, Proof, ProposerRule, UnitCheck};
 use serde::Serialize;
 
@@ -85,6 +86,14 @@ impl fmt::Display for PolicyReport {
     }
 }
 
+fn witnesses(policy: &WitnessPolicy) -> Clause {
+    let (quorum, count, faulty) = (policy.quorum(), policy.witnesses().len(), policy.faulty());
+    let first =
+        format!("{quorum} of {count} cosign the log before anything is released; {faulty} of them may be faulty");
+    let says = std::iter::once(first).chain(policy.witnesses().iter().map(ToString::to_string)).collect();
+    Clause { section: "witnesses".to_owned(), says }
+}
+
 fn clauses(policy: &Policy) -> Vec<Clause> {
     let mut clauses = vec![approval(policy)];
     if let Some(threshold) = policy.platform_threshold() {
@@ -92,6 +101,7 @@ fn clauses(policy: &Policy) -> Vec<Clause> {
         let says = vec![format!("{threshold} of {of} approvers enrol or remove an EK that has no certificate")];
         clauses.push(Clause { section: "platforms".to_owned(), says });
     }
+    clauses.extend(policy.witnesses().map(witnesses));
     clauses.push(Clause { section: "anchors".to_owned(), says: anchors(policy) });
     clauses.push(keeper(policy));
     for (name, rule) in policy.publish_rules() {

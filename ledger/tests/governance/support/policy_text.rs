@@ -1,6 +1,7 @@
 //! A good policy, as text. Tests change one thing in it.
 
-use attestation::Trust;
+use attestation::{LogKey, Trust};
+use ledger::cosignature::WitnessKey;
 
 use super::keys::Person;
 use crate::common::authority::Authority;
@@ -17,6 +18,18 @@ MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt
 /// The first policy of a vault with three approvers.
 pub fn first() -> String {
     with_head("genesis", 1, "none")
+}
+
+/// Three witnesses, two of which must have cosigned.
+pub fn witnesses() -> String {
+    let [first, second, third] = [1, 2, 3].map(witness_vkey);
+    format!("[witnesses]\nkeys = [\"{first}\", \"{second}\", \"{third}\"]\nquorum = 2\nfaulty = 0\n")
+}
+
+/// The vkey of a witness.
+pub fn witness_vkey(number: u8) -> String {
+    let key = LogKey::try_from([number; 32].as_slice()).unwrap();
+    WitnessKey::new(&format!("witness.example/{number}"), key).unwrap().to_string()
 }
 
 /// A policy with this `vault`, `serial` and `prev`.

@@ -1,12 +1,13 @@
 //! A keeper's real keys and a real log, one exchange that is good, and the places where a test changes one thing in it.
 
 use attestation::{
-    ActivationSecret, AkName, Evidence, HpkePublicKey, LeaseKey, LoadChallenge, Sha256Digest, TpmIdentity, TpmPart,
-    TpmQuote, Trust, UnitSet, UnixTime, lv,
+    ActivationSecret, AkName, Evidence, HpkePublicKey, LeaseKey, LoadChallenge, LogKey, Sha256Digest, TpmIdentity,
+    TpmPart, TpmQuote, Trust, UnitSet, UnixTime, lv,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ledger::checkpoint::LogVerifier;
+use ledger::cosignature::{Answer, Gathering, WitnessKey};
 use ledger::entry::{BootId, Entry, Machine, Release, ReleasedUnits};
 use ledger::genesis::{AntiRollback, Core, Genesis, KeeperIdentity, SealTo};
 use ledger::lease::{LeaseStatement, grant_message};
@@ -15,6 +16,7 @@ use ledger::policy::{LeaseEnd, UnitCheck};
 use ledger::release_log::{Batch, ClosedLog, Log, Loggable, Writer};
 use ledger::vault_file::VaultFile;
 use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair};
 use vault_proto::convert::{EvidenceSet, Grant, SignedLease};
 
 use crate::agent::error::SessionError;
@@ -40,6 +42,22 @@ pub(super) struct Keeper {
 /// What the tests change.
 pub(super) type Change<'a, T> = &'a dyn Fn(&mut T);
 
+/// Seeds of the witnesses' keys; two must have cosigned.
+const WITNESSES: [u8; 2] = [21, 22];
+
+fn witness(seed: u8) -> (Ed25519KeyPair, WitnessKey) {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+    let key = LogKey::try_from(pair.public_key().as_ref()).unwrap();
+    (pair, WitnessKey::new(&format!("witness.example/{seed}"), key).unwrap())
+}
+
+fn cosignature(seed: u8, note: &str) -> String {
+    let (pair, key) = witness(seed);
+    let text = note.split_once("\n\n").unwrap().0.to_owned() + "\n";
+    let signature = pair.sign(&WitnessKey::message(&text, NOW));
+    key.line(&text, NOW, signature.as_ref().try_into().unwrap()).unwrap()
+}
+
 struct Disk<'a>(&'a VaultKeys);
 
 impl Writer for Disk<'_> {
@@ -52,6 +70,14 @@ impl Writer for Disk<'_> {
     }
     fn sign(&mut self, text: &str) -> Result<[u8; 64], Self::Error> {
         self.0.sign_log(text.as_bytes())
+    }
+    fn cosign(&mut self, gathering: &mut Gathering<'_>) -> Result<(), Self::Error> {
+        for ask in gathering.asks() {
+            let (_, note) = ask.body.split_once("\n\n").expect("a proof and a checkpoint");
+            let body = cosignature(WITNESSES[ask.witness], note).into_bytes();
+            gathering.answer(ask.witness, Answer::Response { status: 200, body });
+        }
+        Ok(())
     }
     fn publish(&mut self, _: &str, _: u64) -> Result<(), Self::Error> {
         Ok(())
@@ -75,15 +101,18 @@ fn policy() -> String {
          [approval]\nthreshold = 1\nproposer_may_approve = true\napprovers = [{{ id = \"alice\", key = \"{key}\" }}]\n\
          [keeper]\nrequire = [\"tpm\"]\n{}\neks = \"any\"\n\
          [release.demo]\nmodels = [\"demo\"]\ngroups = \"any\"\nrequire = [\"tpm\"]\n{}\neks = \"any\"\n\
-         lease = \"15m\"\non_lease_end = \"end\"\nmax_leases = 4\nverify_units = true\n[audit]\nreaders = \"any\"\n",
+         lease = \"15m\"\non_lease_end = \"end\"\nmax_leases = 4\nverify_units = true\n[audit]\nreaders = \"any\"\n\
+         [witnesses]\nkeys = [\"{}\", \"{}\"]\nquorum = 2\nfaulty = 0\n",
         pcrs("2"),
         pcrs("3"),
+        witness(WITNESSES[0]).1,
+        witness(WITNESSES[1]).1,
     )
 }
 
 impl Keeper {
     pub(super) fn new(seed: u8) -> Self {
-        let core = Core::new(AntiRollback::Counter, SealTo::Tpm, &policy()).unwrap();
+        let core = Core::new(AntiRollback::Witnesses, SealTo::Tpm, &policy()).unwrap();
         let context = KeeperContext { instance: INSTANCE, core: core.digest() };
         let keys =
             VaultKeys::derive(&RootSource::Tpm(&TpmSecret::known([seed; 64])).root().unwrap(), &context).unwrap();
@@ -98,7 +127,7 @@ impl Keeper {
         let genesis = Genesis::build(NOW, &core, identity).unwrap();
         let mut first = Batch::new();
         first.add(genesis.bytes().to_vec()).unwrap();
-        let verifier = LogVerifier::new(genesis.vault_id(), keys.log_key().clone());
+        let verifier = LogVerifier::of(&genesis);
         let log = ClosedLog::empty().start(verifier, first, &mut Disk(&keys)).unwrap();
         let vault = VaultFile::new(genesis, vec!["http://vault:7440".to_owned()]).unwrap();
         Self { keys, vault, log }

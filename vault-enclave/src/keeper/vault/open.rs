@@ -168,7 +168,8 @@ impl Run {
         let clock = Clock::started(state.time());
         let mut batch = Batch::new();
         batch.add(first).map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
-        let verifier = LogVerifier::new(genesis.vault_id(), self.keys.log_key().clone());
+        // The genesis names this keeper's own log key, and the witnesses of the vault.
+        let verifier = LogVerifier::of(&genesis);
         let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs: Vec::new() };
         let log = log.start(verifier, batch, &mut committer).map_err(OpenError::Commit)?;
         let denials = Denials::new(clock.now(state.time()));

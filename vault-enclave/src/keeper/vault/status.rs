@@ -2,7 +2,6 @@
 
 use attestation::{Sha256Digest, UnixTime};
 use ledger::entry::{PlatformChange, ProposedModel};
-use ledger::genesis::AntiRollback;
 use ledger::names::Name;
 use ledger::revocation::ActKind;
 use ledger::state::{PendingProposal, Subject};
@@ -12,6 +11,7 @@ use vault_proto::v1::{self, keeper_reply::Response};
 
 use super::Vault;
 use crate::keeper::refusal::Refusal;
+use crate::keeper::witnesses::witnesses;
 
 impl Vault {
     pub(super) fn status(&mut self) -> Response {
@@ -41,7 +41,7 @@ impl Vault {
             reason: if open { String::new() } else { "approvers of the genesis have not all signed".to_owned() },
             vault_id: self.vault_id().as_bytes().to_vec(),
             tier: self.tier.to_string(),
-            anti_rollback: anti_rollback(self.genesis.core().anti_rollback()).to_owned(),
+            anti_rollback: self.genesis.core().anti_rollback().as_str().to_owned(),
             // One keeper, no escrow: the loss of its TPM is the loss of every model.
             recoverable: false,
             policy_serial: policy.map_or(0, |policy| policy.serial()),
@@ -57,6 +57,7 @@ impl Vault {
             time_source: "host clock".to_owned(),
             genesis: self.genesis.bytes().to_vec(),
             sealing: self.sealing(),
+            witnesses: self.genesis.policy().witnesses().map(|policy| witnesses(policy, self.log.seen())),
         })
     }
 
@@ -191,13 +192,5 @@ impl Vault {
         let proposal =
             Proposal { action, object, previous, serial, approved_by, threshold, effective: false, entry, summary };
         proposal.into()
-    }
-}
-
-/// As the policy language and the core spell it.
-pub(in crate::keeper) fn anti_rollback(kind: AntiRollback) -> &'static str {
-    match kind {
-        AntiRollback::Counter => "counter",
-        AntiRollback::None => "none",
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use attestation::{Claims, Sha256Digest};
+use ledger::checkpoint::LogVerifier;
 use ledger::genesis::Genesis;
 use ledger::names::Name;
 use ledger::state::State;
@@ -22,6 +23,8 @@ pub(crate) struct StartReport {
     resumed: bool,
     platform: Sha256Digest,
     approvers: Vec<String>,
+    /// What its witnesses, or whoever else follows the log, know it by.
+    log_vkey: String,
 }
 
 /// After `init fetch`.
@@ -74,7 +77,8 @@ enum InitStage {
 impl StartReport {
     pub(super) fn new(vault: &VaultFile, vault_file: PathBuf, resumed: bool) -> Self {
         let platform = vault.genesis().keeper().platform;
-        Self { vault: vault.id(), vault_file, resumed, platform, approvers: approvers(vault.genesis()) }
+        let log_vkey = LogVerifier::of(vault.genesis()).key().to_string();
+        Self { vault: vault.id(), vault_file, resumed, platform, approvers: approvers(vault.genesis()), log_vkey }
     }
 }
 
@@ -89,6 +93,7 @@ impl fmt::Display for StartReport {
         writeln!(f, "  vault id:   {}", self.vault)?;
         writeln!(f, "  vault file: {}", self.vault_file.display())?;
         writeln!(f, "  keeper:     {}", self.platform)?;
+        writeln!(f, "  log vkey:   {}", self.log_vkey)?;
         writeln!(f, "  must sign:  {}", self.approvers.join(", "))?;
         writeln!(f, "Next: give each of them the vault file, and the vault id over another way. Each runs")?;
         writeln!(f, "  vaultctl init sign --vault {} --key KEY", self.vault_file.display())

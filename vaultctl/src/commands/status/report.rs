@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::budget::{AlarmLine, BudgetLine};
 
-use crate::client::{Lease, VaultState, VaultStatus};
+use crate::client::{Lease, VaultState, VaultStatus, WitnessQuorum};
 use crate::keeper::VaultRun;
 use crate::print::{count_of, distance, moment};
 use crate::words::{rollback, tier_in_words};
@@ -39,6 +39,8 @@ pub(crate) struct StatusReport {
     expiries: Vec<Expiry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sealing: Option<SealingLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witnesses: Option<WitnessQuorum>,
     #[serde(skip)]
     now: UnixTime,
 }
@@ -174,6 +176,7 @@ impl StatusReport {
             budgets: status.budgets.into_iter().map(|line| BudgetLine::new(line, now)).collect(),
             expiries,
             sealing: status.sealing.map(SealingLine::from),
+            witnesses: status.witnesses,
             now,
         }
     }
@@ -205,6 +208,13 @@ impl StatusReport {
         }
         if let Some(anti_rollback) = self.anti_rollback {
             writeln!(f, "rollback:  {}", rollback(anti_rollback))?;
+        }
+        if let Some(WitnessQuorum { count, quorum, faulty, cosigned_size, cosigned_by }) = &self.witnesses {
+            let cosigned = match cosigned_size {
+                Some(size) => format!("{size} entries cosigned by {}", cosigned_by.join(", ")),
+                None => "nothing cosigned in this run".to_owned(),
+            };
+            writeln!(f, "witnesses: {quorum} of {count} must cosign, {faulty} may be faulty; {cosigned}")?;
         }
         if self.vault.is_some() && !self.recoverable {
             writeln!(f, "loss:      NOT RECOVERABLE: with the keeper's TPM or chip every sealed model is lost")?;

@@ -1,0 +1,148 @@
+//! A vault with `anti_rollback = "witnesses"`: three real witnesses, two of which must have cosigned before anything is
+//! released.
+
+#[path = "witnesses/kill.rs"]
+mod kill;
+#[path = "witnesses/liars.rs"]
+mod liars;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use ledger::checkpoint::{LogVerifier, Seen};
+use vault_tests::{Guest, Witnesses, World, run, run_ok};
+
+fn witnesses(world: &mut World) -> &mut Witnesses {
+    world.witnesses.as_mut().expect("it has witnesses")
+}
+
+fn start(world: &mut World, index: usize) {
+    let vkey = world.log_vkey();
+    witnesses(world).start(index, &vkey);
+}
+
+fn wait_open(world: &mut World, times: usize) {
+    let keeper = world.keeper.as_mut().expect("it runs");
+    let start = std::time::Instant::now();
+    while keeper.log().matches("the vault is open").count() < times {
+        assert!(start.elapsed().as_secs() < 60, "the vault does not open:\n{}", keeper.log());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+/// One release to a good guest, whose proof is under a checkpoint of the quorum.
+async fn release(world: &World) {
+    let mut guest = Guest::new(world).await;
+    let grant = guest.load().await.expect("a grant");
+    let log = LogVerifier::of(world.vault_file().genesis());
+    log.verify_proof(&grant.log_proof, &grant.entry).expect("the grant's proof");
+    let (_, note) = grant.log_proof.split_once("\n\n").expect("a proof ends with its checkpoint");
+    let Seen::Cosigned(seen) = log.verify_cosigned(note).expect("a checkpoint") else { panic!("it has witnesses") };
+    assert!(seen.cosignatures().len() >= 2);
+}
+
+fn verify_log(world: &World) -> String {
+    let said = run_ok(world.vaultctl().args(["log", "verify", "--fresh"]));
+    assert!(said.contains("Verified:"), "{said}");
+    run_ok(world.vaultctl().args(["log", "show"]))
+}
+
+fn releases(world: &World) -> usize {
+    verify_log(world).lines().filter(|line| line.contains(" release ")).count()
+}
+
+/// Copies a directory, as somebody with root on the host does.
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    run_ok(Command::new("cp").arg("-a").arg(from).arg(to));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_released_without_a_quorum_and_all_goes_on_with_one() {
+    let mut world = World::open_witnessed();
+    world.publish("1");
+    release(&world).await;
+    let status = run_ok(world.vaultctl().args(["status"]));
+    assert!(status.contains("2 of 3 must cosign") && status.contains("cosigned by"), "{status}");
+
+    // One of three is not needed.
+    witnesses(&mut world).stop(0);
+    release(&world).await;
+    let before = releases(&world);
+
+    // Two are: the entry is in the log, and no key leaves.
+    witnesses(&mut world).stop(1);
+    let mut guest = Guest::new(&world).await;
+    let refused = guest.load().await.expect_err("one witness is no quorum");
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+    assert_eq!(guest.code_of(refused).await, "witness-quorum-missing");
+    let (code, said) = run(world.vaultctl().args(["status"]));
+    assert!(code != Some(0) && said.contains("CLOSED") && said.contains("1 of 3 witnesses cosigned"), "{said}");
+    // It is asked again and again, and writes nothing meanwhile.
+    let log = |world: &World| run_ok(world.vaultctl().args(["log", "show"]));
+    let shown = log(&world);
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert_eq!(log(&world), shown);
+
+    let opened = world.keeper.as_ref().expect("it runs").log().matches("the vault is open").count();
+    start(&mut world, 1);
+    wait_open(&mut world, opened + 1);
+    assert_eq!(releases(&world), before + 1, "the entry that nobody got a key for");
+    release(&world).await;
+    // The one that was away is brought up to date from where it was.
+    start(&mut world, 0);
+    witnesses(&mut world).stop(2);
+    release(&world).await;
+    assert_eq!(releases(&world), before + 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_copy_of_keeper_and_log_is_refused_and_the_newest_opens() {
+    let mut world = World::open_witnessed();
+    world.publish("1");
+    release(&world).await;
+    let stop = |world: &mut World| {
+        world.keeper.take().expect("it runs").terminate();
+        world.host.take().expect("it runs").terminate();
+    };
+    stop(&mut world);
+    for name in ["keeper", "host"] {
+        copy(&world.path(name), &world.path(&format!("{name}-old")));
+    }
+    world.start_keeper();
+    world.start_host();
+    wait_open(&mut world, 1);
+    release(&world).await;
+    stop(&mut world);
+    for name in ["keeper", "host"] {
+        copy(&world.path(name), &world.path(&format!("{name}-new")));
+        copy(&world.path(&format!("{name}-old")), &world.path(name));
+    }
+
+    world.start_keeper();
+    world.start_host();
+    world.keeper.as_mut().expect("it runs").wait_for("state-older-than-witnesses");
+    let refused = Guest::new(&world).await.load().await.expect_err("an older copy serves nothing");
+    assert_eq!(Guest::new(&world).await.code_of(refused).await, "state-older-than-witnesses");
+
+    stop(&mut world);
+    for name in ["keeper", "host"] {
+        copy(&world.path(&format!("{name}-new")), &world.path(name));
+    }
+    world.start_keeper();
+    world.start_host();
+    wait_open(&mut world, 1);
+    release(&world).await;
+    assert_eq!(releases(&world), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn witnesses_of_the_genesis_stay_for_the_life_of_the_vault() {
+    let world = World::open_witnessed();
+    let changed = world.next_policy(|text| *text = text.replacen("quorum = 2", "quorum = 3", 1));
+    let (code, said) = run(&mut world.propose(&changed, "alice"));
+    assert!(code != Some(0) && said.contains("policy-witnesses-changed"), "{said}");
+    let same = world.next_policy(|text| *text = text.replacen("max_leases = 256", "max_leases = 255", 1));
+    run_ok(&mut world.propose(&same, "alice"));
+}
