@@ -14,11 +14,13 @@ mod challenges;
 mod clock;
 mod commit;
 mod denials;
+mod fold;
 mod hardware;
 mod link;
 mod models;
 mod refusal;
 mod service;
+mod snapshots;
 mod start;
 mod vault;
 
@@ -183,6 +185,12 @@ impl Keeper {
 }
 
 impl Keep for Keeper {
+    fn stop(&mut self) {
+        if let Phase::Open(vault) = &self.phase {
+            vault.stop();
+        }
+    }
+
     fn tick(&mut self) {
         self.reopen();
         if let Phase::Open(vault) = &mut self.phase

@@ -158,6 +158,30 @@ impl std::fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// A call whose answer is on its way.
+pub(super) struct Asked(std::sync::mpsc::Receiver<StoreResult>);
+
+impl Asked {
+    /// Waits for the answer, as long as any call may take.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn answer(self) -> Result<store_result::Result, StoreError> {
+        self.wait(Duration::from_secs(STORE_CALL_SECS))
+    }
+
+    fn wait(self, left: Duration) -> Result<store_result::Result, StoreError> {
+        let result = self.0.recv_timeout(left).map_err(|error| match error {
+            std::sync::mpsc::RecvTimeoutError::Timeout => StoreError::Timeout,
+            std::sync::mpsc::RecvTimeoutError::Disconnected => StoreError::Detached,
+        })?;
+        match result.result.ok_or(StoreError::WrongAnswer)? {
+            store_result::Result::Error(why) => Err(StoreError::Host(why)),
+            result => Ok(result),
+        }
+    }
+}
+
 impl Store {
     /// Makes all calls at once and waits for every answer.
     ///
@@ -169,19 +193,8 @@ impl Store {
             receivers.push(self.send(call)?);
         }
         let deadline = std::time::Instant::now() + Duration::from_secs(STORE_CALL_SECS);
-        let mut results = Vec::with_capacity(receivers.len());
-        for receiver in receivers {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            let result = receiver.recv_timeout(left).map_err(|error| match error {
-                std::sync::mpsc::RecvTimeoutError::Timeout => StoreError::Timeout,
-                std::sync::mpsc::RecvTimeoutError::Disconnected => StoreError::Detached,
-            })?;
-            match result.result.ok_or(StoreError::WrongAnswer)? {
-                store_result::Result::Error(why) => return Err(StoreError::Host(why)),
-                result => results.push(result),
-            }
-        }
-        Ok(results)
+        let left = || deadline.saturating_duration_since(std::time::Instant::now());
+        receivers.into_iter().map(|receiver| receiver.wait(left())).collect()
     }
 
     /// Makes calls whose only good answer is `done`.
@@ -209,7 +222,11 @@ impl Store {
         }
     }
 
-    fn send(&self, call: v1::store_call::Call) -> Result<std::sync::mpsc::Receiver<StoreResult>, StoreError> {
+    /// Makes a call and does not wait for its answer yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Detached`].
+    pub(super) fn send(&self, call: v1::store_call::Call) -> Result<Asked, StoreError> {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let frames = {
@@ -221,10 +238,10 @@ impl Store {
         let call = StoreCall { call: Some(call) };
         let frame = AttachResponse { id, kind: Some(attach_response::Kind::StoreCall(call)) };
         frames.blocking_send(frame).map_err(|_| StoreError::Detached)?;
-        Ok(receiver)
+        Ok(Asked(receiver))
     }
 
-    fn attach(&self, frames: mpsc::Sender<AttachResponse>) -> u64 {
+    pub(super) fn attach(&self, frames: mpsc::Sender<AttachResponse>) -> u64 {
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
         // Dropping the old attachment disconnects whoever waits on it.
         *self.lock() = Some(Attachment { number, frames, watches: false, waiting: HashMap::new() });
@@ -238,7 +255,7 @@ impl Store {
         }
     }
 
-    fn answer(&self, id: u64, result: StoreResult) {
+    pub(super) fn answer(&self, id: u64, result: StoreResult) {
         let waiter = self.lock().as_mut().and_then(|attachment| attachment.waiting.remove(&id));
         if let Some(waiter) = waiter {
             // Whoever waited may have given up.

@@ -9,8 +9,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::clock;
 use super::hardware::{self, Devices, Hardware};
 use super::refusal::Refusal;
+use super::snapshots::{self, Snapshots};
 use super::vault::{Records, Run};
-use crate::derive::KeeperContext;
+use crate::derive::{self, KeeperContext};
 use crate::head::{Anchor, AnchorError};
 use crate::keeper_dir::{KeeperDir, KeeperDirError};
 use crate::root::{self, KeeperRoot, RootError, RootRecords, Seal};
@@ -109,7 +110,8 @@ pub(super) fn begin(dir: &Arc<KeeperDir>, devices: &Devices, core_bytes: &[u8]) 
     dir.replace(CORE_FILE, core_bytes).map_err(|error| Refusal::unavailable(error.code(), error))?;
     let anchor = Anchor::create(Arc::clone(dir), tpm.clone(), &root.root, core.anti_rollback(), Some(context))
         .map_err(|error| Refusal::unavailable(error.code(), error))?;
-    Ok(Run { core, keys, instance, hardware, anchor, records })
+    let snapshots = Snapshots::new(Arc::clone(dir), derive::snapshot_key(&root.root).map_err(VaultKeysError::from)?);
+    Ok(Run { core, keys, instance, hardware, anchor, records, snapshots })
 }
 
 fn records(dir: &Arc<KeeperDir>, root: &KeeperRoot) -> Result<Records, RootError> {
@@ -124,7 +126,7 @@ fn records(dir: &Arc<KeeperDir>, root: &KeeperRoot) -> Result<Records, RootError
 pub fn reset(dir: &KeeperDir, devices: &Devices) -> Result<(), StartError> {
     let root = root::open(dir, &devices.tpm, devices.snp.as_deref()).map_err(StartError::Root)?;
     Anchor::reset(dir, &devices.tpm, &root.root).map_err(StartError::Anchor)?;
-    for file in [crate::head::FILE, CORE_FILE, root::FILE] {
+    for file in [snapshots::FILE, crate::head::FILE, CORE_FILE, root::FILE] {
         dir.remove(file).map_err(StartError::Dir)?;
     }
     Ok(())
@@ -151,8 +153,10 @@ pub(super) fn resume(dir: &Arc<KeeperDir>, devices: &Devices) -> Result<Option<R
     }
     let keys = VaultKeys::derive(&root.root, &context).map_err(StartError::Keys)?;
     let records = records(dir, &root).map_err(StartError::Root)?;
+    let key = derive::snapshot_key(&root.root).map_err(|error| StartError::Keys(error.into()))?;
+    let snapshots = Snapshots::new(Arc::clone(dir), key);
     let hardware = Hardware::new(devices.clone(), root.ak, core.policy().keeper()).map_err(StartError::Tpm)?;
-    Ok(Some(Run { core, keys, instance: context.instance, hardware, anchor, records }))
+    Ok(Some(Run { core, keys, instance: context.instance, hardware, anchor, records, snapshots }))
 }
 
 /// A derived key is none that can be checked by itself: the first thing that does not open under another one is the head.

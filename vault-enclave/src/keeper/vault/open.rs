@@ -5,8 +5,8 @@ use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{Entry, Start, TimeSource};
 use ledger::genesis::{Core, Genesis};
 use ledger::names::Version;
-use ledger::release_log::{self, Batch, ClosedLog, LogError, LogReader};
-use ledger::state::{FoldError, State};
+use ledger::release_log::{Batch, ClosedLog, LogError};
+use ledger::state::State;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{Pending, Records, Renewals, Vault};
@@ -15,26 +15,21 @@ use crate::keeper::challenges::Challenges;
 use crate::keeper::clock::{self, Clock};
 use crate::keeper::commit::{CommitError, Committer};
 use crate::keeper::denials::Denials;
+use crate::keeper::fold::FoldError;
 use crate::keeper::hardware::Hardware;
-use crate::keeper::link::{Store, StoreError};
+use crate::keeper::link::Store;
 use crate::keeper::models::Models;
 use crate::keeper::refusal::Refusal;
+use crate::keeper::snapshots::{SnapshotError, Snapshots};
 use crate::vault_keys::VaultKeys;
 
 /// Why a run does not begin.
 #[derive(Debug)]
 pub(crate) enum OpenError {
-    /// The host has the log not, or not all of it.
-    Store(StoreError),
-    /// An entry that the fold refuses: the log is not this keeper's, or was changed.
-    Fold {
-        /// Its index.
-        index: u64,
-        /// Why.
-        error: FoldError,
-    },
-    /// The entries do not make the root in the head.
-    Log(release_log::OpenError),
+    /// The host's log does not fold to the head.
+    Fold(FoldError),
+    /// This keeper wrote a snapshot that its head does not continue.
+    Snapshot(SnapshotError),
     /// The first commits of the run failed.
     Commit(LogError<CommitError>),
     /// The log begins with the genesis of another ceremony.
@@ -50,9 +45,8 @@ impl OpenError {
     #[must_use]
     pub(crate) fn code(&self) -> &str {
         match self {
-            Self::Store(_) => "log-unavailable",
-            Self::Fold { .. } => "log-fold",
-            Self::Log(error) => error.code(),
+            Self::Fold(error) => error.code(),
+            Self::Snapshot(error) => error.code(),
             Self::Commit(error) => error.code(),
             Self::OtherGenesis => "genesis-other",
             Self::Superseded => "root-superseded",
@@ -64,9 +58,8 @@ impl OpenError {
 impl std::fmt::Display for OpenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Store(error) => error.fmt(f),
-            Self::Fold { index, error } => write!(f, "entry {index} of the host's log: {error}"),
-            Self::Log(error) => error.fmt(f),
+            Self::Fold(error) => error.fmt(f),
+            Self::Snapshot(error) => error.fmt(f),
             Self::Commit(error) => error.fmt(f),
             Self::OtherGenesis => f.write_str("the host's log begins with the genesis of another keeper"),
             Self::Superseded => f.write_str(
@@ -80,9 +73,9 @@ impl std::fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-impl From<StoreError> for OpenError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
+impl From<FoldError> for OpenError {
+    fn from(error: FoldError) -> Self {
+        Self::Fold(error)
     }
 }
 
@@ -100,10 +93,12 @@ pub(crate) struct Run {
     pub anchor: Anchor,
     /// What the root is sealed to.
     pub records: Records,
+    /// Folds that were done before.
+    pub snapshots: Snapshots,
 }
 
 /// The host's log, folded and equal to the head.
-struct Folded {
+struct Opened {
     log: ClosedLog,
     state: State,
     genesis: Genesis,
@@ -116,7 +111,7 @@ impl Run {
     /// # Errors
     /// [`OpenError`]. Head and counter may have moved: whoever tries again resumes from the directory.
     pub(crate) fn open(self, store: &Store) -> Result<Vault, OpenError> {
-        let Folded { log, mut state, genesis, tier } = self.fold(store)?;
+        let Opened { log, mut state, genesis, tier } = self.fold(store)?;
         let mut run = [0; 16];
         SystemRandom::new()
             .fill(&mut run)
@@ -127,7 +122,7 @@ impl Run {
         let start = Entry::Start(Start { time, run, version, tier, time_source: TimeSource::HostClock });
         let start = start.encode().map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
         let index = state.size();
-        state.apply(index, &start).map_err(|error| OpenError::Fold { index, error })?;
+        state.apply(index, &start).map_err(|error| FoldError::Entry { index, error })?;
         let mut vault = self.begin(store, log, state, genesis, tier, start)?;
         vault.settle_records()?;
         Ok(vault)
@@ -160,6 +155,7 @@ impl Run {
             store: store.clone(),
             anchor: self.anchor,
             records: self.records,
+            snapshots: self.snapshots,
             log,
             state,
             models: Models::default(),
@@ -173,16 +169,9 @@ impl Run {
         })
     }
 
-    fn fold(&self, store: &Store) -> Result<Folded, OpenError> {
+    fn fold(&self, store: &Store) -> Result<Opened, OpenError> {
         let head = Checkpoint { size: self.anchor.size(), root: *self.anchor.root().as_bytes() };
-        let mut state = State::new();
-        let mut log = LogReader::new(head);
-        store.read_log(head.size, |entry| {
-            let index = state.size();
-            state.apply(index, &entry).map_err(|error| OpenError::Fold { index, error })?;
-            log.push(&entry).map_err(OpenError::Log)
-        })?;
-        let log = log.finish().map_err(OpenError::Log)?;
+        let (state, log) = self.snapshots.fold(store, head, |genesis| self.check_genesis(genesis).is_ok())?;
         let genesis = state.genesis().ok_or(OpenError::OtherGenesis)?.clone();
         self.check_genesis(&genesis)?;
         let policy = state.vault().map_or_else(|| genesis.policy(), |vault| vault.policy());
@@ -190,7 +179,7 @@ impl Run {
             self.records.standing(vault.sealing())?;
         }
         let (_, tier) = self.hardware.check(policy, clock::wall(state.time())).map_err(OpenError::Refused)?;
-        Ok(Folded { log, state, genesis, tier })
+        Ok(Opened { log, state, genesis, tier })
     }
 
     /// The keeper opens only a genesis with its own core and keys.
