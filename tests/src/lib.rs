@@ -7,6 +7,7 @@
 pub mod forge;
 pub mod golden;
 pub mod guest;
+pub mod long_log;
 pub mod memory;
 pub mod process;
 pub mod publisher;
