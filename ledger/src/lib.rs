@@ -17,6 +17,7 @@
 //! - [`reseal`]: to which boot state a keeper may be sealed before the reboot that brings it.
 //! - [`keepers`]: which keeper may take over a vault, and what its predecessor says last.
 //! - [`cosignature`]: a quorum of witnesses, which no operator of a keeper has in hand. [`witness`] is what one checks.
+//! - [`snapshot`]: a fold that was done before, for a keeper that starts.
 //! - [`release_log`]: no log entry, no key. It is the only code that makes a [`release_log::Logged`].
 //!
 //! **Never.** This crate does no IO, reads no clock and no random numbers, holds no secret key, and has no `unsafe`.
@@ -57,6 +58,7 @@ pub mod release_log;
 pub mod reseal;
 pub mod revocation;
 pub mod safetensors;
+pub mod snapshot;
 pub mod state;
 mod text;
 pub mod tiles;

@@ -13,13 +13,19 @@
 //! verify_inclusion(&leaf_hash(b"b"), 1, 3, &tree.inclusion(1, 3).unwrap(), &root).unwrap();
 //! verify_consistency(2, 3, &tree.consistency(2, 3).unwrap(), &old, &root).unwrap();
 //! ```
+//!
+//! A tree of a long log need not hold every leaf: [`Tree::forget`] leaves one hash of 256 leaves, a bundle, and
+//! [`Tree::recall`] takes the leaves of one of them again, from anybody, since that hash says which they are.
 
+mod pruned;
 mod verify;
 
 use std::fmt;
 
 use ring::digest::{Context, SHA256};
 
+pub use pruned::BUNDLE_LEAVES;
+use pruned::{Level, Recalled};
 pub use verify::{verify_consistency, verify_inclusion};
 
 /// Hash of a leaf or a node.
@@ -51,17 +57,26 @@ pub enum MerkleError {
     },
     /// Consistency with an empty tree says nothing.
     EmptyTree,
+    /// The leaves of this bundle were forgotten: [`Tree::recall`] takes them again.
+    Forgotten {
+        /// The bundle: 256 leaves each, from 0.
+        bundle: u64,
+    },
+    /// The leaves that were given are not those of the bundle.
+    OtherBundle,
     /// The proof has more or fewer hashes than these sizes need.
     ProofLength,
     /// The proof leads to another root.
     RootMismatch,
 }
 
-/// An append-only tree in memory: about 64 bytes a leaf.
+/// An append-only tree in memory: about 64 bytes a leaf, and a quarter of a byte for one that was forgotten.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
-    /// `levels[k][i]` is the root of leaves `i << k .. (i + 1) << k`, where all of them are there.
-    levels: Vec<Vec<Hash>>,
+    /// Node `i` of level `k` is the root of leaves `i << k .. (i + 1) << k`, where all of them are there.
+    levels: Vec<Level>,
+    /// The one bundle of those that were forgotten whose leaves were given again.
+    recalled: Option<Recalled>,
 }
 
 impl Tree {
@@ -72,7 +87,7 @@ impl Tree {
 
     /// Number of leaves.
     pub fn len(&self) -> u64 {
-        self.levels.first().map_or(0, |leaves| leaves.len() as u64)
+        self.levels.first().map_or(0, Level::end)
     }
 
     /// Whether there is no leaf.
@@ -82,16 +97,18 @@ impl Tree {
 
     /// Appends a leaf. At most one hash a level, and one on average.
     pub fn push(&mut self, leaf: Hash) {
-        let mut hash = leaf;
-        for level in 0.. {
+        self.push_at(0, leaf);
+    }
+
+    fn push_at(&mut self, lowest: usize, node: Hash) {
+        let mut hash = node;
+        for level in lowest.. {
             if self.levels.len() == level {
-                self.levels.push(Vec::new());
+                self.levels.push(Level::default());
             }
-            let nodes = &mut self.levels[level];
-            nodes.push(hash);
-            match nodes.as_slice() {
-                [.., left, right] if nodes.len().is_multiple_of(2) => hash = node_hash(left, right),
-                _ => return,
+            match self.levels[level].push(hash) {
+                Some((left, right)) => hash = node_hash(left, right),
+                None => return,
             }
         }
     }
@@ -99,7 +116,7 @@ impl Tree {
     /// Root of the first `size` leaves.
     pub fn root(&self, size: u64) -> Result<Hash, MerkleError> {
         self.check_size(size)?;
-        Ok(if size == 0 { empty_root() } else { self.range(0, size) })
+        if size == 0 { Ok(empty_root()) } else { self.range(0, size) }
     }
 
     /// Proof that leaf `index` is in the tree of `size` leaves (RFC 9162, section 2.1.3.1): from its sibling upwards.
@@ -113,10 +130,10 @@ impl Tree {
         while end - start > 1 {
             let middle = start + split(end - start);
             if index < middle {
-                path.push(self.range(middle, end));
+                path.push(self.range(middle, end)?);
                 end = middle;
             } else {
-                path.push(self.range(start, middle));
+                path.push(self.range(start, middle)?);
                 start = middle;
             }
         }
@@ -139,24 +156,26 @@ impl Tree {
         while first != end {
             let middle = start + split(end - start);
             if first <= middle {
-                path.push(self.range(middle, end));
+                path.push(self.range(middle, end)?);
                 end = middle;
             } else {
-                path.push(self.range(start, middle));
+                path.push(self.range(start, middle)?);
                 start = middle;
             }
         }
         // Where that is the older tree's root, the verifier knows it.
         if start != 0 {
-            path.push(self.range(start, end));
+            path.push(self.range(start, end)?);
         }
         path.reverse();
         Ok(path)
     }
 
-    /// The node over the leaves `index << level .. (index + 1) << level`, where all of them are there.
+    /// The node over the leaves `index << level .. (index + 1) << level`, where all of them are there and it was not
+    /// forgotten.
     pub fn node(&self, level: u32, index: u64) -> Option<&Hash> {
-        self.levels.get(level as usize)?.get(usize::try_from(index).ok()?)
+        let kept = self.levels.get(level as usize).and_then(|nodes| nodes.get(index));
+        kept.or_else(|| self.recalled.as_ref()?.node(level, index))
     }
 
     fn check_size(&self, size: u64) -> Result<(), MerkleError> {
@@ -168,14 +187,15 @@ impl Tree {
 
     /// Root of leaves `start..end`, which are there and are a subtree of RFC 9162: `start` is a multiple of the next power
     /// of two of their number.
-    fn range(&self, start: u64, end: u64) -> Hash {
+    fn range(&self, start: u64, end: u64) -> Result<Hash, MerkleError> {
         let count = end - start;
         if count.is_power_of_two() {
             let level = count.trailing_zeros();
-            return *self.node(level, start >> level).expect("every whole subtree of leaves that are there is cached");
+            let node = self.node(level, start >> level).copied();
+            return node.ok_or(MerkleError::Forgotten { bundle: start / BUNDLE_LEAVES });
         }
         let middle = start + split(count);
-        node_hash(&self.range(start, middle), &self.range(middle, end))
+        Ok(node_hash(&self.range(start, middle)?, &self.range(middle, end)?))
     }
 }
 
@@ -217,6 +237,8 @@ impl MerkleError {
             MerkleError::IndexPastSize { .. } => "merkle-index-past-size",
             MerkleError::SizesReversed { .. } => "merkle-sizes-reversed",
             MerkleError::EmptyTree => "merkle-empty-tree",
+            MerkleError::Forgotten { .. } => "merkle-forgotten",
+            MerkleError::OtherBundle => "merkle-other-bundle",
             MerkleError::ProofLength => "merkle-proof-length",
             MerkleError::RootMismatch => "merkle-root-mismatch",
         }
@@ -232,6 +254,8 @@ impl fmt::Display for MerkleError {
                 write!(f, "a log of {first} entries cannot become {second}")
             }
             MerkleError::EmptyTree => f.write_str("nothing can be proved about an empty log"),
+            MerkleError::Forgotten { bundle } => write!(f, "the hashes of bundle {bundle} are not in memory"),
+            MerkleError::OtherBundle => f.write_str("the entries are not those of the bundle"),
             MerkleError::ProofLength => f.write_str("the proof has the wrong number of hashes"),
             MerkleError::RootMismatch => f.write_str("the proof leads to another root"),
         }

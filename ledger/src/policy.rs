@@ -63,6 +63,7 @@ pub const POLICY_BYTES_MAX: usize = 12 << 10;
 /// A policy whose every rule was checked.
 #[derive(Debug, Clone)]
 pub struct Policy {
+    text: Arc<str>,
     digest: Sha256Digest,
     lineage: Lineage,
     not_after: UnixTime,
@@ -77,6 +78,15 @@ pub struct Policy {
     readers: Permitted<Approver>,
     witnesses: Option<WitnessPolicy>,
 }
+
+/// Equal texts are equal policies.
+impl PartialEq for Policy {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Policy {}
 
 /// Where a policy stands in the life of a vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +118,11 @@ impl Policy {
     /// Reads a policy of at most 12 KiB. An error names the key and says what to write.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         parse::policy(text)
+    }
+
+    /// The text, from which all else follows.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// SHA-256 of the text.

@@ -62,7 +62,7 @@ pub use error::{LogError, OpenError};
 
 use crate::checkpoint::{Checkpoint, CountedCheckpoint, LogVerifier, Seen};
 use crate::cosignature::{Gathering, LastSizes};
-use crate::merkle::{Hash, MerkleError, Tree, leaf_hash};
+use crate::merkle::{BUNDLE_LEAVES, Hash, MerkleError, Tree, leaf_hash};
 use crate::proof::proof_text;
 
 /// What a commit does outside this crate. Each call comes only after the one before it has succeeded.
@@ -96,12 +96,24 @@ pub struct LogReader {
     head: Checkpoint,
     tree: Tree,
     vault: Option<Sha256Digest>,
+    forgets: bool,
 }
 
 impl LogReader {
     /// For the log of this head.
     pub fn new(head: Checkpoint) -> Self {
-        Self { head, tree: Tree::new(), vault: None }
+        Self { head, tree: Tree::new(), vault: None, forgets: true }
+    }
+
+    /// For the same, with every leaf at hand: witnesses are shown that a log continues one of any size.
+    pub fn with_leaves(head: Checkpoint) -> Self {
+        Self { forgets: false, ..Self::new(head) }
+    }
+
+    /// For the same, where the first entries were read before: `tree` is theirs, `vault` the digest of entry 0. That they
+    /// are the first of this log shows when the root comes out.
+    pub fn resume(head: Checkpoint, tree: Tree, vault: Sha256Digest) -> Self {
+        Self { head, tree, vault: Some(vault), forgets: true }
     }
 
     /// Takes the next entry. What lies behind the head was never committed, and is refused.
@@ -111,6 +123,9 @@ impl LogReader {
         }
         self.vault.get_or_insert_with(|| Sha256Digest::of(entry));
         self.tree.push(leaf_hash(entry));
+        if self.forgets && self.tree.len().is_multiple_of(BUNDLE_LEAVES) {
+            self.tree.forget();
+        }
         Ok(())
     }
 
@@ -134,6 +149,11 @@ pub struct ClosedLog {
 }
 
 impl ClosedLog {
+    /// Its tree, of which the leaves of whole bundles are forgotten.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
     /// The log of a vault that is about to be made.
     pub fn empty() -> Self {
         Self { tree: Tree::new(), vault: None }
@@ -279,12 +299,32 @@ impl Log {
         &self.verifier
     }
 
+    /// Its tree, of which the leaves of whole bundles are forgotten.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Takes the 256 entries of a bundle again, for proofs about them. Anybody may give them: the tree knows their root.
+    ///
+    /// # Errors
+    /// [`MerkleError::OtherBundle`].
+    pub fn recall<E: AsRef<[u8]>>(&mut self, bundle: u64, entries: &[E]) -> Result<(), MerkleError> {
+        let leaves: Vec<Hash> = entries.iter().map(|entry| leaf_hash(entry.as_ref())).collect();
+        self.tree.recall(bundle, &leaves)
+    }
+
     /// Proof for any committed entry, under the newest checkpoint.
+    ///
+    /// # Errors
+    /// [`MerkleError::Forgotten`] for one in a bundle that has to be [recalled](Self::recall) first.
     pub fn proof(&self, index: u64) -> Result<String, MerkleError> {
         Ok(proof_text(index, &self.tree.inclusion(index, self.size)?, self.checkpoint()))
     }
 
     /// Proof that the newest checkpoint continues the log of `first` entries.
+    ///
+    /// # Errors
+    /// [`MerkleError::Forgotten`] where that log ended in a bundle that has to be [recalled](Self::recall) first.
     pub fn consistency(&self, first: u64) -> Result<Vec<Hash>, MerkleError> {
         self.tree.consistency(first, self.size)
     }
@@ -320,6 +360,10 @@ impl Log {
             slot.fill(index, entry, path, &counted);
         }
         self.counted = Some(counted);
+        // A witness may have to be shown that the log continues one of any size.
+        if self.verifier.witnesses().is_none() {
+            self.tree.forget();
+        }
         self.stopped = false;
         Ok(head)
     }

@@ -27,6 +27,7 @@ mod release;
 mod reseal;
 mod revocations;
 mod statement;
+pub(crate) mod stored;
 mod succession;
 mod vault;
 
@@ -51,6 +52,8 @@ pub use vault::{PublishedModel, Vault};
 use crate::entry::{Entry, Start};
 use crate::genesis::Genesis;
 use crate::keepers::JoinError;
+use crate::snapshot::SnapshotError;
+use stored::{Reader, Stored, Writer, stored};
 
 const STATE_TAG: &[u8] = b"weightvault/v1 state\0";
 
@@ -64,12 +67,39 @@ pub struct State {
     stage: Stage,
 }
 
+stored!(State { size, time, digest, run, stage });
+
 /// How far a vault is.
 #[derive(Debug, Clone)]
 enum Stage {
     Empty,
     Ceremony(Ceremony),
     Open(Box<Vault>),
+}
+
+impl Stored for Stage {
+    fn store(&self, to: &mut Writer) {
+        match self {
+            Self::Empty => 0u8.store(to),
+            Self::Ceremony(ceremony) => {
+                1u8.store(to);
+                ceremony.store(to);
+            }
+            Self::Open(vault) => {
+                2u8.store(to);
+                vault.store(to);
+            }
+        }
+    }
+
+    fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        match u8::restore(from)? {
+            0 => Ok(Self::Empty),
+            1 => Stored::restore(from).map(Self::Ceremony),
+            2 => Stored::restore(from).map(Self::Open),
+            _ => Err(SnapshotError::Malformed { what: "stage" }),
+        }
+    }
 }
 
 impl Default for State {

@@ -209,3 +209,70 @@ proptest! {
         prop_assert!(verify_consistency(a, b, &hashes, &[0; 32], &[1; 32]).is_err());
     }
 }
+
+/// A tree that forgets at every bundle has the roots and proofs of one that does not.
+#[test]
+fn what_is_forgotten_changes_no_root_and_no_proof() {
+    let (mut whole, mut short) = (Tree::new(), Tree::new());
+    for leaf in leaves(1100) {
+        whole.push(leaf);
+        short.push(leaf);
+        let size = whole.len();
+        if size % 97 == 0 || size.is_multiple_of(256) {
+            // Proofs about what came since the last bundle, before it is forgotten and after.
+            for _ in 0..2 {
+                assert_eq!(short.root(size), whole.root(size));
+                let from = size / 256 * 256;
+                for index in [from, size - 1].into_iter().filter(|index| *index >= from) {
+                    assert_eq!(short.inclusion(index, size), whole.inclusion(index, size));
+                }
+                if from > 0 {
+                    assert_eq!(short.consistency(from, size), whole.consistency(from, size));
+                }
+                short.forget();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bundle_is_recalled_by_its_own_leaves_alone() {
+    let (leaves, whole) = (leaves(1100), tree(1100));
+    let mut short = tree(1100);
+    short.forget();
+    assert_eq!(short.inclusion(300, 1100), Err(MerkleError::Forgotten { bundle: 1 }));
+    assert_eq!(short.consistency(300, 1100), Err(MerkleError::Forgotten { bundle: 1 }));
+    assert_eq!(short.root(300), Err(MerkleError::Forgotten { bundle: 1 }));
+    assert_eq!(short.recall(1, &leaves[..256]), Err(MerkleError::OtherBundle));
+    assert_eq!(short.recall(1, &leaves[256..511]), Err(MerkleError::OtherBundle));
+    assert_eq!(short.recall(4, &leaves[1024..]), Err(MerkleError::OtherBundle));
+    let mut changed = leaves[256..512].to_vec();
+    changed[44][0] ^= 1;
+    assert_eq!(short.recall(1, &changed), Err(MerkleError::OtherBundle));
+    short.recall(1, &leaves[256..512]).unwrap();
+    for index in [256, 300, 511, 1099] {
+        assert_eq!(short.inclusion(index, 1100), whole.inclusion(index, 1100));
+    }
+    assert_eq!(short.consistency(300, 1100), whole.consistency(300, 1100));
+    assert_eq!(short.root(300), whole.root(300));
+    // One at a time.
+    short.recall(0, &leaves[..256]).unwrap();
+    assert_eq!(short.inclusion(300, 1100), Err(MerkleError::Forgotten { bundle: 1 }));
+}
+
+#[test]
+fn a_tree_of_its_parts_goes_on_as_the_tree_would() {
+    for size in [0, 1, 255, 256, 257, 1024, 1100] {
+        let mut whole = tree(size);
+        let (bundles, behind) = whole.parts();
+        assert_eq!((bundles.len() as u64, behind.len() as u64), (size / 256, size % 256));
+        let mut short = Tree::from_parts(bundles, behind);
+        assert_eq!((short.len(), short.root(size)), (size, whole.root(size)));
+        for leaf in leaves(600) {
+            whole.push(leaf);
+            short.push(leaf);
+        }
+        assert_eq!(short.root(size + 600), whole.root(size + 600));
+        assert_eq!(short.parts(), whole.parts());
+    }
+}

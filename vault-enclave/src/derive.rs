@@ -10,11 +10,14 @@ use ledger::manifest::{Manifest, ModelId};
 use sha2::Sha512;
 use zeroize::Zeroize;
 
-use crate::secret::{CounterAuth, HeadKey, Root, Secret, SecretError, SnpDerivedSecret, TpmSecret, VaultKeysKey};
+use crate::secret::{
+    CounterAuth, HeadKey, Root, Secret, SecretError, SnapshotKey, SnpDerivedSecret, TpmSecret, VaultKeysKey,
+};
 use crate::stack::wiped;
 
 const ROOT_SALT: &[u8] = b"weightvault/v1 root\0";
 const HEAD: &[u8] = b"weightvault/v1 head\0";
+const SNAPSHOT: &[u8] = b"weightvault/v1 snapshot\0";
 const COUNTER: &[u8] = b"weightvault/v1 counter\0";
 const KEY: &[u8] = b"weightvault/v1 key\0";
 const UNIT: &[u8] = b"weightvault/v1 unit\0";
@@ -76,6 +79,17 @@ impl RootSource<'_> {
 pub fn head_key(root: &Root) -> Result<HeadKey, SecretError> {
     HeadKey::init_with(|key| {
         root.with_bytes(|root| expand(root, &[HEAD], key));
+        Ok(())
+    })
+}
+
+/// The key of the keeper's snapshots.
+///
+/// # Errors
+/// [`SecretError::Memory`].
+pub fn snapshot_key(root: &Root) -> Result<SnapshotKey, SecretError> {
+    SnapshotKey::init_with(|key| {
+        root.with_bytes(|root| expand(root, &[SNAPSHOT], key));
         Ok(())
     })
 }

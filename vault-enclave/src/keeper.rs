@@ -14,6 +14,7 @@ mod challenges;
 mod clock;
 mod commit;
 mod denials;
+mod fold;
 mod hardware;
 mod join;
 mod joiner;
@@ -22,6 +23,7 @@ mod models;
 mod refusal;
 mod retired;
 mod service;
+mod snapshots;
 mod start;
 mod vault;
 mod witnesses;
@@ -209,6 +211,12 @@ impl Keeper {
 }
 
 impl Keep for Keeper {
+    fn stop(&mut self) {
+        if let Phase::Open(vault) = &self.phase {
+            vault.stop();
+        }
+    }
+
     fn tick(&mut self) {
         self.reopen();
         if let Phase::Open(vault) = &mut self.phase
@@ -270,9 +278,8 @@ impl Why {
     fn of_start(error: &OpenError) -> Self {
         match error {
             OpenError::Commit(error) => Self::of_commit(error),
-            OpenError::Store(_)
-            | OpenError::Fold { .. }
-            | OpenError::Log(_)
+            OpenError::Fold(_)
+            | OpenError::Snapshot(_)
             | OpenError::OtherGenesis
             | OpenError::OtherKeeper
             | OpenError::Superseded

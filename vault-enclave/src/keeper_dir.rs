@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Files in it are read up to this many bytes; each is far smaller.
+/// Files in it are read up to this many bytes, but for the snapshot; each is far smaller.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 const LOCK: &str = "lock";
 
@@ -50,6 +50,14 @@ impl KeeperDir {
     /// # Errors
     /// [`KeeperDirError`].
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, KeeperDirError> {
+        self.read_up_to(name, FILE_BYTES_MAX)
+    }
+
+    /// The bytes of a file that may be longer than the others are.
+    ///
+    /// # Errors
+    /// [`KeeperDirError`].
+    pub fn read_up_to(&self, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, KeeperDirError> {
         let path = self.path.join(name);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -57,8 +65,8 @@ impl KeeperDir {
             Err(error) => return Err(KeeperDirError::Io(path, error)),
         };
         let mut bytes = Vec::new();
-        match file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes) {
-            Ok(length) if length as u64 > FILE_BYTES_MAX => Err(KeeperDirError::TooLong(path)),
+        match file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes) {
+            Ok(length) if length as u64 > bytes_max => Err(KeeperDirError::TooLong(path)),
             Ok(_) => Ok(Some(bytes)),
             Err(error) => Err(KeeperDirError::Io(path, error)),
         }

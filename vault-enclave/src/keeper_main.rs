@@ -10,7 +10,7 @@ use vault_proto::v1::keeper_link_server::KeeperLinkServer;
 use crate::chip::{Chip, CollateralUse};
 use crate::collateral_args::CollateralArgs;
 use crate::ek_args::EkArgs;
-use crate::keeper::{self, Devices, FRAME_BYTES_MAX, Keeper, Link, Store};
+use crate::keeper::{self, Devices, FRAME_BYTES_MAX, Keeper, Link, Requests, Store};
 use crate::keeper_dir::KeeperDir;
 use crate::keeper_listen::ListenArgs;
 use crate::region::harden_process;
@@ -93,10 +93,11 @@ fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
         }
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let stop = stopped(requests.clone());
     let link = KeeperLinkServer::new(Link::new(requests, store))
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX);
-    let served = runtime.block_on(listen.serve(link, stopped()));
+    let served = runtime.block_on(listen.serve(link, stop));
     Ok(served.map_err(|error| format!("{error} ({})", error.code()))?)
 }
 
@@ -112,14 +113,15 @@ pub(crate) fn chip(device: SnpDevice, collateral: &Arc<Collateral>) -> Chip {
     Chip::new(device, CollateralUse::AtOnce(Arc::clone(collateral)))
 }
 
-/// Resolves on SIGTERM or SIGINT. A host that stays attached does not keep the keeper alive for more than a moment.
-async fn stopped() {
+/// Resolves on SIGTERM or SIGINT, once the keeper's thread has ended. A host that stays attached does not keep the keeper alive for more than a moment.
+async fn stopped(requests: Requests) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         return std::future::pending().await;
     };
     tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     tracing::info!("keeper stops");
+    let _ = tokio::task::spawn_blocking(move || requests.stop()).await;
     tokio::spawn(async {
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         std::process::exit(0);

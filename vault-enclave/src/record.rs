@@ -1,4 +1,4 @@
-//! Small secrets that a keeper keeps on disk: the head, the DEK records, and the keys of a vault that it took over
+//! What a keeper keeps on disk sealed: the head, the DEK records, its snapshot, and the keys of a vault that it took over
 //! (FORMAT.md §5).
 //!
 //! A record is one Cobblestone-256 message whose context says what it is, so that one record can't stand for another.
@@ -9,7 +9,7 @@ use ring::rand::SecureRandom;
 use crate::aead::Small;
 use crate::container::{Layout, OpenError, open_message, seal_message};
 use crate::derive::KeeperContext;
-use crate::secret::{Dek, HeadKey, Kek, Root, VaultSecrets};
+use crate::secret::{Dek, HeadKey, Kek, Root, SnapshotKey, VaultSecrets};
 
 const RECORD: &[u8] = b"weightvault/v1 record\0";
 /// Epoch of the KEK: one in this version.
@@ -45,6 +45,47 @@ pub fn open_dek(kek: &Kek, vault: Sha256Digest, plan: Sha256Digest, record: &[u8
 /// [`OpenError::Secret`].
 pub fn seal_head(key: &HeadKey, head: &[u8], rng: &dyn SecureRandom) -> Result<Vec<u8>, OpenError> {
     key.with_bytes(|key| seal_message::<Small>(key, &head_context(), head, rng))
+}
+
+/// What a snapshot is of, besides the vault.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotId<'a> {
+    /// What the fold means ([`ledger::snapshot::FOLD`]).
+    pub fold: &'a str,
+    /// Entries folded.
+    pub size: u64,
+    /// Their Merkle root.
+    pub root: &'a [u8; 32],
+}
+
+/// Seals a snapshot. Its content is not secret either.
+///
+/// # Errors
+/// [`OpenError::Secret`].
+pub fn seal_snapshot(
+    key: &SnapshotKey,
+    vault: Sha256Digest,
+    id: &SnapshotId<'_>,
+    snapshot: &[u8],
+    rng: &dyn SecureRandom,
+) -> Result<Vec<u8>, OpenError> {
+    key.with_bytes(|key| seal_message::<Small>(key, &snapshot_context(vault, id), snapshot, rng))
+}
+
+/// Opens a snapshot.
+///
+/// # Errors
+/// [`OpenError`]; one of another vault, size, root or fold has another commitment.
+pub fn open_snapshot(
+    key: &SnapshotKey,
+    vault: Sha256Digest,
+    id: &SnapshotId<'_>,
+    record: &[u8],
+) -> Result<Vec<u8>, OpenError> {
+    let length = Layout::of_sealed(record.len() as u64)?.length();
+    let mut snapshot = vec![0; usize::try_from(length).map_err(|_| OpenError::Length(length))?];
+    key.with_bytes(|key| open_message::<Small>(key, &snapshot_context(vault, id), record, &mut snapshot))?;
+    Ok(snapshot)
 }
 
 /// Opens the head.
@@ -93,6 +134,11 @@ fn dek_context(vault: Sha256Digest, plan: Sha256Digest) -> Vec<u8> {
 
 fn head_context() -> Vec<u8> {
     context("head", &[], 0, Sha256Digest::from_bytes([0; 32]))
+}
+
+fn snapshot_context(vault: Sha256Digest, id: &SnapshotId<'_>) -> Vec<u8> {
+    let id = lv(&[id.fold.as_bytes(), &id.size.to_be_bytes(), id.root]);
+    context("snapshot", &id, 0, vault)
 }
 
 pub(crate) fn context(kind: &str, id: &[u8], epoch: u32, vault: Sha256Digest) -> Vec<u8> {

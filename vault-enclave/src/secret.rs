@@ -124,6 +124,10 @@ key! {
     HeadKey, 32
 }
 key! {
+    /// Seals the keeper's snapshots.
+    SnapshotKey, 32
+}
+key! {
     /// Authorises use of the keeper's TPM counter.
     CounterAuth, 32
 }

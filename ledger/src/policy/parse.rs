@@ -51,6 +51,7 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
     root.finish()?;
     let digest = Sha256Digest::of(text.as_bytes());
     Ok(Policy {
+        text: text.into(),
         digest,
         lineage,
         not_after,

@@ -7,6 +7,7 @@ use attestation::{Claims, QuoteClaims, Sha256Digest, SnpClaims, UnixTime, lv};
 use super::budgets::Raises;
 use super::error::FoldError;
 use super::leases::Leases;
+use super::stored::stored;
 use crate::entry::{AlarmEntry, Release};
 use crate::names::{Name, Version};
 use crate::policy::{AlarmOn, AlarmRule, AlarmThen, Policy};
@@ -35,6 +36,8 @@ pub struct Alarm {
     /// Platform id of the guest.
     pub platform: Sha256Digest,
 }
+
+stored!(Alarm { entry, time, rules, model, version, platform });
 
 /// Digest of what a guest booted or was launched with, as an `alarm` entry has it (FORMAT.md §8).
 pub fn measurement_of(claims: &Claims) -> Sha256Digest {
@@ -72,6 +75,8 @@ pub(super) struct Alarms {
     count: u64,
     newest: VecDeque<Alarm>,
 }
+
+stored!(Alarms { platforms, measurements, announced, count, newest });
 
 impl Alarms {
     /// The rules that ring for a release.

@@ -28,8 +28,10 @@ pub use refusal::{BudgetExcess, BudgetRefusal};
 use view::View;
 
 use super::leases::Leases;
+use super::stored::{Reader, Stored, Writer};
 use crate::names::Name;
 use crate::policy::{Budget, BudgetPer, BudgetUnit, OverBudget, Policy};
+use crate::snapshot::SnapshotError;
 
 /// The most releases of a measured day that are counted. With one more a release is refused while there are budgets:
 /// what is not counted can't be limited. Without budgets the oldest is forgotten.
@@ -122,6 +124,20 @@ pub(super) struct Budgets {
     raises: Raises,
 }
 
+/// Without the tallies: [`Budgets::count`] makes them again.
+impl Stored for Budgets {
+    fn store(&self, to: &mut Writer) {
+        let Self { history, tallies: _, raises } = self;
+        history.store(to);
+        raises.store(to);
+    }
+
+    fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let (history, raises) = (Stored::restore(from)?, Stored::restore(from)?);
+        Ok(Self { history, tallies: BTreeMap::new(), raises })
+    }
+}
+
 impl Budgets {
     /// The time of the last entry is now `time`; of the time since the one before, `unmeasured` seconds do not count.
     pub(super) fn advance(&mut self, time: UnixTime, unmeasured: u64, policy: &Policy) {
@@ -142,6 +158,11 @@ impl Budgets {
     /// approved under.
     pub(super) fn follow(&mut self, policy: &Policy) {
         self.raises = Raises::default();
+        self.count(policy);
+    }
+
+    /// Adds up what the last day had, by the budgets of a policy.
+    pub(super) fn count(&mut self, policy: &Policy) {
         self.tallies.clear();
         let tallies = &mut self.tallies;
         self.history.each(|granted, part| {
@@ -258,6 +279,9 @@ fn each_tally(
         change(tally);
         if tally.is_empty() {
             of_budget.remove(&of);
+        }
+        if of_budget.is_empty() {
+            tallies.remove(name);
         }
     }
 }

@@ -6,6 +6,7 @@ use attestation::Sha256Digest;
 
 use super::error::FoldError;
 use super::statement::Expected;
+use super::stored::stored;
 use super::vault::Vault;
 use crate::approvals::{self, ApprovalAction};
 use crate::entry::Approve;
@@ -18,6 +19,8 @@ pub struct Ceremony {
     genesis: Arc<Genesis>,
     approvals: Vec<(Name, Sha256Digest)>,
 }
+
+stored!(Ceremony { genesis, approvals });
 
 impl Ceremony {
     pub(super) fn new(genesis: Genesis) -> Self {

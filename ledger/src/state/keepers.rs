@@ -7,6 +7,7 @@ use attestation::{Sha256Digest, UnixTime};
 use super::error::FoldError;
 use super::proposals::{PendingProposal, Subject};
 use super::reseal::Sealing;
+use super::stored::stored;
 use super::vault::Vault;
 use crate::entry::{KeeperJoin, KeeperRetire, ProposedJoin};
 use crate::keepers::{JOIN_SECS_MAX, JoinError, Joiner, KeeperMachine};
@@ -31,6 +32,10 @@ pub struct ApprovedJoiner {
     not_after: UnixTime,
     entry: u64,
 }
+
+stored!(Keepers { current, former, revision, approved, successor });
+
+stored!(ApprovedJoiner { object, joiner, not_after, entry });
 
 impl Keepers {
     pub(super) fn founded_by(founder: KeeperMachine) -> Self {

@@ -1,5 +1,7 @@
 //! The leases that count, kept so that neither a release nor the passing of time walks over all of them.
 
+mod stored_leases;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -51,10 +53,12 @@ pub struct Lease {
     pub renew_by: UnixTime,
     /// How long it ran last time, in seconds.
     seconds: u64,
+    /// The policy that `granted_under` is of.
+    policy: Arc<Policy>,
 }
 
 impl Lease {
-    pub(super) fn of(entry: u64, release: Release, rule: Arc<ReleaseRule>) -> Self {
+    pub(super) fn of(entry: u64, release: Release, rule: Arc<ReleaseRule>, policy: Arc<Policy>) -> Self {
         Self {
             entry,
             rule: release.rule,
@@ -72,6 +76,7 @@ impl Lease {
             extended: None,
             issued: release.issued,
             renew_by: release.renew_by,
+            policy,
         }
     }
 

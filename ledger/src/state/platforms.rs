@@ -7,10 +7,12 @@ use attestation::{EnrolledEk, EnrolledEks, Sha256Digest, Trust};
 
 use super::error::FoldError;
 use super::proposals::{PendingProposal, Subject};
+use super::stored::{Reader, Stored, Writer, stored};
 use super::vault::Vault;
 use crate::approvals::ApprovalAction;
 use crate::entry::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 use crate::names::Name;
+use crate::snapshot::SnapshotError;
 
 /// The most platforms that are enrolled, or were changed under the policy in force.
 pub const PLATFORMS_MAX: usize = 4096;
@@ -25,6 +27,8 @@ pub struct EnrolledPlatform {
     /// What its TPM counts as.
     pub counts_as: Trust,
 }
+
+stored!(EnrolledPlatform { entry, label, counts_as });
 
 /// All of them.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +45,24 @@ struct Changes {
     count: u64,
     /// Object and entry of the last one.
     last: (Sha256Digest, u64),
+}
+
+stored!(Changes { count, last });
+
+/// Without what verification is given, which follows from the enrolled.
+impl Stored for Platforms {
+    fn store(&self, to: &mut Writer) {
+        let Self { enrolled, changes, eks: _ } = self;
+        enrolled.store(to);
+        changes.store(to);
+    }
+
+    fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let (enrolled, changes) = (Stored::restore(from)?, Stored::restore(from)?);
+        let mut platforms = Self { enrolled, changes, eks: Arc::default() };
+        platforms.share();
+        Ok(platforms)
+    }
 }
 
 impl Platforms {

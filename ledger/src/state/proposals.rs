@@ -1,5 +1,7 @@
 //! What waits for approvals.
 
+mod stored_proposals;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

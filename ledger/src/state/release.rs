@@ -31,7 +31,7 @@ impl Vault {
             return Err(FoldError::MarksImpossible);
         }
         self.check_new_lease(&release, &rule)?;
-        let (id, lease) = (release.lease, Lease::of(index, release.clone(), rule));
+        let (id, lease) = (release.lease, Lease::of(index, release.clone(), rule, Arc::clone(policy)));
         self.check_not_revoked(&lease.holding(id))?;
         self.spend(index, &release)?;
         self.leases.add(id, lease);

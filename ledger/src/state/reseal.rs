@@ -6,6 +6,7 @@ use attestation::{Sha256Digest, UnixTime};
 
 use super::error::FoldError;
 use super::proposals::{PendingProposal, Subject};
+use super::stored::stored;
 use super::vault::Vault;
 use crate::approvals::ApprovalAction;
 use crate::entry::{ProposedReseal, ResealInForce, Resealed};
@@ -21,12 +22,16 @@ pub struct Sealing {
     object: Option<Sha256Digest>,
 }
 
+stored!(Sealing { present, next, object });
+
 /// The boot state that an approved reseal is about.
 #[derive(Debug, Clone)]
 pub struct NextBoot {
     object: Sha256Digest,
     reseal: Arc<Reseal>,
 }
+
+stored!(NextBoot { object, reseal });
 
 /// What a boot state is to a keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

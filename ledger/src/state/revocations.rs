@@ -7,6 +7,7 @@ use attestation::{Sha256Digest, UnixTime};
 use super::error::FoldError;
 use super::leases::Lease;
 use super::proposals::{PendingProposal, Subject};
+use super::stored::stored;
 use super::vault::Vault;
 use crate::entry::{ProposedRevocation, Revoke};
 use crate::names::Name;
@@ -29,6 +30,8 @@ pub struct Revocation {
     pub scope: Scope,
 }
 
+stored!(Revocation { time, proposer, scope });
+
 /// All of them, by the index of their `revoke` entry.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Revocations {
@@ -38,6 +41,8 @@ pub(super) struct Revocations {
     /// Those by which leases ended that still count, and some more until the next.
     ended_by: BTreeMap<u64, Revoke>,
 }
+
+stored!(Revocations { in_force, acts, ended_by });
 
 impl Revocations {
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Revocation)> {

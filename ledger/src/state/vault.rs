@@ -1,5 +1,7 @@
 //! An open vault: the policy in force, what is proposed, the models, the leases.
 
+mod stored_vault;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use super::proposals::{PendingProposal, Proposals, Subject};
 use super::reseal::Sealing;
 use super::revocations::Revocations;
 use super::statement::Expected;
+use super::stored::stored;
 use crate::approvals::{self, ApprovalAction, SignedStatement, model_object};
 use crate::entry::{Approve, Entry, ModelPublished, PolicyInForce, Proposal, Propose, ProposedModel, ProposedPolicy};
 use crate::genesis::{Genesis, SealTo};
@@ -47,6 +50,8 @@ pub struct PublishedModel {
     /// As it was proposed and approved.
     pub proposed: ProposedModel,
 }
+
+stored!(PublishedModel { entry, proposed });
 
 impl Vault {
     pub(super) fn open(genesis: Arc<Genesis>) -> Self {

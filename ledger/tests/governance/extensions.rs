@@ -20,7 +20,7 @@ fn minilm() -> (Name, Version) {
     ("minilm".parse().unwrap(), "1.0".parse().unwrap())
 }
 
-fn all(world: &World) -> Extension {
+pub(crate) fn all(world: &World) -> Extension {
     Extension::new(world.now, world.now.plus(HOUR), ExtendedLeases::All {}).unwrap()
 }
 
@@ -35,7 +35,7 @@ fn signed(person: u8, statement: &ApprovalStatement) -> ExtensionApproval {
     ExtensionApproval { statement, signature }
 }
 
-fn approvals(world: &World, extension: &Extension, people: &[u8]) -> Vec<ExtensionApproval> {
+pub(crate) fn approvals(world: &World, extension: &Extension, people: &[u8]) -> Vec<ExtensionApproval> {
     people.iter().map(|person| signed(*person, &statement(world, extension))).collect()
 }
 

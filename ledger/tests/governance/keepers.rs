@@ -79,14 +79,25 @@ fn start(world: &World, run: u8, keeper: Option<[u8; 32]>) -> Entry {
     Entry::Start(Start { keeper, ..start })
 }
 
+/// Has [`joiner`] number 1 take the vault over, by a run of this number.
+pub(crate) fn take_over(world: &mut World, run: u8) {
+    let object = let_in(world, &joiner(1));
+    let entry = Entry::KeeperRetire(retire(world, &joiner(1), object));
+    world.must(entry);
+    let entry = start(world, run, Some([1; 32]));
+    world.must(entry);
+}
+
+/// Has another one wait for approvals.
+pub(crate) fn must_wait(world: &mut World) {
+    let entry = propose(world, &joiner(2));
+    world.must(entry);
+}
+
 /// A vault that [`joiner`] number 1 has taken over.
 fn taken_over() -> World {
     let mut world = World::open();
-    let object = let_in(&mut world, &joiner(1));
-    let entry = Entry::KeeperRetire(retire(&world, &joiner(1), object));
-    world.must(entry);
-    let entry = start(&world, 1, Some([1; 32]));
-    world.must(entry);
+    take_over(&mut world, 1);
     world
 }
 

@@ -32,6 +32,7 @@ mod properties;
 mod replay;
 mod reseal;
 mod revocations;
+mod snapshot;
 mod speed;
 mod support;
 mod vault_file;

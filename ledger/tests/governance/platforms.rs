@@ -32,7 +32,7 @@ fn platform() -> Sha256Digest {
     SoftTpm::ecc().bare_identity().claimed_platform().unwrap()
 }
 
-fn add(revision: u64) -> PlatformChange {
+pub(crate) fn add(revision: u64) -> PlatformChange {
     let label = "gpu-7".parse().unwrap();
     PlatformChange { act: PlatformAct::Add, platform: platform(), label, counts_as: Trust::Emulated, revision }
 }

@@ -23,14 +23,14 @@ fn pcr(hex: &str) -> [u8; 32] {
 }
 
 /// The keeper on an image that leaves this in each byte of PCR 11.
-fn on(pcr_11: u8) -> Reseal {
+pub(crate) fn on(pcr_11: u8) -> Reseal {
     let keeper = keeper();
     let pcrs = [(0, pcr(PCR_0)), (11, [pcr_11; 32])].into();
     Reseal { instance: keeper.instance, ak_name: keeper.ak_name, pcrs, measurement: None }
 }
 
 /// The boot state of the ceremony.
-fn present() -> Reseal {
+pub(crate) fn present() -> Reseal {
     on(pcr(PCR_11_KEEPER)[0])
 }
 
@@ -52,22 +52,22 @@ fn proposed_saying(proposer: u8, reseal: &Reseal, statement: &ApprovalStatement)
     ProposedReseal::new(reseal, statement, signature)
 }
 
-fn propose(world: &World, reseal: &Reseal) -> Entry {
+pub(crate) fn propose(world: &World, reseal: &Reseal) -> Entry {
     let statement = world.statement(ApprovalAction::ProposeReseal, reseal.object());
     world.propose(Proposal::Reseal(proposed_saying(ALICE, reseal, &statement)))
 }
 
-fn in_force(world: &World, proposal: u64, reseal: &Reseal, present: &Reseal) -> Entry {
+pub(crate) fn in_force(world: &World, proposal: u64, reseal: &Reseal, present: &Reseal) -> Entry {
     let (object, present) = (reseal.object(), present.boot_state());
     Entry::Reseal(ResealInForce { time: world.now, proposal, object, present })
 }
 
-fn resealed(world: &World, reseal: &Reseal) -> Entry {
+pub(crate) fn resealed(world: &World, reseal: &Reseal) -> Entry {
     Entry::Resealed(Resealed { time: world.now, object: reseal.object() })
 }
 
 /// Alice proposes, Bob and Carol approve; the index of the proposal.
-fn approved(world: &mut World, reseal: &Reseal) -> u64 {
+pub(crate) fn approved(world: &mut World, reseal: &Reseal) -> u64 {
     let index = world.state.size();
     let entry = propose(world, reseal);
     world.must(entry);

@@ -23,7 +23,7 @@ fn vault() -> World {
     World::with_policy(with_one).opened().published()
 }
 
-fn scope(json: &str) -> Scope {
+pub(crate) fn scope(json: &str) -> Scope {
     serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}"))
 }
 
@@ -31,7 +31,7 @@ fn model() -> Scope {
     scope(r#"{"by":"model","model":"minilm"}"#)
 }
 
-fn revoke(world: &World, scope: Scope) -> RevocationAct {
+pub(crate) fn revoke(world: &World, scope: Scope) -> RevocationAct {
     RevocationAct::Revoke { serial: world.vault().next_revocation(), scope }
 }
 
@@ -48,7 +48,7 @@ fn proposed_saying(person: u8, revocation: RevocationAct, statement: &ApprovalSt
 
 /// Proposes; gives the index.
 #[track_caller]
-fn must_propose(world: &mut World, person: u8, act: RevocationAct) -> u64 {
+pub(crate) fn must_propose(world: &mut World, person: u8, act: RevocationAct) -> u64 {
     let index = world.state.size();
     let entry = world.propose(Proposal::Revocation(proposed(world, person, act)));
     world.must(entry);
@@ -67,7 +67,7 @@ fn effect(world: &World, proposal: u64, act: &RevocationAct, leases: u32) -> Ent
 
 /// Alice revokes; gives the index of the `revoke` entry.
 #[track_caller]
-fn must_revoke(world: &mut World, scope: Scope, leases: u32) -> u64 {
+pub(crate) fn must_revoke(world: &mut World, scope: Scope, leases: u32) -> u64 {
     let act = revoke(world, scope);
     let proposal = must_propose(world, ALICE, act.clone());
     assert_eq!(world.vault().due(world.now).map(|due| due.entry()), Some(proposal));

@@ -8,6 +8,7 @@ use vault_proto::convert::{EvidenceSet, KeeperEvidence, KeeperEvidenceRequest, K
 use vault_proto::v1::{self, keeper_call::Request, keeper_reply::Response};
 
 use super::clock;
+use super::fold::FoldError;
 use super::hardware::Hardware;
 use super::link::Store;
 use super::refusal::Refusal;
@@ -99,7 +100,7 @@ impl Run {
     pub(super) fn open_genesis(self, genesis: Genesis, store: &Store) -> Result<Vault, OpenError> {
         let (_, tier) = self.platform(clock::wall(UnixTime(0))).map_err(OpenError::Refused)?;
         let mut state = State::new();
-        state.apply(0, genesis.bytes()).map_err(|error| OpenError::Fold { index: 0, error })?;
+        state.apply(0, genesis.bytes()).map_err(|error| FoldError::Entry { index: 0, error })?;
         let first = genesis.bytes().to_vec();
         self.begin(store, ClosedLog::empty(), state, genesis, tier, first)
     }

@@ -1,9 +1,11 @@
 //! One commit: what must be durable, in which order, before anything leaves the keeper (DESIGN: "The log is the state").
 
+use std::ops::Range;
+
 use attestation::Sha256Digest;
 use ledger::cosignature::Gathering;
 use ledger::release_log::Writer;
-use vault_proto::v1::{AppendLog, GetBlob, PutBlob, PutCheckpoint, ReadLog, store_call::Call, store_result};
+use vault_proto::v1::{AppendLog, EntryList, GetBlob, PutBlob, PutCheckpoint, ReadLog, store_call::Call, store_result};
 
 use super::link::{Store, StoreError};
 use crate::head::{Anchor, AnchorError};
@@ -102,31 +104,33 @@ impl Store {
         }
     }
 
-    /// Reads the first `size` entries in order; the caller compares the root that they make.
+    /// Reads entries in order; the caller compares the root that they make. The host looks up the next while those before
+    /// are taken.
     ///
     /// # Errors
-    /// What `take` says, or [`StoreError`]; [`StoreError::WrongAnswer`] where the host has fewer.
+    /// What `take` says, or [`StoreError`]; [`StoreError::ShortLog`] where the host has fewer.
     pub fn read_log<E: From<StoreError>>(
         &self,
-        size: u64,
+        range: Range<u64>,
         mut take: impl FnMut(Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut next = 0;
-        while next < size {
-            let left = u32::try_from(size - next).unwrap_or(u32::MAX);
-            let call = Call::ReadLog(ReadLog { first: next, count: left.min(READ_ENTRIES_MAX) });
-            let entries = match self.call_all(vec![call])?.pop() {
-                Some(store_result::Result::Entries(list)) => list.entries,
-                _ => return Err(StoreError::WrongAnswer.into()),
+        let ask = |next: u64| {
+            let count = u32::try_from(range.end - next).unwrap_or(u32::MAX).min(READ_ENTRIES_MAX);
+            self.ask(Call::ReadLog(ReadLog { first: next, count }))
+        };
+        let mut next = range.start;
+        let mut asked = if next < range.end { Some(ask(next)?) } else { None };
+        while let Some(waiting) = asked {
+            let store_result::Result::Entries(EntryList { entries }) = waiting.answer()? else {
+                return Err(StoreError::WrongAnswer.into());
             };
             // An empty answer would loop for ever; more than asked is not what was asked.
-            if entries.is_empty() || entries.len() as u64 > size - next {
-                return Err(StoreError::ShortLog { wanted: size, has: next }.into());
+            if entries.is_empty() || entries.len() as u64 > range.end - next {
+                return Err(StoreError::ShortLog { wanted: range.end, has: next }.into());
             }
-            for entry in entries {
-                take(entry)?;
-                next += 1;
-            }
+            next += entries.len() as u64;
+            asked = if next < range.end { Some(ask(next)?) } else { None };
+            entries.into_iter().try_for_each(&mut take)?;
         }
         Ok(())
     }

@@ -161,6 +161,30 @@ impl std::fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// A call whose answer is on its way.
+pub(super) struct Asked(std::sync::mpsc::Receiver<(u64, StoreResult)>);
+
+impl Asked {
+    /// Waits for the answer, as long as any call may take.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn answer(self) -> Result<store_result::Result, StoreError> {
+        self.wait(Duration::from_secs(STORE_CALL_SECS))
+    }
+
+    fn wait(self, left: Duration) -> Result<store_result::Result, StoreError> {
+        let (_, result) = self.0.recv_timeout(left).map_err(|error| match error {
+            std::sync::mpsc::RecvTimeoutError::Timeout => StoreError::Timeout,
+            std::sync::mpsc::RecvTimeoutError::Disconnected => StoreError::Detached,
+        })?;
+        match result.result.ok_or(StoreError::WrongAnswer)? {
+            store_result::Result::Error(why) => Err(StoreError::Host(why)),
+            result => Ok(result),
+        }
+    }
+}
+
 impl Store {
     /// Makes all calls at once and waits for every answer.
     ///
@@ -169,24 +193,11 @@ impl Store {
     pub(super) fn call_all(&self, calls: Vec<v1::store_call::Call>) -> Result<Vec<store_result::Result>, StoreError> {
         let mut receivers = Vec::with_capacity(calls.len());
         for call in calls {
-            let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-            self.send(call, sender)?;
-            receivers.push(receiver);
+            receivers.push(self.ask(call)?);
         }
         let deadline = std::time::Instant::now() + Duration::from_secs(STORE_CALL_SECS);
-        let mut results = Vec::with_capacity(receivers.len());
-        for receiver in receivers {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            let (_, result) = receiver.recv_timeout(left).map_err(|error| match error {
-                std::sync::mpsc::RecvTimeoutError::Timeout => StoreError::Timeout,
-                std::sync::mpsc::RecvTimeoutError::Disconnected => StoreError::Detached,
-            })?;
-            match result.result.ok_or(StoreError::WrongAnswer)? {
-                store_result::Result::Error(why) => return Err(StoreError::Host(why)),
-                result => results.push(result),
-            }
-        }
-        Ok(results)
+        let left = || deadline.saturating_duration_since(std::time::Instant::now());
+        receivers.into_iter().map(|receiver| receiver.wait(left())).collect()
     }
 
     /// Makes calls whose only good answer is `done`.
@@ -212,6 +223,16 @@ impl Store {
         if let Some(attachment) = self.lock().as_mut() {
             attachment.watches = true;
         }
+    }
+
+    /// Makes a call and does not wait for its answer yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Detached`].
+    pub(super) fn ask(&self, call: v1::store_call::Call) -> Result<Asked, StoreError> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.send(call, sender)?;
+        Ok(Asked(receiver))
     }
 
     /// Sends a call; its answer goes to `waiter`, which is dropped with the attachment. Gives the call's id.
@@ -246,7 +267,7 @@ impl Store {
         self.lock().as_ref().is_some_and(|attachment| ids.any(|id| attachment.waiting.contains_key(&id)))
     }
 
-    fn attach(&self, frames: mpsc::Sender<AttachResponse>) -> u64 {
+    pub(super) fn attach(&self, frames: mpsc::Sender<AttachResponse>) -> u64 {
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
         // Dropping the old attachment disconnects whoever waits on it.
         *self.lock() = Some(Attachment { number, frames, watches: false, waiting: HashMap::new() });
@@ -260,7 +281,7 @@ impl Store {
         }
     }
 
-    fn answer(&self, id: u64, result: StoreResult) {
+    pub(super) fn answer(&self, id: u64, result: StoreResult) {
         let waiter = self.lock().as_mut().and_then(|attachment| attachment.waiting.remove(&id));
         if let Some(waiter) = waiter {
             // Whoever waited may have given up.

@@ -22,6 +22,9 @@ const BATCH_MAX: usize = 256;
 /// How often the thread wakes without requests: deny summaries and uncounted renewals are due by the minute.
 const TICK: Duration = Duration::from_secs(5);
 
+/// How long the end of the program waits for the thread.
+const STOP_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// What a request comes to.
 pub(super) type Answer = Result<Response, Refusal>;
 
@@ -38,6 +41,8 @@ enum Wake {
     Job(Box<Job>, Room),
     /// A host attached: a keeper that waits for its log can go on.
     Attached,
+    /// The program is told to stop; says when that may be.
+    Stop(SyncSender<()>),
 }
 
 /// What a request takes of [`BYTES_QUEUED_MAX`], until it was worked on.
@@ -86,6 +91,15 @@ impl Requests {
         // A full queue wakes the thread anyway.
         let _ = self.queue.try_send(Wake::Attached);
     }
+
+    /// Has the thread end, once it has answered what it works on. Blocks for a few seconds at most.
+    pub fn stop(&self) {
+        let (done, wait) = sync_channel(1);
+        // A full queue has a keeper behind it that writes every commit in any case.
+        if self.queue.try_send(Wake::Stop(done)).is_ok() {
+            let _ = wait.recv_timeout(STOP_TIME_MAX);
+        }
+    }
 }
 
 /// The receiving side.
@@ -99,6 +113,8 @@ pub trait Keep {
     fn tick(&mut self);
     /// Answers every job of one batch; entries that they cause share one commit.
     fn batch(&mut self, jobs: Vec<Job>);
+    /// The program stops: nothing is asked any more.
+    fn stop(&mut self);
 }
 
 /// The queue before the keeper's thread; it holds 2,048 requests and 64 MiB of them.
@@ -109,16 +125,22 @@ pub fn queue() -> (Requests, Queue) {
 }
 
 impl Queue {
-    /// Runs `keeper` until every sender is gone.
+    /// Runs `keeper` until it is told to stop, or every sender is gone.
     pub fn run(self, keeper: &mut impl Keep) {
         loop {
             match self.queue.recv_timeout(TICK) {
                 Ok(first) => {
-                    let (jobs, rooms) = self.gather(first, keeper);
+                    let Gathered { jobs, rooms, stop } = self.gather(first, keeper);
                     if !jobs.is_empty() {
                         keeper.batch(jobs);
                     }
                     drop(rooms);
+                    if let Some(done) = stop {
+                        keeper.stop();
+                        // Nobody may wait any more.
+                        let _ = done.try_send(());
+                        return;
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => keeper.tick(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -127,8 +149,8 @@ impl Queue {
     }
 
     /// Everything that waits already, without waiting for more.
-    fn gather(&self, first: Wake, keeper: &mut impl Keep) -> (Vec<Job>, Vec<Room>) {
-        let (mut jobs, mut rooms) = (Vec::new(), Vec::new());
+    fn gather(&self, first: Wake, keeper: &mut impl Keep) -> Gathered {
+        let (mut jobs, mut rooms, mut stop) = (Vec::new(), Vec::new(), None);
         let mut next = Some(first);
         while let Some(wake) = next {
             match wake {
@@ -139,14 +161,22 @@ impl Queue {
                     rooms.push(room);
                 }
                 Wake::Attached => keeper.tick(),
+                Wake::Stop(done) => stop = Some(done),
             }
-            if jobs.len() >= BATCH_MAX {
+            if jobs.len() >= BATCH_MAX || stop.is_some() {
                 break;
             }
             next = self.queue.try_recv().ok();
         }
-        (jobs, rooms)
+        Gathered { jobs, rooms, stop }
     }
+}
+
+/// What waited.
+struct Gathered {
+    jobs: Vec<Job>,
+    rooms: Vec<Room>,
+    stop: Option<SyncSender<()>>,
 }
 
 #[cfg(test)]
@@ -161,6 +191,8 @@ mod tests {
 
     impl Keep for Yes {
         fn tick(&mut self) {}
+
+        fn stop(&mut self) {}
 
         fn batch(&mut self, jobs: Vec<Job>) {
             self.0 += jobs.len();
@@ -188,7 +220,7 @@ mod tests {
         let small = push(&requests, Request::Status(StatusRequest {})).unwrap();
         // Once they were worked on there is room again.
         let Wake::Job(job, room) = queue.queue.recv().unwrap() else { panic!("a job was pushed") };
-        let (jobs, rooms) = queue.gather(Wake::Job(job, room), &mut Yes::default());
+        let Gathered { jobs, rooms, .. } = queue.gather(Wake::Job(job, room), &mut Yes::default());
         Yes::default().batch(jobs);
         assert_eq!(push(&requests, large()).unwrap_err(), "keeper-busy");
         drop(rooms);

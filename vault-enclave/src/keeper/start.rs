@@ -10,8 +10,9 @@ use super::clock;
 use super::hardware::{self, Devices, Hardware};
 use super::joiner;
 use super::refusal::Refusal;
+use super::snapshots::{self, Snapshots};
 use super::vault::{Records, Run};
-use crate::derive::KeeperContext;
+use crate::derive::{self, KeeperContext};
 use crate::head::{Anchor, AnchorError};
 use crate::keeper_dir::{KeeperDir, KeeperDirError};
 use crate::root::{self, KeeperRoot, RootError, RootRecords, Seal};
@@ -124,7 +125,12 @@ pub(super) fn begin(dir: &Arc<KeeperDir>, devices: &Devices, core_bytes: &[u8]) 
     dir.replace(CORE_FILE, core_bytes).map_err(|error| Refusal::unavailable(error.code(), error))?;
     let anchor = Anchor::create(Arc::clone(dir), tpm.clone(), &root.root, core.anti_rollback(), Some(context))
         .map_err(|error| Refusal::unavailable(error.code(), error))?;
-    Ok(Run { core, keys, instance, joined: false, hardware, anchor, records })
+    let snapshots = snapshots(dir, &root.root, &core)?;
+    Ok(Run { core, keys, instance, joined: false, hardware, anchor, records, snapshots })
+}
+
+fn snapshots(dir: &Arc<KeeperDir>, root: &Root, core: &Core) -> Result<Snapshots, VaultKeysError> {
+    Ok(Snapshots::new(Arc::clone(dir), derive::snapshot_key(root)?, core.anti_rollback()))
 }
 
 fn records(dir: &Arc<KeeperDir>, root: &KeeperRoot) -> Result<Records, RootError> {
@@ -139,7 +145,8 @@ fn records(dir: &Arc<KeeperDir>, root: &KeeperRoot) -> Result<Records, RootError
 pub fn reset(dir: &KeeperDir, devices: &Devices) -> Result<(), StartError> {
     let root = root::open(dir, &devices.tpm, devices.snp.as_deref()).map_err(StartError::Root)?;
     Anchor::reset(dir, &devices.tpm, &root.root).map_err(StartError::Anchor)?;
-    for file in [crate::head::FILE, CORE_FILE, joiner::KEYS_FILE, joiner::GENESIS_FILE, root::FILE] {
+    let files = [snapshots::FILE, crate::head::FILE, CORE_FILE, joiner::KEYS_FILE, joiner::GENESIS_FILE, root::FILE];
+    for file in files {
         dir.remove(file).map_err(StartError::Dir)?;
     }
     Ok(())
@@ -166,8 +173,9 @@ pub(super) fn resume(dir: &Arc<KeeperDir>, devices: &Devices) -> Result<Option<R
         None => founded(dir, &root.root, &context)?,
     };
     let records = records(dir, &root).map_err(StartError::Root)?;
+    let snapshots = snapshots(dir, &root.root, &core).map_err(StartError::Keys)?;
     let hardware = Hardware::new(devices.clone(), root.ak, core.policy().keeper()).map_err(StartError::Tpm)?;
-    Ok(Some(Run { core, keys, instance: context.instance, joined, hardware, anchor, records }))
+    Ok(Some(Run { core, keys, instance: context.instance, joined, hardware, anchor, records, snapshots }))
 }
 
 /// Core and keys of the keeper that a vault began with.

@@ -33,6 +33,7 @@ use super::models::Models;
 use super::refusal::Refusal;
 use super::retired;
 use super::service::{Answer, Job};
+use super::snapshots::Snapshots;
 use crate::head::Anchor;
 use crate::vault_keys::VaultKeys;
 
@@ -52,6 +53,7 @@ pub(super) struct Vault {
     store: Store,
     anchor: Anchor,
     records: Records,
+    snapshots: Snapshots,
     log: Log,
     /// The fold over all entries, the staged ones included: the next decision sees the one before.
     state: State,
@@ -255,7 +257,16 @@ impl Vault {
             };
             self.send(answer, session, reply);
         }
-        committed.map(drop)
+        // After the answers, of what is counted.
+        self.snapshots.follow(committed?, &self.store);
+        Ok(())
+    }
+
+    /// The keeper stops: a start after this folds nothing again.
+    pub(super) fn stop(&self) {
+        if self.pending.batch.is_empty() {
+            self.snapshots.write(&self.state, self.log.tree());
+        }
     }
 
     /// Never before the last entry.

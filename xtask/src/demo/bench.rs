@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a seal, an upload and an attested load cost beside `cp`, in one run on one machine; what a
-//! release costs a keeper; and what verifying evidence costs.
+//! release costs a keeper; what verifying evidence costs; and, alone, what a long log costs.
 
+mod log;
 mod verify;
 
 use super::machine::Tier;
@@ -28,6 +29,9 @@ pub(crate) struct BenchArgs {
     /// Verification of evidence alone: takes no TPM and no model.
     #[arg(long)]
     verify: bool,
+    /// A long log alone, of so many entries: takes no model.
+    #[arg(long, value_name = "ENTRIES", num_args = 0..=1, default_missing_value = "1000000", conflicts_with = "verify")]
+    log: Option<u64>,
     /// Beside it the same by the crate `sev`, which is downloaded and built for that.
     #[arg(long)]
     peers: bool,
@@ -56,6 +60,9 @@ impl Rate {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    if let Some(entries) = args.log {
+        return long_log(entries, args.json);
+    }
     let verification = verify::measure(args.quick, args.peers)?;
     if args.verify {
         match args.json {
@@ -96,6 +103,21 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     world.end()?;
     print(args, bytes, runs, &rows, &release, &verification);
     Ok(())
+}
+
+fn long_log(entries: u64, as_json: bool) -> Result<()> {
+    setup::system_packages(false)?;
+    build()?;
+    let measured = log::measure(entries)?;
+    match as_json {
+        true => println!("{}", json!({ "log": measured })),
+        false => log::print(&measured, profile()),
+    }
+    Ok(())
+}
+
+fn profile() -> &'static str {
+    if cfg!(debug_assertions) { "dev" } else { "release" }
 }
 
 const RELEASES: u32 = 200;
@@ -139,7 +161,7 @@ fn ratios(load: &Rate, seal: &Rate, copy: &Rate, release: &Value, verification: 
 
 fn print(args: &BenchArgs, bytes: u64, runs: usize, rows: &[(&str, Rate); 4], release: &Value, verification: &Value) {
     let [(_, seal), _, (_, load), (_, copy)] = rows;
-    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    let profile = profile();
     let ratios = ratios(load, seal, copy, release, verification);
     if args.json {
         let rows: Vec<_> = rows

@@ -6,6 +6,7 @@ use attestation::{Sha256Digest, UnixTime};
 
 use super::{Asked, HISTORY_MAX, Part};
 use crate::names::Name;
+use crate::state::stored::stored;
 
 const HOUR_SECS: u64 = 60 * 60;
 const DAY_SECS: u64 = 24 * HOUR_SECS;
@@ -20,6 +21,8 @@ pub(super) struct Granted {
     pub(super) bytes: u64,
 }
 
+stored!(Granted { at, model, platform, bytes });
+
 /// Oldest first.
 #[derive(Debug, Clone)]
 pub(super) struct History {
@@ -31,6 +34,8 @@ pub(super) struct History {
     /// The first that is in its hour: those before it are only in their day.
     in_hour: usize,
 }
+
+stored!(History { time, clock, granted, in_hour });
 
 /// What the releases of one subject add up to.
 #[derive(Debug, Clone, Default)]

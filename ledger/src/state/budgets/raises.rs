@@ -5,7 +5,9 @@ use attestation::{Sha256Digest, UnixTime};
 use crate::entry::{ProposedRaise, RaiseAmounts};
 use crate::names::Name;
 use crate::policy::{AlarmThen, BudgetUnit, OverBudget, Policy};
+use crate::snapshot::SnapshotError;
 use crate::state::FoldError;
+use crate::state::stored::{Reader, Stored, Writer, stored};
 
 /// The most raises that are not yet past their end.
 pub const RAISES_MAX: usize = 64;
@@ -28,9 +30,21 @@ pub struct Raise {
     pub until: UnixTime,
 }
 
+stored!(Raise { entry, object, budget, left, until });
+
 /// All of them, used up or not.
 #[derive(Debug, Clone, Default)]
 pub(in crate::state) struct Raises(Vec<Raise>);
+
+impl Stored for Raises {
+    fn store(&self, to: &mut Writer) {
+        self.0.store(to);
+    }
+
+    fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        Stored::restore(from).map(Self)
+    }
+}
 
 impl Raises {
     pub(in crate::state) fn all(&self) -> &[Raise] {

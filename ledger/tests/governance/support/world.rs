@@ -9,10 +9,12 @@ use ledger::entry::{
 };
 use ledger::genesis::{AntiRollback, Core, Genesis, KeeperIdentity, SealTo};
 use ledger::manifest::{Blake3Digest, Manifest, ModelId, Plan, PlanUnit, SealedDigests};
+use ledger::merkle::{Tree, leaf_hash};
 use ledger::model_signature::PublisherKey;
 use ledger::names::Name;
 use ledger::policy::Policy;
 use ledger::revocation::Marks;
+use ledger::snapshot::{self, Folded};
 use ledger::state::{FoldError, State, Vault};
 
 use super::keys::Person;
@@ -29,6 +31,7 @@ pub const CAROL: u8 = 3;
 pub struct World {
     pub authority: Authority,
     pub state: State,
+    pub tree: Tree,
     pub entries: Vec<Vec<u8>>,
     pub now: UnixTime,
     pub genesis: Genesis,
@@ -57,7 +60,9 @@ impl World {
         let mut state = State::new();
         state.apply(0, genesis.bytes()).unwrap();
         let entries = vec![genesis.bytes().to_vec()];
-        Self { authority, state, entries, now: NOW, genesis, policy_text }
+        let mut tree = Tree::new();
+        tree.push(leaf_hash(genesis.bytes()));
+        Self { authority, state, tree, entries, now: NOW, genesis, policy_text }
     }
 
     /// Every approver has signed.
@@ -105,11 +110,18 @@ impl World {
         self.state.vault().map_or(self.genesis.policy(), |vault| vault.policy())
     }
 
-    /// Applies an entry as the next.
+    /// Applies an entry as the next. The state then goes through a snapshot, so that every test of the fold shows that
+    /// nothing of it is lost there.
     pub fn apply(&mut self, entry: &Entry) -> Result<(), FoldError> {
         let bytes = entry.encode().unwrap();
         self.state.apply(self.state.size(), &bytes)?;
+        self.tree.push(leaf_hash(&bytes));
         self.entries.push(bytes);
+        let stored = snapshot::encode(&self.state, &self.tree).unwrap();
+        let Folded { state, tree } = snapshot::decode(&stored).unwrap();
+        assert_eq!(snapshot::encode(&state, &tree).unwrap(), stored);
+        assert_eq!(format!("{state:?}"), format!("{:?}", self.state));
+        (self.state, self.tree) = (state, tree);
         Ok(())
     }
 

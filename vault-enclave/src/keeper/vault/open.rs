@@ -6,8 +6,8 @@ use ledger::entry::{Entry, Start, TimeSource};
 use ledger::genesis::{Core, Genesis};
 use ledger::keepers::KeeperMachine;
 use ledger::names::Version;
-use ledger::release_log::{self, Batch, ClosedLog, LogError, LogReader};
-use ledger::state::{FoldError, State};
+use ledger::release_log::{Batch, ClosedLog, LogError};
+use ledger::state::State;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{Pending, Records, Renewals, Vault};
@@ -16,27 +16,22 @@ use crate::keeper::challenges::Challenges;
 use crate::keeper::clock::{self, Clock};
 use crate::keeper::commit::{CommitError, Committer};
 use crate::keeper::denials::Denials;
+use crate::keeper::fold::FoldError;
 use crate::keeper::hardware::Hardware;
-use crate::keeper::link::{Store, StoreError};
+use crate::keeper::link::Store;
 use crate::keeper::models::Models;
 use crate::keeper::refusal::Refusal;
 use crate::keeper::retired::Retired;
+use crate::keeper::snapshots::{SnapshotError, Snapshots};
 use crate::vault_keys::VaultKeys;
 
 /// Why a run does not begin.
 #[derive(Debug)]
 pub(crate) enum OpenError {
-    /// The host has the log not, or not all of it.
-    Store(StoreError),
-    /// An entry that the fold refuses: the log is not this keeper's, or was changed.
-    Fold {
-        /// Its index.
-        index: u64,
-        /// Why.
-        error: FoldError,
-    },
-    /// The entries do not make the root in the head.
-    Log(release_log::OpenError),
+    /// The host's log does not fold to the head.
+    Fold(FoldError),
+    /// This keeper wrote a snapshot that its head does not continue.
+    Snapshot(SnapshotError),
     /// The first commits of the run failed.
     Commit(LogError<CommitError>),
     /// The log begins with the genesis of another ceremony.
@@ -54,9 +49,8 @@ impl OpenError {
     #[must_use]
     pub(crate) fn code(&self) -> &str {
         match self {
-            Self::Store(_) => "log-unavailable",
-            Self::Fold { .. } => "log-fold",
-            Self::Log(error) => error.code(),
+            Self::Fold(error) => error.code(),
+            Self::Snapshot(error) => error.code(),
             Self::Commit(error) => error.code(),
             Self::OtherGenesis => "genesis-other",
             Self::OtherKeeper => "log-other-keeper",
@@ -69,9 +63,8 @@ impl OpenError {
 impl std::fmt::Display for OpenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Store(error) => error.fmt(f),
-            Self::Fold { index, error } => write!(f, "entry {index} of the host's log: {error}"),
-            Self::Log(error) => error.fmt(f),
+            Self::Fold(error) => error.fmt(f),
+            Self::Snapshot(error) => error.fmt(f),
             Self::Commit(error) => error.fmt(f),
             Self::OtherGenesis => f.write_str("the host's log begins with the genesis of another keeper"),
             Self::OtherKeeper => f.write_str("the log names another keeper than this machine's, and not as its successor"),
@@ -86,9 +79,9 @@ impl std::fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-impl From<StoreError> for OpenError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
+impl From<FoldError> for OpenError {
+    fn from(error: FoldError) -> Self {
+        Self::Fold(error)
     }
 }
 
@@ -108,6 +101,8 @@ pub(crate) struct Run {
     pub anchor: Anchor,
     /// What the root is sealed to.
     pub records: Records,
+    /// Folds that were done before.
+    pub snapshots: Snapshots,
 }
 
 /// What a log makes of the keeper whose head it ends at.
@@ -147,7 +142,7 @@ impl Run {
         let start = Entry::Start(Start { time, run, version, tier, time_source: TimeSource::HostClock, keeper });
         let start = start.encode().map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
         let index = state.size();
-        state.apply(index, &start).map_err(|error| OpenError::Fold { index, error })?;
+        state.apply(index, &start).map_err(|error| FoldError::Entry { index, error })?;
         let mut vault = self.begin(store, log, state, genesis, tier, start)?;
         vault.settle_records()?;
         Ok(Opened::Vault(Box::new(vault)))
@@ -182,6 +177,7 @@ impl Run {
             store: store.clone(),
             anchor: self.anchor,
             records: self.records,
+            snapshots: self.snapshots,
             log,
             state,
             models: Models::default(),
@@ -197,14 +193,7 @@ impl Run {
 
     fn fold(&self, store: &Store) -> Result<Folded, OpenError> {
         let head = Checkpoint { size: self.anchor.size(), root: *self.anchor.root().as_bytes() };
-        let mut state = State::new();
-        let mut log = LogReader::new(head);
-        store.read_log(head.size, |entry| {
-            let index = state.size();
-            state.apply(index, &entry).map_err(|error| OpenError::Fold { index, error })?;
-            log.push(&entry).map_err(OpenError::Log)
-        })?;
-        let log = log.finish().map_err(OpenError::Log)?;
+        let (state, log) = self.snapshots.fold(store, head, |genesis| self.check_genesis(genesis).is_ok())?;
         let genesis = state.genesis().ok_or(OpenError::OtherGenesis)?.clone();
         self.check_genesis(&genesis)?;
         self.check_machine(&state, &genesis)?;

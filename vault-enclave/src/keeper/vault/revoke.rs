@@ -2,7 +2,7 @@
 
 use attestation::Sha256Digest;
 use ledger::entry::{self, Entry, Propose, ProposedRevocation, Revoke};
-use ledger::merkle::leaf_hash;
+use ledger::merkle::{BUNDLE_LEAVES, MerkleError, leaf_hash};
 use ledger::revocation::{RevocationAct, notice_message, watch_message};
 use vault_proto::convert::{RevocationNotice, RevocationSubmission, WatchLease};
 use vault_proto::limits::NOTICE_LEASES_MAX;
@@ -11,6 +11,7 @@ use vault_proto::v1::{self, keeper_reply::Response};
 use super::load::unknown_lease;
 use super::provision::utf8;
 use super::{Outcome, Vault};
+use crate::keeper::link::StoreError;
 use crate::keeper::refusal::Refusal;
 
 /// Leases that a staged `revoke` entry ends.
@@ -68,7 +69,7 @@ impl Vault {
     }
 
     /// Tells the host of leases whose revocation was committed; it tells those who watch.
-    pub(super) fn announce(&self, revoked: &[Revoked]) {
+    pub(super) fn announce(&mut self, revoked: &[Revoked]) {
         for Revoked { index, leases } in revoked {
             for some in leases.chunks(NOTICE_LEASES_MAX) {
                 match self.notice(*index, some) {
@@ -78,6 +79,24 @@ impl Vault {
                 }
             }
         }
+    }
+
+    /// Proof of any committed entry. Of old ones the host has what is needed, and the tree knows whether it is.
+    fn log_proof(&mut self, index: u64) -> Result<String, Refusal> {
+        let proof = match self.log.proof(index) {
+            Err(MerkleError::Forgotten { bundle }) => {
+                let (first, mut entries) = (bundle * BUNDLE_LEAVES, Vec::new());
+                let take = |entry| -> Result<(), StoreError> {
+                    entries.push(entry);
+                    Ok(())
+                };
+                let read = self.store.read_log(first..first + BUNDLE_LEAVES, take);
+                read.map_err(|error| Refusal::unavailable("log-unavailable", error))?;
+                self.log.recall(bundle, &entries).and_then(|()| self.log.proof(index))
+            }
+            proof => proof,
+        };
+        proof.map_err(|error| Refusal::unavailable(error.code(), error))
     }
 
     /// Whether a lease is revoked, for its holder.
@@ -94,11 +113,11 @@ impl Vault {
         Ok(Outcome::Now(Ok(Response::WatchLease(v1::LeaseWatched { notice }))))
     }
 
-    fn notice(&self, index: u64, leases: &[Sha256Digest]) -> Result<v1::RevocationNotice, Refusal> {
+    fn notice(&mut self, index: u64, leases: &[Sha256Digest]) -> Result<v1::RevocationNotice, Refusal> {
         let missing = || Refusal::unavailable("revocation-missing", "the state does not have this revocation");
         let revoke = self.opened()?.revoke_entry(index).cloned().ok_or_else(missing)?;
         let entry = Entry::Revoke(revoke).encode().map_err(|error| Refusal::denied(error.code(), error))?;
-        let log_proof = self.log.proof(index).map_err(|error| Refusal::unavailable(error.code(), error))?;
+        let log_proof = self.log_proof(index)?;
         let message = notice_message(&self.vault_id(), index, &leaf_hash(&entry), leases);
         let signature = self.keys.sign_identity(&message)?;
         Ok(RevocationNotice { entry, log_proof, leases: leases.to_vec(), signature }.into())

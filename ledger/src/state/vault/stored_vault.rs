@@ -1,0 +1,64 @@
+//! A vault in bytes.
+
+use std::sync::Arc;
+
+use super::{PublishedModel, Vault};
+use crate::snapshot::SnapshotError;
+use crate::state::stored::{Reader, Stored, Writer};
+
+impl Stored for Vault {
+    fn store(&self, to: &mut Writer) {
+        let Self {
+            genesis,
+            policy,
+            keepers,
+            proposals,
+            platforms,
+            models,
+            leases,
+            sealing,
+            budgets,
+            alarms,
+            revocations,
+        } = self;
+        genesis.store(to);
+        policy.store(to);
+        keepers.store(to);
+        proposals.store(to);
+        platforms.store(to);
+        models.store(to);
+        leases.store(to);
+        sealing.store(to);
+        budgets.store(to);
+        alarms.store(to);
+        revocations.store(to);
+    }
+
+    fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let mut vault = Self {
+            genesis: Stored::restore(from)?,
+            policy: Stored::restore(from)?,
+            keepers: Stored::restore(from)?,
+            proposals: Stored::restore(from)?,
+            platforms: Stored::restore(from)?,
+            models: Stored::restore(from)?,
+            leases: Stored::restore(from)?,
+            sealing: Stored::restore(from)?,
+            budgets: Stored::restore(from)?,
+            alarms: Stored::restore(from)?,
+            revocations: Stored::restore(from)?,
+        };
+        vault.budgets.count(&vault.policy);
+        Ok(vault)
+    }
+}
+
+impl Stored for Arc<PublishedModel> {
+    fn store(&self, to: &mut Writer) {
+        PublishedModel::store(self, to);
+    }
+
+    fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        PublishedModel::restore(from).map(Self::new)
+    }
+}

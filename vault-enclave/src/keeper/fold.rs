@@ -1,0 +1,117 @@
+//! The host's log, folded up to a head: whole, or from a snapshot on.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ledger::checkpoint::Checkpoint;
+use ledger::merkle::{Hash, leaf_hash};
+use ledger::release_log::{self, ClosedLog, LogReader};
+use ledger::snapshot::Folded;
+use ledger::state::{self, State};
+
+use super::link::{Store, StoreError};
+
+/// Why the host's log does not fold to the head.
+#[derive(Debug)]
+pub(super) enum FoldError {
+    /// The host has the log not, or not all of it.
+    Store(StoreError),
+    /// An entry that the fold refuses: the log is not this keeper's, or was changed.
+    Entry {
+        /// Its index.
+        index: u64,
+        /// Why.
+        error: state::FoldError,
+    },
+    /// The entries do not make the root in the head.
+    Log(release_log::OpenError),
+    /// Nobody waits for it any more.
+    Stopped,
+}
+
+impl FoldError {
+    /// Stable name.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Store(_) => "log-unavailable",
+            Self::Entry { .. } => "log-fold",
+            Self::Log(error) => error.code(),
+            Self::Stopped => "fold-stopped",
+        }
+    }
+}
+
+impl std::fmt::Display for FoldError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Entry { index, error } => write!(f, "entry {index} of the host's log: {error}"),
+            Self::Log(error) => error.fmt(f),
+            Self::Stopped => f.write_str("the vault was closed"),
+        }
+    }
+}
+
+impl std::error::Error for FoldError {}
+
+impl From<StoreError> for FoldError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Reads what comes behind `from`, or the whole log, up to the head, and checks that it is the log of the head.
+///
+/// # Errors
+/// [`FoldError`]; [`FoldError::Stopped`] soon after `stop` is set.
+pub(super) fn fold(
+    store: &Store,
+    head: Checkpoint,
+    from: Option<Folded>,
+    stop: &AtomicBool,
+) -> Result<(State, ClosedLog), FoldError> {
+    let from = from.and_then(|folded| Some((folded.state.genesis()?.vault_id(), folded)));
+    let (state, log) = match from {
+        None => (State::new(), LogReader::new(head)),
+        Some((vault, Folded { state, tree })) => {
+            if state.size() == head.size {
+                check_last(store, head.size, tree.node(0, head.size - 1).copied())?;
+            }
+            (state, LogReader::resume(head, tree, vault))
+        }
+    };
+    read(store, state, log, head, stop)
+}
+
+/// The same of the whole log, every leaf of which stays at hand.
+///
+/// # Errors
+/// [`FoldError`].
+pub(super) fn whole(store: &Store, head: Checkpoint) -> Result<(State, ClosedLog), FoldError> {
+    read(store, State::new(), LogReader::with_leaves(head), head, &AtomicBool::new(false))
+}
+
+fn read(
+    store: &Store,
+    mut state: State,
+    mut log: LogReader,
+    head: Checkpoint,
+    stop: &AtomicBool,
+) -> Result<(State, ClosedLog), FoldError> {
+    store.read_log(state.size()..head.size, |entry| {
+        if stop.load(Ordering::Relaxed) {
+            return Err(FoldError::Stopped);
+        }
+        let index = state.size();
+        state.apply(index, &entry).map_err(|error| FoldError::Entry { index, error })?;
+        log.push(&entry).map_err(FoldError::Log)
+    })?;
+    Ok((state, log.finish().map_err(FoldError::Log)?))
+}
+
+/// Nothing is left to read, and a host that has lost its log must still be found out before it is written to.
+fn check_last(store: &Store, size: u64, leaf: Option<Hash>) -> Result<(), FoldError> {
+    store.read_log(size - 1..size, |entry| match leaf {
+        Some(leaf) if leaf != leaf_hash(&entry) => Err(FoldError::Log(release_log::OpenError::Root)),
+        Some(_) | None => Ok(()),
+    })
+}
