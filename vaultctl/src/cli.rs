@@ -246,7 +246,7 @@ pub struct InitStartArgs {
 pub enum AntiRollbackArg {
     /// A counter in the keeper's TPM. For one keeper whose TPM the host can't roll back.
     Counter,
-    /// A quorum of the witnesses in the policy's [witnesses]. Nothing is released before they have cosigned the log.
+    /// A quorum of the policy's witnesses. Nothing is released before they have cosigned the log.
     Witnesses,
     /// Nothing notices it. For a laptop; every status says so.
     None,
