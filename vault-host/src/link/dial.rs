@@ -78,13 +78,13 @@ impl Dial {
 }
 
 /// Keeps a stream to the keeper until the returned future is dropped. The future never ends by itself.
-pub(crate) fn run(dial: Dial, store: Arc<Store>) -> (Link, impl Future<Output = ()> + Send) {
+pub(crate) fn run(dial: Dial, store: Arc<dyn Store>) -> (Link, impl Future<Output = ()> + Send) {
     let (sender, state) = watch::channel(State::Down("not dialled yet".to_owned()));
     let notices = Notices::default();
     (Link { state, notices: notices.clone() }, keep_attached(dial, store, sender, notices))
 }
 
-async fn keep_attached(dial: Dial, store: Arc<Store>, state: watch::Sender<State>, notices: Notices) {
+async fn keep_attached(dial: Dial, store: Arc<dyn Store>, state: watch::Sender<State>, notices: Notices) {
     let address = &dial.address;
     let mut backoff = BACKOFF_FIRST;
     let mut said = String::new();
@@ -115,10 +115,16 @@ async fn keep_attached(dial: Dial, store: Arc<Store>, state: watch::Sender<State
 /// One stream, from dial to end. Returns only after every store call of this stream has ended.
 async fn attach(
     dial: &Dial,
-    store: &Arc<Store>,
+    store: &Arc<dyn Store>,
     state: &watch::Sender<State>,
     notices: &Notices,
 ) -> Result<(), Status> {
+    // A host that can't reach its store is of no use to a keeper, which asks the one that attached last.
+    let shared = store.clone();
+    let refreshed = tokio::task::spawn_blocking(move || shared.attached()).await;
+    refreshed
+        .map_err(|_| Status::internal("the store panicked"))?
+        .map_err(|error| Status::unavailable(format!("{}: {error}", error.code())))?;
     let dialled = tokio::time::timeout(DIAL_TIME_MAX, dial.connect()).await;
     let channel = dialled
         .map_err(|_| Status::unavailable("no answer"))?
