@@ -7,7 +7,7 @@ use ledger::checkpoint::{Checkpoint, LogVerifier, Seen};
 use ledger::cosignature::{Answer, Gathering, NoQuorum, Outcome, WitnessKey, WitnessPolicy};
 use ledger::merkle::Hash;
 use ledger::note::VerifierKey;
-use ledger::release_log::{Batch, ClosedLog, Log, LogError, Loggable, Writer};
+use ledger::release_log::{Batch, ClosedLog, Log, LogError, LogReader, Loggable, Writer};
 use ledger::witness::{AddCheckpoint, AddCheckpointError, Step, step};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
@@ -131,7 +131,9 @@ impl World {
 
     /// What is there after a kill, folded again.
     fn reopened(&self) -> ClosedLog {
-        ClosedLog::open(&self.entries, *self.heads.last().unwrap()).unwrap()
+        let mut reader = LogReader::with_leaves(*self.heads.last().unwrap());
+        self.entries.iter().for_each(|entry| reader.push(entry).unwrap());
+        reader.finish().unwrap()
     }
 
     fn restart(&mut self) -> Result<Log, LogError<()>> {
@@ -254,6 +256,21 @@ fn line_of_another_key_beside_its_own_does_no_harm() {
     let (mut world, mut log) = World::started();
     world.faults([Fault::StrangerFirst; 3]);
     grant(&mut world, &mut log).unwrap();
+}
+
+/// Also where it missed whole bundles of entries, of which a log without witnesses forgets the leaves.
+#[test]
+fn witness_that_was_away_is_shown_that_the_log_continues_what_it_knows() {
+    let (mut world, mut log) = World::started();
+    world.faults([Fault::Unreached, Fault::None, Fault::None]);
+    (0..600).for_each(|_| drop(grant(&mut world, &mut log).unwrap()));
+    world.faults([Fault::None, Fault::None, Fault::Unreached]);
+    (0..300).for_each(|_| drop(grant(&mut world, &mut log).unwrap()));
+    assert_eq!(world.witnesses[2].latest.unwrap().size, 601);
+    world.faults([Fault::None, Fault::Unreached, Fault::None]);
+    let mut log = world.restart().unwrap();
+    grant(&mut world, &mut log).unwrap();
+    assert_eq!(world.witnesses[2].latest.unwrap().size, 903);
 }
 
 #[test]
