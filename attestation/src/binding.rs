@@ -6,6 +6,7 @@
 mod join;
 mod keeper;
 mod load;
+mod recover;
 mod renew;
 
 use ring::digest::{SHA512, digest};
@@ -14,6 +15,7 @@ use zeroize::Zeroizing;
 pub use join::{Join, JoinChallenge, JoinerKeys};
 pub use keeper::{Genesis, GenesisChallenge, Keeper, KeeperChallenge};
 pub use load::{Load, LoadChallenge};
+pub use recover::{Recover, RecoverChallenge};
 pub use renew::{Renew, RenewChallenge};
 
 use crate::encoding::{Sha256Digest, lv};
@@ -23,13 +25,14 @@ use crate::tpm::{ActivationSecret, AkName};
 const BIND_TAG: &[u8] = b"weightvault/v1 bind\0";
 const GENESIS_TAG: &[u8] = b"weightvault/v1 genesis\0";
 const KEEPER_TAG: &[u8] = b"weightvault/v1 keeper\0";
+const RECOVER_TAG: &[u8] = b"weightvault/v1 recover evidence\0";
 const LEASE_TAG: &[u8] = b"weightvault/v1 lease";
 
 /// Empty in this version (FORMAT.md §3); the field is in the transcript so that a later one cannot be taken for it.
 const RUNTIME_CLAIMS: &[u8] = b"";
 
 /// What a requester states, with the exact bytes that stand for it. Sealed: [`Load`], [`Renew`], [`Join`],
-/// [`Genesis`], [`Keeper`] are all there are.
+/// [`Recover`], [`Genesis`], [`Keeper`] are all there are.
 pub trait Transcript: sealed::Sealed {
     /// The preimage of the binding (FORMAT.md §3). It contains the activation secret.
     fn preimage(&self) -> Vec<u8>;
@@ -157,6 +160,7 @@ mod sealed {
     impl Sealed for super::Load {}
     impl Sealed for super::Renew {}
     impl Sealed for super::Join {}
+    impl Sealed for super::Recover {}
     impl Sealed for super::Genesis {}
     impl Sealed for super::Keeper {}
 }

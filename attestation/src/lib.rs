@@ -122,7 +122,7 @@ mod verify;
 pub use anchors::{ANCHORS_MAX, Anchor, AnchorKind, TpmRoot, Trust, TrustAnchors};
 pub use binding::{
     Binding, Genesis, GenesisChallenge, Join, JoinChallenge, JoinerKeys, Keeper, KeeperChallenge, Load, LoadChallenge,
-    Renew, RenewChallenge, TpmPart, Transcript, lease_id,
+    Recover, RecoverChallenge, Renew, RenewChallenge, TpmPart, Transcript, lease_id,
 };
 pub use claims::{Claims, EkClaims, QuoteClaims};
 pub use command_line::{RootHash, verity_root_hashes};

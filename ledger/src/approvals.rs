@@ -64,6 +64,12 @@ pub enum ApprovalAction {
     Reseal,
     /// A proposed keeper may take over.
     KeeperJoin,
+    /// That the vault's keys be split among custodians is proposed.
+    ProposeEscrow,
+    /// The vault's keys are split among custodians.
+    Escrow,
+    /// A keeper that was lost is replaced by one that has the keys from custodians.
+    Recover,
     /// A raise of a budget is proposed.
     ProposeBudget,
     /// A proposed raise of a budget counts.

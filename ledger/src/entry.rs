@@ -19,6 +19,7 @@ mod alarm;
 mod body;
 mod budget;
 mod error;
+mod escrow;
 pub(crate) mod field;
 mod join;
 mod platform;
@@ -36,6 +37,7 @@ pub use body::{
 };
 pub use budget::{BudgetRaised, ClockJump, ProposedRaise, RaiseAmounts};
 pub use error::EntryError;
+pub use escrow::{EscrowInForce, ProposedEscrow, ProposedRecovery, RecoverInForce};
 pub use join::{KeeperJoin, KeeperRetire, ProposedJoin};
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 pub use reseal::{ProposedReseal, ResealInForce, Resealed};
@@ -71,6 +73,10 @@ pub enum Entry {
     KeeperJoin(KeeperJoin),
     /// The keeper ends, and names its successor.
     KeeperRetire(KeeperRetire),
+    /// The vault's keys were split among custodians.
+    Escrow(EscrowInForce),
+    /// A keeper was lost, and another one has the vault's keys from its custodians.
+    Recover(RecoverInForce),
     /// Approvers raised a budget.
     Budget(BudgetRaised),
     /// The keeper's clock was set ahead.
@@ -137,6 +143,8 @@ impl Entry {
             Self::Resealed(entry) => entry.time,
             Self::KeeperJoin(entry) => entry.time,
             Self::KeeperRetire(entry) => entry.time,
+            Self::Escrow(entry) => entry.time,
+            Self::Recover(entry) => entry.time,
             Self::Budget(entry) => entry.time,
             Self::Clock(entry) => entry.time,
             Self::Alarm(entry) => entry.time,
@@ -164,6 +172,8 @@ impl Entry {
             Self::Resealed(_) => "resealed",
             Self::KeeperJoin(_) => "keeper-join",
             Self::KeeperRetire(_) => "keeper-retire",
+            Self::Escrow(_) => "escrow",
+            Self::Recover(_) => "recover",
             Self::Budget(_) => "budget",
             Self::Clock(_) => "clock",
             Self::Alarm(_) => "alarm",

@@ -1,4 +1,4 @@
-//! How a keeper shows itself (FORMAT.md §3, "genesis evidence" and "keeper evidence"): the two steps without the wire.
+//! How a keeper shows itself (FORMAT.md §3: the evidence of a genesis, a keeper and a recovery): the two steps without the wire.
 //!
 //! Who asks makes a nonce and a secret of his own, so nobody's word is taken: the secret reaches the quote only through
 //! the TPM whose EK the policy's anchors endorse, and only while it holds the AK that quotes.
@@ -16,6 +16,8 @@
 //! # Ok(()) }
 //! ```
 
+mod recovering;
+
 use std::fmt;
 
 use attestation::{
@@ -24,6 +26,8 @@ use attestation::{
     TpmIdentity, TpmPart, Transcript, UnixTime, Verified, VerifyError,
 };
 use ring::rand::SecureRandom;
+
+pub use recovering::{RecoveringError, RecoveringKeeper, RecoveryClaims};
 
 use crate::genesis::{Genesis, KeeperIdentity};
 use crate::keepers::KeeperMachine;

@@ -7,7 +7,7 @@ mod error;
 
 use std::collections::BTreeMap;
 
-use attestation::{AkName, Join, Sha256Digest, UnixTime, Verified, lv};
+use attestation::{AkName, Claims, Join, JoinerKeys, Sha256Digest, UnixTime, Verified, lv};
 
 pub use error::JoinError;
 
@@ -81,7 +81,11 @@ impl Joiner {
 
     /// What evidence shows, and what the keeper states beside it.
     pub fn of(verified: &Verified<Join>) -> Result<Self, JoinError> {
-        let (claims, stated) = (verified.claims(), verified.statement().joiner());
+        Self::shown(verified.claims(), verified.statement().joiner())
+    }
+
+    /// The same of evidence for another transcript.
+    pub(crate) fn shown(claims: &Claims, stated: &JoinerKeys) -> Result<Self, JoinError> {
         let quote = claims.quote().ok_or(JoinError::OtherForm)?;
         Ok(Self {
             machine: KeeperMachine {

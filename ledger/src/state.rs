@@ -16,6 +16,7 @@ mod alarms;
 mod budgets;
 mod ceremony;
 mod error;
+mod escrow;
 mod extensions;
 mod keepers;
 mod leases;
@@ -38,6 +39,7 @@ pub use alarms::{ALARMS_SHOWN_MAX, Alarm, KNOWN_MAX, measurement_of};
 pub use budgets::{BudgetExcess, BudgetOf, BudgetRefusal, BudgetUse, HISTORY_MAX, RAISE_SECS_MAX, RAISES_MAX, Raise};
 pub use ceremony::Ceremony;
 pub use error::FoldError;
+pub use escrow::{Escrow, Escrows, Recovered};
 pub use keepers::{ApprovedJoiner, Keepers};
 pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 pub use manifest::{LoggedManifest, OpenManifestError};
@@ -185,6 +187,7 @@ impl State {
             Entry::Genesis(_) | Entry::Propose(_) | Entry::Approve(_) | Entry::Policy(_) | Entry::Model(_) => 0,
             Entry::Platform(_) | Entry::Reseal(_) | Entry::Resealed(_) => 0,
             Entry::KeeperJoin(_) | Entry::KeeperRetire(_) => 0,
+            Entry::Escrow(_) | Entry::Recover(_) => 0,
             Entry::Revoke(_) | Entry::Extend(_) => 0,
             Entry::Budget(_) | Entry::Alarm(_) | Entry::Release(_) | Entry::Renew(_) | Entry::End(_) => 0,
             Entry::Deny(_) | Entry::DenySummary(_) => 0,

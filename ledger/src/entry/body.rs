@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::ProposedRaise;
 use super::platform::ProposedPlatform;
-use super::{ProposedJoin, ProposedReseal, field};
+use super::{ProposedEscrow, ProposedJoin, ProposedRecovery, ProposedReseal, field};
 use crate::extension::{Extension, ExtensionApproval};
 use crate::genesis::{AntiRollback, SealTo};
 use crate::names::{Name, Version};
@@ -98,6 +98,10 @@ pub enum Proposal {
     Reseal(ProposedReseal),
     /// Another keeper, which proved itself to the one that runs.
     KeeperJoin(ProposedJoin),
+    /// That the vault's keys be split among custodians, signed by an approver of the policy in force.
+    Escrow(ProposedEscrow),
+    /// Another keeper in the place of one that was lost. Each approval names evidence of it.
+    Recover(ProposedRecovery),
     /// A raise of a budget, signed by an approver of the policy in force.
     Budget(ProposedRaise),
     /// A revocation, or the lift of one, signed by an approver of the policy in force.

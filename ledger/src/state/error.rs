@@ -5,6 +5,7 @@ use attestation::UnixTime;
 use super::budgets::{BudgetRefusal, RAISE_SECS_MAX, RAISES_MAX};
 use crate::approvals::ApprovalError;
 use crate::entry::EntryError;
+use crate::escrow::EscrowError;
 use crate::extension::ExtensionError;
 use crate::genesis::GenesisError;
 use crate::keepers::JoinError;
@@ -187,6 +188,8 @@ pub enum FoldError {
     Reseal(ResealError),
     /// Another keeper may not take over.
     Join(JoinError),
+    /// About custodians of the vault's keys, or a recovery by them.
+    Escrow(EscrowError),
     /// A release passes a budget.
     Budget(BudgetRefusal),
     /// A clock entry says nothing, or more than the time since the entry before.
@@ -328,6 +331,7 @@ impl FoldError {
             Self::SinceAfterTime => "since-after-time",
             Self::Reseal(error) => error.code(),
             Self::Join(error) => error.code(),
+            Self::Escrow(error) => error.code(),
             Self::Budget(refusal) => refusal.code(),
             Self::UnmeasuredImpossible => "unmeasured-impossible",
             Self::BudgetUnknown => "budget-unknown",
@@ -373,8 +377,8 @@ impl fmt::Display for FoldError {
             Self::VaultMismatch => f.write_str("the statement is about another vault"),
             Self::SerialMismatch { expected, found } => write!(f, "serial {found} where it must be {expected}"),
             Self::StatementExpired { not_after } => write!(f, "the statement ended at {not_after}"),
-            Self::WitnessMissing => f.write_str("an approval of the genesis names the evidence that its approver saw"),
-            Self::WitnessUnexpected => f.write_str("only an approval of the genesis names evidence"),
+            Self::WitnessMissing => f.write_str("an approval of a genesis, or of a recovery, names the evidence that its approver saw"),
+            Self::WitnessUnexpected => f.write_str("only an approval of a genesis or of a recovery names evidence"),
             Self::WitnessRepeated => f.write_str("another approver already named this evidence; each sees his own"),
             Self::AlreadyApproved { approver } => write!(f, "{approver} has already approved this"),
             Self::ProposerMayNotApprove { approver } => write!(f, "{approver} proposed this and may not approve it"),
@@ -427,6 +431,7 @@ impl fmt::Display for FoldError {
             Self::SinceAfterTime => f.write_str("the summary begins after its end"),
             Self::Reseal(error) => error.fmt(f),
             Self::Join(error) => error.fmt(f),
+            Self::Escrow(error) => error.fmt(f),
             Self::Budget(refusal) => refusal.fmt(f),
             Self::UnmeasuredImpossible => {
                 f.write_str("the clock can't have gone unmeasured for none, or more, of the time since the entry before")

@@ -77,6 +77,12 @@ impl Keepers {
         self.approved = None;
     }
 
+    /// Nothing follows but the start of this one.
+    pub(super) fn succeeded_by(&mut self, successor: Arc<Joiner>) {
+        self.successor = Some(successor);
+        self.approved = None;
+    }
+
     /// The founder's runs name no keeper, as they did before there could be another.
     fn started(&mut self, keeper: Option<[u8; 32]>) -> Result<(), JoinError> {
         let expected = match &self.successor {
@@ -188,8 +194,7 @@ impl Vault {
         if named != (joiner.machine.instance, joiner.counter_name, joiner.counter) {
             return Err(FoldError::Join(JoinError::OtherSuccessor));
         }
-        self.keepers.successor = Some(Arc::clone(joiner));
-        self.keepers.approved = None;
+        self.keepers.succeeded_by(Arc::clone(joiner));
         // What was sealed, and is yet to be, was the root of the keeper that is no more.
         self.sealing = Sealing::default();
         self.proposals.void_reseals();

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use attestation::{Sha256Digest, UnixTime};
 
 use super::error::FoldError;
-use crate::entry::{PlatformChange, ProposedModel, ProposedRaise};
+use crate::entry::{GenesisWitness, PlatformChange, ProposedModel, ProposedRaise};
+use crate::escrow::{EscrowPlan, Recovery};
 use crate::keepers::Joiner;
 use crate::names::Name;
 use crate::policy::{Policy, ProposerRule};
@@ -28,6 +29,8 @@ pub struct PendingProposal {
     threshold: u32,
     /// Until when each approval counts.
     approvals: BTreeMap<Name, UnixTime>,
+    /// Evidence that approvals named, where each approver has to see his own.
+    witnesses: Vec<Sha256Digest>,
 }
 
 /// What is proposed, and by whom.
@@ -58,6 +61,15 @@ pub enum Subject {
     },
     /// Another keeper, by its evidence.
     Join(Arc<Joiner>),
+    /// Custodians for the vault's keys.
+    Escrow {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// Who they are.
+        plan: Arc<EscrowPlan>,
+    },
+    /// Another keeper in the place of one that was lost.
+    Recover(Arc<Recovery>),
     /// A raise of a budget.
     Raise {
         /// The approver who signed the proposal.
@@ -81,9 +93,10 @@ impl Subject {
             Self::Policy { proposer, .. }
             | Self::Platform { proposer, .. }
             | Self::Reseal { proposer, .. }
+            | Self::Escrow { proposer, .. }
             | Self::Raise { proposer, .. }
             | Self::Revocation { proposer, .. } => Some(proposer),
-            Self::Model(_) | Self::Join(_) => None,
+            Self::Model(_) | Self::Join(_) | Self::Recover(_) => None,
         }
     }
 
@@ -93,15 +106,14 @@ impl Subject {
             (Self::Revocation { proposer, .. }, Self::Revocation { proposer: another, .. }) => proposer == another,
             (Self::Revocation { .. }, _) | (_, Self::Revocation { .. }) => false,
             (Self::Platform { proposer, .. }, Self::Platform { proposer: another, .. }) => proposer == another,
-            (Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }, Self::Platform { .. })
-            | (Self::Platform { .. }, Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }) => false,
             (Self::Model(_), _) | (_, Self::Model(_)) => false,
             // Each machine has one: together they are bounded as those of a person are.
-            (Self::Join(_), Self::Join(_)) => true,
-            (Self::Join(_), _) | (_, Self::Join(_)) => false,
+            (Self::Join(_) | Self::Recover(_), Self::Join(_) | Self::Recover(_)) => true,
+            (Self::Join(_) | Self::Recover(_), _) | (_, Self::Join(_) | Self::Recover(_)) => false,
+            (Self::Platform { .. }, _) | (_, Self::Platform { .. }) => false,
             (
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Escrow { .. } | Self::Raise { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Escrow { .. } | Self::Raise { .. },
             ) => self.proposer() == other.proposer(),
         }
     }
@@ -118,6 +130,8 @@ impl Subject {
             | Self::Platform { .. }
             | Self::Reseal { .. }
             | Self::Join(_)
+            | Self::Escrow { .. }
+            | Self::Recover(_)
             | Self::Raise { .. } => self.proposer(),
         }
     }
@@ -125,7 +139,7 @@ impl Subject {
 
 impl PendingProposal {
     pub(super) fn new(entry: u64, object: Sha256Digest, subject: Subject, not_after: UnixTime, threshold: u32) -> Self {
-        Self { entry, object, subject, not_after, threshold, approvals: BTreeMap::new() }
+        Self { entry, object, subject, not_after, threshold, approvals: BTreeMap::new(), witnesses: Vec::new() }
     }
 
     /// Index of its `propose` entry.
@@ -194,6 +208,23 @@ impl PendingProposal {
         Ok(())
     }
 
+    /// An approval of a recovery names the evidence that its approver saw, each his own: no keeper is left to judge it. No
+    /// other approval names any.
+    pub(super) fn add_witness(&mut self, witness: Option<GenesisWitness>) -> Result<(), FoldError> {
+        match (&self.subject, witness) {
+            (Subject::Recover(_), None) => Err(FoldError::WitnessMissing),
+            (Subject::Recover(_), Some(witness)) if self.witnesses.contains(&witness.evidence) => {
+                Err(FoldError::WitnessRepeated)
+            }
+            (Subject::Recover(_), Some(witness)) => {
+                self.witnesses.push(witness.evidence);
+                Ok(())
+            }
+            (_, Some(_)) => Err(FoldError::WitnessUnexpected),
+            (_, None) => Ok(()),
+        }
+    }
+
     pub(super) fn add_approval(&mut self, approver: Name, not_after: UnixTime) {
         self.approvals.insert(approver, not_after);
     }
@@ -252,6 +283,8 @@ impl Proposals {
             | Subject::Model(_)
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::Escrow { .. }
+            | Subject::Recover(_)
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Platform { change, .. } => change.platform != changed.platform && change.label != changed.label,
@@ -265,6 +298,8 @@ impl Proposals {
             | Subject::Model(_)
             | Subject::Platform { .. }
             | Subject::Join(_)
+            | Subject::Escrow { .. }
+            | Subject::Recover(_)
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Reseal { .. } => false,
@@ -278,10 +313,22 @@ impl Proposals {
             | Subject::Model(_)
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
+            | Subject::Escrow { .. }
+            | Subject::Recover(_)
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Join(joiner) => !void(joiner),
         });
+    }
+
+    /// Voids those of custodians: one of them took effect.
+    pub(super) fn void_escrows(&mut self) {
+        self.0.retain(|_, proposal| !matches!(proposal.subject, Subject::Escrow { .. }));
+    }
+
+    /// Voids those of a keeper in the place of a lost one: one of them took effect.
+    pub(super) fn void_recoveries(&mut self) {
+        self.0.retain(|_, proposal| !matches!(proposal.subject, Subject::Recover(_)));
     }
 
     /// Voids what took effect.
@@ -296,6 +343,8 @@ impl Proposals {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::Escrow { .. }
+            | Subject::Recover(_)
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,

@@ -22,6 +22,8 @@ pub struct Succession {
     /// Each with the object that it is about.
     waiting: Vec<(Sha256Digest, IndexedEntry)>,
     kept: Vec<IndexedEntry>,
+    /// Those about custodians: without a lost keeper nobody has to know of them.
+    escrows: Vec<IndexedEntry>,
     /// The keeper has retired: the next start is its successor's.
     retired: bool,
 }
@@ -39,21 +41,38 @@ impl Succession {
         let object = match Entry::parse(bytes)? {
             Entry::Propose(Propose { proposal: Proposal::Policy(proposed), .. }) => Some(proposed.object),
             Entry::Propose(Propose { proposal: Proposal::KeeperJoin(proposed), .. }) => Some(proposed.object),
+            Entry::Propose(Propose { proposal: Proposal::Escrow(proposed), .. }) => Some(proposed.object),
+            Entry::Propose(Propose { proposal: Proposal::Recover(proposed), .. }) => Some(proposed.object),
             Entry::Approve(approve) => {
                 let statement = ApprovalStatement::parse(approve.statement.as_bytes());
                 let about = |said: &ApprovalStatement| {
-                    matches!(said.action, ApprovalAction::Policy | ApprovalAction::KeeperJoin)
+                    use ApprovalAction::{Escrow, KeeperJoin, Policy, Recover};
+                    matches!(said.action, Policy | KeeperJoin | Escrow | Recover)
                 };
                 statement.ok().filter(about).map(|said| said.object)
             }
             Entry::Policy(effect) => {
-                self.keep(effect.object, effect.proposal, (index, bytes.to_vec()));
+                let kept = self.taken(effect.object, effect.proposal, (index, bytes.to_vec()));
+                self.kept.extend(kept);
                 // It voids whatever else waits.
                 self.waiting.clear();
                 None
             }
             Entry::KeeperJoin(effect) => {
-                self.keep(effect.object, effect.proposal, (index, bytes.to_vec()));
+                let kept = self.taken(effect.object, effect.proposal, (index, bytes.to_vec()));
+                self.kept.extend(kept);
+                None
+            }
+            Entry::Escrow(effect) => {
+                let kept = self.taken(effect.object, effect.proposal, (index, bytes.to_vec()));
+                self.escrows.extend(kept);
+                None
+            }
+            Entry::Recover(effect) => {
+                let kept = self.taken(effect.object, effect.proposal, (index, bytes.to_vec()));
+                self.kept.extend(kept);
+                self.kept.append(&mut self.escrows);
+                self.retired = true;
                 None
             }
             Entry::KeeperRetire(_) => {
@@ -88,13 +107,12 @@ impl Succession {
         Ok(())
     }
 
-    /// Keeps an effect, with its proposal and the approvals of it.
-    fn keep(&mut self, object: Sha256Digest, proposal: u64, effect: IndexedEntry) {
+    /// An effect, with its proposal and the approvals of it.
+    fn taken(&mut self, object: Sha256Digest, proposal: u64, effect: IndexedEntry) -> Vec<IndexedEntry> {
         let of_effect = |(other, (index, _)): &(Sha256Digest, IndexedEntry)| *other == object && *index >= proposal;
         let (kept, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting).into_iter().partition(of_effect);
-        self.kept.extend(kept.into_iter().map(|(_, entry)| entry));
-        self.kept.push(effect);
         self.waiting = waiting;
+        kept.into_iter().map(|(_, entry)| entry).chain([effect]).collect()
     }
 
     /// What was kept, in the order of the log.
@@ -122,10 +140,15 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
         }
         (last, time) = (*index, entry.time());
         match &entry {
-            Entry::Propose(Propose { proposal: Proposal::Policy(_) | Proposal::KeeperJoin(_), .. })
+            Entry::Propose(Propose {
+                proposal: Proposal::Policy(_) | Proposal::KeeperJoin(_) | Proposal::Escrow(_) | Proposal::Recover(_),
+                ..
+            })
             | Entry::Approve(_)
             | Entry::Policy(_)
             | Entry::KeeperJoin(_)
+            | Entry::Escrow(_)
+            | Entry::Recover(_)
             | Entry::KeeperRetire(_) => vault.take(*index, entry)?,
             // Of a keeper that took over, the first one.
             Entry::Start(start) if vault.keepers().successor().is_some() => vault.keeper_started(start.keeper)?,

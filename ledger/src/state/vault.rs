@@ -10,6 +10,7 @@ use attestation::{Sha256Digest, UnixTime};
 use super::alarms::Alarms;
 use super::budgets::Budgets;
 use super::error::FoldError;
+use super::escrow::Escrows;
 use super::keepers::Keepers;
 use super::leases::{Lease, Leases};
 use super::platforms::Platforms;
@@ -32,6 +33,7 @@ pub struct Vault {
     genesis: Arc<Genesis>,
     policy: Arc<Policy>,
     pub(super) keepers: Keepers,
+    pub(super) escrows: Escrows,
     pub(super) proposals: Proposals,
     pub(super) platforms: Platforms,
     models: BTreeMap<Name, BTreeMap<Version, Arc<PublishedModel>>>,
@@ -61,6 +63,7 @@ impl Vault {
             genesis,
             policy,
             keepers,
+            escrows: Escrows::default(),
             proposals: Proposals::default(),
             platforms: Platforms::default(),
             models: BTreeMap::new(),
@@ -98,7 +101,13 @@ impl Vault {
         self.pending(now).find(|proposal| {
             let permitted = match proposal.subject() {
                 Subject::Policy { .. } => true,
-                Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } | Subject::Join(_) => runs,
+                Subject::Model(_)
+                | Subject::Platform { .. }
+                | Subject::Reseal { .. }
+                | Subject::Join(_)
+                | Subject::Escrow { .. } => runs,
+                // A keeper may be lost for longer than a policy lasts.
+                Subject::Recover(_) => true,
                 Subject::Raise { .. } => runs && !self.budgets.raises().is_full(),
                 // A policy past its end must not be what keeps somebody from revoking.
                 Subject::Revocation { proposer, act } => self.check_revocation(proposer, act).is_ok(),
@@ -152,6 +161,8 @@ impl Vault {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::Escrow { .. }
+            | Subject::Recover(_)
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => Err(FoldError::ActionMismatch),
         }
@@ -178,6 +189,8 @@ impl Vault {
             Entry::Resealed(effect) => self.resealed(&effect),
             Entry::KeeperJoin(effect) => self.keeper_join(index, &effect),
             Entry::KeeperRetire(effect) => self.keeper_retire(&effect),
+            Entry::Escrow(effect) => self.take_escrow(index, &effect),
+            Entry::Recover(effect) => self.recovered(index, &effect),
             Entry::Budget(effect) => self.budget_raised(index, &effect),
             Entry::Clock(jump) => self.check_jump(&jump),
             Entry::Alarm(alarm) => self.alarms.announce(alarm, &self.policy),
@@ -225,6 +238,8 @@ impl Vault {
                 self.proposals.void_joins(|joiner| joiner.machine.platform == proposed.platform);
                 proposal
             }
+            Proposal::Escrow(proposed) => self.proposed_escrow(index, time, &proposed)?,
+            Proposal::Recover(proposed) => self.proposed_recovery(index, time, &proposed)?,
             Proposal::Budget(proposed) => self.proposed_raise(index, time, proposed)?,
             Proposal::Revocation(proposed) => self.proposed_revocation(index, time, proposed)?,
         };
@@ -313,7 +328,7 @@ impl Vault {
     fn approve(&mut self, approve: &Approve) -> Result<(), FoldError> {
         let signed = self.verify(&approve.statement, &approve.signature)?;
         let (statement, approver) = (signed.statement(), signed.approver());
-        if approve.witness.is_some() {
+        if approve.witness.is_some() && statement.action != ApprovalAction::Recover {
             return Err(FoldError::WitnessUnexpected);
         }
         let proposer_rule = self.policy.approval().proposer;
@@ -324,11 +339,13 @@ impl Vault {
             ApprovalAction::Platform,
             ApprovalAction::Reseal,
             ApprovalAction::KeeperJoin,
+            ApprovalAction::Escrow,
+            ApprovalAction::Recover,
             ApprovalAction::Budget,
             ApprovalAction::Revoke,
             ApprovalAction::LiftRevocation,
         ];
-        let [policy, model, platform, reseal, join, raise, revoke, lift] =
+        let [policy, model, platform, reseal, join, escrow, recover, raise, revoke, lift] =
             actions.map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
@@ -337,6 +354,8 @@ impl Vault {
             Subject::Platform { .. } => policy_runs.map(|()| platform)?,
             Subject::Reseal { .. } => policy_runs.map(|()| reseal)?,
             Subject::Join(_) => policy_runs.map(|()| join)?,
+            Subject::Escrow { .. } => policy_runs.map(|()| escrow)?,
+            Subject::Recover(_) => recover,
             Subject::Raise { .. } => policy_runs.map(|()| raise)?,
             Subject::Revocation { act, .. } => match act.kind() {
                 ActKind::Revoke => revoke,
@@ -345,6 +364,7 @@ impl Vault {
         };
         expected.check(statement, approve.time)?;
         proposal.check_approver(approver, proposer_rule, approve.time)?;
+        proposal.add_witness(approve.witness)?;
         proposal.add_approval(approver.clone(), statement.not_after);
         Ok(())
     }

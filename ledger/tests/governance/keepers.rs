@@ -16,7 +16,7 @@ use crate::support::world::{ALICE, BOB, CAROL, World, keeper};
 const EVIDENCE: (Sha256Digest, Sha256Digest) = (Sha256Digest::from_bytes([7; 32]), Sha256Digest::from_bytes([8; 32]));
 
 /// A keeper of the policy's image on a machine of its own.
-fn joiner(number: u8) -> Joiner {
+pub(crate) fn joiner(number: u8) -> Joiner {
     let mut ak_name = [number; 34];
     ak_name[..2].copy_from_slice(&[0, 0x0b]);
     Joiner {
@@ -74,7 +74,7 @@ fn retire(world: &World, joiner: &Joiner, object: Sha256Digest) -> KeeperRetire 
     KeeperRetire { time: world.now, object, instance, counter_name, counter, evidence, binding }
 }
 
-fn start(world: &World, run: u8, keeper: Option<[u8; 32]>) -> Entry {
+pub(crate) fn start(world: &World, run: u8, keeper: Option<[u8; 32]>) -> Entry {
     let Entry::Start(start) = world.start(run) else { unreachable!("it is a start") };
     Entry::Start(Start { keeper, ..start })
 }
@@ -108,7 +108,7 @@ fn refused(world: &mut World, joiner: &Joiner) -> JoinError {
 }
 
 #[track_caller]
-fn join_error(error: FoldError) -> JoinError {
+pub(crate) fn join_error(error: FoldError) -> JoinError {
     match error {
         FoldError::Join(error) => error,
         other => panic!("{other}"),
@@ -408,7 +408,7 @@ fn a_machine_that_makes_its_keys_anew_has_one_proposal_and_all_together_are_boun
     assert_eq!(world.refusal(entry), FoldError::TooManyProposals);
 }
 
-fn entries(world: &World) -> Vec<IndexedEntry> {
+pub(crate) fn entries(world: &World) -> Vec<IndexedEntry> {
     let mut succession = Succession::default();
     for (index, entry) in (0..).zip(&world.entries) {
         succession.see(index, entry).unwrap();
@@ -416,7 +416,7 @@ fn entries(world: &World) -> Vec<IndexedEntry> {
     succession.into_entries()
 }
 
-fn first(world: &World) -> VaultFile {
+pub(crate) fn first(world: &World) -> VaultFile {
     VaultFile::new(world.genesis.clone(), vec!["http://vault:7070".to_owned()]).unwrap()
 }
 

@@ -18,6 +18,7 @@ mod change;
 mod change_snp;
 mod decide;
 mod entry;
+mod escrow;
 mod extensions;
 mod fold;
 mod fold_leases;

@@ -13,11 +13,11 @@ use ledger::state::State;
 use crate::support::budget::{budget, platform, releases};
 use crate::support::policy_text::PCR_11_KEEPER;
 use crate::support::world::{ALICE, World};
-use crate::{extensions, keepers, reseal, revocations};
+use crate::{escrow, extensions, keepers, reseal, revocations};
 
 /// What the recorded log folds to under the present [`FOLD`]. An entry that means something else, or a state that holds
 /// something else, changes it: then the number in `FOLD` counts up, so that no keeper goes on from what it folded before.
-const RECORDED: (&str, &str) = ("fold 1", "sha256:7b72b2c687569869d8f62419e1fa5dda92cd377117e1b9fc37ca5c98adeddf4b");
+const RECORDED: (&str, &str) = ("fold 2", "sha256:267649848a35433b8c7c538f8871877e945d12124ac39179811607d259c28e0a");
 
 fn recorded() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/governance/data/fold.jsonl")
@@ -187,7 +187,9 @@ fn rest(world: &mut World) {
     world.pass(7200);
     keepers::take_over(world, 2);
     world.must_change_policy(|text| text.replace("lease = \"15m\"", "lease = \"20m\""));
+    escrow::recover(world, 3);
     keepers::must_wait(world);
+    escrow::must_wait(world);
     let waiting = world.next_policy(|text| text.replace("lease = \"15m\"", "lease = \"10m\""));
     world.must_propose_policy(&waiting);
     let waiting = revocations::revoke(world, revocations::scope(r#"{"by":"model","model":"llama"}"#));

@@ -4,7 +4,7 @@ use super::{PendingProposal, Proposals, Subject};
 use crate::snapshot::SnapshotError;
 use crate::state::stored::{Reader, Stored, Writer, stored};
 
-stored!(PendingProposal { entry, object, subject, not_after, threshold, approvals });
+stored!(PendingProposal { entry, object, subject, not_after, threshold, approvals, witnesses });
 
 impl Stored for Proposals {
     fn store(&self, to: &mut Writer) {
@@ -32,6 +32,11 @@ impl Stored for Subject {
                 6u8.store(to);
                 joiner.store(to);
             }
+            Self::Escrow { proposer, plan } => of(to, 7, proposer, plan),
+            Self::Recover(recovery) => {
+                8u8.store(to);
+                recovery.store(to);
+            }
         }
     }
 
@@ -44,6 +49,8 @@ impl Stored for Subject {
             4 => Self::Raise { proposer: Stored::restore(from)?, raise: Stored::restore(from)? },
             5 => Self::Revocation { proposer: Stored::restore(from)?, act: Stored::restore(from)? },
             6 => Self::Join(Stored::restore(from)?),
+            7 => Self::Escrow { proposer: Stored::restore(from)?, plan: Stored::restore(from)? },
+            8 => Self::Recover(Stored::restore(from)?),
             _ => return Err(SnapshotError::Malformed { what: "proposal" }),
         })
     }

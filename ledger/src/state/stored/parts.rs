@@ -9,6 +9,7 @@ use crate::entry::{
     AlarmEntry, BootId, Machine, PlatformAct, PlatformChange, ProposedModel, ProposedRaise, RaiseAmounts,
     ReleasedUnits, Revoke,
 };
+use crate::escrow::{Custodian, EscrowPlan, LogPoint, Recovery, Rollback, ShareDigests};
 use crate::genesis::Genesis;
 use crate::keepers::{Joiner, KeeperMachine};
 use crate::names::Version;
@@ -24,6 +25,11 @@ stored!(RaiseAmounts { bytes, releases, platforms, leases });
 stored!(ReleasedUnits { count, bytes, digest });
 stored!(KeeperMachine { instance, platform, ak_name });
 stored!(Joiner { machine, hpke_key, counter_name, counter, pcrs, measurement });
+stored!(Custodian { id, key });
+stored!(EscrowPlan { number, epoch, threshold, custodians });
+stored!(ShareDigests { sealed, check });
+stored!(LogPoint { size, root });
+stored!(Recovery { joiner, from, set, rollback });
 stored!(Reseal { instance, ak_name, pcrs, measurement });
 
 /// In JSON, as entries have them.
@@ -47,6 +53,7 @@ json! {
     PlatformAct, "act on a platform";
     RevocationAct, "revocation";
     Revoke, "revoke entry";
+    Rollback, "word on rollback";
     Scope, "scope";
     Trust, "tier";
 }
@@ -128,6 +135,26 @@ impl Stored for Arc<Reseal> {
 
     fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
         Reseal::restore(from).map(Self::new)
+    }
+}
+
+impl Stored for Arc<EscrowPlan> {
+    fn store(&self, to: &mut Writer) {
+        EscrowPlan::store(self, to);
+    }
+
+    fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        EscrowPlan::restore(from).map(Self::new)
+    }
+}
+
+impl Stored for Arc<Recovery> {
+    fn store(&self, to: &mut Writer) {
+        Recovery::store(self, to);
+    }
+
+    fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        Recovery::restore(from).map(Self::new)
     }
 }
 

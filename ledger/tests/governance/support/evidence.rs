@@ -1,9 +1,9 @@
 //! Real evidence from the forge: a guest whose TPM quotes for a challenge, verified as a keeper does.
 
 use attestation::{
-    ActivationSecret, EndorsedTpm, EnrolledEks, HpkePublicKey, Join, JoinChallenge, JoinerKeys, LeaseKey, Load,
-    LoadChallenge, PcrSelection, Renew, RenewChallenge, Sha256Digest, TpmIdentity, TpmPart, TpmQuote, Transcript,
-    TrustAnchors, UnitSet, Verified, verify_tpm,
+    ActivationSecret, EndorsedTpm, EnrolledEks, Evidence, HpkePublicKey, Join, JoinChallenge, JoinerKeys, LeaseKey,
+    Load, LoadChallenge, PcrSelection, RecoverChallenge, Renew, RenewChallenge, Sha256Digest, TpmIdentity, TpmPart,
+    TpmQuote, Transcript, TrustAnchors, UnitSet, Verified, verify_tpm,
 };
 
 use super::policy_text::{PCR_0, PCR_11_GUEST, pcr};
@@ -94,6 +94,13 @@ impl Guest {
         self.prove(challenge.bind(JoinerKeys { instance: [9; 32], hpke_key, counter_name, counter: 40 }))
     }
 
+    /// Evidence of a machine that is about to do this.
+    pub fn recovering(&self, world: &World, plan: Sha256Digest, keys: JoinerKeys) -> Evidence {
+        let (vault, policy) = (world.genesis.vault_id(), world.policy().digest());
+        let challenge = RecoverChallenge { nonce: [2; 32], vault, policy, plan, tpm: self.tpm_part() };
+        Evidence::Tpm(self.quote(&challenge.bind(keys)))
+    }
+
     pub fn renew_challenge(&self, world: &World, lease: Sha256Digest) -> RenewChallenge {
         RenewChallenge {
             rule: rule().to_string(),
@@ -116,15 +123,19 @@ impl Guest {
     }
 
     fn prove<S: Transcript>(&self, binding: attestation::Binding<S>) -> Verified<S> {
+        let quote = self.quote(&binding);
+        let selection = PcrSelection::try_from(self.pcrs.as_slice()).unwrap();
+        verify_tpm(quote, &self.endorsed(), binding, &selection).unwrap()
+    }
+
+    fn quote<S: Transcript>(&self, binding: &attestation::Binding<S>) -> TpmQuote {
         let pcrs = self.tpm.pcr_values(&self.pcrs);
         let mut attest = Attest::quote(&binding.tpm_extra_data(), &pcrs);
         attest.reset_count = self.reset_count;
         attest.restart_count = self.restart_count;
         let attest = attest.bytes();
         let signature = self.tpm.sign(&attest);
-        let quote = TpmQuote { identity: self.identity.clone(), attest, signature, pcrs };
-        let selection = PcrSelection::try_from(self.pcrs.as_slice()).unwrap();
-        verify_tpm(quote, &self.endorsed(), binding, &selection).unwrap()
+        TpmQuote { identity: self.identity.clone(), attest, signature, pcrs }
     }
 }
 

@@ -158,6 +158,9 @@ impl World {
             | ApprovalAction::ProposeReseal
             | ApprovalAction::Reseal
             | ApprovalAction::KeeperJoin
+            | ApprovalAction::ProposeEscrow
+            | ApprovalAction::Escrow
+            | ApprovalAction::Recover
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
             | ApprovalAction::Revoke
