@@ -11,6 +11,7 @@ use ledger::names::{Name, NameError, Version};
 mod alarm;
 mod asked;
 mod budget;
+mod escrow;
 mod evidence;
 mod join;
 mod keeper;
@@ -22,6 +23,7 @@ mod revocation;
 mod vault;
 
 pub use asked::{AskedEvidence, AskedQuote};
+pub use escrow::{Contribution, EscrowSubmission, RecoveryOffer, RecoveryProgress};
 pub use evidence::EvidenceSet;
 pub use join::{HandOver, JoinAnswer, JoinChallenge, JoinRequest, joiner_identity};
 pub use keeper::{KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeeperStanding, core, genesis};

@@ -68,6 +68,8 @@ pub const SUMMARY_BYTES_MAX: usize = 1 << 10;
 pub const DEK_BYTES: usize = HPKE_PUBLIC_KEY_BYTES + 64 + 16;
 /// The keys of a vault on their way to its next keeper: 144 bytes and a tag.
 pub const WRAPPED_VAULT_KEYS_BYTES: usize = 144 + 16;
+/// A share of a vault's keys on its way to a recovering keeper: 32 bytes and a tag.
+pub const CONTRIBUTION_BYTES: usize = 32 + 16;
 /// `model.sig`.
 pub const MODEL_SIGNATURE_BYTES_MAX: usize = 8 << 20;
 /// A blob.

@@ -143,6 +143,8 @@ macro_rules! refuses {
 
 #[path = "convert/challenge.rs"]
 mod challenge;
+#[path = "convert/escrow.rs"]
+mod escrow;
 #[path = "convert/join.rs"]
 mod join;
 

@@ -20,6 +20,7 @@ mod join;
 mod joiner;
 mod link;
 mod models;
+mod recovery;
 mod refusal;
 mod retired;
 mod service;
@@ -31,6 +32,7 @@ mod witnesses;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ledger::escrow::RecoveryMode;
 use ledger::genesis::Genesis;
 use ledger::release_log::LogError;
 use vault_proto::v1::{self, keeper_call::Request, keeper_reply::Response};
@@ -41,6 +43,7 @@ use commit::CommitError;
 pub use hardware::Devices;
 pub use joiner::{JoinRun, Joining, JoiningError};
 pub use link::{FRAME_BYTES_MAX, Link, Store, StoreError};
+use recovery::{After, Recovering};
 pub use refusal::Refusal;
 use retired::Retired;
 use service::{Answer, Job, Keep};
@@ -68,6 +71,8 @@ enum Phase {
     Closed { run: Run, why: Why, retry: Instant },
     /// It serves.
     Open(Box<Vault>),
+    /// It is to take the place of a lost keeper, or practises that.
+    Recovering(Box<Recovering>),
     /// Its last entry is written: it serves nothing but the hand-over to its successor.
     Retired(Box<Retired>),
     /// It can't go on; a restart begins anew.
@@ -86,12 +91,43 @@ impl Keeper {
     /// # Errors
     /// [`StartError`]: another boot state, another TPM, an older copy of the state, a damaged file.
     pub fn open(dir: KeeperDir, devices: Devices, store: Store) -> Result<Self, StartError> {
-        let dir = Arc::new(dir);
+        Self::open_in(Arc::new(dir), devices, store)
+    }
+
+    fn open_in(dir: Arc<KeeperDir>, devices: Devices, store: Store) -> Result<Self, StartError> {
         let phase = match start::resume(&dir, &devices)? {
             None => Phase::Empty,
             Some(run) if run.anchor.size() == 0 => Phase::Ceremony(run),
             Some(run) => Phase::Closed { run, why: Why::plain("waiting for a host to attach"), retry: Instant::now() },
         };
+        Ok(Self { dir, devices, store, phase })
+    }
+
+    /// A keeper that takes the place of a lost one, or practises that, in a directory of its own. Where that has the vault's
+    /// keys already, it is opened as any other.
+    ///
+    /// # Errors
+    /// [`JoiningError`].
+    pub fn recover(
+        dir: KeeperDir,
+        devices: Devices,
+        store: Store,
+        genesis: &Genesis,
+        mode: RecoveryMode,
+    ) -> Result<Self, JoiningError> {
+        let dir = Arc::new(dir);
+        let joining = match Joining::open_in(Arc::clone(&dir), &devices, genesis) {
+            Err(JoiningError::Joined) if mode == RecoveryMode::Recover => {
+                return Self::open_in(dir, devices, store).map_err(|error| JoiningError::Start(Box::new(error)));
+            }
+            joining => joining?,
+        };
+        let joining = match mode {
+            RecoveryMode::Recover => joining,
+            // What custodians practise with must open nothing afterwards.
+            RecoveryMode::Drill => joining.with_passing_key()?,
+        };
+        let phase = Phase::Recovering(Box::new(Recovering::new(joining, mode)));
         Ok(Self { dir, devices, store, phase })
     }
 
@@ -103,6 +139,7 @@ impl Keeper {
             Phase::Ceremony(_) => "ceremony",
             Phase::Closed { .. } => "closed",
             Phase::Open(_) => "open",
+            Phase::Recovering(_) => "recovering",
             Phase::Retired(_) => "retired",
             Phase::Stopped(_) => "stopped",
         }
@@ -116,6 +153,9 @@ impl Keeper {
 
     /// Folds the log, if it is time to try.
     fn reopen(&mut self) {
+        if let Phase::Recovering(recovering) = &mut self.phase {
+            recovering.look(&self.store);
+        }
         self.advance(|keeper, phase| match phase {
             Phase::Closed { run, retry, .. } if retry <= Instant::now() => match run.open(&keeper.store) {
                 Ok(Opened::Vault(vault)) => {
@@ -161,7 +201,7 @@ impl Keeper {
             (Phase::Closed { why, .. }, _) => Err(Refusal::unavailable(why.code, &why.message)),
             (Phase::Stopped(why), Request::Status(_)) => Ok(status("stopped", why)),
             (Phase::Stopped(why), _) => Err(Refusal::unavailable("keeper-stopped", why)),
-            (Phase::Open(_) | Phase::Retired(_), _) => Err(Refusal::stopping()),
+            (Phase::Open(_) | Phase::Recovering(_) | Phase::Retired(_), _) => Err(Refusal::stopping()),
         }
     }
 
@@ -236,6 +276,12 @@ impl Keep for Keeper {
                 retired.handle(job);
                 continue;
             }
+            if let Phase::Recovering(recovering) = &mut self.phase {
+                if recovering.handle(job, &self.store) == After::Resumes {
+                    self.phase = self.resume(Why::plain("the vault was recovered and is about to open"));
+                }
+                continue;
+            }
             let Job { request, reply } = job;
             let _ = reply.send(self.answer(request));
         }
@@ -282,6 +328,7 @@ impl Why {
             | OpenError::Snapshot(_)
             | OpenError::OtherGenesis
             | OpenError::OtherKeeper
+            | OpenError::DeclaredLost
             | OpenError::Superseded
             | OpenError::Refused(_) => Self::plain(&error.to_string()),
         }

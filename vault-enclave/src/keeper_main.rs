@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use ledger::escrow::RecoveryMode;
+use ledger::vault_file::VaultFile;
 use vault_proto::collateral::{Collateral, Refresher};
 use vault_proto::v1::keeper_link_server::KeeperLinkServer;
 
@@ -40,6 +42,37 @@ pub struct KeeperArgs {
     /// core, or the core had a mistake. Refused once a genesis is committed. The counter is removed from the TPM.
     #[arg(long, conflicts_with = "listen")]
     reset_ceremony: bool,
+    #[command(flatten)]
+    recover: RecoverArgs,
+}
+
+/// The place of a lost keeper.
+#[derive(clap::Args)]
+struct RecoverArgs {
+    /// Take the place of the lost keeper of this vault, by the shares of its custodians and approvals: its vault file. The
+    /// directory is an empty one, or the one that this began with.
+    #[arg(long, value_name = "FILE", conflicts_with = "reset_ceremony")]
+    recover: Option<PathBuf>,
+    /// Go on from the newest log that the host has, though nothing shows that it is: what the lost keeper wrote behind it
+    /// would be forgotten. Approvers see this, and the log says it for ever.
+    #[arg(long, requires = "recover", conflicts_with = "drill")]
+    accept_rollback: bool,
+    /// Practise it: check that the shares give the vault's keys, and wipe these.
+    #[arg(long, requires = "recover")]
+    drill: bool,
+}
+
+impl RecoverArgs {
+    fn mode(&self) -> Result<RecoveryMode, String> {
+        match (self.drill, self.accept_rollback) {
+            (true, _) => Ok(RecoveryMode::Drill),
+            (false, true) => Ok(RecoveryMode::Recover),
+            (false, false) => Err("the counter that would show an old log is lost with the keeper's TPM, so nothing shows \
+                 that the host's log is the newest one. Compare it with the last checkpoints that people have kept; then \
+                 say --accept-rollback, or --drill to practise (recover-rollback)"
+                .to_owned()),
+        }
+    }
 }
 
 /// Exit code after a fault of the keeper itself (`EX_SOFTWARE`).
@@ -80,8 +113,7 @@ fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
         println!("the keeper is empty again: start it, and begin with `vaultctl init start`");
         return Ok(());
     };
-    let mut keeper =
-        Keeper::open(dir, devices, store.clone()).map_err(|error| format!("{error} ({})", error.code()))?;
+    let mut keeper = open(args, dir, devices, &store)?;
     let (requests, queue) = keeper::queue();
     tracing::info!(phase = keeper.phase(), listen = args.listen.address(), "keeper started");
     // The thread ends with the process: every commit is durable before anybody hears of it.
@@ -99,6 +131,22 @@ fn serve(args: &KeeperArgs) -> Result<(), Box<dyn std::error::Error>> {
         .max_encoding_message_size(FRAME_BYTES_MAX);
     let served = runtime.block_on(listen.serve(link, stop));
     Ok(served.map_err(|error| format!("{error} ({})", error.code()))?)
+}
+
+/// One that takes the place of a lost keeper goes on as any other once it has the vault's keys.
+fn open(
+    args: &KeeperArgs,
+    dir: KeeperDir,
+    devices: Devices,
+    store: &Store,
+) -> Result<Keeper, Box<dyn std::error::Error>> {
+    if let Some(file) = &args.recover.recover {
+        let mode = args.recover.mode()?;
+        let vault = VaultFile::parse(&std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?)?;
+        let keeper = Keeper::recover(dir, devices, store.clone(), vault.genesis(), mode);
+        return Ok(keeper.map_err(|error| format!("{error} ({})", error.code()))?);
+    }
+    Ok(Keeper::open(dir, devices, store.clone()).map_err(|error| format!("{error} ({})", error.code()))?)
 }
 
 /// The keeper's chip. What its evidence needs is fetched now, while nobody waits for a decision.

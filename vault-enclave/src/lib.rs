@@ -13,6 +13,7 @@ pub mod container;
 pub mod derive;
 pub mod doctor;
 pub mod ek_args;
+pub mod escrow;
 pub mod evidence_cmd;
 pub mod failure;
 pub mod hand_over;
@@ -38,6 +39,7 @@ pub mod vault_keys;
 pub mod wrap;
 
 mod aead;
+mod drawn;
 mod stack;
 
 // The tests below `src` use what the tests beside it use.

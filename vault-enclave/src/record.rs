@@ -9,7 +9,7 @@ use ring::rand::SecureRandom;
 use crate::aead::Small;
 use crate::container::{Layout, OpenError, open_message, seal_message};
 use crate::derive::KeeperContext;
-use crate::secret::{Dek, HeadKey, Kek, Root, SnapshotKey, VaultSecrets};
+use crate::secret::{Dek, EscrowKey, HeadKey, Kek, Root, SnapshotKey, VaultSecrets};
 
 const RECORD: &[u8] = b"weightvault/v1 record\0";
 /// Epoch of the KEK: one in this version.
@@ -122,6 +122,69 @@ pub fn open_vault_keys(root: &Root, context: &KeeperContext, record: &[u8]) -> R
     let key = context.vault_keys_key(root)?;
     let context = vault_keys_context(context);
     VaultSecrets::init_with(|secrets| key.with_bytes(|key| open_message::<Small>(key, &context, record, secrets)))
+}
+
+/// Seals the keys of a vault under a key that is about to be split. `object` is what approvals of the escrow named.
+///
+/// # Errors
+/// [`OpenError::Secret`].
+pub fn seal_escrow(
+    key: &EscrowKey,
+    vault: Sha256Digest,
+    (object, epoch): (Sha256Digest, u32),
+    secrets: &VaultSecrets,
+    rng: &dyn SecureRandom,
+) -> Result<Vec<u8>, OpenError> {
+    let context = escrow_context(vault, object, epoch);
+    key.with_bytes(|key| secrets.with_bytes(|secrets| seal_message::<Small>(key, &context, secrets, rng)))
+}
+
+/// Opens them: the commitment in the record refuses every other key.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_escrow(
+    key: &EscrowKey,
+    vault: Sha256Digest,
+    (object, epoch): (Sha256Digest, u32),
+    record: &[u8],
+) -> Result<VaultSecrets, OpenError> {
+    let context = escrow_context(vault, object, epoch);
+    VaultSecrets::init_with(|secrets| key.with_bytes(|key| open_message::<Small>(key, &context, record, secrets)))
+}
+
+/// Seals shares that wait for their entry, under the KEK: before it is in the log nobody sees them.
+///
+/// # Errors
+/// [`OpenError::Secret`].
+pub fn seal_outbox(
+    kek: &Kek,
+    vault: Sha256Digest,
+    object: Sha256Digest,
+    shares: &[u8],
+    rng: &dyn SecureRandom,
+) -> Result<Vec<u8>, OpenError> {
+    let context = outbox_context(vault, object);
+    kek.with_bytes(|kek| seal_message::<Small>(kek, &context, shares, rng))
+}
+
+/// Opens them.
+///
+/// # Errors
+/// [`OpenError`]; those of another escrow have another commitment.
+pub fn open_outbox(kek: &Kek, vault: Sha256Digest, object: Sha256Digest, record: &[u8]) -> Result<Vec<u8>, OpenError> {
+    let length = Layout::of_sealed(record.len() as u64)?.length();
+    let mut shares = vec![0; usize::try_from(length).map_err(|_| OpenError::Length(length))?];
+    kek.with_bytes(|kek| open_message::<Small>(kek, &outbox_context(vault, object), record, &mut shares))?;
+    Ok(shares)
+}
+
+fn outbox_context(vault: Sha256Digest, object: Sha256Digest) -> Vec<u8> {
+    context("escrow outbox", object.as_bytes(), KEK_EPOCH, vault)
+}
+
+fn escrow_context(vault: Sha256Digest, object: Sha256Digest, epoch: u32) -> Vec<u8> {
+    context("escrow", object.as_bytes(), epoch, vault)
 }
 
 fn vault_keys_context(keeper: &KeeperContext) -> Vec<u8> {

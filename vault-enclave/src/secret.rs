@@ -144,6 +144,14 @@ key! {
     VaultSecrets, 144
 }
 key! {
+    /// What custodians hold in shares: seals the secret halves of a vault's keys.
+    EscrowKey, 32
+}
+key! {
+    /// One custodian's share of an escrow key.
+    EscrowShare, 32
+}
+key! {
     /// Data encryption key of one model version: the origin of its unit keys.
     Dek, 64
 }

@@ -4,7 +4,6 @@
 //! What a wrapped key is for is in the `info`, built here from typed values; `aad` is empty. Of a private key only its
 //! 32-byte seed is kept, in locked memory: it is expanded on the stack for each use, and that stack is wiped.
 
-use std::convert::Infallible;
 use std::fmt;
 
 use attestation::{HPKE_PUBLIC_KEY_BYTES, HpkePublicKey, LeaseKey, Sha256Digest, UnitSet, UnixTime, lv};
@@ -14,9 +13,9 @@ use hpke::kdf::HkdfSha384;
 use hpke::kem::MlKem1024P384;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
 use ring::rand::SecureRandom;
-use zeroize::Zeroizing;
 
 use crate::derive::ModelContext;
+use crate::drawn::Drawn;
 use crate::region::RegionError;
 use crate::secret::{Dek, Secret, SecretError};
 use crate::stack::wiped_deep;
@@ -226,9 +225,8 @@ pub(crate) fn wrap(
     keys: &[u8],
     rng: &dyn SecureRandom,
 ) -> Result<WrappedKeys, WrapError> {
-    let mut drawn = Drawn { bytes: Zeroizing::new([0; RANDOM_BYTES]), used: 0 };
-    rng.fill(drawn.bytes.as_mut()).map_err(|_| SecretError::Random)?;
-    wrap_drawn(to, info, keys, drawn)
+    // Ten tries at a scalar fit, and each fails with probability 2^-190.
+    wrap_drawn(to, info, keys, Drawn::new(rng, RANDOM_BYTES)?)
 }
 
 fn wrap_drawn(to: &HpkePublicKey, info: &[u8], keys: &[u8], mut drawn: Drawn) -> Result<WrappedKeys, WrapError> {
@@ -255,36 +253,6 @@ fn wrap_drawn(to: &HpkePublicKey, info: &[u8], keys: &[u8], mut drawn: Drawn) ->
 fn private_key(seed: &[u8; SEED_BYTES]) -> <MlKem1024P384 as Kem>::PrivateKey {
     Deserializable::from_bytes(seed).expect("any 32 bytes are a seed")
 }
-
-/// Randomness drawn beforehand, where drawing can fail: the traits that `hpke` takes have no error.
-struct Drawn {
-    bytes: Zeroizing<[u8; RANDOM_BYTES]>,
-    used: usize,
-}
-
-impl rand_core::TryRng for Drawn {
-    type Error = Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        let mut bytes = [0; 4];
-        self.try_fill_bytes(&mut bytes).map(|()| u32::from_le_bytes(bytes))
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        let mut bytes = [0; 8];
-        self.try_fill_bytes(&mut bytes).map(|()| u64::from_le_bytes(bytes))
-    }
-
-    fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), Infallible> {
-        let rest = self.bytes.get(self.used..).and_then(|rest| rest.get(..dest.len()));
-        // Ten tries at a scalar fit, and each fails with probability 2^-190.
-        dest.copy_from_slice(rest.expect("an encapsulation draws fewer bytes"));
-        self.used += dest.len();
-        Ok(())
-    }
-}
-
-impl rand_core::TryCryptoRng for Drawn {}
 
 /// Why keys were not wrapped or unwrapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use super::vault::Vault;
 use crate::approvals::ApprovalAction;
 use crate::entry::{EscrowInForce, ProposedEscrow, ProposedRecovery, RecoverInForce};
 use crate::escrow::{EscrowError, EscrowPlan, LogPoint, Recovery, RecoveryMode, Rollback, ShareDigests, ShareId};
+use crate::genesis::AntiRollback;
 use crate::keepers::{JOIN_SECS_MAX, JoinError};
 
 /// Epoch of the KEK: one in this version.
@@ -66,6 +67,11 @@ impl Escrows {
 }
 
 impl Escrow {
+    /// One that no log holds yet: as a keeper is about to write it.
+    pub fn of(plan: EscrowPlan, vault: Sha256Digest, record: Sha256Digest, shares: Vec<ShareDigests>) -> Self {
+        Self { entry: 0, object: plan.object(vault), plan: Arc::new(plan), record, shares }
+    }
+
     /// Index of its `escrow` entry.
     pub fn entry(&self) -> u64 {
         self.entry
@@ -133,6 +139,15 @@ impl Vault {
         let escrow = self.escrows.current.as_ref().ok_or(EscrowError::NoEscrow)?;
         check_epoch(escrow.plan.epoch)?;
         Ok(escrow)
+    }
+
+    /// Whether the loss of the keeper is survived: custodians hold the present keys, and a keeper could take its place.
+    pub fn is_recoverable(&self) -> bool {
+        let counted = match self.genesis().core().anti_rollback() {
+            AntiRollback::Counter => true,
+            AntiRollback::Witnesses | AntiRollback::None => false,
+        };
+        counted && self.escrow_in_force().is_ok()
     }
 
     /// The plan for these custodians, with the number and the epoch that come next.

@@ -97,8 +97,13 @@ impl Vault {
 
     /// The oldest proposal that can take effect at `now`.
     pub fn due(&self, now: UnixTime) -> Option<&PendingProposal> {
+        self.all_due(now).next()
+    }
+
+    /// All of them, oldest first.
+    pub fn all_due(&self, now: UnixTime) -> impl Iterator<Item = &PendingProposal> {
         let runs = !self.policy.is_expired(now);
-        self.pending(now).find(|proposal| {
+        self.pending(now).filter(move |proposal| {
             let permitted = match proposal.subject() {
                 Subject::Policy { .. } => true,
                 Subject::Model(_)

@@ -155,6 +155,7 @@ fn the_keys_are_split_once_enough_approvers_say_so() {
     assert_eq!(world.vault().due(world.now).unwrap().object(), object);
     let entry = in_force(&world, index, &plan);
     world.must(Entry::Escrow(entry.clone()));
+    assert!(world.vault().is_recoverable());
     let escrow = world.vault().escrow_in_force().unwrap();
     assert_eq!((escrow.plan(), escrow.record(), escrow.object()), (&plan, RECORD, object));
     let shares: Vec<(ShareId, ShareDigests)> = escrow.shares(world.vault().id()).collect();
@@ -425,6 +426,7 @@ fn a_policy_past_its_end_does_not_keep_a_vault_from_its_keeper() {
 fn a_vault_without_a_counter_is_not_recovered() {
     let mut world = World::counted_by(AntiRollback::None, |text| text).opened();
     split(&mut world);
+    assert!(!world.vault().is_recoverable());
     let good = recovery(&world, 5);
     let entry = propose_recovery(&world, &good);
     assert_eq!(join_error(world.refusal(entry)), JoinError::NoCounter);

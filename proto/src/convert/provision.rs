@@ -52,7 +52,7 @@ pub struct Approval {
     pub statement: Vec<u8>,
     /// Armored SSHSIG.
     pub signature: String,
-    /// For a genesis: what its approver saw.
+    /// For a genesis and a recovery: what its approver saw.
     pub witness: Option<GenesisWitness>,
 }
 
@@ -82,6 +82,10 @@ pub enum ProposalAction {
     Reseal,
     /// Another keeper.
     KeeperJoin,
+    /// Custodians of the vault's keys.
+    Escrow,
+    /// A keeper in the place of a lost one.
+    Recover,
     /// A raise of a budget.
     Budget,
     /// A revocation.
@@ -253,13 +257,15 @@ impl From<GenesisWitness> for v1::GenesisWitness {
 
 impl ProposalAction {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Genesis,
         Self::Model,
         Self::Policy,
         Self::Platform,
         Self::Reseal,
         Self::KeeperJoin,
+        Self::Escrow,
+        Self::Recover,
         Self::Budget,
         Self::Revoke,
         Self::LiftRevocation,
@@ -275,6 +281,8 @@ impl ProposalAction {
             Self::Platform => "platform",
             Self::Reseal => "reseal",
             Self::KeeperJoin => "keeper-join",
+            Self::Escrow => "escrow",
+            Self::Recover => "recover",
             Self::Budget => "budget",
             Self::Revoke => "revoke",
             Self::LiftRevocation => "lift-revocation",

@@ -101,8 +101,8 @@ impl Run {
         let (_, tier) = self.platform(clock::wall(UnixTime(0))).map_err(OpenError::Refused)?;
         let mut state = State::new();
         state.apply(0, genesis.bytes()).map_err(|error| FoldError::Entry { index: 0, error })?;
-        let first = genesis.bytes().to_vec();
-        self.begin(store, ClosedLog::empty(), state, genesis, tier, first)
+        let first = vec![genesis.bytes().to_vec()];
+        self.begin(store, ClosedLog::empty(), state, genesis, tier, (first, Vec::new()))
     }
 
     /// Of a vault that has a genesis and is not open: nothing of it is known before its log was folded.

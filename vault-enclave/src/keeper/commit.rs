@@ -5,7 +5,9 @@ use std::ops::Range;
 use attestation::Sha256Digest;
 use ledger::cosignature::Gathering;
 use ledger::release_log::Writer;
-use vault_proto::v1::{AppendLog, EntryList, GetBlob, PutBlob, PutCheckpoint, ReadLog, store_call::Call, store_result};
+use vault_proto::v1::{
+    AppendLog, EntryList, GetBlob, GetCheckpoint, PutBlob, PutCheckpoint, ReadLog, store_call::Call, store_result,
+};
 
 use super::link::{Store, StoreError};
 use crate::head::{Anchor, AnchorError};
@@ -100,6 +102,17 @@ impl Store {
         match self.call_all(vec![call])?.pop() {
             Some(store_result::Result::Blob(blob)) if Sha256Digest::of(&blob) == digest => Ok(blob),
             Some(store_result::Result::Blob(_)) => Err(StoreError::WrongDigest),
+            _ => Err(StoreError::WrongAnswer),
+        }
+    }
+
+    /// The checkpoint that the host published last: a note that the caller verifies.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn checkpoint(&self) -> Result<String, StoreError> {
+        match self.call_all(vec![Call::GetCheckpoint(GetCheckpoint {})])?.pop() {
+            Some(store_result::Result::Checkpoint(note)) => Ok(note),
             _ => Err(StoreError::WrongAnswer),
         }
     }

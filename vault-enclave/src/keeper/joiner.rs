@@ -7,12 +7,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use attestation::{Credential, JoinChallenge, JoinerKeys, Sha256Digest, TpmIdentity, TpmPart};
+use attestation::{Binding, Credential, JoinChallenge, JoinerKeys, Sha256Digest, TpmIdentity, TpmPart, Transcript};
+use ledger::escrow::LogPoint;
 use ledger::genesis::{AntiRollback, Core, Genesis, SealTo};
 use ring::rand::{SecureRandom, SystemRandom};
-use vault_proto::convert::{self, HandOver, JoinRequest};
+use vault_proto::convert::{self, EvidenceSet, HandOver, JoinRequest};
 
 use super::hardware::{Devices, Hardware};
+use super::recovery;
 use super::refusal::Refusal;
 use super::start::StartError;
 use crate::container::OpenError;
@@ -22,7 +24,7 @@ use crate::head::{Anchor, AnchorError};
 use crate::keeper_dir::{KeeperDir, KeeperDirError};
 use crate::record::{open_vault_keys, seal_vault_keys};
 use crate::root::{self, RootError, Seal};
-use crate::secret::{Root, Secret, SecretError};
+use crate::secret::{Root, Secret, SecretError, VaultSecrets};
 use crate::vault_keys::{VaultKeys, VaultKeysError};
 use crate::wrap::{HpkeKeyPair, WrapError, WrappedKeys};
 
@@ -57,7 +59,10 @@ impl Joining {
     /// # Errors
     /// [`JoiningError`].
     pub fn open(dir: KeeperDir, devices: &Devices, genesis: &Genesis) -> Result<Self, JoiningError> {
-        let dir = Arc::new(dir);
+        Self::open_in(Arc::new(dir), devices, genesis)
+    }
+
+    pub(super) fn open_in(dir: Arc<KeeperDir>, devices: &Devices, genesis: &Genesis) -> Result<Self, JoiningError> {
         match genesis.core().anti_rollback() {
             AntiRollback::Counter => {}
             AntiRollback::Witnesses | AntiRollback::None => return Err(JoiningError::NoCounter),
@@ -102,6 +107,41 @@ impl Joining {
         Ok(Self { dir, hardware, root: root.root, anchor, genesis: genesis.clone(), context, pair, keys })
     }
 
+    /// The same with a wrap key that nothing brings back: what is wrapped to it is gone when this is.
+    pub(super) fn with_passing_key(mut self) -> Result<Self, JoiningError> {
+        self.pair = HpkeKeyPair::generate(&SystemRandom::new())?;
+        self.keys.hpke_key = self.pair.public_key().clone();
+        Ok(self)
+    }
+
+    pub(super) fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    pub(super) fn pair(&self) -> &HpkeKeyPair {
+        &self.pair
+    }
+
+    /// Evidence over the binding that `bind` makes.
+    pub(super) fn evidence<S: Transcript>(
+        &self,
+        credential: &Credential,
+        bind: impl FnOnce(TpmPart) -> Binding<S>,
+    ) -> Result<EvidenceSet, Refusal> {
+        let pcrs = self.genesis.policy().keeper().tpm().pcrs.selection();
+        self.hardware.evidence(credential, pcrs, bind)
+    }
+
+    /// Keeps a vault's keys that custodians gave, with what is to follow in the log at `from`, and counts a head there. Cut
+    /// short before the head, nothing has happened; after it, the next start goes on.
+    pub(super) fn keep(&mut self, secrets: &VaultSecrets, act: &[u8], from: LogPoint) -> Result<(), JoiningError> {
+        let record = seal_vault_keys(&self.root, &self.context, secrets, &SystemRandom::new())?;
+        self.dir.replace(KEYS_FILE, &record)?;
+        self.dir.replace(recovery::FILE, act)?;
+        self.anchor.commit(from.size, *from.root.as_bytes())?;
+        Ok(())
+    }
+
     /// For the challenge.
     #[must_use]
     pub fn identity(&self) -> &TpmIdentity {
@@ -130,9 +170,8 @@ impl Joining {
         if vault_id != vault {
             return Err(JoiningError::OtherVault { found: vault_id });
         }
-        let pcrs = self.genesis.policy().keeper().tpm().pcrs.selection();
         let bind = |tpm: TpmPart| JoinChallenge { session, nonce, vault, policy, tpm }.bind(self.keys.clone());
-        let evidence = self.hardware.evidence(&Credential::clone(&credential), pcrs, bind)?;
+        let evidence = self.evidence(&credential, bind)?;
         let run = JoinRun { session, nonce, policy, evidence: Sha256Digest::of(&evidence.blob()) };
         Ok((JoinRequest { session, joiner: self.keys.clone(), evidence }, run))
     }
@@ -208,7 +247,7 @@ pub(super) fn joined(
     Ok((genesis.core().clone(), keys))
 }
 
-fn check_keys(keys: &VaultKeys, genesis: &Genesis) -> Result<(), JoiningError> {
+pub(super) fn check_keys(keys: &VaultKeys, genesis: &Genesis) -> Result<(), JoiningError> {
     let named = genesis.keeper();
     let same = *keys.identity_key() == named.identity_key
         && *keys.log_key() == named.log_key
@@ -232,6 +271,8 @@ pub enum JoiningError {
     },
     /// What was handed over are not the keys that the genesis names.
     OtherKeys,
+    /// It has the keys, and does not start.
+    Start(Box<StartError>),
     /// The root.
     Root(RootError),
     /// Head or counter.
@@ -262,6 +303,7 @@ impl JoiningError {
             Self::Joined => "joining-done",
             Self::OtherVault { .. } => "joining-other-vault",
             Self::OtherKeys => "joining-other-keys",
+            Self::Start(error) => error.code(),
             Self::Root(error) => error.code(),
             Self::Anchor(error) => error.code(),
             Self::Dir(error) => error.code(),
@@ -285,6 +327,7 @@ impl fmt::Display for JoiningError {
             Self::Joined => f.write_str("this keeper has the vault's keys: start it with `vault-enclave keeper`"),
             Self::OtherVault { found } => write!(f, "the keeper that answers has another vault, {found}: check --host"),
             Self::OtherKeys => f.write_str("what was handed over are not the keys that the vault file names"),
+            Self::Start(error) => error.fmt(f),
             Self::Root(error) => error.fmt(f),
             Self::Anchor(error) => error.fmt(f),
             Self::Dir(error) => error.fmt(f),

@@ -9,9 +9,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::clock;
 use super::hardware::{self, Devices, Hardware};
 use super::joiner;
+use super::recovery;
 use super::refusal::Refusal;
 use super::snapshots::{self, Snapshots};
-use super::vault::{Records, Run};
+use super::vault::{Outbox, Records, Run};
 use crate::derive::{self, KeeperContext};
 use crate::head::{Anchor, AnchorError};
 use crate::keeper_dir::{KeeperDir, KeeperDirError};
@@ -126,7 +127,8 @@ pub(super) fn begin(dir: &Arc<KeeperDir>, devices: &Devices, core_bytes: &[u8]) 
     let anchor = Anchor::create(Arc::clone(dir), tpm.clone(), &root.root, core.anti_rollback(), Some(context))
         .map_err(|error| Refusal::unavailable(error.code(), error))?;
     let snapshots = snapshots(dir, &root.root, &core)?;
-    Ok(Run { core, keys, instance, joined: false, hardware, anchor, records, snapshots })
+    let (outbox, recovery) = (Outbox::new(Arc::clone(dir)), None);
+    Ok(Run { core, keys, instance, joined: false, hardware, anchor, records, snapshots, outbox, recovery })
 }
 
 fn snapshots(dir: &Arc<KeeperDir>, root: &Root, core: &Core) -> Result<Snapshots, VaultKeysError> {
@@ -145,8 +147,9 @@ fn records(dir: &Arc<KeeperDir>, root: &KeeperRoot) -> Result<Records, RootError
 pub fn reset(dir: &KeeperDir, devices: &Devices) -> Result<(), StartError> {
     let root = root::open(dir, &devices.tpm, devices.snp.as_deref()).map_err(StartError::Root)?;
     Anchor::reset(dir, &devices.tpm, &root.root).map_err(StartError::Anchor)?;
-    let files = [snapshots::FILE, crate::head::FILE, CORE_FILE, joiner::KEYS_FILE, joiner::GENESIS_FILE, root::FILE];
-    for file in files {
+    let joined = [joiner::KEYS_FILE, joiner::GENESIS_FILE, recovery::FILE];
+    let files = [snapshots::FILE, Outbox::FILE, crate::head::FILE, CORE_FILE].into_iter().chain(joined);
+    for file in files.chain([root::FILE]) {
         dir.remove(file).map_err(StartError::Dir)?;
     }
     Ok(())
@@ -175,7 +178,9 @@ pub(super) fn resume(dir: &Arc<KeeperDir>, devices: &Devices) -> Result<Option<R
     let records = records(dir, &root).map_err(StartError::Root)?;
     let snapshots = snapshots(dir, &root.root, &core).map_err(StartError::Keys)?;
     let hardware = Hardware::new(devices.clone(), root.ak, core.policy().keeper()).map_err(StartError::Tpm)?;
-    Ok(Some(Run { core, keys, instance: context.instance, joined, hardware, anchor, records, snapshots }))
+    let recovery = recovery::read(dir).map_err(StartError::Dir)?;
+    let (instance, outbox) = (context.instance, Outbox::new(Arc::clone(dir)));
+    Ok(Some(Run { core, keys, instance, joined, hardware, anchor, records, snapshots, outbox, recovery }))
 }
 
 /// Core and keys of the keeper that a vault began with.

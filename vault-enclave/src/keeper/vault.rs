@@ -3,6 +3,7 @@
 //! A request is answered at once, or it stages entries and is answered after the commit that makes them durable.
 
 mod budget;
+mod escrow;
 mod extend;
 mod join;
 mod load;
@@ -37,6 +38,7 @@ use super::snapshots::Snapshots;
 use crate::head::Anchor;
 use crate::vault_keys::VaultKeys;
 
+pub(super) use escrow::Outbox;
 pub(super) use open::{OpenError, Opened, Run};
 use renew::Renewals;
 pub(super) use reseal::Records;
@@ -54,6 +56,7 @@ pub(super) struct Vault {
     anchor: Anchor,
     records: Records,
     snapshots: Snapshots,
+    outbox: Outbox,
     log: Log,
     /// The fold over all entries, the staged ones included: the next decision sees the one before.
     state: State,
@@ -165,6 +168,7 @@ impl Vault {
             Request::SubmitPolicy(request) => self.submit_policy(request),
             Request::SubmitPlatform(request) => self.submit_platform(request),
             Request::SubmitReseal(request) => self.submit_reseal(request),
+            Request::SubmitEscrow(request) => self.submit_escrow(request),
             Request::SubmitRaise(request) => self.submit_raise(request),
             Request::SubmitApproval(request) => self.submit_approval(request),
             Request::SubmitRevocation(request) => self.submit_revocation(request),
@@ -178,6 +182,9 @@ impl Vault {
             Request::SubmitGenesis(request) if Sha256Digest::of(&request.genesis) == self.vault_id() => {
                 let vault_id = self.vault_id().as_bytes().to_vec();
                 Ok(Outcome::Now(Ok(Response::SubmitGenesis(v1::SubmitGenesisResponse { vault_id }))))
+            }
+            Request::GetRecovery(_) | Request::ContributeShare(_) => {
+                Err(Refusal::denied("keeper-not-lost", "this keeper has its vault: nothing is recovered here"))
             }
             Request::InitKeeper(_) | Request::SubmitGenesis(_) => {
                 Err(Refusal::denied("vault-exists", "this keeper has a genesis: it can't be given another"))
@@ -241,6 +248,7 @@ impl Vault {
         let Pending { blobs, batch, waiting, revoked } = std::mem::take(&mut self.pending);
         if batch.is_empty() {
             self.tend_records();
+            self.tend_outbox();
             return Ok(());
         }
         let mut committer = Committer { store: &self.store, anchor: &mut self.anchor, keys: &self.keys, blobs };
@@ -248,6 +256,7 @@ impl Vault {
         if committed.is_ok() {
             // Before the answer: whoever is told that a reseal took effect may reboot at once.
             self.tend_records();
+            self.tend_outbox();
             self.announce(&revoked);
         }
         for Waiting { reply, session, finish } in waiting {

@@ -145,6 +145,9 @@ fn perform_blocking(store: &Store, call: store_call::Call) -> Result<store_resul
         store_call::Call::GetBlob(GetBlob { digest }) => {
             store.blob(&digest_of(&digest)?).map(store_result::Result::Blob)
         }
+        store_call::Call::GetCheckpoint(_) => {
+            Ok(store_result::Result::Checkpoint(store.checkpoint().unwrap_or_default()))
+        }
         store_call::Call::AskWitness(_) => unreachable!("no use of the disk"),
     }
 }

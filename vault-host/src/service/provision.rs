@@ -7,8 +7,8 @@ use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::convert;
 use vault_proto::convert::{
-    Approval, JoinRequest, KeeperEvidenceRequest, PlatformSubmission, PolicySubmission, Publication, ResealSubmission,
-    RevocationSubmission, UnitUpload,
+    Approval, Contribution, EscrowSubmission, JoinRequest, KeeperEvidenceRequest, PlatformSubmission, PolicySubmission,
+    Publication, ResealSubmission, RevocationSubmission, UnitUpload,
 };
 use vault_proto::v1;
 use vault_proto::v1::Coarse;
@@ -168,6 +168,41 @@ impl Provision for ProvisionService {
         let relayed = async {
             let call = Call::JoinKeeper(JoinRequest::try_from(message)?.into());
             let pick = |reply| if let Reply::JoinKeeper(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn submit_escrow(
+        &self,
+        request: Request<v1::SubmitEscrowRequest>,
+    ) -> Result<Response<v1::SubmitEscrowResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitEscrow(EscrowSubmission::try_from(message)?.into());
+            let pick = |reply| if let Reply::SubmitEscrow(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn get_recovery(
+        &self,
+        request: Request<v1::GetRecoveryRequest>,
+    ) -> Result<Response<v1::GetRecoveryResponse>, Status> {
+        let (context, message) = enter(request);
+        let pick = |reply| if let Reply::GetRecovery(reply) = reply { Some(reply) } else { None };
+        self.0.answer(context, self.0.relay(Call::GetRecovery(message), pick)).await
+    }
+
+    async fn contribute_share(
+        &self,
+        request: Request<v1::ContributeShareRequest>,
+    ) -> Result<Response<v1::ContributeShareResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::ContributeShare(Contribution::try_from(message)?.into());
+            let pick = |reply| if let Reply::ContributeShare(reply) = reply { Some(reply) } else { None };
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await

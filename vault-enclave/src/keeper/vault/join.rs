@@ -60,6 +60,8 @@ impl Vault {
             | Subject::Model(_)
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
+            | Subject::Escrow { .. }
+            | Subject::Recover(_)
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => false,
         });

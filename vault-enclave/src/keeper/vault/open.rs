@@ -10,7 +10,7 @@ use ledger::release_log::{Batch, ClosedLog, LogError};
 use ledger::state::State;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{Pending, Records, Renewals, Vault};
+use super::{Outbox, Pending, Records, Renewals, Vault};
 use crate::head::Anchor;
 use crate::keeper::challenges::Challenges;
 use crate::keeper::clock::{self, Clock};
@@ -20,6 +20,7 @@ use crate::keeper::fold::FoldError;
 use crate::keeper::hardware::Hardware;
 use crate::keeper::link::Store;
 use crate::keeper::models::Models;
+use crate::keeper::recovery::{self, RecoveryAct};
 use crate::keeper::refusal::Refusal;
 use crate::keeper::retired::Retired;
 use crate::keeper::snapshots::{SnapshotError, Snapshots};
@@ -38,6 +39,8 @@ pub(crate) enum OpenError {
     OtherGenesis,
     /// The log has another keeper than this machine's.
     OtherKeeper,
+    /// Approvers called this keeper lost, and another one has its vault.
+    DeclaredLost,
     /// The record that opened the root is of a boot state that a reseal took the place of.
     Superseded,
     /// The keeper's own hardware is not what the policy asks for, or another step of the start failed.
@@ -54,6 +57,7 @@ impl OpenError {
             Self::Commit(error) => error.code(),
             Self::OtherGenesis => "genesis-other",
             Self::OtherKeeper => "log-other-keeper",
+            Self::DeclaredLost => "keeper-declared-lost",
             Self::Superseded => "root-superseded",
             Self::Refused(refusal) => refusal.code(),
         }
@@ -68,6 +72,10 @@ impl std::fmt::Display for OpenError {
             Self::Commit(error) => error.fmt(f),
             Self::OtherGenesis => f.write_str("the host's log begins with the genesis of another keeper"),
             Self::OtherKeeper => f.write_str("the log names another keeper than this machine's, and not as its successor"),
+            Self::DeclaredLost => f.write_str(
+                "approvers called this keeper lost, and another one has its vault by the custodians of its keys: switch this \
+                 machine off and clear it",
+            ),
             Self::Superseded => f.write_str(
                 "this machine booted a state that the vault's keeper is no longer sealed to, and its root was opened by a record \
                  of before: boot the state that the last approved reseal names",
@@ -103,6 +111,10 @@ pub(crate) struct Run {
     pub records: Records,
     /// Folds that were done before.
     pub snapshots: Snapshots,
+    /// Shares that wait for their entry.
+    pub outbox: Outbox,
+    /// Of one that has the keys from custodians: the entries that it begins with.
+    pub recovery: Option<RecoveryAct>,
 }
 
 /// What a log makes of the keeper whose head it ends at.
@@ -113,21 +125,21 @@ pub(crate) enum Opened {
     Retired(Box<Retired>),
 }
 
-/// The host's log, folded and equal to the head.
-struct Folded {
-    log: ClosedLog,
-    state: State,
-    genesis: Genesis,
-    tier: Trust,
-}
-
 impl Run {
     /// Folds the host's log under the head and makes the two counted commits of a run, unless the keeper has retired.
     ///
     /// # Errors
     /// [`OpenError`]. Head and counter may have moved: whoever tries again resumes from the directory.
-    pub(crate) fn open(self, store: &Store) -> Result<Opened, OpenError> {
-        let Folded { log, mut state, genesis, tier } = self.fold(store)?;
+    pub(crate) fn open(mut self, store: &Store) -> Result<Opened, OpenError> {
+        let (log, mut state) = self.fold(store)?;
+        recovery::check_not_lost(store, &state)?;
+        let act = self.recovery.take().filter(|act| act.size() == state.size());
+        let (mut first, blobs) = act.map_or_else(Default::default, RecoveryAct::into_parts);
+        for entry in &first {
+            let index = state.size();
+            state.apply(index, entry).map_err(|error| FoldError::Entry { index, error })?;
+        }
+        let (genesis, tier) = self.check(&state)?;
         if self.has_retired(&state) {
             return Ok(Opened::Retired(Box::new(self.retired(state, genesis))));
         }
@@ -143,8 +155,11 @@ impl Run {
         let start = start.encode().map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
         let index = state.size();
         state.apply(index, &start).map_err(|error| FoldError::Entry { index, error })?;
-        let mut vault = self.begin(store, log, state, genesis, tier, start)?;
+        first.push(start);
+        let mut vault = self.begin(store, log, state, genesis, tier, (first, blobs))?;
         vault.settle_records()?;
+        vault.settle_recovery()?;
+        vault.tend_outbox();
         Ok(Opened::Vault(Box::new(vault)))
     }
 
@@ -157,15 +172,17 @@ impl Run {
         state: State,
         genesis: Genesis,
         tier: Trust,
-        first: Vec<u8>,
+        (first, blobs): (Vec<Vec<u8>>, Vec<Vec<u8>>),
     ) -> Result<Vault, OpenError> {
         // From the moment at which the first entry was made: what its commit takes is measured.
         let clock = Clock::started(state.time());
         let mut batch = Batch::new();
-        batch.add(first).map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
+        for entry in first {
+            batch.add(entry).map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
+        }
         // The genesis names this keeper's own log key, and the witnesses of the vault.
         let verifier = LogVerifier::of(&genesis);
-        let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs: Vec::new() };
+        let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs };
         let log = log.start(verifier, batch, &mut committer).map_err(OpenError::Commit)?;
         let denials = Denials::new(clock.now(state.time()));
         Ok(Vault {
@@ -178,6 +195,7 @@ impl Run {
             anchor: self.anchor,
             records: self.records,
             snapshots: self.snapshots,
+            outbox: self.outbox,
             log,
             state,
             models: Models::default(),
@@ -191,18 +209,23 @@ impl Run {
         })
     }
 
-    fn fold(&self, store: &Store) -> Result<Folded, OpenError> {
+    fn fold(&self, store: &Store) -> Result<(ClosedLog, State), OpenError> {
         let head = Checkpoint { size: self.anchor.size(), root: *self.anchor.root().as_bytes() };
         let (state, log) = self.snapshots.fold(store, head, |genesis| self.check_genesis(genesis).is_ok())?;
+        Ok((log, state))
+    }
+
+    /// The log is this keeper's, and its machine is what the policy in force asks for.
+    fn check(&self, state: &State) -> Result<(Genesis, Trust), OpenError> {
         let genesis = state.genesis().ok_or(OpenError::OtherGenesis)?.clone();
         self.check_genesis(&genesis)?;
-        self.check_machine(&state, &genesis)?;
+        self.check_machine(state, &genesis)?;
         let policy = state.vault().map_or_else(|| genesis.policy(), |vault| vault.policy());
         if let Some(vault) = state.vault() {
             self.records.standing(vault.sealing())?;
         }
         let (_, tier) = self.hardware.check(policy, clock::wall(state.time())).map_err(OpenError::Refused)?;
-        Ok(Folded { log, state, genesis, tier })
+        Ok((genesis, tier))
     }
 
     /// The keeper opens only a genesis with its own core and keys.

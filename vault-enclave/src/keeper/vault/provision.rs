@@ -1,5 +1,8 @@
 //! Models, policies and approvals: proposals that take effect when enough signatures are in the log.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
 use ledger::approvals::{self, ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{
@@ -95,6 +98,8 @@ impl Vault {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::Escrow { .. }
+            | Subject::Recover(_)
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => false,
         });
@@ -148,6 +153,9 @@ impl Vault {
             | ApprovalAction::ProposeReseal
             | ApprovalAction::Reseal
             | ApprovalAction::KeeperJoin
+            | ApprovalAction::ProposeEscrow
+            | ApprovalAction::Escrow
+            | ApprovalAction::Recover
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
             | ApprovalAction::Extend => None,
@@ -163,9 +171,13 @@ impl Vault {
     /// What has reached its threshold takes effect: an entry of its own.
     pub(super) fn stage_effects(&mut self) -> Result<(), Refusal> {
         let time = self.now();
+        // What can't take effect now must not stand before what can.
+        let mut passed_over = BTreeSet::new();
         loop {
             let Some(vault) = self.state.vault() else { return Ok(()) };
-            let Some(due) = vault.due(time) else { return Ok(()) };
+            let Some(due) = vault.all_due(time).find(|due| !passed_over.contains(&due.entry())) else {
+                return Ok(());
+            };
             let (proposal, object) = (due.entry(), due.object());
             let entry = match due.subject() {
                 Subject::Policy { policy, .. } => {
@@ -183,6 +195,22 @@ impl Vault {
                     Entry::Reseal(ResealInForce { time, proposal, object, present: self.records.boot_state() })
                 }
                 Subject::Join(_) => Entry::KeeperJoin(KeeperJoin { time, proposal, object }),
+                Subject::Escrow { plan, .. } => {
+                    let plan = Arc::clone(plan);
+                    match self.split_keys(&plan) {
+                        Ok(split) => split.into_entry(time, proposal, object),
+                        Err(refusal) => {
+                            tracing::warn!(%refusal, "an approved escrow can't take effect yet");
+                            passed_over.insert(proposal);
+                            continue;
+                        }
+                    }
+                }
+                // A keeper that recovers writes its own; no other one waits for it.
+                Subject::Recover(_) => {
+                    passed_over.insert(proposal);
+                    continue;
+                }
                 Subject::Revocation { act, .. } => {
                     let act = act.clone();
                     self.stage_renewals();

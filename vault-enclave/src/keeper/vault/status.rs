@@ -42,8 +42,7 @@ impl Vault {
             vault_id: self.vault_id().as_bytes().to_vec(),
             tier: self.tier.to_string(),
             anti_rollback: self.genesis.core().anti_rollback().as_str().to_owned(),
-            // One keeper, no escrow: the loss of its TPM is the loss of every model.
-            recoverable: false,
+            recoverable: vault.is_some_and(ledger::state::Vault::is_recoverable),
             policy_serial: policy.map_or(0, |policy| policy.serial()),
             policy_digest: policy.map_or_else(Vec::new, |policy| policy.digest().as_bytes().to_vec()),
             policy_not_after: policy.map_or(0, |policy| policy.not_after().seconds()),
@@ -58,6 +57,8 @@ impl Vault {
             genesis: self.genesis.bytes().to_vec(),
             sealing: self.sealing(),
             witnesses: self.genesis.policy().witnesses().map(|policy| witnesses(policy, self.log.seen())),
+            escrow: vault.and_then(super::escrow::in_force),
+            recoveries: vault.map(super::escrow::recoveries).unwrap_or_default(),
         })
     }
 
@@ -122,6 +123,17 @@ impl Vault {
             Subject::Join(joiner) => {
                 (ProposalAction::KeeperJoin, format!("another keeper, on platform {}", joiner.machine.platform))
             }
+            Subject::Escrow { proposer, plan } => {
+                let (threshold, count) = (plan.threshold, plan.custodians.len());
+                (
+                    ProposalAction::Escrow,
+                    format!("shares for {count} custodians, {threshold} give the keys, by {proposer}"),
+                )
+            }
+            Subject::Recover(recovery) => {
+                let platform = recovery.joiner.machine.platform;
+                (ProposalAction::Recover, format!("a keeper in the place of a lost one, on platform {platform}"))
+            }
             Subject::Revocation { proposer, act } => {
                 let action = match act.kind() {
                     ActKind::Revoke => ProposalAction::Revoke,
@@ -147,6 +159,8 @@ impl Vault {
             (ProposalAction::Reseal, 0, "another boot state of the keeper".to_owned())
         } else if let Some(approved) = vault.keepers().approved().filter(|approved| approved.object() == object) {
             (ProposalAction::KeeperJoin, approved.entry(), "another keeper".to_owned())
+        } else if let Some(escrow) = vault.escrows().current().filter(|escrow| escrow.object() == object) {
+            (ProposalAction::Escrow, escrow.entry(), "custodians of the vault's keys".to_owned())
         } else if let Some(raise) = vault.raises().iter().find(|raise| raise.object == object) {
             (ProposalAction::Budget, raise.entry, format!("raise of budget {}", raise.budget))
         } else {
@@ -182,6 +196,8 @@ impl Vault {
                 | ProposalAction::Platform
                 | ProposalAction::Reseal
                 | ProposalAction::KeeperJoin
+                | ProposalAction::Escrow
+                | ProposalAction::Recover
                 | ProposalAction::Budget
                 | ProposalAction::Revoke
                 | ProposalAction::LiftRevocation,
