@@ -48,6 +48,11 @@ pub enum LogFault {
         /// What is wrong.
         error: FoldError,
     },
+    /// A keeper took the place of a lost one for another log of this length.
+    RecoveryRoot {
+        /// Index of its entry.
+        index: u64,
+    },
     /// There are more or fewer entries than the checkpoint says.
     SizeMismatch {
         /// By the checkpoint.
@@ -90,7 +95,18 @@ impl LogReader {
         }
         self.state.apply(index, bytes).map_err(|error| LogFault::Fold { index, error })?;
         self.tree.push(leaf_hash(bytes));
-        Ok(())
+        self.check_recovery(index)
+    }
+
+    /// The fold has no tree: that a recovery goes on from this very log, and from no other of its length, is seen here.
+    fn check_recovery(&self, index: u64) -> Result<(), LogFault> {
+        let recovered = self.state.vault().and_then(|vault| vault.escrows().recovered().last());
+        let Some(recovered) = recovered.filter(|recovered| recovered.entry() == index) else { return Ok(()) };
+        let from = recovered.from();
+        match self.tree.root(from.size) {
+            Ok(root) if root == *from.root.as_bytes() => Ok(()),
+            Ok(_) | Err(_) => Err(LogFault::RecoveryRoot { index }),
+        }
     }
 
     /// Compares what was read with a verified checkpoint.
@@ -210,6 +226,7 @@ impl LogFault {
             Self::OtherVault { .. } => "log-other-vault",
             Self::Entry { error, .. } => error.code(),
             Self::Fold { error, .. } => error.code(),
+            Self::RecoveryRoot { .. } => "log-recovery-root",
             Self::SizeMismatch { .. } => "log-size-mismatch",
             Self::RootMismatch => "log-root-mismatch",
             Self::Shortened { .. } => "log-shortened",
@@ -224,6 +241,9 @@ impl fmt::Display for LogFault {
             Self::OtherVault { found } => write!(f, "entry 0 is the genesis of another vault, {found}"),
             Self::Entry { index, error } => write!(f, "entry {index}: {error}"),
             Self::Fold { index, error } => write!(f, "entry {index}: {error}"),
+            Self::RecoveryRoot { index } => {
+                write!(f, "entry {index}: its approvers were shown another log than the one that it follows")
+            }
             Self::SizeMismatch { checkpoint, entries } => {
                 write!(f, "the checkpoint covers {checkpoint} entries, and {entries} were given")
             }

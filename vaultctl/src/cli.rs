@@ -2,6 +2,7 @@
 
 mod audit;
 mod budget;
+mod escrow;
 mod evidence;
 mod explain;
 mod extend;
@@ -21,6 +22,7 @@ use vault_proto::collateral::KdsChoice;
 
 pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
 pub use budget::BudgetArgs;
+pub use escrow::{ContributeArgs, CustodianCommand, EscrowCommand, EscrowProposeArgs, RecoverCommand};
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData, VerifyKind};
 pub use explain::{ExplainArgs, PolicySimulateArgs, RefusalName};
 
@@ -106,6 +108,15 @@ pub enum Command {
     /// More than one keeper over time: which one has the vault, and which ones ask to take over.
     #[command(subcommand)]
     Keeper(KeeperCommand),
+    /// The key of somebody who keeps a share of a vault's keys. Needs no vault.
+    #[command(subcommand)]
+    Custodian(CustodianCommand),
+    /// Against the loss of the keeper: shares of the vault's keys for custodians, some of whom together give them back.
+    #[command(subcommand)]
+    Escrow(EscrowCommand),
+    /// The keeper is lost: judge the one that is to take its place, and give it your share or your approval. Drills too.
+    #[command(subcommand)]
+    Recover(RecoverCommand),
     /// What waits for approvals, as changes in words.
     Pending,
     /// Write the vault file anew, with the policies that came into force since and the keepers that took over: whoever has it

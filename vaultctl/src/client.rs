@@ -14,8 +14,9 @@ use ledger::entry::ProposedRaise;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
 use vault_proto::convert::{
-    Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, PlatformSubmission, PolicySubmission, Proposal,
-    ResealSubmission, RevocationSubmission,
+    Approval, Contribution, EscrowSubmission, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity,
+    PlatformSubmission, PolicySubmission, Proposal, RecoveryOffer, RecoveryProgress, ResealSubmission,
+    RevocationSubmission,
 };
 use vault_proto::limits::{BLOB_BYTES_MAX, CHECKPOINT_BYTES_MAX, GET_ENTRIES_MAX, PROVISION_MESSAGE_BYTES_MAX};
 use vault_proto::v1;
@@ -25,7 +26,7 @@ use vault_proto::v1::vault_client::VaultClient;
 
 pub use reader::Reader;
 pub use refusal::refused;
-pub use status::{Lease, VaultState, VaultStatus, WitnessQuorum};
+pub use status::{EscrowHolders, Lease, LostKeeper, VaultState, VaultStatus, WitnessQuorum};
 
 use crate::failure::{Failure, Kind};
 
@@ -145,6 +146,30 @@ impl Remote {
         let request = v1::SubmitResealRequest::from(submission);
         let answer = self.accepted(METHOD, self.provision().submit_reseal(request).await)?;
         self.proposal(METHOD, answer.proposal)
+    }
+
+    /// Proposes custodians of the vault's keys.
+    pub async fn submit_escrow(&self, submission: EscrowSubmission) -> Result<Proposal, Failure> {
+        const METHOD: &str = "SubmitEscrow";
+        let request = v1::SubmitEscrowRequest::from(submission);
+        let answer = self.accepted(METHOD, self.provision().submit_escrow(request).await)?;
+        self.proposal(METHOD, answer.proposal)
+    }
+
+    /// What a recovering keeper says that it is about to do.
+    pub async fn recovery(&self) -> Result<RecoveryOffer, Failure> {
+        const METHOD: &str = "GetRecovery";
+        let answer = self.accepted(METHOD, self.provision().get_recovery(v1::GetRecoveryRequest {}).await)?;
+        answer.try_into().map_err(|error| self.malformed(METHOD, error))
+    }
+
+    /// Gives it a share.
+    pub async fn contribute(&self, contribution: Contribution) -> Result<RecoveryProgress, Failure> {
+        const METHOD: &str = "ContributeShare";
+        let request = v1::ContributeShareRequest::from(contribution);
+        let answer = self.accepted(METHOD, self.provision().contribute_share(request).await)?;
+        let progress = answer.progress.ok_or_else(|| self.malformed(METHOD, "no progress"))?;
+        progress.try_into().map_err(|error: vault_proto::convert::WireError| self.malformed(METHOD, error))
     }
 
     /// Proposes a raise of a budget.

@@ -3,6 +3,7 @@
 mod approve;
 mod audit;
 mod collateral;
+mod escrow;
 mod evidence;
 mod explain;
 mod extend;
@@ -16,6 +17,7 @@ mod pending;
 mod platform;
 mod policy;
 mod propose;
+mod recover;
 mod revoke;
 mod status;
 mod vault_file;
@@ -30,9 +32,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::{
-    AuditCommand, CollateralCommand, Command, EvidenceCommand, EvidenceVerifyArgs, ExtendCommand, InitCommand,
-    KeeperCommand, LogCommand, MeasureCommand, PlatformCommand, PolicyCommand, PolicySimulateArgs, ProposeCommand,
-    VerifyKind, WitnessCommand,
+    AuditCommand, CollateralCommand, Command, CustodianCommand, EscrowCommand, EvidenceCommand, EvidenceVerifyArgs,
+    ExtendCommand, InitCommand, KeeperCommand, LogCommand, MeasureCommand, PlatformCommand, PolicyCommand,
+    PolicySimulateArgs, ProposeCommand, RecoverCommand, VerifyKind, WitnessCommand,
 };
 use crate::failure::{EXIT_DIFFERS, EXIT_NOT_YET, EXIT_REFUSED_EVIDENCE, Failure};
 use crate::print::emit;
@@ -94,6 +96,11 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
         },
         Command::Keeper(KeeperCommand::Status) => write(session, &keeper::status(session).await?, out),
         Command::Keeper(KeeperCommand::Pending) => write(session, &keeper::pending(session).await?, out),
+        Command::Custodian(CustodianCommand::Keygen { name, out: path }) => {
+            write(session, &escrow::keygen(session, &name, &path)?, out)
+        }
+        Command::Escrow(command) => escrow_command(session, &command, out).await,
+        Command::Recover(command) => recover_command(session, &command, out).await,
         Command::Pending => write(session, &pending::pending(session).await?, out),
         Command::VaultFile { out: path } => write(session, &vault_file::renew(session, &path).await?, out),
         Command::Approve(args) => match approve::approve(session, &args).await? {
@@ -151,6 +158,32 @@ async fn extend_command(session: &Session, command: &ExtendCommand, out: &mut im
             Submission::Printed(report) => write(session, &report, out),
         },
         ExtendCommand::Submit { file } => write(session, &extend::submit(session, file).await?, out),
+    }
+}
+
+async fn escrow_command(session: &Session, command: &EscrowCommand, out: &mut impl Write) -> Result<Outcome, Failure> {
+    match command {
+        EscrowCommand::Propose(args) => match escrow::propose(session, args).await? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
+        EscrowCommand::Fetch { out: path } => write(session, &escrow::fetch(session, path).await?, out),
+        EscrowCommand::Status => write(session, &escrow::status(session).await?, out),
+    }
+}
+
+async fn recover_command(
+    session: &Session,
+    command: &RecoverCommand,
+    out: &mut impl Write,
+) -> Result<Outcome, Failure> {
+    match command {
+        RecoverCommand::Status => write(session, &recover::status(session).await?, out),
+        RecoverCommand::Contribute(args) => write(session, &recover::contribute(session, args).await?, out),
+        RecoverCommand::Approve { signing } => match recover::approve(session, signing).await? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
     }
 }
 

@@ -2,10 +2,12 @@
 
 use attestation::{Keeper, Verified};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
-use ledger::keeper_evidence::{GenesisKeeper, KeeperClaims, KeeperEvidenceError, KeeperRun, KeeperStanding};
+use ledger::keeper_evidence::{
+    GenesisKeeper, KeeperClaims, KeeperEvidenceError, KeeperRun, KeeperStanding, RecoveringError, RecoveringKeeper,
+};
 use ledger::policy::Policy;
 use ledger::vault_file::VaultFile;
-use vault_proto::convert::{EvidenceSet, KeeperEvidenceRequest, KeeperIdentity};
+use vault_proto::convert::{EvidenceSet, KeeperEvidenceRequest, KeeperIdentity, RecoveryProgress};
 
 use crate::client::Remote;
 use crate::failure::{Failure, Kind};
@@ -25,6 +27,38 @@ pub struct VaultRun {
     pub verified: Verified<Keeper>,
     /// The newest checkpoint by its own word: signed by the log key and named by the quote.
     pub checkpoint: Checkpoint,
+}
+
+/// A keeper in the place of a lost one, as this run has seen it.
+pub struct RecoveryRun {
+    /// What verified.
+    pub keeper: RecoveringKeeper,
+    /// As the keeper answered: for the witness of an approval.
+    pub evidence: EvidenceSet,
+    /// How far it says that it is.
+    pub progress: RecoveryProgress,
+}
+
+/// Verifies the evidence of a keeper that is to take the place of a lost one, by a policy that the caller knows: of his vault
+/// file, or of the log that he has verified.
+pub async fn recovery_run(
+    remote: &Remote,
+    vault: &VaultFile,
+    policy: &Policy,
+    session: &Session,
+) -> Result<RecoveryRun, Failure> {
+    let offer = remote.recovery().await?;
+    let run = KeeperRun::start(policy, &offer.tpm, session.now(), session.rng()).map_err(not_verified)?;
+    let answer = remote.keeper_evidence(question(&run)).await?;
+    let evidence = answer.evidence.clone();
+    let seen = run.verify_recovering(vault.genesis(), offer.claims, answer.evidence.evidence);
+    let keeper = seen.map_err(|error| match error {
+        RecoveringError::Evidence(error) => not_verified(error),
+        RecoveringError::Fold(error) => {
+            Failure::new(Kind::NotVerified, error.code(), "the recovering keeper is not one of this vault").why(error)
+        }
+    })?;
+    Ok(RecoveryRun { keeper, evidence, progress: offer.progress })
 }
 
 /// Verifies the evidence of a keeper that is in its ceremony, under a first policy.

@@ -1,6 +1,6 @@
 //! The engineer's tool: genesis, policy, approvals, status, audit.
 //!
-//! It never reads an engineer's private key (`ssh-keygen` signs; [`witness`] has a key of its own), needs no TPM library, and believes no host: evidence is verified
+//! It never reads an engineer's private key (`ssh-keygen` signs; [`witness`] and [`custodian`] have keys of their own), needs no TPM library, and believes no host: evidence is verified
 //! with nonces of its own, and what a vault's state is follows from folding its log up to a checkpoint that the vault's
 //! log key signed. What can only be the host's word is labelled so.
 //!
@@ -23,6 +23,7 @@ pub mod captured;
 pub mod cli;
 pub mod client;
 pub mod commands;
+pub mod custodian;
 pub mod failure;
 pub mod keeper;
 pub mod past;

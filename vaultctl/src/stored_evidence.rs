@@ -6,6 +6,7 @@
 //! fresh: the order of the log stands for that.
 
 mod join;
+mod recover;
 
 use std::fmt;
 
@@ -16,7 +17,7 @@ use attestation::{
 use ledger::decide::{DenialReason, check_claims};
 use ledger::entry::{Machine, Release, Renewal};
 use ledger::genesis::Genesis;
-use ledger::keeper_evidence::{KeeperClaims, KeeperEvidenceError, KeeperRun};
+use ledger::keeper_evidence::{KeeperClaims, KeeperEvidenceError, KeeperRun, RecoveringError};
 use ledger::keepers::JoinError;
 use ledger::names::Name;
 use ledger::policy::{PcrRule, Policy, ReleaseRule};
@@ -25,8 +26,10 @@ use ring::rand::SecureRandom;
 use vault_proto::convert::{EvidenceSet, WireError};
 
 pub use join::verify_join;
+pub use recover::{approved_recovery, verify_recovery};
 
 const BIND_TAG: &[u8] = b"weightvault/v1 bind\0";
+const RECOVER_TAG: &[u8] = b"weightvault/v1 recover evidence\0";
 const GENESIS_TAG: &[u8] = b"weightvault/v1 genesis\0";
 
 /// The two blobs that an entry names. Their digests were checked.
@@ -55,6 +58,8 @@ pub enum StoredEvidenceError {
     Keeper(KeeperEvidenceError),
     /// What is shown of the keeper that took over, or asked to.
     Join(JoinError),
+    /// What is shown of the keeper in the place of a lost one.
+    Recovering(RecoveringError),
     /// The policy that the challenge was made under has no such rule.
     RuleUnknown,
     /// The evidence shows something that the rule does not allow.
@@ -269,6 +274,7 @@ impl StoredEvidenceError {
             Self::EventLog(error) => error.code(),
             Self::Keeper(error) => error.code(),
             Self::Join(error) => error.code(),
+            Self::Recovering(error) => error.code(),
             Self::RuleUnknown => "rule-unknown",
             Self::NotAllowed(reason) => reason.code(),
             Self::EntryMismatch { .. } => "entry-evidence-mismatch",
@@ -286,6 +292,7 @@ impl fmt::Display for StoredEvidenceError {
             Self::EventLog(error) => error.fmt(f),
             Self::Keeper(error) => error.fmt(f),
             Self::Join(error) => error.fmt(f),
+            Self::Recovering(error) => error.fmt(f),
             Self::RuleUnknown => f.write_str("the policy has no such release rule"),
             Self::NotAllowed(reason) => reason.fmt(f),
             Self::EntryMismatch { field } => write!(f, "the entry's {field} is not that of the evidence"),

@@ -4,6 +4,7 @@ mod boot;
 mod budget;
 mod claims;
 mod entry;
+mod escrow;
 mod explain;
 mod fields;
 mod join;
@@ -18,6 +19,7 @@ pub use budget::{raise_says, used};
 pub use claims::{ClaimsReport, tier_in_words};
 pub(crate) use entry::act_in_words;
 pub use entry::{EntryReport, in_words, rollback};
+pub use escrow::escrow_in_words;
 pub use explain::{
     Explained, Section, explain_boot, explain_events, explain_identity, explain_pcrs, explain_quote, explain_replay,
     explain_report, explain_runtime_data,

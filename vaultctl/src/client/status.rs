@@ -4,6 +4,7 @@ use std::fmt;
 
 use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::cosignature::WITNESSES_MAX;
+use ledger::escrow::CUSTODIANS_MAX;
 use ledger::genesis::AntiRollback;
 use ledger::state::{ALARMS_SHOWN_MAX, Alarm, BudgetUse};
 use serde::Serialize;
@@ -12,6 +13,8 @@ use vault_proto::v1;
 
 /// The most leases, and the most proposals, that a status may list.
 const LISTED_MAX: usize = 65_536;
+/// The most recoveries that a status lists.
+const RECOVERIES_MAX: usize = 16;
 
 /// How far a vault is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -29,6 +32,8 @@ pub enum VaultState {
     Open,
     /// It handed the vault over to another keeper.
     Retired,
+    /// It is to take the place of a lost keeper, and has no keys yet.
+    Recovering,
     /// The keeper refuses to serve.
     Stopped,
 }
@@ -72,6 +77,34 @@ pub struct VaultStatus {
     pub sealing: Option<KeeperSealing>,
     /// Who cosigns the log, where the vault has witnesses.
     pub witnesses: Option<WitnessQuorum>,
+    /// Who holds the vault's keys against the loss of its keeper.
+    pub escrow: Option<EscrowHolders>,
+    /// The last times that a keeper was lost, newest first.
+    pub recoveries: Vec<LostKeeper>,
+}
+
+/// Who holds the vault's keys in shares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EscrowHolders {
+    /// The how manyth escrow it is.
+    pub number: u64,
+    /// How many shares give the keys.
+    pub threshold: u32,
+    /// Names of the custodians.
+    pub custodians: Vec<String>,
+    /// Log index of the `escrow` entry.
+    pub entry: u64,
+}
+
+/// A keeper that was lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LostKeeper {
+    /// Log index of the `recover` entry.
+    pub entry: u64,
+    /// Entries of the log that the vault went on from.
+    pub size: u64,
+    /// Entries behind these may be missing.
+    pub rollback_accepted: bool,
 }
 
 /// Who cosigns the log.
@@ -172,6 +205,8 @@ impl TryFrom<v1::StatusResponse> for VaultStatus {
             genesis: status.genesis,
             sealing: sealing.transpose().map_err(|_| StatusError { field: "sealing" })?,
             witnesses: status.witnesses.map(WitnessQuorum::try_from).transpose()?,
+            escrow: status.escrow.map(EscrowHolders::try_from).transpose()?,
+            recoveries: recoveries(status.recoveries)?,
         })
     }
 }
@@ -187,6 +222,30 @@ impl TryFrom<v1::WitnessStatus> for WitnessQuorum {
         let cosigned_size = Some(cosigned_size).filter(|size| *size > 0);
         Ok(Self { count, quorum, faulty, cosigned_size, cosigned_by })
     }
+}
+
+impl TryFrom<v1::EscrowStatus> for EscrowHolders {
+    type Error = StatusError;
+
+    fn try_from(status: v1::EscrowStatus) -> Result<Self, StatusError> {
+        let v1::EscrowStatus { number, threshold, custodians, entry } = status;
+        if custodians.len() > CUSTODIANS_MAX {
+            return Err(StatusError { field: "escrow" });
+        }
+        Ok(Self { number, threshold, custodians, entry })
+    }
+}
+
+fn recoveries(recoveries: Vec<v1::RecoveryStatus>) -> Result<Vec<LostKeeper>, StatusError> {
+    let refused = StatusError { field: "recoveries" };
+    if recoveries.len() > RECOVERIES_MAX {
+        return Err(refused);
+    }
+    let lost = |v1::RecoveryStatus { entry, size, rollback }| match rollback.as_str() {
+        "accepted" => Ok(LostKeeper { entry, size, rollback_accepted: true }),
+        _ => Err(refused),
+    };
+    recoveries.into_iter().map(lost).collect()
 }
 
 impl TryFrom<v1::LeaseSummary> for Lease {
@@ -212,6 +271,7 @@ fn state(text: &str) -> Result<VaultState, StatusError> {
         "ceremony" => Ok(VaultState::Ceremony),
         "closed" => Ok(VaultState::Closed),
         "open" => Ok(VaultState::Open),
+        "recovering" => Ok(VaultState::Recovering),
         "retired" => Ok(VaultState::Retired),
         "stopped" => Ok(VaultState::Stopped),
         _ => Err(StatusError { field: "state" }),
@@ -286,7 +346,16 @@ mod tests {
     #[test]
     fn a_field_that_is_not_what_it_must_be_is_refused_by_its_name() {
         type Change = fn(&mut v1::StatusResponse);
-        let changes: [(&str, Change); 12] = [
+        let changes: [(&str, Change); 15] = [
+            ("escrow", |status| {
+                let custodians = vec!["notary".to_owned(); 17];
+                status.escrow = Some(v1::EscrowStatus { custodians, ..Default::default() });
+            }),
+            ("recoveries", |status| status.recoveries.push(v1::RecoveryStatus::default())),
+            ("recoveries", |status| {
+                let lost = v1::RecoveryStatus { rollback: "accepted".to_owned(), ..Default::default() };
+                status.recoveries = vec![lost; 17];
+            }),
             ("witnesses", |status| {
                 status.witnesses = Some(v1::WitnessStatus { quorum: 1, ..Default::default() });
             }),

@@ -46,6 +46,9 @@ pub(crate) async fn approve(session: &Session, args: &ApproveArgs) -> Result<Sub
         Subject::Platform { .. } => ApprovalAction::Platform,
         Subject::Reseal { .. } => ApprovalAction::Reseal,
         Subject::Join(_) => ApprovalAction::KeeperJoin,
+        Subject::Escrow { .. } => ApprovalAction::Escrow,
+        // The keeper that writes it writes its effect too: it never waits in a log that anybody reads.
+        Subject::Recover(_) => ApprovalAction::Recover,
         Subject::Raise { .. } => ApprovalAction::Budget,
         Subject::Model(proposed) => {
             model::check(&remote, vault, proposed).await?;

@@ -95,6 +95,8 @@ fn is_join(proposal: &PendingProposal) -> bool {
         | Subject::Model(_)
         | Subject::Platform { .. }
         | Subject::Reseal { .. }
+        | Subject::Escrow { .. }
+        | Subject::Recover(_)
         | Subject::Raise { .. }
         | Subject::Revocation { .. } => false,
     }

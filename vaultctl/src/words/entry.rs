@@ -4,7 +4,10 @@ use std::fmt;
 
 use attestation::UnixTime;
 use ledger::approvals::{self, ApprovalAction};
-use ledger::entry::{Approve, Cause, Entry, Extend, PlatformAct, Proposal, Propose, ProposedPlatform, Release, Revoke};
+use ledger::entry::{
+    Approve, Cause, Entry, Extend, PlatformAct, Proposal, Propose, ProposedPlatform, RecoverInForce, Release, Revoke,
+};
+use ledger::escrow::Rollback;
 use ledger::extension::Extension;
 use ledger::policy::Approver;
 use ledger::revocation::{ActKind, RevocationAct};
@@ -77,6 +80,13 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
             hex::encode(retire.counter_name),
             retire.counter
         ),
+        Entry::Escrow(escrow) => format!(
+            "the vault's keys were split into {}, proposed at {}: {}",
+            count_of(escrow.shares.len() as u64, "share"),
+            escrow.proposal,
+            escrow.object
+        ),
+        Entry::Recover(recover) => recovered(recover, before),
         Entry::Budget(raised) => {
             format!("the raise of budget {} counts, proposed at {}", raised.budget, raised.proposal)
         }
@@ -136,6 +146,22 @@ fn proposed(propose: &Propose, before: &State) -> String {
             join.platform,
             join.object
         ),
+        Proposal::Escrow(escrow) => {
+            let by = signer(&escrow.statement, &escrow.signature, before);
+            let custodians: Vec<&str> = escrow.custodians.iter().map(|custodian| custodian.id.as_str()).collect();
+            let (threshold, custodians) = (escrow.threshold, custodians.join(", "));
+            format!(
+                "{by} proposes shares of the vault's keys for {custodians}, {threshold} of which give them: {}",
+                escrow.object
+            )
+        }
+        Proposal::Recover(recover) => format!(
+            "the vault's keeper is called lost: keeper {} on platform {} is to take its place at entry {}: {}",
+            hex::encode(recover.instance),
+            recover.platform,
+            recover.size,
+            recover.object
+        ),
         Proposal::Budget(raise) => {
             let by = signer(&raise.statement, &raise.signature, before);
             format!("{by} proposes to raise {}: {}", raise_in_words(raise), raise.object)
@@ -168,6 +194,8 @@ fn revoked(revoke: &Revoke, before: &State) -> String {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::Escrow { .. }
+            | Subject::Recover(_)
             | Subject::Raise { .. },
         )
         | None => "nothing that was proposed".to_owned(),
@@ -177,6 +205,25 @@ fn revoked(revoke: &Revoke, before: &State) -> String {
         ActKind::Lift => format!("in force: {what}"),
     };
     format!("{did}, proposed at {}", revoke.proposal)
+}
+
+/// What nobody can tell any more is said wherever the entry is shown.
+fn recovered(recover: &RecoverInForce, before: &State) -> String {
+    let proposals = before.vault().into_iter().flat_map(|vault| vault.pending(recover.time));
+    let proposal = proposals.into_iter().find(|proposal| proposal.entry() == recover.proposal);
+    let by = match proposal.map(|proposal| proposal.subject()) {
+        Some(Subject::Recover(recovery)) => hex::encode(recovery.joiner.machine.instance),
+        // The fold refuses such an entry.
+        Some(_) | None => "nobody that was proposed".to_owned(),
+    };
+    let rollback = match recover.rollback {
+        Rollback::Accepted => "ROLLBACK ACCEPTED: what the lost one wrote behind this log is forgotten",
+    };
+    let lost = hex::encode(recover.lost);
+    format!(
+        "keeper {lost} is lost, and {by} has its vault by its custodians, proposed at {}; {rollback}",
+        recover.proposal
+    )
 }
 
 fn extended(extend: &Extend) -> String {
@@ -217,6 +264,9 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::ProposeReseal => "the proposal of reseal",
                 ApprovalAction::Reseal => "reseal",
                 ApprovalAction::KeeperJoin => "keeper",
+                ApprovalAction::ProposeEscrow => "the proposal of escrow",
+                ApprovalAction::Escrow => "escrow",
+                ApprovalAction::Recover => "recovery",
                 ApprovalAction::ProposeBudget => "the proposal of raise",
                 ApprovalAction::Budget => "raise",
                 ApprovalAction::Revoke => "the revocation",

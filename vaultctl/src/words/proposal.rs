@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::budget::raise_says;
 use super::entry::act_in_words;
-use super::{joiner_in_words, reseal_in_words};
+use super::{escrow_in_words, joiner_in_words, machine_in_words, reseal_in_words};
 use crate::print::{count_of, distance, indented, moment, size};
 
 /// The kind of a proposal that nobody signed: the machine showed itself.
@@ -51,6 +51,13 @@ impl ProposalReport {
             Subject::Platform { proposer, change } => ("platform", Some(proposer), platform_in_words(change, vault)),
             Subject::Reseal { proposer, reseal } => ("reseal", Some(proposer), reseal_in_words(reseal, vault)),
             Subject::Join(joiner) => (KEEPER, None, joiner_in_words(joiner, vault)),
+            Subject::Escrow { proposer, plan } => ("escrow", Some(proposer), escrow_in_words(plan)),
+            Subject::Recover(recovery) => {
+                let mut says =
+                    vec!["LOOSER: a keeper in the place of a lost one gets all keys of this vault:".to_owned()];
+                says.extend(machine_in_words(&recovery.joiner.machine));
+                (KEEPER, None, says)
+            }
             Subject::Raise { proposer, raise } => ("budget", Some(proposer), raise_says(raise, vault, now)),
             Subject::Revocation { proposer, act } => match act {
                 RevocationAct::Revoke { scope, .. } => {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use attestation::{Claims, EnrolledEks, Sha256Digest, UnixTime};
 use ledger::checkpoint::Checkpoint;
-use ledger::entry::{Entry, Proposal, Propose, Release, Renewal};
+use ledger::entry::{Approve, Entry, Proposal, Propose, Release, Renewal};
+use ledger::escrow::Recovery;
 use ledger::genesis::Genesis;
 use ledger::keepers::Joiner;
 use ledger::merkle::{Tree, leaf_hash};
@@ -26,7 +27,10 @@ use crate::bundle::Bundle;
 use crate::cli::AuditVerifyArgs;
 use crate::failure::{Failure, Kind};
 use crate::session::{Session, read_text, write_new};
-use crate::stored_evidence::{Blobs, StoredEvidenceError, verify_join, verify_release, verify_renewal, verify_witness};
+use crate::stored_evidence::{
+    Blobs, StoredEvidenceError, approved_recovery, verify_join, verify_recovery, verify_release, verify_renewal,
+    verify_witness,
+};
 
 /// Pieces of evidence that are verified at once: what is kept in memory.
 const BATCH: usize = 512;
@@ -185,6 +189,12 @@ enum Bears {
         joiner: Box<Joiner>,
         time: UnixTime,
     },
+    Recovery {
+        /// Before the entry.
+        vault: Box<Vault>,
+        recovery: Arc<Recovery>,
+        time: UnixTime,
+    },
     Release {
         vault: Sha256Digest,
         release: Box<Release>,
@@ -204,7 +214,8 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
     let vault = before.vault().map(ledger::state::Vault::id);
     let enrolled = || before.vault().map(|vault| Arc::clone(vault.platforms().eks())).unwrap_or_default();
     match (entry, vault) {
-        (Entry::Approve(approve), _) => approve
+        (Entry::Approve(approve), Some(_)) => recovery_job(index, approve, before).into_iter().collect(),
+        (Entry::Approve(approve), None) => approve
             .witness
             .zip(before.genesis())
             .map(|(seen, genesis)| Job {
@@ -250,6 +261,8 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Reseal(_)
             | Entry::Resealed(_)
             | Entry::KeeperJoin(_)
+            | Entry::Escrow(_)
+            | Entry::Recover(_)
             | Entry::Budget(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)
@@ -261,6 +274,14 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             _,
         ) => Vec::new(),
     }
+}
+
+/// `None` for an approval of something else.
+fn recovery_job(index: u64, approve: &Approve, before: &State) -> Option<Job> {
+    let (vault, seen) = before.vault().zip(approve.witness)?;
+    let recovery = approved_recovery(vault, approve)?;
+    let bears = Bears::Recovery { vault: Box::new(vault.clone()), recovery, time: approve.time };
+    Some(Job { index, evidence: seen.evidence, binding: seen.binding, bears })
 }
 
 /// `None` where the fold refuses the entry.
@@ -318,6 +339,7 @@ impl Job {
         let blobs = Blobs { evidence: &evidence, preimage: &preimage };
         let verified = match &self.bears {
             Bears::Genesis { genesis, time } => verify_witness(genesis, *time, blobs, rng),
+            Bears::Recovery { vault, recovery, time } => verify_recovery(vault, recovery, *time, blobs, rng),
             Bears::Join { vault, joiner, time } => verify_join(vault, joiner, *time, blobs),
             Bears::Release { vault, release, policy: Some(policy), enrolled } => {
                 verify_release(*vault, release, policy, enrolled, blobs)
@@ -342,7 +364,7 @@ impl Fault {
 
     fn of_log(fault: &LogFault) -> Self {
         let verdict = match fault {
-            LogFault::Entry { .. } | LogFault::Fold { .. } => Verdict::Fold,
+            LogFault::Entry { .. } | LogFault::Fold { .. } | LogFault::RecoveryRoot { .. } => Verdict::Fold,
             LogFault::OtherVault { .. }
             | LogFault::SizeMismatch { .. }
             | LogFault::RootMismatch

@@ -16,7 +16,10 @@ use crate::client::Remote;
 use crate::failure::{Failure, Kind};
 use crate::print::{indented, moment};
 use crate::session::Session;
-use crate::stored_evidence::{Blobs, StoredEvidenceError, verify_join, verify_release, verify_renewal, verify_witness};
+use crate::stored_evidence::{
+    Blobs, StoredEvidenceError, approved_recovery, verify_join, verify_recovery, verify_release, verify_renewal,
+    verify_witness,
+};
 use crate::words::ClaimsReport;
 
 /// Evidence of an entry that verifies.
@@ -81,6 +84,8 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Reseal(_)
         | Entry::Resealed(_)
         | Entry::KeeperJoin(_)
+        | Entry::Escrow(_)
+        | Entry::Recover(_)
         | Entry::End(_)
         | Entry::Revoke(_)
         | Entry::Extend(_)
@@ -113,7 +118,12 @@ async fn witness(session: &Session, remote: &Remote, before: &State, approve: &A
     };
     let (evidence, preimage) = blobs(remote, witness.evidence, witness.binding).await?;
     let blobs = Blobs { evidence: &evidence, preimage: &preimage };
-    piece(witness.evidence, verify_witness(genesis, approve.time, blobs, session.rng()))
+    let recovery = before.vault().and_then(|vault| Some((vault, approved_recovery(vault, approve)?)));
+    let verified = match recovery {
+        Some((vault, recovery)) => verify_recovery(vault, &recovery, approve.time, blobs, session.rng()),
+        None => verify_witness(genesis, approve.time, blobs, session.rng()),
+    };
+    piece(witness.evidence, verified)
 }
 
 async fn join(

@@ -83,6 +83,8 @@ fn policy_text(entry: Entry) -> Option<String> {
         | Proposal::Platform(_)
         | Proposal::Reseal(_)
         | Proposal::KeeperJoin(_)
+        | Proposal::Escrow(_)
+        | Proposal::Recover(_)
         | Proposal::Budget(_)
         | Proposal::Revocation(_) => None,
     }

@@ -160,7 +160,7 @@ impl InitStatus {
             VaultState::Empty => InitStage::NotStarted,
             VaultState::Ceremony => InitStage::Signing,
             // Whatever became of it since, its ceremony is over.
-            VaultState::Open | VaultState::Closed | VaultState::Retired => InitStage::Open,
+            VaultState::Open | VaultState::Closed | VaultState::Retired | VaultState::Recovering => InitStage::Open,
             VaultState::Stopped => InitStage::Stopped,
         };
         let all = Genesis::parse(&status.genesis).map_or_else(|_| Vec::new(), |genesis| approvers(&genesis));

@@ -125,6 +125,8 @@ impl<'a> Simulator<'a> {
                 | Entry::Resealed(_)
                 | Entry::KeeperJoin(_)
                 | Entry::KeeperRetire(_)
+                | Entry::Escrow(_)
+                | Entry::Recover(_)
                 | Entry::Budget(_)
                 | Entry::Clock(_)
                 | Entry::Alarm(_)

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::budget::{AlarmLine, BudgetLine};
 
-use crate::client::{Lease, VaultState, VaultStatus, WitnessQuorum};
+use crate::client::{EscrowHolders, Lease, LostKeeper, VaultState, VaultStatus, WitnessQuorum};
 use crate::keeper::VaultRun;
 use crate::print::{count_of, distance, moment};
 use crate::words::{rollback, tier_in_words};
@@ -41,6 +41,10 @@ pub(crate) struct StatusReport {
     sealing: Option<SealingLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
     witnesses: Option<WitnessQuorum>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    escrow: Option<EscrowHolders>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    recoveries: Vec<LostKeeper>,
     #[serde(skip)]
     now: UnixTime,
 }
@@ -177,6 +181,8 @@ impl StatusReport {
             expiries,
             sealing: status.sealing.map(SealingLine::from),
             witnesses: status.witnesses,
+            escrow: status.escrow,
+            recoveries: status.recoveries,
             now,
         }
     }
@@ -193,6 +199,7 @@ impl StatusReport {
             VaultState::Ceremony => "in its ceremony: approvals of the genesis are missing",
             VaultState::Closed => "CLOSED: the keeper can't open its vault now",
             VaultState::Open => "open",
+            VaultState::Recovering => "RECOVERING: a keeper that is to take the place of a lost one",
             VaultState::Retired => "RETIRED: the keeper handed its vault over to another one",
             VaultState::Stopped => "STOPPED: the keeper refuses to serve",
         };
@@ -218,6 +225,26 @@ impl StatusReport {
         }
         if self.vault.is_some() && !self.recoverable {
             writeln!(f, "loss:      NOT RECOVERABLE: with the keeper's TPM or chip every sealed model is lost")?;
+            if self.anti_rollback == Some(AntiRollback::Counter) && self.state == VaultState::Open {
+                writeln!(
+                    f,
+                    "           until custodians hold shares of its keys: see `vaultctl escrow propose --help`"
+                )?;
+            }
+        }
+        if let (Some(escrow), true) = (&self.escrow, self.recoverable) {
+            let EscrowHolders { number, threshold, custodians, entry } = escrow;
+            let custodians = custodians.join(", ");
+            writeln!(
+                f,
+                "loss:      {threshold} of {custodians} and the approvers give another keeper the keys (escrow {number}, entry {entry})"
+            )?;
+        }
+        for LostKeeper { entry, size, .. } in &self.recoveries {
+            writeln!(
+                f,
+                "! A keeper was lost (entry {entry}), ROLLBACK ACCEPTED: what it wrote behind its first {size} entries is forgotten"
+            )?;
         }
         if let Some(sealing) = &self.sealing {
             write!(f, "{sealing}")?;
