@@ -9,7 +9,8 @@ use crate::world::World;
 
 /// A machine with a software TPM of its own, and what its keeper keeps.
 pub struct Newcomer {
-    name: String,
+    /// What its files are called by.
+    pub name: String,
     /// `None` while the machine is switched off, and while its keeper is that of the world.
     pub tpm: Option<Swtpm>,
     /// How its keeper reaches the TPM, where something stands between.
