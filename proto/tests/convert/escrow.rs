@@ -25,7 +25,7 @@ fn offer(mode: RecoveryMode) -> RecoveryOffer {
     let keys = JoinerKeys { instance: [2; 32], hpke_key: hpke_key(), counter_name: [4; 34], counter: 5 };
     let from = LogPoint { size: 7, root: digest(6) };
     let claims = RecoveryClaims { mode, keys, policy: digest(5), from, set: digest(7), rollback: Rollback::Accepted };
-    RecoveryOffer { tpm: tpm_identity(), claims, progress: progress() }
+    RecoveryOffer { tpm: identity(), claims, progress: progress() }
 }
 
 fn contribution() -> Contribution {

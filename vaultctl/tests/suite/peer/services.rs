@@ -160,6 +160,18 @@ impl Provision for Shared {
         Err(Status::unimplemented("the peer's keeper has no successor"))
     }
 
+    async fn submit_escrow(&self, _: Request<SubmitEscrowRequest>) -> Answer<SubmitEscrowResponse> {
+        Err(Status::unimplemented("the peer's keeper has no keys to split"))
+    }
+
+    async fn get_recovery(&self, _: Request<GetRecoveryRequest>) -> Answer<GetRecoveryResponse> {
+        Err(Status::unimplemented("the peer's keeper is not lost"))
+    }
+
+    async fn contribute_share(&self, _: Request<ContributeShareRequest>) -> Answer<ContributeShareResponse> {
+        Err(Status::unimplemented("the peer's keeper is not lost"))
+    }
+
     async fn submit_raise(&self, request: Request<SubmitRaiseRequest>) -> Answer<SubmitRaiseResponse> {
         let mut keeper = self.0.lock().unwrap();
         refuse(&keeper)?;
