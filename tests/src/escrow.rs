@@ -73,9 +73,9 @@ pub fn recovering(world: &World, machine: &Newcomer, options: &[&str]) -> Runnin
     let _ = fs::remove_file(&socket);
     let log = world.path("recover.log");
     let _ = fs::remove_file(&log);
-    let tpm = machine.tpm.as_ref().expect("its machine is on");
+    let tcti = machine.tcti.as_ref().unwrap_or_else(|| &machine.tpm.as_ref().expect("its machine is on").tcti);
     let mut command = world.enclave("keeper");
-    command.arg("--dir").arg(machine.dir(world)).args(["--tpm", &tpm.tcti]);
+    command.arg("--dir").arg(machine.dir(world)).args(["--tpm", tcti]);
     command.arg("--listen").arg(format!("unix:{}", socket.display()));
     command.arg("--recover").arg(world.vault()).args(options);
     Running::start(&mut command, &log)

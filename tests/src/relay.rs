@@ -1,7 +1,7 @@
 //! A relay in front of a socket, which a test can hold still or count by.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +49,24 @@ pub fn tcp(listener: TcpListener, to: SocketAddr, gate: Gate) {
             pump(server, client, Way::Down, &gate);
         }
     });
+}
+
+/// Relays to a software TPM; gives the address in its place. libtss2 takes the control port to be the one after the port for
+/// commands.
+pub fn tpm(tcti: &str, gate: Gate) -> String {
+    let (_, port) = tcti.rsplit_once("port=").expect("a port");
+    let port: u16 = port.parse().expect("a port");
+    let pairs = (0..64).filter_map(|_| {
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+        let next = first.local_addr().ok()?.port().checked_add(1)?;
+        Some((first, TcpListener::bind((Ipv4Addr::LOCALHOST, next)).ok()?))
+    });
+    let (commands, control) = pairs.into_iter().next().expect("two free ports in a row");
+    let here = commands.local_addr().expect("it listens").port();
+    let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    tcp(commands, local(port), gate);
+    tcp(control, local(port + 1), Arc::new(|_, _| true));
+    format!("swtpm:host=127.0.0.1,port={here}")
 }
 
 /// Waits for a server that is being started; where none comes, what connected is told so by the end of its connection.

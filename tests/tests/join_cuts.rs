@@ -2,7 +2,6 @@
 //! counted; then the two of them, of which the one before gives the keys again; then the new one alone.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,23 +110,6 @@ impl State {
     }
 }
 
-/// libtss2 takes the control port of a software TPM to be the one after its port for commands.
-fn relayed(tcti: &str, gate: Gate) -> String {
-    let (_, port) = tcti.rsplit_once("port=").expect("a port");
-    let port: u16 = port.parse().expect("a port");
-    let pairs = (0..64).filter_map(|_| {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-        let next = first.local_addr().ok()?.port().checked_add(1)?;
-        Some((first, TcpListener::bind((Ipv4Addr::LOCALHOST, next)).ok()?))
-    });
-    let (commands, control) = pairs.into_iter().next().expect("two free ports in a row");
-    let here = commands.local_addr().expect("it listens").port();
-    let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    relay::tcp(commands, local(port), gate);
-    relay::tcp(control, local(port + 1), Arc::new(|_, _| true));
-    format!("swtpm:host=127.0.0.1,port={here}")
-}
-
 /// A world whose approvers have let a keeper in, with everything switched off.
 fn let_in() -> World {
     let mut world = World::open();
@@ -212,7 +194,7 @@ async fn a_keeper_that_is_killed_at_a_step_of_its_hand_over_goes_on_or_hands_ove
         let boot = Boot { firmware: None, image: binary("vault-enclave") };
         let tpm = Swtpm::booted(&world.path("tpm"), &world.path("ca"), &boot);
         let knife = Arc::new(Knife::default());
-        world.keeper_tcti = Some(relayed(&tpm.tcti, knife.tpm()));
+        world.keeper_tcti = Some(relay::tpm(&tpm.tcti, knife.tpm()));
         world.keeper_tpm = Some(tpm);
         let link = world.path("link.sock");
         let _ = fs::remove_file(&link);
@@ -249,7 +231,7 @@ async fn a_keeper_that_is_killed_or_fails_while_it_takes_the_keys_takes_them_aga
         let knife = Arc::new(Knife::default());
         match step {
             "increment" | "counted" => {
-                newcomer.tcti = Some(relayed(&newcomer.tpm.as_ref().expect("it is on").tcti, knife.tpm()));
+                newcomer.tcti = Some(relay::tpm(&newcomer.tpm.as_ref().expect("it is on").tcti, knife.tpm()));
                 let joining = newcomer.join(&world);
                 knife.arm(joining.pid(), if step == "increment" { Cut::Increment } else { Cut::Counted });
                 let (code, log) = joining.wait();

@@ -3,6 +3,8 @@
 //!
 //! `WEIGHTVAULT_WRITE_VECTORS=1` writes the file instead of comparing it.
 
+mod escrow;
+
 use attestation::{
     ActivationSecret, AkName, Binding, HpkePublicKey, JoinChallenge, JoinerKeys, LeaseKey, Load, LoadChallenge,
     Sha256Digest, SnpProduct, TpmPart, UnitSet, UnixTime, chip_platform, csp_platform, lv,
@@ -29,7 +31,7 @@ const PUBLISHER: Sha256Digest = Sha256Digest::from_bytes([0x20; 32]);
 
 #[test]
 fn format_vectors() {
-    let made = json!({"lv": lv_vector(), "keeper": keeper(), "model": model(), "grant": grant(), "snp": snp(), "reseal": reseal(), "join": join()});
+    let made = json!({"lv": lv_vector(), "keeper": keeper(), "model": model(), "grant": grant(), "snp": snp(), "reseal": reseal(), "join": join(), "escrow": escrow::vectors()});
     if std::env::var_os("WEIGHTVAULT_WRITE_VECTORS").is_some() {
         std::fs::write(FILE, format!("{made:#}\n")).unwrap();
     }

@@ -100,6 +100,7 @@ def vectors(path):
     snp_vectors(given["snp"], vault)
     reseal_vectors(given["reseal"])
     join_vectors(given["join"], vault)
+    escrow_vectors(given["escrow"], given["join"], vault)
     return b"agrees"
 
 
@@ -134,6 +135,63 @@ def reseal_vectors(given):
     named = lambda measurement: sha256(b"weightvault/v1 reseal\0", raw("instance"), raw("ak_name"), pcrs, measurement)
     assert named(b"") == raw("object_tpm") and named(raw("measurement")) == raw("object_snp_tpm"), "reseal"
     assert sha256(b"weightvault/v1 boot state\0", pcrs) == raw("boot_state"), "boot state"
+
+
+def times(a, b):
+    """In GF(2^8) modulo x^8 + x^4 + x^3 + x + 1."""
+    product = 0
+    while b:
+        product ^= a if b & 1 else 0
+        a = (a << 1) ^ (0x11B if a & 0x80 else 0)
+        b >>= 1
+    return product
+
+
+def combined(shares):
+    """The value at 0 of the polynomials through these points."""
+    inverse = lambda a: next(b for b in range(1, 256) if times(a, b) == 1)
+    out = []
+    for place in range(1, len(shares[0])):
+        value = 0
+        for share in shares:
+            factor = 1
+            for other in shares:
+                if other is not share:
+                    factor = times(factor, times(other[0], inverse(other[0] ^ share[0])))
+            value ^= times(share[place], factor)
+        out.append(value)
+    return bytes(out)
+
+
+def escrow_vectors(given, join, vault):
+    """Custodians and their shares, and a keeper in the place of a lost one."""
+    raw = lambda name: bytes.fromhex(given[name])
+    joined = lambda name: bytes.fromhex(join[name])
+    sha256 = lambda tag, *fields: hashlib.sha256(b"weightvault/v1 " + tag + b"\0" + lv(*fields)).digest()
+    be32, be64 = lambda n: struct.pack(">I", n), lambda n: struct.pack(">Q", n)
+    number, epoch, threshold = be64(given["number"]), be32(given["epoch"]), be32(given["threshold"])
+    custodians = b"".join(lv(id, bytes([key]) * 32) for id, key in [(b"notary", 0x51), (b"safe", 0x52), (b"sister", 0x53)])
+    assert sha256(b"escrow", vault, number, epoch, threshold, custodians) == raw("object"), "escrow"
+    assert sha256(b"escrow set", raw("object"), b"\x5e" * 32) == raw("set"), "set"
+    assert b"weightvault/v1 record\0" + lv(b"escrow", raw("object"), epoch, vault) == raw("record_context"), "record"
+    index, custodian = be32(given["index"]), given["custodian"].encode()
+    info = lv(vault, epoch, number, threshold, index, custodian, raw("set"))
+    assert b"weightvault/v1 escrow share\0" + info == raw("share_info"), "share"
+    assert sha256(b"escrow check", raw("set"), index, b"\x55" * 32) == raw("share_check"), "check"
+    pcrs = be32(4) + b"\x04" * 32 + be32(11) + b"\x0b" * 32
+    hpke_key, name, count = b"\xa0" * 1665, joined("ak_name"), be64(17)
+    at = be64(given["size"]), b"\x54" * 32
+    fields = [vault, at[0], b"\x41" * 32, b"\x42" * 32, name, hashlib.sha256(hpke_key).digest(), name, count, pcrs, b""]
+    joiner = sha256(b"keeper join", *fields)
+    plan = lambda mode: sha256(b"recovery plan", mode, *at, raw("set"), b"accepted")
+    named = lambda mode: sha256(b"recover", mode, joiner, plan(mode))
+    assert plan(b"recover") == raw("plan") and named(b"recover") == raw("recover_object"), "recover"
+    assert named(b"drill") == raw("drill_object"), "drill"
+    given_to = b"weightvault/v1 contribution\0" + lv(raw("recover_object"), raw("set"), index)
+    assert given_to == raw("contribution_info"), "contribution"
+    asked = [b"\2" * 32, vault, b"\4" * 32, raw("plan"), b"\x41" * 32, hpke_key, name, count, name, b"\x43" * 32, b""]
+    assert hashlib.sha512(b"weightvault/v1 recover evidence\0" + lv(*asked)).digest() == raw("binding"), "binding"
+    assert combined([bytes.fromhex(share) for share in given["shares"]]) == raw("combined"), "shares"
 
 
 def join_vectors(given, vault):

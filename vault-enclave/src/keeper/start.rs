@@ -89,7 +89,8 @@ impl std::fmt::Display for StartError {
             Self::CoreChanged => f.write_str("the core in the keeper's directory is not the one that it was given"),
             Self::Core(error) => write!(f, "the core in the keeper's directory: {error}"),
             Self::Joining => f.write_str(
-                "this keeper asks to take over a vault and has no keys of it yet: go on with `vault-enclave keeper-join`",
+                "this keeper asks to take over a vault and has no keys of it yet: go on with `vault-enclave keeper-join`, or with \
+                 `--recover` where that vault's keeper is lost",
             ),
             Self::VaultKeysDamaged => f.write_str(
                 "the keys of the vault in the keeper's directory are missing or damaged: restore `vault-keys` from a copy, it is \

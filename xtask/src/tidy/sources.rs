@@ -15,7 +15,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     for (path, source) in tree.rust_files() {
         findings.extend(unsafe_code(path, source, tree));
         findings.extend(unfinished(path, source));
-        if path.starts_with("vault-enclave/src/") {
+        if path.starts_with("vault-enclave/src/") || path.starts_with("vaultctl/src/") {
             findings.extend(key_material(path, source));
         }
         if PURE.iter().any(|dir| path.starts_with(dir)) {

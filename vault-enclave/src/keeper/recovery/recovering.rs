@@ -44,6 +44,8 @@ pub(in crate::keeper) struct Recovering {
     mode: RecoveryMode,
     rng: SystemRandom,
     found: Option<Found>,
+    /// The keys were written, or could not be.
+    ended: bool,
     /// Why nothing was found yet, and when to look again.
     why: String,
     retry: Instant,
@@ -74,7 +76,7 @@ pub(in crate::keeper) enum After {
 impl Recovering {
     pub(in crate::keeper) fn new(joining: Joining, mode: RecoveryMode) -> Self {
         let why = "waiting for a host to attach".to_owned();
-        Self { joining, mode, rng: SystemRandom::new(), found: None, why, retry: Instant::now() }
+        Self { joining, mode, rng: SystemRandom::new(), found: None, ended: false, why, retry: Instant::now() }
     }
 
     /// Reads the host's log, if that was not done yet and it is time to try.
@@ -153,17 +155,16 @@ impl Recovering {
     /// Answers a request.
     pub(in crate::keeper) fn handle(&mut self, job: Job, store: &Store) -> After {
         let Job { request, reply } = job;
-        let mut after = After::Waits;
         let answer = match request {
             Request::Status(_) => Ok(self.status()),
             Request::GetRecovery(_) => self.offer(),
             Request::GetKeeperEvidence(request) => self.show(request),
             Request::SubmitApproval(request) => self.approve(request).and_then(|()| {
-                after = self.complete(store)?;
+                self.complete(store)?;
                 self.approved()
             }),
             Request::ContributeShare(request) => self.contribute(request).and_then(|()| {
-                after = self.complete(store)?;
+                self.complete(store)?;
                 let progress = Some(self.progress()?.into());
                 Ok(Response::ContributeShare(v1::ContributeShareResponse { progress }))
             }),
@@ -174,7 +175,7 @@ impl Recovering {
         };
         // The caller may be gone.
         let _ = reply.send(answer);
-        after
+        if self.ended { After::Resumes } else { After::Waits }
     }
 
     fn found(&self) -> Result<&Found, Refusal> {
@@ -279,16 +280,16 @@ impl Recovering {
     }
 
     /// Puts the keys together once everything is there.
-    fn complete(&mut self, store: &Store) -> Result<After, Refusal> {
+    fn complete(&mut self, store: &Store) -> Result<(), Refusal> {
         let found = self.found.as_mut().ok_or_else(Refusal::stopping)?;
         let now = clock::wall(found.state.time());
         let approved = match (self.mode, recovery_of(&found.state, now)) {
             (RecoveryMode::Drill, _) => None,
             (RecoveryMode::Recover, Some(proposal)) if proposal.is_approved(now) => Some(proposal.entry()),
-            (RecoveryMode::Recover, _) => return Ok(After::Waits),
+            (RecoveryMode::Recover, _) => return Ok(()),
         };
         if found.done || !found.gathering.is_complete() {
-            return Ok(After::Waits);
+            return Ok(());
         }
         let record = store.blob(found.gathering.escrow().record())?;
         let denied = |code: &str, error: &dyn std::fmt::Display| Refusal::denied(code, error);
@@ -301,7 +302,7 @@ impl Recovering {
             found.gathering.wipe();
             found.done = true;
             tracing::info!("the drill is over: the shares give the vault's keys, which were wiped");
-            return Ok(After::Waits);
+            return Ok(());
         };
         let vault = found.state.vault().ok_or_else(Refusal::stopping)?;
         let lost = vault.keepers().current().instance;
@@ -311,11 +312,13 @@ impl Recovering {
         found.done = true;
         let (entries, blobs) = (found.entries.clone(), std::mem::take(&mut found.blobs));
         let act = RecoveryAct { size: found.from.size, entries, blobs };
+        // Whatever comes of it, what is durable decides how it goes on.
+        self.ended = true;
         self.joining
             .keep(&secrets, &act.encode(), found.from)
             .map_err(|error| Refusal::unavailable(error.code(), &error))?;
         tracing::info!(size = found.from.size, "the vault's keys are here, sealed to this machine");
-        Ok(After::Resumes)
+        Ok(())
     }
 
     fn progress(&self) -> Result<RecoveryProgress, Refusal> {
