@@ -14,6 +14,8 @@ use vault_tests::{Guest, World, run, run_ok};
 
 /// TPM2_NV_Increment (TPM 2.0 Part 2, table 12).
 const NV_INCREMENT: [u8; 4] = [0, 0, 1, 0x34];
+/// In the entries that the new keeper begins with.
+const RECOVER: &[u8] = br#""type":"recover""#;
 
 fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
@@ -29,6 +31,8 @@ enum Cut {
     Increment(u32),
     /// Its TPM has counted the n-th time, and the answer is lost.
     Counted(u32),
+    /// Its entries are with the host, which could not say so.
+    Appended,
 }
 
 /// Kills a process at an increment of its TPM.
@@ -40,6 +44,7 @@ struct State {
     armed: Option<(Pid, Cut)>,
     sent: u32,
     answered: u32,
+    appended: bool,
 }
 
 impl Knife {
@@ -48,7 +53,23 @@ impl Knife {
         *self.lock() = State { armed: Some((pid, cut)), ..State::default() };
     }
 
-    fn gate(self: &Arc<Self>) -> Gate {
+    fn link(self: &Arc<Self>) -> Gate {
+        let knife = Arc::clone(self);
+        Arc::new(move |way, bytes| {
+            let mut state = knife.lock();
+            let is_data = bytes.get(3) == Some(&0);
+            match way {
+                Way::Down if bytes.windows(RECOVER.len()).any(|part| part == RECOVER) => {
+                    state.appended = true;
+                    true
+                }
+                Way::Up if state.appended && is_data => state.strike(Cut::Appended),
+                Way::Up | Way::Down => true,
+            }
+        })
+    }
+
+    fn tpm(self: &Arc<Self>) -> Gate {
         let knife = Arc::clone(self);
         Arc::new(move |way, bytes| {
             let mut state = knife.lock();
@@ -63,19 +84,26 @@ impl Knife {
                 }
                 Way::Up | Way::Down => return true,
             };
-            match state.armed {
-                Some((pid, cut)) if cut == here => {
-                    state.armed = None;
-                    kill_process(pid, Signal::KILL).expect("it is a process that this test started");
-                    false
-                }
-                Some(_) | None => true,
-            }
+            state.strike(here)
         })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether what comes by may go on.
+    fn strike(&mut self, here: Cut) -> bool {
+        match self.armed {
+            Some((pid, cut)) if cut == here => {
+                self.armed = None;
+                kill_process(pid, Signal::KILL).expect("it is a process that this test started");
+                false
+            }
+            Some(_) | None => true,
+        }
     }
 }
 
@@ -104,6 +132,7 @@ async fn a_recovery_that_is_cut_short_is_done_again_or_goes_on() {
         (Cut::File("head.new"), false),
         (Cut::Increment(1), true),
         (Cut::Counted(1), true),
+        (Cut::Appended, true),
         (Cut::Increment(2), true),
         (Cut::Counted(2), true),
     ];
@@ -112,7 +141,11 @@ async fn a_recovery_that_is_cut_short_is_done_again_or_goes_on() {
         let mut newcomer = Newcomer::new(&world, &format!("b{number}"));
         let knife = Arc::new(Knife::default());
         let tpm = newcomer.tpm.as_ref().expect("it is on").tcti.clone();
-        newcomer.tcti = Some(relay::tpm(&tpm, knife.gate()));
+        newcomer.tcti = Some(relay::tpm(&tpm, knife.tpm()));
+        let link = world.path("link.sock");
+        let _ = fs::remove_file(&link);
+        relay::unix(&link, &world.path("keeper.sock"), knife.link());
+        world.keeper_link = Some(link);
         let mut keeper = recovering(&world, &newcomer, &["--accept-rollback"]);
         keeper.wait_for("keeper started");
         world.start_host();
@@ -123,7 +156,7 @@ async fn a_recovery_that_is_cut_short_is_done_again_or_goes_on() {
                 fs::create_dir(&path).expect("the directory is ours");
                 Some(path)
             }
-            Cut::Increment(_) | Cut::Counted(_) => {
+            Cut::Increment(_) | Cut::Counted(_) | Cut::Appended => {
                 knife.arm(keeper.pid(), cut);
                 None
             }

@@ -39,8 +39,6 @@ pub enum EscrowError {
     TooLong,
     /// The keeper that it calls lost is not the vault's.
     OtherKeeper,
-    /// It says something else of the rollback than its approvals.
-    OtherRollback,
 }
 
 impl EscrowError {
@@ -58,7 +56,6 @@ impl EscrowError {
             Self::OtherLog { .. } => "recover-other-log",
             Self::TooLong => "recover-too-long",
             Self::OtherKeeper => "recover-other-keeper",
-            Self::OtherRollback => "recover-other-rollback",
         }
     }
 }
@@ -85,7 +82,6 @@ impl fmt::Display for EscrowError {
                 write!(f, "a recovery waits at most {} days", crate::keepers::JOIN_SECS_MAX / 86_400)
             }
             Self::OtherKeeper => f.write_str("the keeper that it calls lost is not the one that has the vault"),
-            Self::OtherRollback => f.write_str("it says something else of the rollback than what was approved"),
         }
     }
 }

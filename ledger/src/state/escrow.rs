@@ -266,10 +266,11 @@ impl Vault {
         if effect.lost != self.keepers.current().instance {
             return Err(FoldError::Escrow(EscrowError::OtherKeeper));
         }
-        if effect.rollback != recovery.rollback {
-            return Err(FoldError::Escrow(EscrowError::OtherRollback));
-        }
-        let (lost, from, rollback) = (effect.lost, recovery.from, recovery.rollback);
+        // Another word than the approved one would be a refusal; there is one word.
+        let rollback = match (effect.rollback, recovery.rollback) {
+            (Rollback::Accepted, Rollback::Accepted) => Rollback::Accepted,
+        };
+        let (lost, from) = (effect.lost, recovery.from);
         self.escrows.recovered.push(Recovered { entry: index, lost, from, rollback });
         self.keepers.succeeded_by(Arc::new(recovery.joiner.clone()));
         self.sealing = Sealing::default();

@@ -30,6 +30,7 @@ mod platforms;
 mod policy;
 mod policy_snp;
 mod properties;
+mod recover;
 mod replay;
 mod reseal;
 mod revocations;

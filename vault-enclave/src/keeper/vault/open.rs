@@ -132,7 +132,7 @@ impl Run {
     /// [`OpenError`]. Head and counter may have moved: whoever tries again resumes from the directory.
     pub(crate) fn open(mut self, store: &Store) -> Result<Opened, OpenError> {
         let (log, mut state) = self.fold(store)?;
-        recovery::check_not_lost(store, &state)?;
+        recovery::check_not_lost(store, &state, self.instance)?;
         let act = self.recovery.take().filter(|act| act.size() == state.size());
         let (mut first, blobs) = act.map_or_else(Default::default, RecoveryAct::into_parts);
         for entry in &first {

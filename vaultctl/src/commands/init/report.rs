@@ -133,6 +133,11 @@ impl fmt::Display for SignReport {
         writeln!(f, "{} signed the genesis of vault {}.", self.signed_by, self.vault)?;
         if self.open {
             writeln!(f, "Every approver has signed: the vault is open.")?;
+            writeln!(
+                f,
+                "NOT RECOVERABLE: with the keeper's TPM or chip every model would be lost, until custodians hold shares"
+            )?;
+            writeln!(f, "of its keys (anti_rollback `counter` alone): vaultctl escrow propose --help")?;
             return writeln!(f, "Next: vaultctl status --vault FILE; then seal a model with vault-enclave seal");
         }
         writeln!(f, "  signed:  {}", self.approved_by.join(", "))?;
