@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use attestation::Sha256Digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use vault_proto::convert::UnitUpload;
 
 use super::client::{If, Objects, Tag, Written};
-use crate::store::files::digest_name;
 use crate::store::uploads::MANIFESTS_MAX;
 use crate::store::{StoreError, UnitReader, UnitWriter};
 
@@ -88,7 +89,7 @@ impl Units {
 
     /// Removes what is left of the uploads for a model, and what is durable of its units where `units` says so.
     pub(super) fn forget(&self, manifest: &Sha256Digest, units: bool) -> Result<(), StoreError> {
-        let manifest = hex::encode(manifest.as_bytes());
+        let manifest = short(manifest);
         for listed in self.objects.list(&format!("uploads/{manifest}"))? {
             if let Some((bytes, _)) = self.objects.get(&listed.name, STATE_BYTES_MAX)?
                 && let Ok(parts) = serde_json::from_slice::<Parts>(&bytes)
@@ -109,7 +110,7 @@ impl Units {
         let mut newest = BTreeMap::new();
         for dir in ["uploads", "units"] {
             for listed in self.objects.list(dir)? {
-                let Some(manifest) = listed.name.split('/').nth(1).and_then(digest_name) else { continue };
+                let Some(manifest) = listed.name.split('/').nth(1).and_then(long) else { continue };
                 let last = newest.entry(manifest).or_insert(listed.written);
                 *last = listed.written.max(*last);
             }
@@ -130,7 +131,7 @@ impl Units {
     fn check_room(&self, manifest: &Sha256Digest) -> Result<(), StoreError> {
         let listed = self.objects.list("uploads")?;
         let manifests: HashSet<_> =
-            listed.iter().filter_map(|listed| listed.name.split('/').nth(1).and_then(digest_name)).collect();
+            listed.iter().filter_map(|listed| listed.name.split('/').nth(1).and_then(long)).collect();
         if !manifests.contains(manifest) && manifests.len() >= MANIFESTS_MAX {
             return Err(StoreError::TooManyUploads);
         }
@@ -274,8 +275,18 @@ impl UnitReader for Reader {
     }
 }
 
+/// A digest as URL-safe base64, 43 characters: there are services that make file names of whole keys.
+fn short(digest: &Sha256Digest) -> String {
+    URL_SAFE_NO_PAD.encode(digest.as_bytes())
+}
+
+fn long(name: &str) -> Option<Sha256Digest> {
+    let bytes: [u8; 32] = URL_SAFE_NO_PAD.decode(name).ok()?.try_into().ok()?;
+    Some(Sha256Digest::from_bytes(bytes))
+}
+
 fn unit_name(unit: &UnitUpload) -> String {
-    format!("units/{}/{}", hex::encode(unit.manifest.as_bytes()), hex::encode(unit.sealed.as_bytes()))
+    format!("units/{}/{}", short(&unit.manifest), short(&unit.sealed))
 }
 
 fn checked_name(unit: &UnitUpload) -> String {
@@ -283,6 +294,6 @@ fn checked_name(unit: &UnitUpload) -> String {
 }
 
 fn parts_name(unit: &UnitUpload) -> String {
-    let (manifest, sealed) = (hex::encode(unit.manifest.as_bytes()), hex::encode(unit.sealed.as_bytes()));
+    let (manifest, sealed) = (short(&unit.manifest), short(&unit.sealed));
     format!("uploads/{manifest}/{sealed}.{}", unit.bytes)
 }
