@@ -22,6 +22,8 @@ use super::service::{Job, Requests};
 
 /// Frames that may wait for the host to read them.
 const FRAMES_QUEUED_MAX: usize = 1024;
+/// Hosts that are attached at once: the oldest is asked nothing more when another comes.
+const HOSTS_MAX: usize = 16;
 /// Largest frame in either direction: an `AppendLog` of 8 MiB, or a manifest of 8 MiB with its signature, and room.
 pub const FRAME_BYTES_MAX: usize = 20 << 20;
 /// How long the keeper waits for the host's disk.
@@ -278,6 +280,9 @@ impl Store {
         let mut attachments = self.lock();
         // Whoever waits for another host gives up: that one may be gone without a word.
         attachments.iter_mut().for_each(|before| before.waiting.clear());
+        if attachments.len() == HOSTS_MAX {
+            attachments.remove(0);
+        }
         attachments.push(Attachment { number, frames, watches: false, waiting: HashMap::new() });
         number
     }

@@ -129,7 +129,7 @@ async fn attach(
     notices: &Notices,
 ) -> Result<(), Status> {
     // A host that can't reach its store is of no use to a keeper, which asks the one that attached last.
-    let shared = store.clone();
+    let shared = services.store.clone();
     let refreshed = tokio::task::spawn_blocking(move || shared.attached()).await;
     refreshed
         .map_err(|_| Status::internal("the store panicked"))?

@@ -3,6 +3,8 @@
 //! Nothing that others may change is believed for longer than a call: the checkpoint, the policy, and what models there
 //! are, are asked for each time. All writes that two hosts could make are conditional on what the writer saw.
 
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -11,6 +13,7 @@ use attestation::{Sha256Digest, UnixTime};
 use ledger::log_reader::AuthorisedReader;
 use ledger::manifest::Manifest;
 use ledger::tiles::Tile;
+use ring::rand::{SecureRandom, SystemRandom};
 use tokio::runtime::Handle;
 use vault_proto::convert::{ModelName, Publication, UnitUpload};
 use vault_proto::limits::BLOB_BYTES_MAX;
@@ -38,7 +41,10 @@ use super::tile_files::Tiles;
 use super::{Model, Store, StoreError, UnitReader, UnitWriter};
 
 const POLICY: &str = "log/policy.toml";
-const PROBE: &str = "probe";
+/// Beside all that a vault has, and gone once the bucket has answered.
+const PROBES: &str = "probe";
+/// How often a policy is tried beside those of other hosts.
+const POLICY_TRIES_MAX: usize = 3;
 
 /// A bucket that is in use, by this host and by others.
 #[derive(Debug)]
@@ -58,17 +64,23 @@ pub(super) fn probe(config: &BucketConfig, runtime: Handle) -> Result<(), StoreE
     check_conditions(&objects)
 }
 
-/// A store that takes conditional writes and ignores the condition would let two hosts write over each other.
+/// A store that takes conditional writes and ignores the condition would let two hosts write over each other. Each asks
+/// with an object of its own: others may be asking.
 fn check_conditions(objects: &Objects) -> Result<(), StoreError> {
-    let before = objects.get(PROBE, 64)?;
-    let changed = |written| matches!(written, Written::Changed);
-    if before.is_none() {
-        objects.put(PROBE, b"this store keeps conditions\n".to_vec(), If::Unchanged(None))?;
-    }
-    let again = objects.put(PROBE, b"this store ignores If-None-Match\n".to_vec(), If::Unchanged(None))?;
+    let mut random = [0; 8];
+    let no_random = |_| StoreError::io(Path::new("randomness"), io::Error::other("the system gives none"));
+    SystemRandom::new().fill(&mut random).map_err(no_random)?;
+    let probe = format!("{PROBES}/{}", hex::encode(random));
+    // Also where there is no such bucket: without a condition, so that the answer says so.
+    objects.write(&probe, b"this store keeps conditions\n".to_vec())?;
     let other = "\"00000000000000000000000000000000\"".to_owned();
-    let stale = objects.put(PROBE, b"this store ignores If-Match\n".to_vec(), If::Unchanged(Some(&other)))?;
-    if changed(again) && changed(stale) { Ok(()) } else { Err(StoreError::NoConditions) }
+    let again = objects.put(&probe, b"this store ignores If-None-Match\n".to_vec(), If::Unchanged(None));
+    let stale = objects.put(&probe, b"this store ignores If-Match\n".to_vec(), If::Unchanged(Some(&other)));
+    objects.remove(&probe)?;
+    match (again?, stale?) {
+        (Written::Changed, Written::Changed) => Ok(()),
+        (Written::Yes(_), _) | (_, Written::Yes(_)) => Err(StoreError::NoConditions),
+    }
 }
 
 impl ObjectStore {
@@ -261,7 +273,22 @@ impl Follower for ObjectStore {
         self.models.release(object)
     }
 
-    fn policy(&self, text: &str, _: Sha256Digest) -> Result<(), StoreError> {
-        self.objects.write(POLICY, text.as_bytes().to_vec())
+    /// A host that is behind must not put an older policy in the place of a later one.
+    fn policy(&self, text: &str, genesis: Sha256Digest) -> Result<(), StoreError> {
+        let serial = |text: &str| in_force(text, genesis).map(|in_force| in_force.serial());
+        for _ in 0..POLICY_TRIES_MAX {
+            let before = self.objects.get(POLICY, POLICY_BYTES_MAX)?;
+            let there = before.as_ref().and_then(|(text, _)| serial(std::str::from_utf8(text).ok()?));
+            if there.is_some() && there >= serial(text) {
+                return Ok(());
+            }
+            let tag = before.as_ref().map(|(_, tag)| tag);
+            match self.objects.put(POLICY, text.as_bytes().to_vec(), If::Unchanged(tag))? {
+                Written::Yes(_) => return Ok(()),
+                Written::Changed => {}
+            }
+        }
+        // Each host writes a policy once, and a later one ends it for all.
+        Err(self.objects.damaged(POLICY, "it is another whenever it is read"))
     }
 }

@@ -111,6 +111,11 @@ impl Readers {
 }
 
 impl InForce {
+    /// Serial of the policy.
+    pub(super) fn serial(&self) -> u64 {
+        self.policy.serial()
+    }
+
     /// Whether anybody may.
     pub(super) fn anyone(&self) -> bool {
         *self.policy.readers() == Permitted::Any

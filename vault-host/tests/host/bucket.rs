@@ -202,5 +202,7 @@ async fn a_bucket_that_is_away_lies_or_does_not_let_us_in_has_its_own_code() {
         tokio::task::spawn_blocking(move || check_store(&config, runtime).map_err(|error| error.code()))
     };
     assert_eq!(check(place.config(&s3.config("new"))).await.unwrap(), Ok(()));
+    let left = std::fs::read_dir(s3.object("new/probe")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "what the question wrote is gone");
     assert_eq!(check(place.config(&s3.wrong_config("new"))).await.unwrap(), Err("store-refused"));
 }
