@@ -12,6 +12,7 @@ use crate::error::DecodeError;
 pub const UNITS_MAX: usize = 16_384;
 
 const DIGEST_TEXT_PREFIX: &str = "sha256:";
+const DIGEST_TEXT_BYTES: usize = DIGEST_TEXT_PREFIX.len() + 64;
 
 /// Joins fields so that no two lists of fields give the same bytes: each as its length in 4 bytes big-endian, then
 /// its bytes (FORMAT.md §1).
@@ -57,8 +58,24 @@ impl Sha256Digest {
 
 impl fmt::Display for Sha256Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(DIGEST_TEXT_PREFIX)?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(DigestText::of(self).as_str())
+    }
+}
+
+/// `sha256:` and 64 digits, without an allocation: a log has ten of them in an entry.
+struct DigestText([u8; DIGEST_TEXT_BYTES]);
+
+impl DigestText {
+    fn of(digest: &Sha256Digest) -> Self {
+        let mut text = [0; DIGEST_TEXT_BYTES];
+        let (prefix, digits) = text.split_at_mut(DIGEST_TEXT_PREFIX.len());
+        prefix.copy_from_slice(DIGEST_TEXT_PREFIX.as_bytes());
+        hex::encode_to_slice(digest.0, digits).expect("two digits a byte");
+        Self(text)
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hex digits are ASCII")
     }
 }
 
@@ -94,13 +111,27 @@ impl TryFrom<&[u8]> for Sha256Digest {
 
 impl Serialize for Sha256Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(DigestText::of(self).as_str())
     }
 }
 
 impl<'de> Deserialize<'de> for Sha256Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        deserializer.deserialize_str(DigestVisitor)
+    }
+}
+
+struct DigestVisitor;
+
+impl de::Visitor<'_> for DigestVisitor {
+    type Value = Sha256Digest;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Sha256Digest, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

@@ -18,6 +18,7 @@
 //! # Ok(()) }
 //! ```
 
+mod ed25519;
 mod key;
 mod sshsig;
 

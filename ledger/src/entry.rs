@@ -20,11 +20,14 @@ mod body;
 mod budget;
 mod error;
 mod escrow;
+mod exact;
 pub(crate) mod field;
 mod join;
 mod platform;
 mod read;
 mod reseal;
+
+use std::io;
 
 use attestation::UnixTime;
 use serde::Serialize;
@@ -38,6 +41,8 @@ pub use body::{
 pub use budget::{BudgetRaised, ClockJump, ProposedRaise, RaiseAmounts};
 pub use error::EntryError;
 pub use escrow::{EscrowInForce, ProposedEscrow, ProposedRecovery, RecoverInForce};
+pub use exact::ExactEntry;
+use exact::Unread;
 pub use join::{KeeperJoin, KeeperRetire, ProposedJoin};
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 pub use reseal::{ProposedReseal, ResealInForce, Resealed};
@@ -107,26 +112,31 @@ impl Entry {
             return Err(EntryError::TooLong { bytes: bytes.len() });
         }
         let entry = read::entry(bytes)?;
-        if entry.encode()? != bytes {
-            return Err(EntryError::NotCanonical);
+        let mut rest = Unread(bytes);
+        match entry.write(&mut rest) {
+            Ok(()) if rest.0.is_empty() => Ok(entry),
+            Ok(()) | Err(_) => Err(EntryError::NotCanonical),
         }
-        Ok(entry)
     }
 
     /// The exact bytes, which are hashed and stored. Refuses an entry that would be too long.
     pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes).expect("every field is text, an integer, or a list or map of these with text keys");
+        if bytes.len() > ENTRY_BYTES_MAX {
+            return Err(EntryError::TooLong { bytes: bytes.len() });
+        }
+        Ok(bytes)
+    }
+
+    fn write(&self, to: impl io::Write) -> serde_json::Result<()> {
         #[derive(Serialize)]
         struct Versioned<'a> {
             v: u64,
             #[serde(flatten)]
             entry: &'a Entry,
         }
-        let bytes = serde_json::to_vec(&Versioned { v: ENTRY_VERSION, entry: self })
-            .expect("every field is text, an integer, or a list or map of these with text keys");
-        if bytes.len() > ENTRY_BYTES_MAX {
-            return Err(EntryError::TooLong { bytes: bytes.len() });
-        }
-        Ok(bytes)
+        serde_json::to_writer(to, &Versioned { v: ENTRY_VERSION, entry: self })
     }
 
     /// When the entry was written. It never goes back along a log.

@@ -51,7 +51,7 @@ pub use succession::{IndexedEntry, Succession};
 pub(crate) use succession::{Succeeded, succeed};
 pub use vault::{PublishedModel, Vault};
 
-use crate::entry::{Entry, Start};
+use crate::entry::{Entry, ExactEntry, Start};
 use crate::genesis::Genesis;
 use crate::keepers::JoinError;
 use crate::snapshot::SnapshotError;
@@ -123,8 +123,13 @@ impl State {
         if index != self.size {
             return Err(FoldError::IndexMismatch { expected: self.size, found: index });
         }
-        let entry = Entry::parse(bytes).map_err(FoldError::Entry)?;
-        let time = entry.time();
+        self.apply_exact(ExactEntry::parse(bytes).map_err(FoldError::Entry)?)
+    }
+
+    /// The same for one that was read already.
+    pub fn apply_exact(&mut self, entry: ExactEntry<impl AsRef<[u8]>>) -> Result<(), FoldError> {
+        let (entry, bytes) = entry.into_parts();
+        let (time, bytes) = (entry.time(), bytes.as_ref());
         if time < self.time {
             return Err(FoldError::TimeWentBack { last: self.time, found: time });
         }

@@ -3,7 +3,7 @@
 
 mod vectors;
 
-use attestation::{LogKey, Sha256Digest};
+use attestation::{LeaseKey, LogKey, Sha256Digest};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use ledger::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
 use ledger::merkle::{MerkleError, Tree, leaf_hash};
@@ -277,4 +277,29 @@ proptest! {
         prop_assert!(verifier().verify_proof(&text, b"").is_err());
         prop_assert!(verifier().verify_checkpoint(&text).is_err());
     }
+}
+
+/// Every valid case of the public set verifies under a log key, a lease key and as a note's, and every other is refused:
+/// a second spelling of a signature, bytes after it, a short one.
+#[test]
+fn ed25519_agrees_with_wycheproof() {
+    let Some(cases) = vectors::json("crypto/wycheproof/ed25519_test.json") else { return };
+    let mut count = 0;
+    for group in cases["testGroups"].as_array().unwrap() {
+        let hex = |value: &serde_json::Value| hex::decode(value.as_str().unwrap()).unwrap();
+        let key = hex(&group["publicKey"]["pk"]);
+        let (log, lease) = (LogKey::try_from(&*key).unwrap(), LeaseKey::try_from(&*key).unwrap());
+        for case in group["tests"].as_array().unwrap() {
+            let (message, signature) = (hex(&case["msg"]), hex(&case["sig"]));
+            let valid = match case["result"].as_str().unwrap() {
+                "valid" => true,
+                "invalid" => false,
+                other => panic!("a case of a new kind: {other}"),
+            };
+            assert_eq!(log.verify(&message, &signature).is_ok(), valid, "{}", case["tcId"]);
+            assert_eq!(lease.verify(&message, &signature).is_ok(), valid, "{}", case["tcId"]);
+            count += 1;
+        }
+    }
+    assert_eq!(count, cases["numberOfTests"].as_u64().unwrap());
 }

@@ -87,6 +87,15 @@ impl World {
         Self::ceremony(&boot, |world| world.keeper_snp = Some(snp.to_owned()), edit)
     }
 
+    /// As [`World::before_ceremony`], with these lines at the end of the host's configuration.
+    pub fn before_ceremony_with_host(lines: &str, edit: impl FnOnce(&Self, &mut String)) -> Self {
+        let boot = Boot { firmware: None, image: binary("vault-enclave") };
+        let prepare = |world: &mut Self| {
+            world.host_keeper = Some(format!("keeper = \"unix:{}\"\n{lines}\n", world.path("keeper.sock").display()));
+        };
+        Self::ceremony(&boot, prepare, edit)
+    }
+
     /// As [`World::before_ceremony`], with a keeper that uses this endorsement key.
     pub fn before_ceremony_with_ek(ek: &str, edit: impl FnOnce(&Self, &mut String)) -> Self {
         let boot = Boot { firmware: None, image: binary("vault-enclave") };

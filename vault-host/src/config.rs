@@ -13,6 +13,13 @@
 //! [tls]                                             # for both TCP listeners
 //! cert = "/etc/weightvault/host.pem"
 //! key = "/etc/weightvault/host.key"
+//! # store = "s3://BUCKET/PREFIX"                    # log, blobs and models there, for several hosts; data_dir: the journal
+//! # [s3]
+//! # endpoint = "https://s3.example:9000"            # where it is not Amazon's
+//! # region = "us-east-1"
+//! # ca = "/etc/weightvault/s3-ca.pem"               # else the authorities of the system
+//! # credentials = "/etc/weightvault/s3-credentials" # as ~/.aws/credentials; else AWS_ACCESS_KEY_ID and so on are set
+//! # insecure_plaintext = false                      # true: http:// to another machine
 //! [keeper_tls]                                      # for a keeper at https://
 //! ca = "/etc/weightvault/keeper-ca.pem"             # who signs the keeper's certificate; no other authority counts
 //! cert = "/etc/weightvault/link.pem"                # with key: for a keeper that was given --tls-client-ca
@@ -42,12 +49,15 @@ pub use error::ConfigError;
 pub use witnesses::Witness;
 
 use crate::link::KeeperAddress;
+use crate::store::{BucketConfig, RawS3};
 
 /// Checked settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where everything is stored.
     pub data_dir: PathBuf,
+    /// The bucket that has log, blobs and models in the place of the data directory, which keeps the journal alone.
+    pub bucket: Option<BucketConfig>,
     /// Where the keeper listens.
     pub keeper: KeeperAddress,
     /// Certificates for a keeper at `https`, and for no other.
@@ -134,6 +144,8 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields)]
 struct RawConfig {
     data_dir: PathBuf,
+    store: Option<String>,
+    s3: Option<RawS3>,
     keeper: String,
     listen: Option<SocketAddr>,
     provision_listen: Option<SocketAddr>,
@@ -186,6 +198,7 @@ impl Config {
         {
             return Err(ConfigError::PlaintextKeeper(address));
         }
+        let bucket = bucket(raw.store.as_deref(), raw.s3)?;
         let keeper_tls = keeper_tls(&keeper, raw.keeper_tls)?;
         let witnesses = witnesses::checked(raw.witnesses)?;
         if raw.listen.is_none() && raw.unix.is_none() {
@@ -205,7 +218,8 @@ impl Config {
         let identities = raw.tls.iter().chain(keeper_tls.iter().filter_map(|tls| tls.identity.as_ref()));
         let tls_paths = identities.flat_map(|tls| [&tls.cert, &tls.key]).chain(keeper_tls.iter().map(|tls| &tls.ca));
         let tls_paths = tls_paths.chain(witnesses.values().filter_map(|witness| witness.ca.as_ref()));
-        if let Some(path) = paths.chain(tls_paths).find(|path| !path.is_absolute()) {
+        let s3_paths = bucket.iter().flat_map(|bucket| [&bucket.ca, &bucket.credentials]).flatten();
+        if let Some(path) = paths.chain(tls_paths).chain(s3_paths).find(|path| !path.is_absolute()) {
             return Err(ConfigError::RelativePath(path.clone()));
         }
         let Limits {
@@ -221,6 +235,7 @@ impl Config {
         }
         Ok(Self {
             data_dir: raw.data_dir,
+            bucket,
             keeper,
             keeper_tls,
             listen: raw.listen,
@@ -232,6 +247,14 @@ impl Config {
             limits: raw.limits,
             log_format: raw.log_format,
         })
+    }
+}
+
+fn bucket(store: Option<&str>, s3: Option<RawS3>) -> Result<Option<BucketConfig>, ConfigError> {
+    match (store, s3) {
+        (Some(url), s3) => BucketConfig::parse(url, s3.unwrap_or_default()).map(Some).map_err(ConfigError::Bucket),
+        (None, Some(_)) => Err(ConfigError::S3WithoutStore),
+        (None, None) => Ok(None),
     }
 }
 

@@ -26,7 +26,7 @@ mod telemetry;
 
 pub use config::{Config, ConfigError, KeeperTls, Limits, LogFormat, Tls, Witness};
 pub use link::KeeperAddress;
-pub use server::{BoundHost, ServeError, check_tls};
+pub use server::{BoundHost, ServeError, check_store, check_tls};
 pub use status::REFUSAL_TRAILER;
-pub use store::StoreError;
+pub use store::{BucketConfig, BucketError, StoreError};
 pub use telemetry::{LOG_FILTER_VARIABLE, init as init_log_lines};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use vault_host::{BoundHost, Config, check_tls};
+use vault_host::{BoundHost, Config, check_store, check_tls};
 
 /// The untrusted gRPC broker of a weight vault: stores ciphertext and log, relays to the keeper.
 #[derive(Parser)]
@@ -24,7 +24,7 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Say whether a configuration is good, and what to change where it is not. Starts nothing.
+    /// Say whether a configuration is good, and what to change where it is not. Serves nothing.
     CheckConfig {
         /// Configuration file.
         #[arg(long)]
@@ -49,6 +49,8 @@ fn main() -> ExitCode {
 fn check(path: &Path) -> Result<(), String> {
     let config = read(path)?;
     check_tls(&config).map_err(|error| format!("{}: {error}", error.code()))?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("can't start threads: {error}"))?;
+    check_store(&config, runtime.handle().clone()).map_err(|error| format!("{}: {error}", error.code()))?;
     println!("{} is good", path.display());
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
@@ -25,7 +26,7 @@ use crate::config::{Config, KeeperTls, Tls};
 use crate::journal::Journal;
 use crate::link::{self, Dial, Link, Witnesses};
 use crate::service::{AuditService, Host, ProvisionBySize, ProvisionService, VaultService};
-use crate::store::{ABANDONED_AFTER, Store, StoreError};
+use crate::store::{self, ABANDONED_AFTER, Store, StoreError};
 
 /// How long calls under way may go on after the host was told to stop.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
@@ -132,7 +133,7 @@ impl std::error::Error for ServeError {}
 /// A host that has its data directory and its addresses, and serves nothing yet.
 #[derive(Debug)]
 pub struct BoundHost {
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     journal: Arc<Journal>,
     config: Config,
     keeper: Dial,
@@ -158,7 +159,11 @@ impl BoundHost {
         let tls = config.tls.as_ref().map(read_tls).transpose()?;
         let keeper = keeper(&config)?;
         let witnesses = witnesses(&config)?;
-        let store = Arc::new(Store::open(&config.data_dir, config.keep_free).map_err(ServeError::Store)?);
+        let (data_dir, keep_free, bucket) = (config.data_dir.clone(), config.keep_free, config.bucket.clone());
+        let runtime = Handle::current();
+        let open = move || store::open(&data_dir, keep_free, bucket.as_ref(), runtime);
+        let store = tokio::task::spawn_blocking(open).await.expect("opening a store does not panic");
+        let store = store.map_err(ServeError::Store)?;
         let journal = Arc::new(Journal::open(&config.data_dir).map_err(ServeError::Journal)?);
         let mut listeners = Vec::new();
         let mut addresses = [None, None];
@@ -265,6 +270,14 @@ pub fn check_tls(config: &Config) -> Result<(), ServeError> {
     tonic::transport::Server::builder().tls_config(tls).map(drop).map_err(ServeError::Tls)
 }
 
+/// Asks whether the bucket of a configuration can be used, if it names one. Blocks.
+///
+/// # Errors
+/// [`ServeError::Store`].
+pub fn check_store(config: &Config, runtime: Handle) -> Result<(), ServeError> {
+    config.bucket.as_ref().map_or(Ok(()), |bucket| store::probe(bucket, runtime)).map_err(ServeError::Store)
+}
+
 fn read_tls(tls: &Tls) -> Result<ServerTlsConfig, ServeError> {
     Ok(ServerTlsConfig::new().identity(read_identity(tls)?))
 }
@@ -345,11 +358,11 @@ async fn report(health: &HealthReporter, status: ServingStatus) {
     health.set_service_status("weightvault.v1.Vault", status).await;
 }
 
-async fn remove_abandoned_uploads(store: Arc<Store>) {
+async fn remove_abandoned_uploads(store: Arc<dyn Store>) {
     loop {
         let store = store.clone();
         let before = SystemTime::now() - ABANDONED_AFTER;
-        match tokio::task::spawn_blocking(move || store.uploads().remove_abandoned(before)).await {
+        match tokio::task::spawn_blocking(move || store.remove_abandoned(before)).await {
             Ok(Ok(0)) => {}
             Ok(Ok(models)) => tracing::info!(models, "removed uploads that nobody went on with"),
             Ok(Err(error)) => tracing::warn!(code = error.code(), %error, "can't remove abandoned uploads"),

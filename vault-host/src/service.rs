@@ -30,7 +30,7 @@ pub(crate) use vault::VaultService;
 /// What the services share.
 #[derive(Debug)]
 pub(crate) struct Host {
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) link: Link,
     pub(crate) journal: Arc<Journal>,
     pub(crate) admission: Arc<Admission>,
@@ -48,10 +48,10 @@ impl Host {
     /// Does something with the disk.
     async fn on_disk<T: Send + 'static>(
         &self,
-        act: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+        act: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Refused> {
         let store = self.store.clone();
-        blocking(move || act(&store)).await?.map_err(Refused::from)
+        blocking(move || act(&*store)).await?.map_err(Refused::from)
     }
 
     /// Answers a call: what `act` gives, or a status. The exact reason of a refusal goes to the journal.

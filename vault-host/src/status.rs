@@ -78,7 +78,9 @@ impl From<StoreError> for Refused {
             StoreError::NotFound { .. } => Coarse::Unknown,
             StoreError::UploadOffset { .. } => Coarse::TryAgain,
             StoreError::TooManyUploads | StoreError::UploadBusy => Coarse::Busy,
+            StoreError::LogConflict { .. } | StoreError::CheckpointConflict { .. } => Coarse::TryAgain,
             StoreError::BlobSize { .. }
+            | StoreError::Bucket(_)
             | StoreError::CallTooLarge
             | StoreError::CheckpointForm
             | StoreError::CheckpointRoot
@@ -90,7 +92,10 @@ impl From<StoreError> for Refused {
             | StoreError::Io { .. }
             | StoreError::LogGap { .. }
             | StoreError::LogStopped
-            | StoreError::UnderCheckpoint { .. } => Coarse::Unavailable,
+            | StoreError::NoConditions
+            | StoreError::Refused { .. }
+            | StoreError::UnderCheckpoint { .. }
+            | StoreError::Unreachable { .. } => Coarse::Unavailable,
         };
         Self::new(coarse, error.code(), error)
     }

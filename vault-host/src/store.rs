@@ -1,254 +1,233 @@
-//! Everything on the host's disk: the log, blobs, uploads, sealed models.
+//! Everything that the host keeps: the log, blobs, uploads, sealed models; in a directory, or in a bucket.
 //!
 //! Nothing here is secret and nothing is trusted by those who read it: entries are checked against checkpoints, blobs
 //! and units against digests. The store's promises are that what it reported as written is still there after a crash,
-//! and that no name from the wire ever becomes a path. All of it blocks: callers are on blocking threads.
+//! that of two writers of one position in the log one is told that it lost, and that no text from the wire ever becomes
+//! a path. All of it blocks: callers are on blocking threads.
 
-use std::fs::{File, OpenOptions};
+use std::fmt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use attestation::{Sha256Digest, UnixTime};
-use ledger::entry::{Entry, Proposal, Propose};
+use bytes::Bytes;
 use ledger::log_reader::AuthorisedReader;
+use ledger::manifest::Manifest;
 use ledger::tiles::Tile;
-use rustix::fs::FlockOperation;
-use vault_proto::limits::READ_LOG_MAX;
+use tokio::runtime::Handle;
+use vault_proto::convert::{ModelName, Publication, UnitUpload};
 use vault_proto::v1::ReaderCredential;
 
 mod blobs;
 mod error;
 mod files;
+mod follow;
+mod local;
 mod log;
 mod models;
+mod objects;
 mod readers;
 mod segment;
 mod tile_files;
 mod uploads;
 
 pub use error::StoreError;
-pub(crate) use models::{Model, Models};
-pub(crate) use uploads::{ABANDONED_AFTER, Uploads};
+pub(crate) use models::Model;
+pub(crate) use objects::RawS3;
+pub use objects::{BucketConfig, BucketError};
+pub(crate) use uploads::ABANDONED_AFTER;
 
-use blobs::Blobs;
-use files::Scratch;
-use log::Log;
-use readers::{NotAuthorised, Readers};
-use segment::SEGMENT_ENTRIES;
-use tile_files::TileFiles;
+use readers::NotAuthorised;
 
-/// How the entries begin that the store follows (FORMAT.md §8: version and type come first).
-const FOLLOWED: [&[u8]; 3] =
-    [br#"{"v":1,"type":"genesis","#, br#"{"v":1,"type":"policy","#, br#"{"v":1,"type":"model","#];
-
-/// An open data directory. One process has it at a time.
-#[derive(Debug)]
-pub(crate) struct Store {
-    log: Mutex<Log>,
-    tiles: TileFiles,
-    blobs: Blobs,
-    uploads: Uploads,
-    models: Models,
-    readers: Readers,
-    _lock: File,
-}
-
-impl Store {
-    /// Opens `data_dir`, creating what is missing. Uploads leave `keep_free` bytes of the disk free.
+/// What the host needs of a store.
+pub(crate) trait Store: fmt::Debug + Send + Sync {
+    /// A keeper attached to this host: what others wrote meanwhile counts from now on.
     ///
     /// # Errors
-    /// [`StoreError::DataDirInUse`], [`StoreError::Damaged`], or what the system says.
-    pub(crate) fn open(data_dir: &Path, keep_free: u64) -> Result<Self, StoreError> {
-        files::create_dirs(data_dir)?;
-        let lock = lock(&data_dir.join("lock"))?;
-        let scratch = Scratch::open(data_dir.join("tmp"))?;
-        let (log, cut) = Log::open(data_dir.join("log"), scratch.clone())?;
-        if cut > 0 {
-            tracing::warn!(bytes = cut, size = log.size(), "cut an entry that was half-written when the host stopped");
-        }
-        let genesis = vault_of(&log)?;
-        let (readers, followed) = Readers::open(data_dir.join("log/policy.toml"), scratch.clone(), genesis)?;
-        let store = Self {
-            tiles: log.tiles().clone(),
-            log: Mutex::new(log),
-            blobs: Blobs::open(data_dir.join("blobs"), scratch.clone())?,
-            uploads: Uploads::open(data_dir.join("uploads"), keep_free)?,
-            models: Models::open(data_dir, scratch)?,
-            readers,
-            _lock: lock,
-        };
-        // A proposal may wait here whose entry came while this host was restored from a copy.
-        if !followed || store.models.any_proposed() {
-            let log = store.log();
-            store.follow(&log, 0, log.committed())?;
-        }
-        Ok(store)
-    }
+    /// What the store says.
+    fn attached(&self) -> Result<(), StoreError>;
 
     /// Writes entries for the keeper, durably, in place of whatever stood at `first` or beyond.
     ///
     /// # Errors
-    /// The log is unchanged, unless [`StoreError::LogStopped`].
-    pub(crate) fn append_log(&self, first: u64, entries: &[Vec<u8>]) -> Result<(), StoreError> {
-        self.log().append(first, entries)
-    }
+    /// The log is unchanged, unless [`StoreError::LogStopped`]; [`StoreError::LogConflict`] where another host wrote.
+    fn append_log(&self, first: u64, entries: &[Vec<u8>]) -> Result<(), StoreError>;
 
     /// Reads entries for the keeper, those above the checkpoint too: at most 8 MiB, empty at the end of the log.
     ///
     /// # Errors
-    /// What the system says.
-    pub(crate) fn read_log(&self, first: u64, count: u32) -> Result<Vec<Vec<u8>>, StoreError> {
-        self.log().read(first, count)
-    }
+    /// What the store says.
+    fn read_log(&self, first: u64, count: u32) -> Result<Vec<Vec<u8>>, StoreError>;
 
     /// Publishes a checkpoint with its tiles, durably. First follows its entries: released models, readers of the log.
     ///
     /// # Errors
     /// The checkpoint before stays published.
-    pub(crate) fn put_checkpoint(&self, text: &str, size: u64) -> Result<(), StoreError> {
-        let mut log = self.log();
-        let committed = log.committed();
-        log.put_checkpoint(text, size, |log| self.follow(log, committed, size))
-    }
+    fn put_checkpoint(&self, text: &str, size: u64) -> Result<(), StoreError>;
 
     /// The newest checkpoint, a signed note.
-    pub(crate) fn checkpoint(&self) -> Option<String> {
-        self.log().checkpoint().map(|checkpoint| checkpoint.text.clone())
-    }
+    ///
+    /// # Errors
+    /// What the store says.
+    fn checkpoint(&self) -> Result<Option<String>, StoreError>;
 
     /// Entries under the newest checkpoint.
-    pub(crate) fn committed(&self) -> u64 {
-        self.log().committed()
-    }
+    ///
+    /// # Errors
+    /// What the store says.
+    fn committed(&self) -> Result<u64, StoreError>;
 
     /// A tile of the published log.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] where that log has no such tile.
-    pub(crate) fn tile(&self, tile: &Tile) -> Result<Vec<u8>, StoreError> {
-        self.published(|size| self.tiles.tile(size, tile))?.ok_or(StoreError::NotFound { what: "tile" })
-    }
+    fn tile(&self, tile: &Tile) -> Result<Vec<u8>, StoreError>;
 
     /// Published entries from `first` on, at most to the end of a bundle; empty at the end of the published log.
     ///
     /// # Errors
-    /// What the system says.
-    pub(crate) fn entries(&self, first: u64, count: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        let bundle = self.published(|size| self.tiles.bundle(size, first / SEGMENT_ENTRIES))?.unwrap_or_default();
-        let offset = usize::try_from(first % SEGMENT_ENTRIES).unwrap_or(usize::MAX);
-        Ok(bundle.into_iter().skip(offset).take(count).collect())
-    }
+    /// What the store says.
+    fn entries(&self, first: u64, count: usize) -> Result<Vec<Vec<u8>>, StoreError>;
 
     /// Stores a blob.
     ///
     /// # Errors
     /// [`StoreError::DigestMismatch`] and others.
-    pub(crate) fn put_blob(&self, digest: &Sha256Digest, bytes: &[u8]) -> Result<(), StoreError> {
-        self.blobs.put(digest, bytes)
-    }
+    fn put_blob(&self, digest: &Sha256Digest, bytes: &[u8]) -> Result<(), StoreError>;
 
     /// Reads a blob.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] and others.
-    pub(crate) fn blob(&self, digest: &Sha256Digest) -> Result<Vec<u8>, StoreError> {
-        self.blobs.get(digest)
-    }
+    fn blob(&self, digest: &Sha256Digest) -> Result<Vec<u8>, StoreError>;
 
-    /// Units that are not published yet.
-    pub(crate) fn uploads(&self) -> &Uploads {
-        &self.uploads
-    }
+    /// How much of a unit is stored durably: all of it only once its digest was checked.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn uploaded(&self, unit: &UnitUpload) -> Result<u64, StoreError>;
 
-    /// Sealed models, proposed and released.
-    pub(crate) fn models(&self) -> &Models {
-        &self.models
-    }
+    /// Begins or goes on with a unit at `offset`, which has to be where the stored bytes end.
+    ///
+    /// # Errors
+    /// [`StoreError::UploadOffset`], [`StoreError::UploadBusy`] and others.
+    fn begin_upload(&self, unit: UnitUpload, offset: u64) -> Result<Box<dyn UnitWriter>, StoreError>;
+
+    /// Removes what is left of the uploads for a model that was published.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn forget_uploads(&self, manifest: &Sha256Digest) -> Result<(), StoreError>;
+
+    /// Removes uploads that nobody touched since `before`; returns how many models that was.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn remove_abandoned(&self, before: SystemTime) -> Result<usize, StoreError>;
+
+    /// Puts a model together from its small files and its uploaded units. Returns what the log will call it, and
+    /// whether it was not here before.
+    ///
+    /// # Errors
+    /// [`StoreError::UnitsMissing`] and others.
+    fn propose(&self, manifest: &Manifest, files: &Publication) -> Result<(Sha256Digest, bool), StoreError>;
+
+    /// Takes back a proposal that the keeper refused. Its uploaded units stay where they were uploaded.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn withdraw(&self, object: &Sha256Digest) -> Result<(), StoreError>;
+
+    /// A released model.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] and others.
+    fn released(&self, name: &ModelName) -> Result<Arc<Model>, StoreError>;
+
+    /// All models by name, and whether each is released.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn models(&self) -> Result<Vec<(Arc<Model>, bool)>, StoreError>;
+
+    /// Bytes of a model's manifest and signature together.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn public_bytes(&self, model: &Model) -> Result<u64, StoreError>;
+
+    /// The manifest and the publisher's signature, exact bytes.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn public_files(&self, model: &Model) -> Result<(Vec<u8>, Vec<u8>), StoreError>;
+
+    /// A sealed unit, to be read piece by piece.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn unit(&self, model: &Model, index: u32) -> Result<Box<dyn UnitReader>, StoreError>;
 
     /// Whether anybody may read the log.
-    pub(crate) fn anyone_may_read(&self) -> bool {
-        self.readers.anyone()
-    }
+    ///
+    /// # Errors
+    /// What the store says: nobody may then.
+    fn anyone_may_read(&self) -> Result<bool, StoreError>;
 
     /// Whether the holder of this credential may read the log.
-    pub(crate) fn authorise_reader(
-        &self,
-        credential: &ReaderCredential,
-        now: UnixTime,
-    ) -> Result<AuthorisedReader, NotAuthorised> {
-        self.readers.authorise(credential, now)
-    }
-
-    /// Follows the entries from `from` to `to`.
-    fn follow(&self, log: &Log, from: u64, to: u64) -> Result<(), StoreError> {
-        let mut next = from;
-        while next < to {
-            let entries = log.read(next, u32::try_from(to - next).unwrap_or(u32::MAX).min(READ_LOG_MAX))?;
-            next += entries.len() as u64;
-            for entry in entries.iter().filter(|entry| FOLLOWED.iter().any(|start| entry.starts_with(start))) {
-                match Entry::parse(entry) {
-                    Ok(Entry::Model(model)) => {
-                        if self.models.release(&model.object)? {
-                            tracing::info!(model = %model.model, version = %model.version, "released a model");
-                        }
-                    }
-                    Ok(Entry::Genesis(genesis)) => self.readers.follow(&genesis.policy, Sha256Digest::of(entry))?,
-                    Ok(Entry::Policy(policy)) => {
-                        // A log that has entries has a first one.
-                        let Some(genesis) = vault_of(log)? else { continue };
-                        self.readers.follow(&policy_text(log, policy.proposal)?, genesis)?;
-                    }
-                    Ok(_) | Err(_) => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads the published log without holding up its writer. What is read may be replaced by something wider
-    /// meanwhile.
-    fn published<T>(&self, read: impl Fn(u64) -> Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
-        let mut size = self.committed();
-        loop {
-            let found = read(size)?;
-            let now = self.committed();
-            if found.is_some() || now == size {
-                return Ok(found);
-            }
-            size = now;
-        }
-    }
-
-    fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    ///
+    /// # Errors
+    /// Why not.
+    fn authorise_reader(&self, credential: &ReaderCredential, now: UnixTime)
+    -> Result<AuthorisedReader, NotAuthorised>;
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|error| StoreError::io(path, error))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::DataDirInUse),
-        Err(error) => Err(StoreError::io(path, error.into())),
-    }
+/// One unit that is being written. Nobody else can write it meanwhile.
+pub(crate) trait UnitWriter: fmt::Debug + Send {
+    /// Writes the next bytes. After an error everything up to the last flushed byte is still good.
+    ///
+    /// # Errors
+    /// [`StoreError::UploadTooLong`] and others.
+    fn write(&mut self, data: &[u8]) -> Result<(), StoreError>;
+
+    /// Makes durable what came. If that is the whole unit, reads it again and checks its digest; a unit with another
+    /// digest is removed, since nobody can say which of its bytes is wrong. Returns what is stored now.
+    ///
+    /// # Errors
+    /// [`StoreError::DigestMismatch`] and others.
+    fn finish(self: Box<Self>) -> Result<u64, StoreError>;
 }
 
-/// The vault of a log: the digest of its genesis, which is entry 0.
-fn vault_of(log: &Log) -> Result<Option<Sha256Digest>, StoreError> {
-    Ok(log.read(0, 1)?.first().map(|genesis| Sha256Digest::of(genesis)))
+/// A sealed unit.
+pub(crate) trait UnitReader: fmt::Debug + Send + Sync {
+    /// The bytes from `offset` on, exactly `length` of them.
+    ///
+    /// # Errors
+    /// What the store says; a unit that ends early is a damaged one.
+    fn read(&self, offset: u64, length: usize) -> Result<Bytes, StoreError>;
 }
 
-/// The text of a proposed policy; nothing, which lets nobody read, where the entry is none.
-fn policy_text(log: &Log, proposal: u64) -> Result<String, StoreError> {
-    let entry = log.read(proposal, 1)?.pop().unwrap_or_default();
-    Ok(match Entry::parse(&entry) {
-        Ok(Entry::Propose(Propose { proposal: Proposal::Policy(policy), .. })) => policy.policy,
-        Ok(Entry::Genesis(genesis)) => genesis.policy,
-        Ok(_) | Err(_) => String::new(),
-    })
+/// Opens the store of a configuration: the bucket where one is named, else the data directory. Uploads leave
+/// `keep_free` bytes of a disk free. Blocks.
+///
+/// # Errors
+/// [`StoreError::DataDirInUse`], [`StoreError::Damaged`], or what the system or the bucket says.
+pub(crate) fn open(
+    data_dir: &Path,
+    keep_free: u64,
+    bucket: Option<&BucketConfig>,
+    runtime: Handle,
+) -> Result<Arc<dyn Store>, StoreError> {
+    let Some(bucket) = bucket else { return Ok(Arc::new(local::LocalStore::open(data_dir, keep_free)?)) };
+    files::create_dirs(data_dir)?;
+    Ok(Arc::new(objects::ObjectStore::open(bucket, runtime)?))
+}
+
+/// Asks the bucket of a configuration whether it can be read and written by, and compares before it writes. Blocks.
+///
+/// # Errors
+/// What is wrong.
+pub(crate) fn probe(bucket: &BucketConfig, runtime: Handle) -> Result<(), StoreError> {
+    objects::probe(bucket, runtime)
 }

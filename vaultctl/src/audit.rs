@@ -4,7 +4,7 @@ use std::fmt;
 
 use attestation::{Sha256Digest, UnixTime};
 use ledger::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
-use ledger::entry::{Entry, EntryError};
+use ledger::entry::{EntryError, ExactEntry};
 use ledger::merkle::{Tree, leaf_hash};
 use ledger::state::{FoldError, State, Vault};
 use ledger::vault_file::VaultFile;
@@ -90,9 +90,7 @@ impl LogReader {
     /// Takes the next entry.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), LogFault> {
         let index = self.state.size();
-        if index == 0 && Sha256Digest::of(bytes) != self.vault {
-            return Err(LogFault::OtherVault { found: Sha256Digest::of(bytes) });
-        }
+        self.check_genesis(bytes)?;
         self.state.apply(index, bytes).map_err(|error| LogFault::Fold { index, error })?;
         self.tree.push(leaf_hash(bytes));
         self.check_recovery(index)
@@ -107,6 +105,23 @@ impl LogReader {
             Ok(root) if root == *from.root.as_bytes() => Ok(()),
             Ok(_) | Err(_) => Err(LogFault::RecoveryRoot { index }),
         }
+    }
+
+    /// The same for one that was read already.
+    pub fn push_exact(&mut self, entry: ExactEntry<impl AsRef<[u8]>>) -> Result<(), LogFault> {
+        let (index, leaf) = (self.state.size(), leaf_hash(entry.bytes()));
+        self.check_genesis(entry.bytes())?;
+        self.state.apply_exact(entry).map_err(|error| LogFault::Fold { index, error })?;
+        self.tree.push(leaf);
+        self.check_recovery(index)
+    }
+
+    fn check_genesis(&self, bytes: &[u8]) -> Result<(), LogFault> {
+        if self.state.size() > 0 {
+            return Ok(());
+        }
+        let found = Sha256Digest::of(bytes);
+        if found == self.vault { Ok(()) } else { Err(LogFault::OtherVault { found }) }
     }
 
     /// Compares what was read with a verified checkpoint.
@@ -214,9 +229,9 @@ pub fn moment_of(now: UnixTime, state: &State) -> UnixTime {
     now.max(state.time())
 }
 
-/// Reads one entry's typed form. It was folded, so this does not fail on a verified log.
-pub fn entry(index: u64, bytes: &[u8]) -> Result<Entry, LogFault> {
-    Entry::parse(bytes).map_err(|error| LogFault::Entry { index, error })
+/// Reads one entry. It was folded, so this does not fail on a verified log.
+pub fn entry<B: AsRef<[u8]>>(index: u64, bytes: B) -> Result<ExactEntry<B>, LogFault> {
+    ExactEntry::parse(bytes).map_err(|error| LogFault::Entry { index, error })
 }
 
 impl LogFault {

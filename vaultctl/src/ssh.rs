@@ -58,6 +58,7 @@ pub fn public_key(key: &Path) -> Result<Option<ApproverKey>, Failure> {
         }
         Err(KeyError::Unsupported) => Err(not_usable(&path, "ssh-key-unsupported")
             .why("approvers' keys are ssh-ed25519, ECDSA (P-256, P-384) or security keys (sk-…)")),
+        Err(KeyError::Weak) => Err(not_usable(&path, "ssh-key-weak").why("anybody can sign for this key")),
     }
 }
 

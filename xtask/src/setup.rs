@@ -4,6 +4,7 @@ mod apparmor;
 mod apt;
 mod needs;
 mod python;
+pub(crate) mod s3;
 mod system;
 
 pub(crate) use python::{PythonSet, Venv};

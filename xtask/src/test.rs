@@ -28,6 +28,14 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
             None
         }
     };
+    let s3_server = match setup::s3::ensure(args.offline) {
+        Ok(server) => Some(server),
+        Err(error) if shell::is_ci() => return Err(error),
+        Err(error) => {
+            println!("test: hosts on a bucket are skipped: {error}");
+            None
+        }
+    };
     build()?;
     let mut runners = Vec::new();
     if args.filters.is_empty() {
@@ -41,6 +49,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let mut failed = false;
     for mut runner in runners {
         runner.env_remove("WEIGHTVAULT_PYTHON").envs(python.iter().map(|python| ("WEIGHTVAULT_PYTHON", python)));
+        runner.env_remove("WEIGHTVAULT_S3_SERVER").envs(s3_server.iter().map(|path| ("WEIGHTVAULT_S3_SERVER", path)));
         let (counts, success) = run_counted(&mut runner)?;
         total += counts;
         failed |= !success;

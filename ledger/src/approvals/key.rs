@@ -11,8 +11,8 @@ use ring::signature::{
 use ssh_key::public::{EcdsaPublicKey, KeyData};
 use ssh_key::{HashAlg, PublicKey};
 
-use super::SshsigError;
 use super::sshsig::take_string;
+use super::{SshsigError, ed25519};
 
 /// Longest key line, in bytes.
 const KEY_LINE_BYTES_MAX: usize = 2 << 10;
@@ -45,6 +45,8 @@ pub enum KeyError {
     Malformed,
     /// RSA, DSA, P-521, a certificate, or something unknown.
     Unsupported,
+    /// An Ed25519 key that nobody alone can sign with: a point of small order, or one that has another spelling.
+    Weak,
 }
 
 impl KeyError {
@@ -53,6 +55,7 @@ impl KeyError {
         match self {
             Self::Malformed => "ssh-key-malformed",
             Self::Unsupported => "ssh-key-unsupported",
+            Self::Weak => "ssh-key-weak",
         }
     }
 }
@@ -62,6 +65,7 @@ impl fmt::Display for KeyError {
         f.write_str(match self {
             Self::Malformed => "not an OpenSSH public key; write the line of a .pub file",
             Self::Unsupported => "use ssh-ed25519, ecdsa-sha2-nistp256 or nistp384, or a security key (sk-…)",
+            Self::Weak => "anybody can sign for this Ed25519 key; make another with `ssh-keygen -t ed25519`",
         })
     }
 }
@@ -106,6 +110,9 @@ impl ApproverKey {
             }
             _ => return Err(KeyError::Unsupported),
         };
+        if matches!(kind, Kind::Ed25519 | Kind::SkEd25519 { .. }) && ed25519::is_weak(&point) {
+            return Err(KeyError::Weak);
+        }
         Ok(Self { kind, point, data })
     }
 

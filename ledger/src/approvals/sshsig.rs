@@ -63,7 +63,7 @@ pub(crate) fn signer(message: &[u8], armored: &str) -> Result<ApproverKey, Sshsi
     };
     let key = ApproverKey::from_blob(fields.public_key).map_err(|error| match error {
         KeyError::Malformed => SshsigError::Malformed,
-        KeyError::Unsupported => SshsigError::KeyUnsupported,
+        KeyError::Unsupported | KeyError::Weak => SshsigError::KeyUnsupported,
     })?;
     let signed: [&[u8]; 4] = [fields.namespace, fields.reserved, fields.hash_algorithm, hash.as_ref()];
     key.verify(&[MAGIC, &signed.map(string).concat()].concat(), fields.signature)?;

@@ -1,7 +1,9 @@
 //! How single fields look in JSON: base64 and hex, names, and the approval with its optional pair.
 
+use std::fmt;
+
 use attestation::{AkName, HpkePublicKey, IdentityKey, LeaseKey, LogKey, Sha256Digest, Trust, UnixTime};
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use super::{Approve, BootId, GenesisWitness, Machine, Release, ReleasedUnits};
@@ -50,6 +52,21 @@ macro_rules! raw_bytes {
 
 raw_bytes!(AkName, HpkePublicKey, IdentityKey, LeaseKey, LogKey);
 
+/// A string, read where it lies: nothing of it is copied before it is known to be what it should.
+struct Text<T>(fn(&str) -> T);
+
+impl<T> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        Ok((self.0)(text))
+    }
+}
+
 /// Standard base64 with padding.
 pub(crate) mod base64 {
     use ::base64::Engine;
@@ -62,7 +79,8 @@ pub(crate) mod base64 {
     }
 
     pub(crate) fn deserialize<'de, T: RawBytes, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-        let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+        let text = deserializer.deserialize_str(Text(|text| STANDARD.decode(text)))?;
+        let bytes = text.map_err(D::Error::custom)?;
         T::from_raw(&bytes).ok_or_else(|| D::Error::custom("base64 of another length or form than this field has"))
     }
 }
@@ -92,7 +110,7 @@ pub(crate) mod hex {
     }
 
     pub(crate) fn deserialize<'de, T: RawBytes, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-        let bytes = ::hex::decode(String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+        let bytes = deserializer.deserialize_str(Text(|text| ::hex::decode(text)))?.map_err(D::Error::custom)?;
         T::from_raw(&bytes).ok_or_else(|| D::Error::custom("hex of another length than this field has"))
     }
 }
@@ -107,7 +125,7 @@ macro_rules! name_in_json {
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Self::try_from(String::deserialize(deserializer)?).map_err(D::Error::custom)
+                deserializer.deserialize_str(Text(|text| Self::try_from(text)))?.map_err(D::Error::custom)
             }
         }
     )* };

@@ -248,6 +248,7 @@ impl PolicyProblem {
             Self::ThresholdUnreachable { .. } => "policy-threshold-unreachable",
             Self::SshKeyRefused(KeyError::Malformed) => "policy-ssh-key-malformed",
             Self::SshKeyRefused(KeyError::Unsupported) => "policy-ssh-key-unsupported",
+            Self::SshKeyRefused(KeyError::Weak) => "policy-ssh-key-weak",
             Self::KeyRepeated => "policy-key-repeated",
             Self::IdRepeated => "policy-id-repeated",
             Self::PublisherKeyRefused(_) => "policy-publisher-key-refused",

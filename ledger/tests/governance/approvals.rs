@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use attestation::{Sha256Digest, UnixTime};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ledger::approvals::{
     ApprovalAction, ApprovalError, ApprovalStatement, ApproverKey, KeyError, SSHSIG_BYTES_MAX, STATEMENT_BYTES_MAX,
     SshsigError, StatementError, model_object, verify,
@@ -299,6 +301,15 @@ fn keys_that_are_not_verified_here_do_not_sign() {
     assert_eq!(refused, ApprovalError::Signature(SshsigError::KeyUnsupported));
     assert_eq!(ApproverKey::parse(include_str!("data/rsa.pub").trim()), Err(KeyError::Unsupported));
     assert_eq!(ApproverKey::parse("ssh-ed25519"), Err(KeyError::Malformed));
+    let neutral = [vec![1], vec![0; 31]].concat();
+    for (algorithm, application) in [("ssh-ed25519", None), ("sk-ssh-ed25519@openssh.com", Some("ssh:"))] {
+        let application = application.map(|text: &str| ssh_string(text.as_bytes())).unwrap_or_default();
+        let weak = [ssh_string(algorithm.as_bytes()), ssh_string(&neutral), application].concat();
+        let line = format!("{algorithm} {}", STANDARD.encode(&weak));
+        assert_eq!(ApproverKey::parse(&line).map(drop).map_err(|error| error.code()), Err("ssh-key-weak"));
+        let refused = refusal(&bytes, &sshsig(&weak, "weightvault", b"", &bytes, |_| Vec::new()));
+        assert_eq!(refused, ApprovalError::Signature(SshsigError::KeyUnsupported));
+    }
 }
 
 /// A security key: its authenticator signs SHA-256(application) ‖ flags ‖ counter ‖ SHA-256(message).

@@ -1,11 +1,13 @@
 //! Reading a policy: what is taken, and one refusal for each thing that can be wrong.
 
 use attestation::{Sha256Digest, Trust, UnixTime};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ledger::names::Name;
 use ledger::policy::{LeaseEnd, Lineage, Permitted, Policy, PolicyError, PolicyProblem, ProposerRule, UnitCheck};
 
 use crate::common::authority::Authority;
-use crate::support::keys::Person;
+use crate::support::keys::{Person, ssh_string};
 use crate::support::policy_text::{
     PCR_0, PCR_11_GUEST, PCR_11_KEEPER, PUBLISHER_KEY, anchor, first, with_head, witness_vkey, witnesses,
 };
@@ -224,6 +226,9 @@ fn only_keys_that_can_be_verified_are_taken() {
     let rsa = include_str!("data/rsa.pub").trim();
     refused(&bob, rsa, key, "policy-ssh-key-unsupported");
     refused(&bob, include_str!("data/ecdsa521.pub").trim(), key, "policy-ssh-key-unsupported");
+    // The neutral point, for which anybody signs.
+    let blob = [ssh_string(b"ssh-ed25519"), ssh_string(&[vec![1], vec![0; 31]].concat())].concat();
+    refused(&bob, &format!("ssh-ed25519 {}", STANDARD.encode(blob)), key, "policy-ssh-key-weak");
     for taken in [include_str!("data/ecdsa256.pub"), include_str!("data/ecdsa384.pub")] {
         Policy::parse(&first().replace(&bob, taken.trim())).unwrap();
     }

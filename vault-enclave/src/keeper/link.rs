@@ -22,6 +22,8 @@ use super::service::{Job, Requests};
 
 /// Frames that may wait for the host to read them.
 const FRAMES_QUEUED_MAX: usize = 1024;
+/// Hosts that are attached at once: the oldest is asked nothing more when another comes.
+const HOSTS_MAX: usize = 16;
 /// Largest frame in either direction: an `AppendLog` of 8 MiB, or a manifest of 8 MiB with its signature, and room.
 pub const FRAME_BYTES_MAX: usize = 20 << 20;
 /// How long the keeper waits for the host's disk.
@@ -53,7 +55,7 @@ impl keeper_link_server::KeeperLink for Link {
         tracing::info!(attachment, "host attached");
         let link = self.clone();
         tokio::spawn(async move {
-            link.read(request.into_inner(), frames).await;
+            link.read(attachment, request.into_inner(), frames).await;
             link.store.detach(attachment);
             tracing::info!(attachment, "host detached");
         });
@@ -63,11 +65,16 @@ impl keeper_link_server::KeeperLink for Link {
 
 impl Link {
     /// Reads frames until the host goes away.
-    async fn read(&self, mut incoming: Streaming<AttachRequest>, frames: mpsc::Sender<AttachResponse>) {
+    async fn read(
+        &self,
+        attachment: u64,
+        mut incoming: Streaming<AttachRequest>,
+        frames: mpsc::Sender<AttachResponse>,
+    ) {
         while let Ok(Some(frame)) = incoming.message().await {
             match frame.kind {
-                Some(attach_request::Kind::StoreResult(result)) => self.store.answer(frame.id, result),
-                Some(attach_request::Kind::Call(call)) => self.relay(frame.id, call, frames.clone()),
+                Some(attach_request::Kind::StoreResult(result)) => self.store.answer(attachment, frame.id, result),
+                Some(attach_request::Kind::Call(call)) => self.relay(attachment, frame.id, call, frames.clone()),
                 // A frame of an unknown kind asks for nothing that could be answered.
                 None => {}
             }
@@ -75,10 +82,10 @@ impl Link {
     }
 
     /// Queues one request and sends its answer when there is one.
-    fn relay(&self, id: u64, call: v1::KeeperCall, frames: mpsc::Sender<AttachResponse>) {
+    fn relay(&self, attachment: u64, id: u64, call: v1::KeeperCall, frames: mpsc::Sender<AttachResponse>) {
         let (reply, answer) = oneshot::channel();
         if matches!(call.request, Some(keeper_call::Request::WatchLease(_))) {
-            self.store.watches();
+            self.store.watches(attachment);
         }
         let queued = match call.request {
             Some(request) => self.requests.push(Job { request, reply }),
@@ -107,7 +114,8 @@ pub struct Store {
 
 #[derive(Default)]
 struct StoreInner {
-    attachment: Mutex<Option<Attachment>>,
+    /// In the order in which they came. The newest is asked; when it goes, the one before it is.
+    attachments: Mutex<Vec<Attachment>>,
     next: AtomicU64,
 }
 
@@ -211,16 +219,16 @@ impl Store {
 
     /// Sends a notice to a host that watches leases. One that takes no frames misses it: leases end by their time.
     pub(super) fn announce(&self, notice: v1::RevocationNotice) {
-        let guard = self.lock();
-        let Some(attachment) = guard.as_ref().filter(|attachment| attachment.watches) else { return };
-        let frame = AttachResponse { id: 0, kind: Some(attach_response::Kind::Notice(notice)) };
-        if attachment.frames.try_send(frame).is_err() {
-            tracing::warn!("the host takes no notice of a revocation: too many frames wait for it");
+        for attachment in self.lock().iter().filter(|attachment| attachment.watches) {
+            let frame = AttachResponse { id: 0, kind: Some(attach_response::Kind::Notice(notice.clone())) };
+            if attachment.frames.try_send(frame).is_err() {
+                tracing::warn!("the host takes no notice of a revocation: too many frames wait for it");
+            }
         }
     }
 
-    fn watches(&self) {
-        if let Some(attachment) = self.lock().as_mut() {
+    fn watches(&self, number: u64) {
+        if let Some(attachment) = self.lock().iter_mut().find(|attachment| attachment.number == number) {
             attachment.watches = true;
         }
     }
@@ -243,7 +251,7 @@ impl Store {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let frames = {
             let mut guard = self.lock();
-            let attachment = guard.as_mut().ok_or(StoreError::Detached)?;
+            let attachment = guard.last_mut().ok_or(StoreError::Detached)?;
             attachment.waiting.insert(id, waiter);
             attachment.frames.clone()
         };
@@ -255,42 +263,45 @@ impl Store {
 
     /// Nobody waits for the answers to these calls any more.
     pub(super) fn forget(&self, ids: impl Iterator<Item = u64>) {
-        let mut guard = self.lock();
-        let Some(attachment) = guard.as_mut() else { return };
+        let mut attachments = self.lock();
         for id in ids {
-            attachment.waiting.remove(&id);
+            attachments.iter_mut().for_each(|attachment| drop(attachment.waiting.remove(&id)));
         }
     }
 
     /// Whether one of these calls can still be answered: the host that has it is there.
     pub(super) fn waits_for(&self, mut ids: impl Iterator<Item = u64>) -> bool {
-        self.lock().as_ref().is_some_and(|attachment| ids.any(|id| attachment.waiting.contains_key(&id)))
+        let attachments = self.lock();
+        ids.any(|id| attachments.iter().any(|attachment| attachment.waiting.contains_key(&id)))
     }
 
     pub(super) fn attach(&self, frames: mpsc::Sender<AttachResponse>) -> u64 {
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        // Dropping the old attachment disconnects whoever waits on it.
-        *self.lock() = Some(Attachment { number, frames, watches: false, waiting: HashMap::new() });
+        let mut attachments = self.lock();
+        // Whoever waits for another host gives up: that one may be gone without a word.
+        attachments.iter_mut().for_each(|before| before.waiting.clear());
+        if attachments.len() == HOSTS_MAX {
+            attachments.remove(0);
+        }
+        attachments.push(Attachment { number, frames, watches: false, waiting: HashMap::new() });
         number
     }
 
     fn detach(&self, number: u64) {
-        let mut guard = self.lock();
-        if guard.as_ref().is_some_and(|attachment| attachment.number == number) {
-            *guard = None;
-        }
+        self.lock().retain(|attachment| attachment.number != number);
     }
 
-    pub(super) fn answer(&self, id: u64, result: StoreResult) {
-        let waiter = self.lock().as_mut().and_then(|attachment| attachment.waiting.remove(&id));
-        if let Some(waiter) = waiter {
+    pub(super) fn answer(&self, number: u64, id: u64, result: StoreResult) {
+        let mut attachments = self.lock();
+        let attachment = attachments.iter_mut().find(|attachment| attachment.number == number);
+        if let Some(waiter) = attachment.and_then(|attachment| attachment.waiting.remove(&id)) {
             // Whoever waited may have given up.
             let _ = waiter.try_send((id, result));
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Attachment>> {
-        // The map stays whole whatever a panicking holder did: each operation on it is one call.
-        self.inner.attachment.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Attachment>> {
+        // The list stays whole whatever a panicking holder did: each operation on it is one call.
+        self.inner.attachments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

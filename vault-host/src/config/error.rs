@@ -5,6 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::store::BucketError;
+
 /// Why a configuration is refused.
 #[derive(Debug)]
 pub enum ConfigError {
@@ -38,6 +40,10 @@ pub enum ConfigError {
     },
     /// `provision_listen` is set without `listen`, or is the same.
     ProvisionListener,
+    /// The bucket.
+    Bucket(BucketError),
+    /// `[s3]` without a store there.
+    S3WithoutStore,
     /// A limit of zero would refuse everything.
     ZeroLimit,
 }
@@ -57,6 +63,8 @@ impl ConfigError {
             Self::KeeperTls(_) => "config-keeper-tls",
             Self::Witness { .. } => "config-witness",
             Self::ProvisionListener => "config-provision-listener",
+            Self::Bucket(error) => error.code(),
+            Self::S3WithoutStore => "config-s3-without-store",
             Self::ZeroLimit => "config-zero-limit",
         }
     }
@@ -88,6 +96,8 @@ impl fmt::Display for ConfigError {
             Self::ProvisionListener => {
                 f.write_str("provision_listen is a second address beside listen: set both, and not the same")
             }
+            Self::Bucket(error) => error.fmt(f),
+            Self::S3WithoutStore => f.write_str("s3: it is for store = \"s3://BUCKET/PREFIX\", which is not set"),
             Self::ZeroLimit => f.write_str("a limit of 0 refuses everything: write at least 1"),
         }
     }

@@ -81,7 +81,7 @@ impl Dial {
 #[derive(Clone, Debug)]
 pub(crate) struct Services {
     /// Log and blobs.
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// Who can be asked to cosign the log.
     pub(crate) witnesses: Witnesses,
 }
@@ -128,6 +128,12 @@ async fn attach(
     state: &watch::Sender<State>,
     notices: &Notices,
 ) -> Result<(), Status> {
+    // A host that can't reach its store is of no use to a keeper, which asks the one that attached last.
+    let shared = services.store.clone();
+    let refreshed = tokio::task::spawn_blocking(move || shared.attached()).await;
+    refreshed
+        .map_err(|_| Status::internal("the store panicked"))?
+        .map_err(|error| Status::unavailable(format!("{}: {error}", error.code())))?;
     let dialled = tokio::time::timeout(DIAL_TIME_MAX, dial.connect()).await;
     let channel = dialled
         .map_err(|_| Status::unavailable("no answer"))?

@@ -21,7 +21,7 @@ const BLOB_CALLS_MAX: usize = 16;
 
 /// The store calls of one stream.
 pub(super) struct StoreCalls {
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     results: mpsc::Sender<AttachRequest>,
     log_calls: mpsc::Sender<(u64, store_call::Call)>,
     log_worker: JoinHandle<()>,
@@ -33,7 +33,7 @@ pub(super) struct StoreCalls {
 }
 
 impl StoreCalls {
-    pub(super) fn new(store: Arc<Store>, witnesses: Witnesses, results: mpsc::Sender<AttachRequest>) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>, witnesses: Witnesses, results: mpsc::Sender<AttachRequest>) -> Self {
         let (log_calls, queue) = mpsc::channel(LOG_CALLS_MAX);
         let (ended, end) = watch::channel(false);
         let log_worker = tokio::spawn(serve_log(store.clone(), queue, results.clone(), end));
@@ -85,7 +85,7 @@ impl StoreCalls {
 }
 
 async fn serve_log(
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     mut queue: mpsc::Receiver<(u64, store_call::Call)>,
     results: mpsc::Sender<AttachRequest>,
     mut ended: watch::Receiver<bool>,
@@ -111,8 +111,8 @@ async fn send(results: &mpsc::Sender<AttachRequest>, id: u64, result: store_resu
     let _ = results.send(AttachRequest { id, kind }).await;
 }
 
-async fn perform(store: Arc<Store>, call: store_call::Call) -> store_result::Result {
-    let done = tokio::task::spawn_blocking(move || perform_blocking(&store, call)).await;
+async fn perform(store: Arc<dyn Store>, call: store_call::Call) -> store_result::Result {
+    let done = tokio::task::spawn_blocking(move || perform_blocking(&*store, call)).await;
     match done {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => {
@@ -123,7 +123,7 @@ async fn perform(store: Arc<Store>, call: store_call::Call) -> store_result::Res
     }
 }
 
-fn perform_blocking(store: &Store, call: store_call::Call) -> Result<store_result::Result, StoreError> {
+fn perform_blocking(store: &dyn Store, call: store_call::Call) -> Result<store_result::Result, StoreError> {
     let done = store_result::Result::Done(true);
     match call {
         store_call::Call::AppendLog(AppendLog { first, entries }) => {
@@ -146,7 +146,7 @@ fn perform_blocking(store: &Store, call: store_call::Call) -> Result<store_resul
             store.blob(&digest_of(&digest)?).map(store_result::Result::Blob)
         }
         store_call::Call::GetCheckpoint(_) => {
-            Ok(store_result::Result::Checkpoint(store.checkpoint().unwrap_or_default()))
+            Ok(store_result::Result::Checkpoint(store.checkpoint()?.unwrap_or_default()))
         }
         store_call::Call::AskWitness(_) => unreachable!("no use of the disk"),
     }

@@ -15,7 +15,7 @@ use vault_proto::v1::audit_server::Audit;
 
 use super::{Host, enter};
 use crate::status::Refused;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// Bytes of entries in one answer, unless a single bundle has more.
 const ENTRIES_BYTES: usize = 1 << 20;
@@ -28,8 +28,8 @@ pub(crate) struct AuditService(pub(crate) Arc<Host>);
 
 impl AuditService {
     /// Refuses whoever may not read the log. Where anybody may, nobody looks at the credential.
-    fn check_reader(&self, credential: &Result<v1::ReaderCredential, CredentialError>) -> Result<(), Refused> {
-        if self.0.store.anyone_may_read() {
+    async fn check_reader(&self, credential: &Result<v1::ReaderCredential, CredentialError>) -> Result<(), Refused> {
+        if self.0.on_disk(|store| store.anyone_may_read()).await? {
             return Ok(());
         }
         let credential = credential.as_ref().map_err(|error| {
@@ -40,7 +40,9 @@ impl AuditService {
             Refused::new(coarse, error.code(), error)
         })?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
-        let reader = self.0.store.authorise_reader(credential, UnixTime(now));
+        let credential = credential.clone();
+        let authorise = move |store: &dyn Store| Ok(store.authorise_reader(&credential, UnixTime(now)));
+        let reader = self.0.on_disk(authorise).await?;
         let reader = reader.map_err(|error| Refused::new(Coarse::Denied, error.code(), error))?;
         tracing::info!(reader = %reader.id(), "a reader of the log");
         Ok(())
@@ -55,7 +57,7 @@ impl Audit for AuditService {
     ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
         let (context, v1::GetCheckpointRequest {}) = enter(request);
         let read = async {
-            let checkpoint = self.0.on_disk(|store| Ok(store.checkpoint())).await?;
+            let checkpoint = self.0.on_disk(|store| store.checkpoint()).await?;
             let checkpoint =
                 checkpoint.ok_or(StoreError::NotFound { what: "checkpoint: the vault is not open yet" })?;
             Ok(v1::GetCheckpointResponse { checkpoint })
@@ -67,7 +69,7 @@ impl Audit for AuditService {
         let credential = reader::read(request.metadata());
         let (context, message) = enter(request);
         let read = async {
-            self.check_reader(&credential)?;
+            self.check_reader(&credential).await?;
             let tile: Tile =
                 message.path.parse().map_err(|error| Refused::new(Coarse::Malformed, "malformed-path", error))?;
             let memory = self.0.admission.reply_memory(BUNDLE_BYTES_MAX).await?;
@@ -84,7 +86,7 @@ impl Audit for AuditService {
         let credential = reader::read(request.metadata());
         let (context, v1::GetEntriesRequest { first, count }) = enter(request);
         let read = async {
-            self.check_reader(&credential)?;
+            self.check_reader(&credential).await?;
             if count == 0 || count > GET_ENTRIES_MAX {
                 return Err(Refused::new(Coarse::Malformed, "malformed-count", "1 to 1024 entries can be asked for"));
             }
@@ -112,7 +114,7 @@ impl Audit for AuditService {
         let credential = reader::read(request.metadata());
         let (context, message) = enter(request);
         let read = async {
-            self.check_reader(&credential)?;
+            self.check_reader(&credential).await?;
             let digest = blob_digest(&message)?;
             let memory = self.0.admission.reply_memory(BLOB_BYTES_MAX as u64).await?;
             let blob = self.0.on_disk(move |store| store.blob(&digest)).await?;

@@ -1,11 +1,8 @@
 //! Streams ciphertext: a few chunks in memory, whatever the size of the model.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use rustix::buffer::spare_capacity;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -15,7 +12,7 @@ use vault_proto::v1::FetchUnitsResponse;
 
 use crate::admission::Connection;
 use crate::status::Refused;
-use crate::store::{Model, StoreError};
+use crate::store::{Model, Store, StoreError, UnitReader};
 
 /// Data of one message.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -28,6 +25,7 @@ type Chunks = mpsc::Sender<Result<FetchUnitsResponse, Status>>;
 
 /// Checks that all ranges lie inside their units, then sends them in order.
 pub(super) fn begin(
+    store: Arc<dyn Store>,
     model: Arc<Model>,
     ranges: &[Range],
     connection: Option<Connection>,
@@ -37,7 +35,7 @@ pub(super) fn begin(
     let send_all = async move {
         let mut sent = 0;
         for range in ranges {
-            let ended = send_range(&model, range, &chunks).await;
+            let ended = send_range(&store, &model, range, &chunks).await;
             match ended {
                 Ok(bytes) => sent += bytes,
                 Err(Ended::ClientGone) => {
@@ -83,16 +81,18 @@ fn bounded(model: &Model, range: &Range) -> Result<Range, StoreError> {
     Ok(Range { length, ..*range })
 }
 
-async fn send_range(model: &Arc<Model>, range: Range, chunks: &Chunks) -> Result<u64, Ended> {
-    let opened = model.clone();
-    let file = on_blocking_thread(move || opened.unit(range.unit)).await.map_err(Ended::Failed)?;
-    let file = Arc::new(file);
+async fn send_range(store: &Arc<dyn Store>, model: &Arc<Model>, range: Range, chunks: &Chunks) -> Result<u64, Ended> {
+    let (store, model) = (store.clone(), model.clone());
+    let unit = on_blocking_thread(move || store.unit(&model, range.unit)).await.map_err(Ended::Failed)?;
+    let unit: Arc<dyn UnitReader> = unit.into();
     let end = range.offset + range.length;
     let mut offset = range.offset;
     while offset < end {
         let length = (end - offset).min(CHUNK_BYTES);
-        let file = file.clone();
-        let data = on_blocking_thread(move || read_chunk(&file, offset, length)).await.map_err(Ended::Failed)?;
+        let (unit, at) = (unit.clone(), offset);
+        let data = on_blocking_thread(move || unit.read(at, usize::try_from(length).unwrap_or(usize::MAX)))
+            .await
+            .map_err(Ended::Failed)?;
         let chunk = FetchUnitsResponse { unit: range.unit, offset, data };
         match chunks.send_timeout(Ok(chunk), STALL_TIME_MAX).await {
             Ok(()) => offset += length,
@@ -101,25 +101,6 @@ async fn send_range(model: &Arc<Model>, range: Range, chunks: &Chunks) -> Result
         }
     }
     Ok(range.length)
-}
-
-/// Units never change, so a unit that ends early is a damaged one.
-fn read_chunk(file: &File, offset: u64, length: u64) -> Result<Bytes, StoreError> {
-    let failed = |error| StoreError::io("a sealed unit".as_ref(), error);
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    // Read into memory as it comes: to clear it first would cost as much as to read.
-    let mut data = Vec::with_capacity(length);
-    while data.len() < length {
-        let at = offset + data.len() as u64;
-        let room = spare_capacity(&mut data);
-        match rustix::io::pread(file, room, at) {
-            Ok(0) => return Err(failed(std::io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(failed(error.into())),
-        }
-    }
-    data.truncate(length);
-    Ok(data.into())
 }
 
 async fn on_blocking_thread<T: Send + 'static>(

@@ -80,7 +80,7 @@ impl Provision for ProvisionService {
         let (context, message) = enter(request);
         let read = async {
             let unit = UnitUpload::try_from(message)?;
-            let offset = self.0.on_disk(move |store| store.uploads().stored(&unit)).await?;
+            let offset = self.0.on_disk(move |store| store.uploaded(&unit)).await?;
             Ok(v1::GetUploadResponse { offset })
         };
         self.0.answer(context, read).await
@@ -257,7 +257,7 @@ impl Provision for ProvisionService {
                 Err(error) => Ok(v1::StatusResponse {
                     state: "unreachable".to_owned(),
                     reason: error.to_string(),
-                    log_size: self.0.on_disk(|store| Ok(store.committed())).await?,
+                    log_size: self.0.on_disk(|store| store.committed()).await?,
                     ..v1::StatusResponse::default()
                 }),
             }
@@ -297,8 +297,7 @@ async fn publish(host: &Arc<Host>, files: Publication) -> Result<v1::PublishMode
     let manifest = manifest.map_err(|error| Refused::new(Coarse::Malformed, error.code(), error))?;
     let digest = manifest.digest();
     let assembled = files.clone();
-    let (object, new) =
-        host.on_disk(move |store| store.models().propose(store.uploads(), &manifest, &assembled)).await?;
+    let (object, new) = host.on_disk(move |store| store.propose(&manifest, &assembled)).await?;
 
     let request = v1::PublishModelRequest::from(Arc::unwrap_or_clone(files));
     let answer = match host.link.call(Call::PublishModel(request)).await {
@@ -311,16 +310,16 @@ async fn publish(host: &Arc<Host>, files: Publication) -> Result<v1::PublishMode
             // The same model waits already under another spelling of its signature: ours stays without a proposal.
             let other = answer.proposal.as_ref().is_some_and(|standing| standing.object != object.as_bytes());
             if new && other {
-                tidied(host.on_disk(move |store| store.models().withdraw(&object)).await);
+                tidied(host.on_disk(move |store| store.withdraw(&object)).await);
             }
-            tidied(host.on_disk(move |store| store.uploads().forget(&digest)).await);
+            tidied(host.on_disk(move |store| store.forget_uploads(&digest)).await);
             Ok(answer)
         }
         Err(error) => {
             // After the other errors the keeper may have proposed it: then it is here when the approvals come.
             let refused = matches!(error, LinkError::Refused(_) | LinkError::Unreachable { .. });
             if new && refused {
-                tidied(host.on_disk(move |store| store.models().withdraw(&object)).await);
+                tidied(host.on_disk(move |store| store.withdraw(&object)).await);
             }
             Err(error.into())
         }

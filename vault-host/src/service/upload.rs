@@ -25,7 +25,7 @@ pub(super) async fn receive(host: &Host, mut stream: Streaming<UploadUnitRequest
     let (unit, offset, data) = first_piece(first)?;
     let (pieces, queue) = mpsc::channel(PIECES_AHEAD);
     let store = host.store.clone();
-    let writer = tokio::task::spawn_blocking(move || write(&store, unit, offset, queue));
+    let writer = tokio::task::spawn_blocking(move || write(&*store, unit, offset, queue));
     let received = feed(&mut stream, data, &pieces).await;
     drop(pieces);
     let written =
@@ -62,8 +62,13 @@ async fn next(stream: &mut Streaming<UploadUnitRequest>) -> Result<Option<Upload
     }
 }
 
-fn write(store: &Store, unit: UnitUpload, offset: u64, mut queue: mpsc::Receiver<Bytes>) -> Result<u64, StoreError> {
-    let mut upload = store.uploads().begin(unit, offset)?;
+fn write(
+    store: &dyn Store,
+    unit: UnitUpload,
+    offset: u64,
+    mut queue: mpsc::Receiver<Bytes>,
+) -> Result<u64, StoreError> {
+    let mut upload = store.begin_upload(unit, offset)?;
     while let Some(piece) = queue.blocking_recv() {
         if let Err(error) = upload.write(&piece) {
             // What came before stays.

@@ -12,6 +12,7 @@ use vault_proto::v1::vault_server::Vault;
 
 use super::{Host, enter, fetch, watch};
 use crate::link::{Call, Reply};
+use crate::store::Model;
 
 /// The Vault service.
 #[derive(Clone, Debug)]
@@ -100,11 +101,11 @@ impl Vault for VaultService {
         let (context, message) = enter(request);
         let read = async {
             let name = ModelName::try_from(message)?;
-            let model = self.0.store.models().released(&name)?;
+            let model = self.0.on_disk(move |store| store.released(&name)).await?;
             let sized = model.clone();
-            let bytes = self.0.on_disk(move |_| sized.public_bytes()).await?;
+            let bytes = self.0.on_disk(move |store| store.public_bytes(&sized)).await?;
             let memory = self.0.admission.reply_memory(bytes).await?;
-            let (manifest, model_signature) = self.0.on_disk(move |_| model.public_files()).await?;
+            let (manifest, model_signature) = self.0.on_disk(move |store| store.public_files(&model)).await?;
             Ok((v1::GetManifestResponse { manifest, model_signature }, memory))
         };
         self.0.answer_holding(context, read).await
@@ -119,8 +120,9 @@ impl Vault for VaultService {
         let (context, message) = enter(request);
         let begin = async {
             let request = FetchRequest::try_from(message)?;
-            let model = self.0.store.models().released(&request.model)?;
-            fetch::begin(model, &request.ranges, context.connection.clone())
+            let name = request.model.clone();
+            let model = self.0.on_disk(move |store| store.released(&name)).await?;
+            fetch::begin(self.0.store.clone(), model, &request.ranges, context.connection.clone())
         };
         self.0.answer(context.clone(), begin).await
     }
@@ -130,15 +132,18 @@ impl Vault for VaultService {
         request: Request<v1::ListModelsRequest>,
     ) -> Result<Response<v1::ListModelsResponse>, Status> {
         let (context, v1::ListModelsRequest {}) = enter(request);
-        let models = self.0.store.models().list().into_iter().map(|(model, released)| v1::ModelSummary {
-            model: model.name.model.to_string(),
-            version: model.name.version.to_string(),
-            manifest_digest: model.manifest.as_bytes().to_vec(),
-            bytes: model.bytes,
-            units: u32::try_from(model.units.len()).unwrap_or(u32::MAX),
-            released,
-        });
-        let models = models.collect();
-        self.0.answer(context, async { Ok(v1::ListModelsResponse { models }) }).await
+        let list = async {
+            let summary = |(model, released): (Arc<Model>, bool)| v1::ModelSummary {
+                model: model.name.model.to_string(),
+                version: model.name.version.to_string(),
+                manifest_digest: model.manifest.as_bytes().to_vec(),
+                bytes: model.bytes,
+                units: u32::try_from(model.units.len()).unwrap_or(u32::MAX),
+                released,
+            };
+            let models = self.0.on_disk(|store| store.models()).await?;
+            Ok(v1::ListModelsResponse { models: models.into_iter().map(summary).collect() })
+        };
+        self.0.answer(context, list).await
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::BucketError;
+
 /// A failure of the store. `code()` is stable; the text is for an operator and names the file where there is one.
 #[derive(Debug)]
 pub enum StoreError {
@@ -21,6 +23,34 @@ pub enum StoreError {
     },
     /// Another process has this data directory.
     DataDirInUse,
+    /// The bucket did not answer, or not with what was asked for, after all retries.
+    Unreachable {
+        /// What was being read or written.
+        name: String,
+        /// Its reason.
+        reason: String,
+    },
+    /// The bucket does not let us in.
+    Refused {
+        /// What was being read or written.
+        name: String,
+        /// Its reason.
+        reason: String,
+    },
+    /// The bucket can't be used as it is configured.
+    Bucket(BucketError),
+    /// The bucket ignores the conditions of writes: two hosts could write over each other.
+    NoConditions,
+    /// Another host wrote entries where these were to go. Nothing was overwritten.
+    LogConflict {
+        /// Where they were to go.
+        first: u64,
+    },
+    /// Another host published a checkpoint meanwhile. Nothing was overwritten.
+    CheckpointConflict {
+        /// The size of the one that was to be published.
+        size: u64,
+    },
     /// Entries were to go beyond the end of the log.
     LogGap {
         /// Where they were to go.
@@ -127,6 +157,12 @@ impl StoreError {
             Self::DiskFull { .. } => "disk-full",
             Self::Io { .. } => "disk-error",
             Self::DataDirInUse => "data-dir-in-use",
+            Self::Unreachable { .. } => "store-unreachable",
+            Self::Refused { .. } => "store-refused",
+            Self::Bucket(error) => error.code(),
+            Self::NoConditions => "store-no-conditions",
+            Self::LogConflict { .. } => "log-conflict",
+            Self::CheckpointConflict { .. } => "checkpoint-conflict",
             Self::LogGap { .. } => "log-gap",
             Self::UnderCheckpoint { .. } => "log-under-checkpoint",
             Self::EntrySize { .. } => "log-entry-size",
@@ -158,6 +194,27 @@ impl fmt::Display for StoreError {
             }
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
             Self::DataDirInUse => f.write_str("another process has this data directory open: stop it first"),
+            Self::Unreachable { name, reason } => {
+                write!(f, "{name}: {reason}: see that the endpoint is right and reachable, then try again")
+            }
+            Self::Refused { name, reason } => {
+                write!(f, "{name}: {reason}: see that bucket, region and credentials are right, and may read, write, list, delete")
+            }
+            Self::Bucket(error) => error.fmt(f),
+            Self::NoConditions => f.write_str(
+                "this store ignores If-Match or If-None-Match on writes, so two hosts could write over each other: take \
+                 one that keeps them",
+            ),
+            Self::LogConflict { first } => write!(
+                f,
+                "another host wrote entries at index {first} meanwhile; nothing was overwritten: the keeper reads the \
+                 log again, then tries again"
+            ),
+            Self::CheckpointConflict { size } => write!(
+                f,
+                "another host published a checkpoint beside this one of size {size}; nothing was overwritten: the \
+                 keeper reads the log again, then tries again"
+            ),
             Self::LogGap { first, size } => write!(f, "entries for index {first}, but the log ends at {size}"),
             Self::UnderCheckpoint { first, committed } => {
                 write!(f, "entries for index {first}, but {committed} are under a checkpoint")

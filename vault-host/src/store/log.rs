@@ -15,14 +15,14 @@ use vault_proto::limits::{CHECKPOINT_BYTES_MAX, ENTRIES_BYTES_MAX, ENTRY_BYTES_M
 use super::StoreError;
 use super::files::{self, Scratch};
 use super::segment::{self, SEGMENT_ENTRIES, Segment};
-use super::tile_files::TileFiles;
+use super::tile_files::{Dir, Tiles};
 
 /// The log. One owner at a time.
 #[derive(Debug)]
 pub(crate) struct Log {
     dir: PathBuf,
     scratch: Scratch,
-    tiles: TileFiles,
+    tiles: Tiles<Dir>,
     /// The tree under the checkpoint.
     tree: Tree,
     checkpoint: Option<Checkpoint>,
@@ -40,7 +40,7 @@ pub(crate) struct Checkpoint {
     pub(crate) text: String,
     /// How many entries it covers.
     pub(crate) size: u64,
-    root: Hash,
+    pub(crate) root: Hash,
 }
 
 impl Log {
@@ -50,7 +50,7 @@ impl Log {
         let entries = dir.join("entries");
         files::create_dirs(&entries)?;
         let checkpoint = read_checkpoint(&dir.join("checkpoint"))?;
-        let tiles = TileFiles::new(dir.clone(), scratch.clone());
+        let tiles = Tiles(Dir::new(dir.clone(), scratch.clone()));
         let committed = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
         let tree = tiles.tree(committed)?;
         if let Some(checkpoint) = &checkpoint
@@ -91,7 +91,7 @@ impl Log {
     }
 
     /// The published part, which can be read while the log is written.
-    pub(crate) fn tiles(&self) -> &TileFiles {
+    pub(crate) fn tiles(&self) -> &Tiles<Dir> {
         &self.tiles
     }
 
@@ -109,16 +109,7 @@ impl Log {
         if first < self.committed() {
             return Err(StoreError::UnderCheckpoint { first, committed: self.committed() });
         }
-        let mut total = 0;
-        for entry in entries {
-            if entry.is_empty() || entry.len() > ENTRY_BYTES_MAX {
-                return Err(StoreError::EntrySize { bytes: entry.len() });
-            }
-            total += entry.len();
-        }
-        if total > ENTRIES_BYTES_MAX {
-            return Err(StoreError::CallTooLarge);
-        }
+        check_entries(entries)?;
         if first < self.size {
             self.truncate(first)?;
         }
@@ -252,6 +243,18 @@ impl Log {
     }
 }
 
+/// Refuses what no call may bring.
+pub(crate) fn check_entries(entries: &[Vec<u8>]) -> Result<(), StoreError> {
+    let mut total = 0;
+    for entry in entries {
+        if entry.is_empty() || entry.len() > ENTRY_BYTES_MAX {
+            return Err(StoreError::EntrySize { bytes: entry.len() });
+        }
+        total += entry.len();
+    }
+    if total > ENTRIES_BYTES_MAX { Err(StoreError::CallTooLarge) } else { Ok(()) }
+}
+
 fn read_checkpoint(path: &Path) -> Result<Option<Checkpoint>, StoreError> {
     let damaged = || StoreError::Damaged { path: path.to_owned(), what: "not a checkpoint" };
     let Some(bytes) = files::read(path, CHECKPOINT_BYTES_MAX)? else { return Ok(None) };
@@ -261,7 +264,7 @@ fn read_checkpoint(path: &Path) -> Result<Option<Checkpoint>, StoreError> {
 
 /// Reads size and root of a tlog-checkpoint. Its signature is for those who trust it: this host decides nothing by it,
 /// and holds it against the entries only so that a damaged disk shows early.
-fn parse_checkpoint(text: &str) -> Result<Checkpoint, StoreError> {
+pub(crate) fn parse_checkpoint(text: &str) -> Result<Checkpoint, StoreError> {
     if text.len() > CHECKPOINT_BYTES_MAX {
         return Err(StoreError::CheckpointForm);
     }

@@ -17,13 +17,15 @@ use ledger::names::{Name, Version};
 use vault_proto::convert::{ModelName, Publication, UnitUpload};
 use vault_proto::limits::MODEL_SIGNATURE_BYTES_MAX;
 
+use super::StoreError;
 use super::files::{self, Scratch};
-use super::{StoreError, Uploads};
+use super::uploads::Uploads;
 
 /// What the host knows of a sealed model.
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
-    dir: PathBuf,
+    /// Its directory, or what its objects' names begin with.
+    pub(super) dir: PathBuf,
     /// What approvals and the log call it.
     pub(crate) object: Sha256Digest,
     /// Name and version.
@@ -34,6 +36,8 @@ pub(crate) struct Model {
     pub(crate) bytes: u64,
     /// Sealed length of each unit.
     pub(crate) units: Vec<u64>,
+    /// SHA-256 of each sealed unit.
+    pub(super) sealed: Vec<Sha256Digest>,
 }
 
 /// All sealed models.
@@ -207,7 +211,7 @@ impl Model {
         Ok(Self::of(dir, &manifest, object))
     }
 
-    fn of(dir: PathBuf, manifest: &Manifest, object: Sha256Digest) -> Self {
+    pub(super) fn of(dir: PathBuf, manifest: &Manifest, object: Sha256Digest) -> Self {
         let id = manifest.id();
         Self {
             dir,
@@ -216,19 +220,30 @@ impl Model {
             manifest: manifest.digest(),
             bytes: manifest.total_bytes(),
             units: manifest.units().iter().map(|unit| unit.sealed_len()).collect(),
+            sealed: (0u32..).map_while(|index| manifest.sealed(index)).map(|sealed| sealed.sha256).collect(),
         }
     }
 }
 
-fn object_of(manifest: &Manifest, signature: &[u8]) -> Sha256Digest {
+pub(super) fn object_of(manifest: &Manifest, signature: &[u8]) -> Sha256Digest {
     model_object(&manifest.id().model, &manifest.id().version, manifest.digest(), Sha256Digest::of(signature))
 }
 
 /// Where each unit of a manifest was uploaded to, in order.
 fn complete_units(uploads: &Uploads, manifest: &Manifest) -> Result<Vec<PathBuf>, StoreError> {
     let digest = manifest.digest();
+    let units = check_units(manifest, |unit| uploads.is_complete(unit))?;
+    Ok(units.iter().map(|unit| uploads.complete(&digest, &unit.sealed)).collect())
+}
+
+/// The units of a manifest in order, if every one is complete.
+pub(super) fn check_units(
+    manifest: &Manifest,
+    is_complete: impl Fn(&UnitUpload) -> Result<bool, StoreError>,
+) -> Result<Vec<UnitUpload>, StoreError> {
+    let digest = manifest.digest();
     let mut seen = std::collections::HashSet::new();
-    let mut paths = Vec::with_capacity(manifest.units().len());
+    let mut units = Vec::with_capacity(manifest.units().len());
     let mut missing = 0;
     let mut first_missing = None;
     for (index, unit) in (0u32..).zip(manifest.units()) {
@@ -236,15 +251,16 @@ fn complete_units(uploads: &Uploads, manifest: &Manifest) -> Result<Vec<PathBuf>
         if !seen.insert(sealed) {
             return Err(StoreError::UnitRepeated { unit: index });
         }
-        if !uploads.is_complete(&UnitUpload { manifest: digest, sealed, bytes: unit.sealed_len() })? {
+        let unit = UnitUpload { manifest: digest, sealed, bytes: unit.sealed_len() };
+        if !is_complete(&unit)? {
             missing += 1;
             first_missing.get_or_insert(index);
         }
-        paths.push(uploads.complete(&digest, &sealed));
+        units.push(unit);
     }
     match first_missing {
         Some(first) => Err(StoreError::UnitsMissing { missing, first }),
-        None => Ok(paths),
+        None => Ok(units),
     }
 }
 

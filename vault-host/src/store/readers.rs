@@ -14,7 +14,7 @@ use vault_proto::v1::ReaderCredential;
 use super::StoreError;
 use super::files::{self, Scratch};
 
-const POLICY_BYTES_MAX: usize = 12 << 10;
+pub(super) const POLICY_BYTES_MAX: usize = 12 << 10;
 
 /// Follows the policy in force.
 #[derive(Debug)]
@@ -25,8 +25,9 @@ pub(crate) struct Readers {
     in_force: RwLock<Option<Arc<InForce>>>,
 }
 
+/// A policy in force.
 #[derive(Debug)]
-struct InForce {
+pub(super) struct InForce {
     vault: Sha256Digest,
     policy: Policy,
 }
@@ -36,6 +37,8 @@ struct InForce {
 pub(crate) enum NotAuthorised {
     /// No policy is in force here that could name him.
     NoPolicy,
+    /// The store can't say which policy is in force.
+    Store(String),
     /// The credential.
     Reader(ReaderError),
 }
@@ -45,6 +48,7 @@ impl NotAuthorised {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::NoPolicy => "audit-no-policy",
+            Self::Store(_) => "audit-store",
             Self::Reader(error) => error.code(),
         }
     }
@@ -54,6 +58,7 @@ impl fmt::Display for NotAuthorised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoPolicy => f.write_str("this host has no policy in force yet, so nobody is a reader of its log"),
+            Self::Store(error) => write!(f, "the policy in force can't be read: {error}"),
             Self::Reader(error) => error.fmt(f),
         }
     }
@@ -75,7 +80,7 @@ impl Readers {
 
     /// Whether anybody may.
     pub(crate) fn anyone(&self) -> bool {
-        self.now().is_some_and(|in_force| *in_force.policy.readers() == Permitted::Any)
+        self.now().is_some_and(|in_force| in_force.anyone())
     }
 
     /// Whether the holder of this credential may.
@@ -84,10 +89,7 @@ impl Readers {
         credential: &ReaderCredential,
         now: UnixTime,
     ) -> Result<AuthorisedReader, NotAuthorised> {
-        let in_force = self.now().ok_or(NotAuthorised::NoPolicy)?;
-        let ReaderCredential { statement, signature } = credential;
-        log_reader::authorise(statement, signature, &in_force.policy, in_force.vault, now)
-            .map_err(NotAuthorised::Reader)
+        self.now().ok_or(NotAuthorised::NoPolicy)?.authorise(credential, now)
     }
 
     /// A policy came into force; `genesis` is the digest of entry 0.
@@ -108,7 +110,30 @@ impl Readers {
     }
 }
 
-fn in_force(policy: &str, genesis: Sha256Digest) -> Option<Arc<InForce>> {
+impl InForce {
+    /// Serial of the policy.
+    pub(super) fn serial(&self) -> u64 {
+        self.policy.serial()
+    }
+
+    /// Whether anybody may.
+    pub(super) fn anyone(&self) -> bool {
+        *self.policy.readers() == Permitted::Any
+    }
+
+    /// Whether the holder of this credential may.
+    pub(super) fn authorise(
+        &self,
+        credential: &ReaderCredential,
+        now: UnixTime,
+    ) -> Result<AuthorisedReader, NotAuthorised> {
+        let ReaderCredential { statement, signature } = credential;
+        log_reader::authorise(statement, signature, &self.policy, self.vault, now).map_err(NotAuthorised::Reader)
+    }
+}
+
+/// The policy with this text, of the vault whose entry 0 has the digest `genesis`.
+pub(super) fn in_force(policy: &str, genesis: Sha256Digest) -> Option<Arc<InForce>> {
     let policy = Policy::parse(policy).ok()?;
     let vault = match policy.lineage() {
         Lineage::Genesis => genesis,

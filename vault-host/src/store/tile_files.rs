@@ -16,19 +16,69 @@ use super::files::{self, Scratch};
 const WIDTH: u64 = TILE_WIDTH as u64;
 const TILE_BYTES_MAX: usize = TILE_WIDTH as usize * (2 + ENTRY_BYTES_MAX);
 
-/// The tiles of a log.
+/// Where tiles lie, under names that begin with `tile/`.
+pub(crate) trait TilePlace {
+    /// Reads a file of at most `max` bytes; `None` where there is none.
+    fn read(&self, name: &str, max: usize) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Writes a file, durably: whole or not at all.
+    fn write(&self, name: &str, bytes: Vec<u8>) -> Result<(), StoreError>;
+    /// Removes a file if it is there.
+    fn remove(&self, name: &str) -> Result<(), StoreError>;
+    /// Removes all files whose names begin with `name` and a slash.
+    fn remove_all(&self, name: &str) -> Result<(), StoreError>;
+    /// What an error calls a file.
+    fn path(&self, name: &str) -> PathBuf;
+}
+
+/// A directory that has `tile/` in it.
 #[derive(Clone, Debug)]
-pub(crate) struct TileFiles {
-    /// The directory that has `tile/` in it.
+pub(crate) struct Dir {
     dir: PathBuf,
     scratch: Scratch,
 }
 
-impl TileFiles {
+impl Dir {
     pub(crate) fn new(dir: PathBuf, scratch: Scratch) -> Self {
         Self { dir, scratch }
     }
+}
 
+impl TilePlace for Dir {
+    fn read(&self, name: &str, max: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        files::read(&self.dir.join(name), max)
+    }
+
+    fn write(&self, name: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
+        if let Some(parent) = path.parent() {
+            files::create_dirs(parent)?;
+        }
+        self.scratch.write(&path, &bytes)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        // Its directory may not be there either.
+        files::remove(&self.dir.join(name))
+    }
+
+    fn remove_all(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+}
+
+/// The tiles of a log.
+#[derive(Clone, Debug)]
+pub(crate) struct Tiles<P>(pub(crate) P);
+
+impl<P: TilePlace> Tiles<P> {
     /// Writes what a log of `from` entries lacks of one of `to`. `entries` gives the entries `start..end`, all of one
     /// bundle.
     pub(crate) fn grow(
@@ -39,8 +89,8 @@ impl TileFiles {
         entries: impl Fn(u64, u64) -> Result<Vec<Vec<u8>>, StoreError>,
     ) -> Result<(), StoreError> {
         for tile in changed_tiles(from, to) {
-            let path = self.dir.join(tile.to_string());
-            let damaged = || StoreError::Damaged { path: path.clone(), what: "entries of this tile are missing" };
+            let name = tile.to_string();
+            let damaged = || StoreError::Damaged { path: self.0.path(&name), what: "entries of this tile are missing" };
             let bytes = match tile.kind() {
                 TileKind::Entries => {
                     let bundle = entries(tile.start(), tile.start() + u64::from(tile.width()))?;
@@ -48,32 +98,23 @@ impl TileFiles {
                 }
                 TileKind::Hashes(_) => tile.hashes(tree).ok_or_else(damaged)?,
             };
-            if let Some(parent) = path.parent() {
-                files::create_dirs(parent)?;
-            }
-            self.scratch.write(&path, &bytes)?;
+            self.0.write(&name, bytes)?;
         }
         Ok(())
     }
 
-    /// Removes narrower tiles that [`TileFiles::grow`] has replaced, once the checkpoint of `to` is published.
+    /// Removes narrower tiles that [`Tiles::grow`] has replaced, once the checkpoint of `to` is published.
     pub(crate) fn remove_replaced(&self, from: u64, to: u64) -> Result<(), StoreError> {
         for tile in changed_tiles(from, to) {
-            let partial = self.dir.join(format!("{}.p", base(&tile)));
-            let remove = |name: u64| match fs::remove_file(partial.join(name.to_string())) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
-            let removed = if tile.width() < TILE_WIDTH {
-                let before = count(tile.kind(), from).saturating_sub(tile.start());
-                if before > 0 { remove(before) } else { Ok(()) }
-            } else {
-                match fs::remove_dir_all(&partial) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                    _ => Ok(()),
-                }
-            };
-            removed.map_err(|error| StoreError::io(&partial, error))?;
+            let partial = format!("{}.p", base(&tile));
+            if tile.width() == TILE_WIDTH {
+                self.0.remove_all(&partial)?;
+                continue;
+            }
+            let before = count(tile.kind(), from).saturating_sub(tile.start());
+            if before > 0 {
+                self.0.remove(&format!("{partial}/{before}"))?;
+            }
         }
         Ok(())
     }
@@ -86,13 +127,12 @@ impl TileFiles {
             return Ok(None);
         }
         let name = if stored == WIDTH { base(tile) } else { format!("{}.p/{stored}", base(tile)) };
-        let path = self.dir.join(name);
-        let Some(mut bytes) = files::read(&path, TILE_BYTES_MAX)? else { return Ok(None) };
+        let Some(mut bytes) = self.0.read(&name, TILE_BYTES_MAX)? else { return Ok(None) };
         if width < stored {
             match tile.kind() {
                 TileKind::Hashes(_) => bytes.truncate(32 * usize::from(tile.width())),
                 TileKind::Entries => {
-                    let damaged = || StoreError::Damaged { path: path.clone(), what: "not a bundle" };
+                    let damaged = || StoreError::Damaged { path: self.0.path(&name), what: "not a bundle" };
                     let entries = decode_bundle(&bytes, stored as u16).map_err(|_| damaged())?;
                     let first = entries.get(..usize::from(tile.width())).ok_or_else(damaged)?;
                     bytes = encode_bundle(first).map_err(|_| damaged())?;
@@ -102,11 +142,11 @@ impl TileFiles {
         Ok(Some(bytes))
     }
 
-    /// The entries of bundle `n` of a log of `size` entries; `None` as for [`TileFiles::tile`].
+    /// The entries of bundle `n` of a log of `size` entries; `None` as for [`Tiles::tile`].
     pub(crate) fn bundle(&self, size: u64, n: u64) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
         let Some(tile) = entries_tile(size, n) else { return Ok(None) };
         let Some(bytes) = self.tile(size, &tile)? else { return Ok(None) };
-        let damaged = || StoreError::Damaged { path: self.dir.join(tile.to_string()), what: "not a bundle" };
+        let damaged = || StoreError::Damaged { path: self.0.path(&tile.to_string()), what: "not a bundle" };
         let entries = decode_bundle(&bytes, tile.width()).map_err(|_| damaged())?;
         Ok(Some(entries.into_iter().map(<[u8]>::to_vec).collect()))
     }
@@ -116,7 +156,7 @@ impl TileFiles {
         let mut tree = Tree::new();
         for tile in changed_tiles(0, size).filter(|tile| tile.kind() == TileKind::Hashes(0)) {
             let damaged =
-                || StoreError::Damaged { path: self.dir.join(tile.to_string()), what: "leaf hashes are missing" };
+                || StoreError::Damaged { path: self.0.path(&tile.to_string()), what: "leaf hashes are missing" };
             let bytes = self.tile(size, &tile)?.ok_or_else(damaged)?;
             let (hashes, rest) = bytes.as_chunks::<32>();
             if hashes.len() != usize::from(tile.width()) || !rest.is_empty() {

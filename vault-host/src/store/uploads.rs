@@ -16,10 +16,10 @@ use attestation::Sha256Digest;
 use ring::digest::{Context, SHA256};
 use vault_proto::convert::UnitUpload;
 
-use super::{StoreError, files};
+use super::{StoreError, UnitWriter, files};
 
 /// Models that can be in upload at a time.
-const MANIFESTS_MAX: usize = 256;
+pub(super) const MANIFESTS_MAX: usize = 256;
 /// An upload that nobody touched for so long is removed.
 pub(crate) const ABANDONED_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -174,9 +174,8 @@ impl Uploads {
     }
 }
 
-impl Upload {
-    /// Writes the next bytes. After an error everything up to the last flushed byte is still good.
-    pub(crate) fn write(&mut self, data: &[u8]) -> Result<(), StoreError> {
+impl UnitWriter for Upload {
+    fn write(&mut self, data: &[u8]) -> Result<(), StoreError> {
         if data.len() as u64 > self.unit.bytes - self.offset {
             return Err(StoreError::UploadTooLong);
         }
@@ -186,9 +185,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Flushes what came. If that is the whole unit, reads it again, checks the digest and gives it its name; a unit
-    /// with another digest is removed, since nobody can say which of its bytes is wrong. Returns what is stored now.
-    pub(crate) fn finish(self) -> Result<u64, StoreError> {
+    fn finish(self: Box<Self>) -> Result<u64, StoreError> {
         let path = self.uploads.part(&self.unit);
         let at = |error| StoreError::io(&path, error);
         self.file.sync_all().map_err(at)?;
@@ -259,7 +256,7 @@ mod tests {
         assert!(!uploads.is_complete(&unit).unwrap());
         let mut upload = uploads.begin(unit, 5).unwrap();
         upload.write(b"d").unwrap();
-        assert_eq!(upload.finish().unwrap(), 6);
+        assert_eq!(Box::new(upload).finish().unwrap(), 6);
         assert!(uploads.is_complete(&unit).unwrap());
     }
 
@@ -281,7 +278,7 @@ mod tests {
         let wrong = UnitUpload { bytes: 5, ..right };
         let mut upload = uploads.begin(wrong, 0).unwrap();
         upload.write(b"seal").unwrap();
-        upload.finish().unwrap();
+        Box::new(upload).finish().unwrap();
         assert_eq!((uploads.stored(&wrong).unwrap(), uploads.stored(&right).unwrap()), (4, 0));
     }
 

@@ -126,8 +126,7 @@ impl Keeper {
     }
 
     pub async fn append(&self, first: u64, entries: &[Vec<u8>]) -> Result<(), String> {
-        let entries = entries.to_vec();
-        done(self.store(store_call::Call::AppendLog(AppendLog { first, entries })).await)
+        done(self.store(append_call(first, entries)).await)
     }
 
     pub async fn put_checkpoint(&self, checkpoint: &str, size: u64) -> Result<(), String> {
@@ -155,6 +154,10 @@ impl Keeper {
             other => panic!("{other:?}"),
         }
     }
+}
+
+pub fn append_call(first: u64, entries: &[Vec<u8>]) -> store_call::Call {
+    store_call::Call::AppendLog(AppendLog { first, entries: entries.to_vec() })
 }
 
 fn done(result: store_result::Result) -> Result<(), String> {

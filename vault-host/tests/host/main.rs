@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test program: helpers fail the test, nothing is exported")]
 
 mod audit;
+mod bucket;
 mod fetch;
 mod keeper;
 mod limits;
@@ -11,6 +12,7 @@ mod model;
 mod process;
 mod publish;
 mod relay;
+mod s3;
 mod setup;
 mod store_calls;
 mod upload;

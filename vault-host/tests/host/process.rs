@@ -22,15 +22,15 @@ use crate::keeper::Keeper;
 use crate::model::{SealedModel, upload};
 use crate::setup::{Place, challenge_request, channel};
 
-struct Process {
+pub struct Process {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
     log_lines: std::sync::mpsc::Receiver<String>,
 }
 
 impl Process {
     /// Starts `serve` and waits until it listens, which it says in a log line.
-    fn start(place: &Place, more: &str) -> Self {
+    pub fn start(place: &Place, more: &str) -> Self {
         let mut child = serve(&write_config(place, more)).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let address = lines
@@ -46,7 +46,7 @@ impl Process {
         Self { child, address, log_lines }
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         assert_eq!(self.child.wait().unwrap().signal(), Some(9));
     }

@@ -91,6 +91,10 @@ impl RunningHost {
     }
 }
 
+pub async fn provision(address: SocketAddr) -> ProvisionClient<Channel> {
+    ProvisionClient::new(channel(address).await)
+}
+
 pub async fn channel(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }

@@ -3,6 +3,7 @@
 mod export;
 mod html;
 mod past_log;
+mod read_ahead;
 mod report;
 mod tally;
 mod verify;

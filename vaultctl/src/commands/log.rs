@@ -112,7 +112,7 @@ pub(crate) async fn show(session: &Session, from: u64, count: u64) -> Result<Sho
     read_log_to(&remote, &vault, checkpoint, |before, bytes| {
         if (from..end).contains(&before.size()) {
             match audit::entry(before.size(), bytes) {
-                Ok(entry) => entries.push(EntryReport::new(entry, before)),
+                Ok(exact) => entries.push(EntryReport::new(exact.entry().clone(), before)),
                 Err(error) => fault = fault.take().or(Some(error)),
             }
         }

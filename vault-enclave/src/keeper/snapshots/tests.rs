@@ -44,7 +44,7 @@ fn head(entries: &[Vec<u8>]) -> Checkpoint {
 fn host(entries: Vec<Vec<u8>>) -> Store {
     let store = Store::default();
     let (frames, mut asked) = mpsc::channel::<AttachResponse>(8);
-    store.attach(frames);
+    let number = store.attach(frames);
     let answers = store.clone();
     std::thread::spawn(move || {
         while let Some(AttachResponse { id, kind: Some(attach_response::Kind::StoreCall(call)) }) =
@@ -54,7 +54,7 @@ fn host(entries: Vec<Vec<u8>>) -> Store {
             let (first, count) = (usize::try_from(read.first).unwrap(), read.count as usize);
             // A few at a time, as a host does with long entries.
             let entries = entries.iter().skip(first).take(count.min(7)).cloned().collect();
-            answers.answer(id, StoreResult { result: Some(Answer::Entries(EntryList { entries })) });
+            answers.answer(number, id, StoreResult { result: Some(Answer::Entries(EntryList { entries })) });
         }
     });
     store

@@ -88,7 +88,8 @@ async fn write_entries(
         let first = reader.state().size();
         for bytes in remote.entries(first, size - first).await? {
             let index = reader.state().size();
-            let entry = audit::entry(index, &bytes)?;
+            let exact = audit::entry(index, &bytes)?;
+            let entry = exact.entry();
             let begun = args.from.is_none_or(|from| from.is_reached(index, entry.time()));
             let over = args.to.is_some_and(|to| to.is_reached(index, entry.time()));
             if begun {
@@ -98,9 +99,9 @@ async fn write_entries(
                 written.evidence.1 = written.evidence.1.min(index);
             }
             if begun && !over {
-                written.wanted.extend(named_blobs(&entry));
+                written.wanted.extend(named_blobs(entry));
             }
-            reader.push(&bytes)?;
+            reader.push_exact(exact)?;
             written.tree.push(leaf_hash(&bytes));
             bundle.push(bytes);
             if bundle.len() == width || index + 1 == size {

@@ -9,6 +9,7 @@ use ledger::tiles::TILE_WIDTH;
 use ledger::vault_file::VaultFile;
 
 use super::Progress;
+use super::read_ahead::read_ahead;
 use super::verify::{check_size, consistent, open};
 use crate::audit::{self, LogReader, VerifiedLog};
 use crate::bundle::Bundle;
@@ -42,15 +43,19 @@ impl PastLog {
     ) -> Result<VerifiedLog, Failure> {
         let progress = Progress::new("entries", self.checkpoint.size);
         let mut reader = LogReader::new(self.vault.id());
-        for tile in Bundle::entry_tiles(self.checkpoint.size) {
-            for bytes in self.bundle.entries(tile)? {
-                let entry = audit::entry(reader.state().size(), &bytes)?;
-                seen(reader.state(), &entry)?;
-                reader.push(&bytes)?;
+        read_ahead(&self.bundle, self.checkpoint.size, |files| {
+            for file in files {
+                let entries = file?;
+                let width = entries.len() as u64;
+                for entry in entries {
+                    let entry = entry?;
+                    seen(reader.state(), entry.entry())?;
+                    reader.push_exact(entry)?;
+                }
+                progress.add(width);
             }
-            progress.add(u64::from(tile.width()));
-        }
-        Ok(reader.finish(self.checkpoint)?)
+            Ok(reader.finish(self.checkpoint)?)
+        })
     }
 
     /// One entry again.
@@ -62,6 +67,6 @@ impl PastLog {
             Failure::new(Kind::Usage, "entry-unknown", format!("there is no entry {index}"))
                 .why(format!("the log has {} entries", self.checkpoint.size))
         })?;
-        Ok(audit::entry(index, bytes)?)
+        Ok(audit::entry(index, bytes)?.entry().clone())
     }
 }

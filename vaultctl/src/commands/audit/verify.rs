@@ -18,10 +18,11 @@ use ledger::vault_file::VaultFile;
 use ring::rand::SystemRandom;
 use vault_proto::limits::CHECKPOINT_BYTES_MAX;
 
-use super::Progress;
 use super::html;
+use super::read_ahead::read_ahead;
 use super::report::{AuditReport, Fault, Verdict};
 use super::tally::Tally;
+use super::{Progress, named_blobs};
 use crate::audit::{self, LogFault, LogReader};
 use crate::bundle::Bundle;
 use crate::cli::AuditVerifyArgs;
@@ -128,29 +129,46 @@ fn fold(
     let mut tally = Tally::new(*bundle.index());
     let mut policies = Policies::default();
     let mut jobs = Vec::new();
-    for tile in Bundle::entry_tiles(checkpoint.size) {
-        for bytes in bundle.entries(tile)? {
-            let index = reader.state().size();
-            policies.see(reader.state());
-            let entry = match audit::entry(index, &bytes) {
-                Ok(entry) => entry,
-                Err(fault) => return Ok(AuditReport::of_fault(vault.id(), Fault::of_log(&fault))),
-            };
-            jobs.extend(jobs_of(index, &entry, reader.state(), &policies));
-            tally.entry(index, &entry, reader.state());
-            if let Err(fault) = reader.push(&bytes) {
-                return Ok(AuditReport::of_fault(vault.id(), Fault::of_log(&fault)));
+    let of_fault = |fault| Ok(AuditReport::of_fault(vault.id(), Fault::of_log(&fault)));
+    read_ahead(bundle, checkpoint.size, |files| {
+        for file in files {
+            let entries = file?;
+            let width = entries.len() as u64;
+            for entry in entries {
+                let (index, before) = (reader.state().size(), reader.state());
+                policies.see(before);
+                let exact = match entry {
+                    Ok(exact) => exact,
+                    Err(fault) => return of_fault(fault),
+                };
+                tally.entry(index, exact.entry(), before);
+                if bundle.index().has_evidence_of(index) {
+                    jobs.extend(jobs_of(index, exact.entry(), before, &policies));
+                } else {
+                    left_out(index, exact.entry(), &mut tally);
+                }
+                if let Err(fault) = reader.push_exact(exact) {
+                    return of_fault(fault);
+                }
+            }
+            progress.add(width);
+            if jobs.len() >= BATCH {
+                check(bundle, &mut jobs, session.rng(), &mut tally);
             }
         }
-        progress.add(u64::from(tile.width()));
-        if jobs.len() >= BATCH {
-            check(bundle, &mut jobs, session.rng(), &mut tally);
+        check(bundle, &mut jobs, session.rng(), &mut tally);
+        match reader.finish(checkpoint) {
+            Ok(log) => Ok(tally.finish(&log, since, session.now())),
+            Err(fault) => of_fault(fault),
         }
-    }
-    check(bundle, &mut jobs, session.rng(), &mut tally);
-    match reader.finish(checkpoint) {
-        Ok(log) => Ok(tally.finish(&log, since, session.now())),
-        Err(fault) => Ok(AuditReport::of_fault(vault.id(), Fault::of_log(&fault))),
+    })
+}
+
+/// An entry outside the span that the folder has evidence of: none is looked for.
+fn left_out(index: u64, entry: &Entry, tally: &mut Tally) {
+    // Evidence and binding; a refusal names its evidence alone, and rests on nothing.
+    for pair in named_blobs(entry).chunks_exact(2) {
+        tally.evidence(index, matches!(entry, Entry::Release(_)), Borne::Missing(pair.to_vec()));
     }
 }
 

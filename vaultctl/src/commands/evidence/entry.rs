@@ -60,7 +60,8 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         Failure::new(Kind::Usage, "entry-unknown", format!("there is no entry {index}"))
             .why(format!("the log has {} entries", checkpoint.size))
     })?;
-    let entry = audit::entry(index, &bytes)?;
+    let exact = audit::entry(index, &bytes)?;
+    let entry = exact.entry();
     let (type_name, time) = (entry.type_name(), entry.time());
     let evidence = match &entry {
         Entry::Approve(approve) => vec![witness(session, &remote, &before, approve).await?],

@@ -1,0 +1,59 @@
+//! A vault whose log, blobs and models are in a bucket: hosts come and go, and any of them serves.
+
+use std::fs;
+use std::process::Command;
+
+#[path = "../../vault-host/tests/host/s3.rs"]
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "shared with the tests of the host")]
+mod s3;
+
+use vault_tests::world::guest_rule;
+use vault_tests::{Running, Swtpm, World, run_ok};
+
+use s3::S3;
+
+#[test]
+fn vault_on_a_bucket_outlives_each_of_its_hosts() {
+    let Some(s3) = S3::start() else { return };
+    let lines = s3.config("prod");
+    let mut guest = None;
+    let mut world = World::before_ceremony_with_host(&lines, |world, policy| {
+        let tpm = Swtpm::start(&world.path("tpm-guest"), &world.path("ca"), &vault_tests::binary("vault-host"));
+        policy.push_str(&guest_rule(&tpm));
+        guest = Some(tpm);
+    });
+    let guest = guest.expect("the closure ran");
+    world.sign_genesis();
+    world.publish("1");
+
+    // A second host attaches, is asked from then on, and is killed: the keeper goes on with the first.
+    let config = format!(
+        "data_dir = {:?}\nunix = {:?}\n{}",
+        world.path("second"),
+        world.path("second.sock"),
+        world.host_keeper.as_ref().expect("it was set")
+    );
+    fs::write(world.path("second.toml"), config).expect("the configuration can be written");
+    let mut serve = Command::new(vault_tests::binary("vault-host"));
+    let mut second =
+        Running::start(serve.args(["serve", "--config"]).arg(world.path("second.toml")), &world.path("second.log"));
+    second.wait_for("attached to the keeper");
+    world.publish("2");
+    second.kill();
+    world.publish("3");
+
+    // The first goes too, with all that it had on its disk; another takes its address.
+    world.host.take().expect("it runs").kill();
+    fs::remove_dir_all(world.path("host")).expect("the data directory");
+    world.start_host();
+    for version in ["1", "2", "3"] {
+        let into = format!("/dev/shm/weightvault-bucket-{}-{version}", std::process::id());
+        let mut load = world.enclave("load");
+        load.args([&format!("demo@{version}"), "--rule", "guest", "--tpm", &guest.tcti, "--vault"]).arg(world.vault());
+        let mut load = Running::start(load.args(["--into", &into]), &world.path(&format!("load-{version}.log")));
+        load.wait_for("ready");
+        load.terminate();
+        let _ = fs::remove_dir(&into);
+    }
+    run_ok(world.vaultctl().args(["log", "verify", "--fresh"]));
+}

@@ -1,0 +1,294 @@
+//! The store in a bucket of an S3 service: any number of hosts serve one vault from it.
+//!
+//! Nothing that others may change is believed for longer than a call: the checkpoint, the policy, and what models there
+//! are, are asked for each time. All writes that two hosts could make are conditional on what the writer saw.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use attestation::{Sha256Digest, UnixTime};
+use ledger::log_reader::AuthorisedReader;
+use ledger::manifest::Manifest;
+use ledger::tiles::Tile;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::runtime::Handle;
+use vault_proto::convert::{ModelName, Publication, UnitUpload};
+use vault_proto::limits::BLOB_BYTES_MAX;
+use vault_proto::v1::ReaderCredential;
+
+mod client;
+mod config;
+mod http;
+mod log;
+mod models;
+mod uploads;
+
+pub(crate) use config::RawS3;
+pub use config::{BucketConfig, BucketError};
+
+use client::{If, Objects, Written};
+use log::{InBucket, Log};
+use models::Models;
+use uploads::Units;
+
+use super::follow::{self, Follower};
+use super::readers::{InForce, NotAuthorised, POLICY_BYTES_MAX, in_force};
+use super::segment::SEGMENT_ENTRIES;
+use super::tile_files::Tiles;
+use super::{Model, Store, StoreError, UnitReader, UnitWriter};
+
+const POLICY: &str = "log/policy.toml";
+/// Beside all that a vault has, and gone once the bucket has answered.
+const PROBES: &str = "probe";
+/// How often a policy is tried beside those of other hosts.
+const POLICY_TRIES_MAX: usize = 3;
+
+/// A bucket that is in use, by this host and by others.
+#[derive(Debug)]
+pub(super) struct ObjectStore {
+    objects: Arc<Objects>,
+    log: Mutex<Log>,
+    tiles: Tiles<InBucket>,
+    /// The size of the newest checkpoint that was seen.
+    published: Arc<AtomicU64>,
+    units: Units,
+    models: Models,
+}
+
+/// Asks whether the bucket can be read and written, and keeps the conditions of writes.
+pub(super) fn probe(config: &BucketConfig, runtime: Handle) -> Result<(), StoreError> {
+    let objects = Objects::open(config, runtime).map_err(StoreError::Bucket)?;
+    check_conditions(&objects)
+}
+
+/// A store that takes conditional writes and ignores the condition would let two hosts write over each other. Each asks
+/// with an object of its own: others may be asking.
+fn check_conditions(objects: &Objects) -> Result<(), StoreError> {
+    let mut random = [0; 8];
+    let no_random = |_| StoreError::io(Path::new("randomness"), io::Error::other("the system gives none"));
+    SystemRandom::new().fill(&mut random).map_err(no_random)?;
+    let probe = format!("{PROBES}/{}", hex::encode(random));
+    // Also where there is no such bucket: without a condition, so that the answer says so.
+    objects.write(&probe, b"this store keeps conditions\n".to_vec())?;
+    let other = "\"00000000000000000000000000000000\"".to_owned();
+    let again = objects.put(&probe, b"this store ignores If-None-Match\n".to_vec(), If::Unchanged(None));
+    let stale = objects.put(&probe, b"this store ignores If-Match\n".to_vec(), If::Unchanged(Some(&other)));
+    objects.remove(&probe)?;
+    match (again?, stale?) {
+        (Written::Changed, Written::Changed) => Ok(()),
+        (Written::Yes(_), _) | (_, Written::Yes(_)) => Err(StoreError::NoConditions),
+    }
+}
+
+impl ObjectStore {
+    pub(super) fn open(config: &BucketConfig, runtime: Handle) -> Result<Self, StoreError> {
+        let objects = Arc::new(Objects::open(config, runtime).map_err(StoreError::Bucket)?);
+        check_conditions(&objects)?;
+        let published = Arc::new(AtomicU64::new(0));
+        Ok(Self {
+            log: Mutex::new(Log::open(objects.clone(), published.clone())?),
+            tiles: Tiles(InBucket(objects.clone())),
+            published,
+            units: Units::new(objects.clone()),
+            models: Models::new(objects.clone()),
+            objects,
+        })
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the published log as far as this host knows it, and asks for the newest checkpoint where that is not enough.
+    fn published<T>(&self, read: impl Fn(u64) -> Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+        let mut size = self.published.load(Ordering::SeqCst);
+        loop {
+            let found = read(size)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            let now = self.committed()?.max(size);
+            if now == size {
+                return Ok(None);
+            }
+            size = now;
+        }
+    }
+
+    /// The policy in force, asked for each time: another host may have followed a later one.
+    fn in_force(&self) -> Result<Option<Arc<InForce>>, StoreError> {
+        let Some((text, _)) = self.objects.get(POLICY, POLICY_BYTES_MAX)? else { return Ok(None) };
+        let genesis = self.entries(0, 1)?.first().map(|genesis| Sha256Digest::of(genesis));
+        Ok(genesis.zip(String::from_utf8(text).ok()).and_then(|(genesis, text)| in_force(&text, genesis)))
+    }
+}
+
+fn blob_name(digest: &Sha256Digest) -> String {
+    format!("blobs/{}", hex::encode(digest.as_bytes()))
+}
+
+impl Store for ObjectStore {
+    fn attached(&self) -> Result<(), StoreError> {
+        self.log().refresh()
+    }
+
+    fn append_log(&self, first: u64, entries: &[Vec<u8>]) -> Result<(), StoreError> {
+        self.log().append(first, entries)
+    }
+
+    fn read_log(&self, first: u64, count: u32) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut log = self.log();
+        // What a keeper reads it knows, and may replace from then on.
+        log.refresh()?;
+        log.read(first, count)
+    }
+
+    fn put_checkpoint(&self, text: &str, size: u64) -> Result<(), StoreError> {
+        self.log().put_checkpoint(text, size, |log, committed| {
+            follow::follow(committed, size, |first, count| log.read(first, count), self)
+        })
+    }
+
+    fn checkpoint(&self) -> Result<Option<String>, StoreError> {
+        let checkpoint = log::read_checkpoint(&self.objects)?.map(|(checkpoint, _)| checkpoint);
+        if let Some(checkpoint) = &checkpoint {
+            self.published.fetch_max(checkpoint.size, Ordering::SeqCst);
+        }
+        Ok(checkpoint.map(|checkpoint| checkpoint.text))
+    }
+
+    fn committed(&self) -> Result<u64, StoreError> {
+        self.checkpoint()?;
+        Ok(self.published.load(Ordering::SeqCst))
+    }
+
+    fn tile(&self, tile: &Tile) -> Result<Vec<u8>, StoreError> {
+        self.published(|size| self.tiles.tile(size, tile))?.ok_or(StoreError::NotFound { what: "tile" })
+    }
+
+    fn entries(&self, first: u64, count: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let offset = usize::try_from(first % SEGMENT_ENTRIES).unwrap_or(usize::MAX);
+        let some = |size| {
+            let bundle = self.tiles.bundle(size, first / SEGMENT_ENTRIES)?.unwrap_or_default();
+            let entries: Vec<_> = bundle.into_iter().skip(offset).take(count).collect();
+            Ok(Some(entries).filter(|entries| !entries.is_empty()))
+        };
+        Ok(self.published(some)?.unwrap_or_default())
+    }
+
+    fn put_blob(&self, digest: &Sha256Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        if bytes.len() > BLOB_BYTES_MAX {
+            return Err(StoreError::BlobSize { bytes: bytes.len() });
+        }
+        if Sha256Digest::of(bytes) != *digest {
+            return Err(StoreError::DigestMismatch);
+        }
+        self.objects.write(&blob_name(digest), bytes.to_vec())
+    }
+
+    fn blob(&self, digest: &Sha256Digest) -> Result<Vec<u8>, StoreError> {
+        let name = blob_name(digest);
+        let (bytes, _) = self.objects.get(&name, BLOB_BYTES_MAX)?.ok_or(StoreError::NotFound { what: "blob" })?;
+        if Sha256Digest::of(&bytes) != *digest {
+            return Err(self.objects.damaged(&name, "its digest is not its name"));
+        }
+        Ok(bytes)
+    }
+
+    fn uploaded(&self, unit: &UnitUpload) -> Result<u64, StoreError> {
+        self.units.stored(unit)
+    }
+
+    fn begin_upload(&self, unit: UnitUpload, offset: u64) -> Result<Box<dyn UnitWriter>, StoreError> {
+        self.units.begin(unit, offset)
+    }
+
+    fn forget_uploads(&self, manifest: &Sha256Digest) -> Result<(), StoreError> {
+        self.units.forget(manifest, false)
+    }
+
+    fn remove_abandoned(&self, before: SystemTime) -> Result<usize, StoreError> {
+        let old: Vec<_> = self.units.newest()?.into_iter().filter(|(_, newest)| *newest < before).collect();
+        if old.is_empty() {
+            return Ok(0);
+        }
+        // After the units: whoever proposed a model since then is seen here.
+        let models = self.models.list()?;
+        let used = |manifest: &Sha256Digest| models.iter().any(|(model, _)| model.manifest == *manifest);
+        let mut removed = 0;
+        for (manifest, _) in old.iter().filter(|(manifest, _)| !used(manifest) && !self.units.is_busy(manifest)) {
+            self.units.forget(manifest, true)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    fn propose(&self, manifest: &Manifest, files: &Publication) -> Result<(Sha256Digest, bool), StoreError> {
+        self.models.propose(&self.units, manifest, files)
+    }
+
+    fn withdraw(&self, object: &Sha256Digest) -> Result<(), StoreError> {
+        self.models.withdraw(object)
+    }
+
+    fn released(&self, name: &ModelName) -> Result<Arc<Model>, StoreError> {
+        self.models.released(name)
+    }
+
+    fn models(&self) -> Result<Vec<(Arc<Model>, bool)>, StoreError> {
+        self.models.list()
+    }
+
+    fn public_bytes(&self, model: &Model) -> Result<u64, StoreError> {
+        self.models.public_bytes(model)
+    }
+
+    fn public_files(&self, model: &Model) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+        self.models.public_files(model)
+    }
+
+    fn unit(&self, model: &Model, index: u32) -> Result<Box<dyn UnitReader>, StoreError> {
+        self.models.unit(&self.units, model, index)
+    }
+
+    fn anyone_may_read(&self) -> Result<bool, StoreError> {
+        Ok(self.in_force()?.is_some_and(|in_force| in_force.anyone()))
+    }
+
+    fn authorise_reader(
+        &self,
+        credential: &ReaderCredential,
+        now: UnixTime,
+    ) -> Result<AuthorisedReader, NotAuthorised> {
+        let in_force = self.in_force().map_err(|error| NotAuthorised::Store(error.to_string()))?;
+        in_force.ok_or(NotAuthorised::NoPolicy)?.authorise(credential, now)
+    }
+}
+
+impl Follower for ObjectStore {
+    fn release(&self, object: &Sha256Digest) -> Result<bool, StoreError> {
+        self.models.release(object)
+    }
+
+    /// A host that is behind must not put an older policy in the place of a later one.
+    fn policy(&self, text: &str, genesis: Sha256Digest) -> Result<(), StoreError> {
+        let serial = |text: &str| in_force(text, genesis).map(|in_force| in_force.serial());
+        for _ in 0..POLICY_TRIES_MAX {
+            let before = self.objects.get(POLICY, POLICY_BYTES_MAX)?;
+            let there = before.as_ref().and_then(|(text, _)| serial(std::str::from_utf8(text).ok()?));
+            if there.is_some() && there >= serial(text) {
+                return Ok(());
+            }
+            let tag = before.as_ref().map(|(_, tag)| tag);
+            match self.objects.put(POLICY, text.as_bytes().to_vec(), If::Unchanged(tag))? {
+                Written::Yes(_) => return Ok(()),
+                Written::Changed => {}
+            }
+        }
+        // Each host writes a policy once, and a later one ends it for all.
+        Err(self.objects.damaged(POLICY, "it is another whenever it is read"))
+    }
+}

@@ -1,0 +1,299 @@
+//! Sealed units in a bucket, and those that are on their way there.
+//!
+//! `units/<manifest>/<unit>` is a sealed unit, and `units/<manifest>/<unit>.<length>.checked` says that a host read it
+//! there whole and that its digest was right: without that it is none. `uploads/<manifest>/<unit>.<length>` names the
+//! parts of one that came so far. It is replaced on condition that it is what this host last saw, so that of two hosts
+//! that take the same unit one is told.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use attestation::Sha256Digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+use vault_proto::convert::UnitUpload;
+
+use super::client::{If, Objects, Tag, Written};
+use crate::store::uploads::MANIFESTS_MAX;
+use crate::store::{StoreError, UnitReader, UnitWriter};
+
+/// Bytes of a part: an S3 object has at most 10,000, and a unit at most 4 GiB. Each upload holds one in memory.
+pub(super) const PART_BYTES: usize = 8 << 20;
+const STATE_BYTES_MAX: usize = 1 << 20;
+
+/// Units of a bucket.
+#[derive(Clone, Debug)]
+pub(super) struct Units {
+    objects: Arc<Objects>,
+    busy: Arc<Mutex<HashSet<UnitUpload>>>,
+}
+
+/// The parts that came, as they are kept between calls and hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parts {
+    /// What the store calls the upload.
+    id: String,
+    /// Bytes in `parts`: a multiple of a part's, but for the last.
+    bytes: u64,
+    /// What the store calls each part.
+    parts: Vec<String>,
+}
+
+impl Units {
+    pub(super) fn new(objects: Arc<Objects>) -> Self {
+        Self { objects, busy: Arc::default() }
+    }
+
+    /// Whether a unit is here and its digest was checked.
+    pub(super) fn is_complete(&self, unit: &UnitUpload) -> Result<bool, StoreError> {
+        Ok(self.objects.length(&checked_name(unit))?.is_some())
+    }
+
+    /// How much of a unit is stored durably.
+    pub(super) fn stored(&self, unit: &UnitUpload) -> Result<u64, StoreError> {
+        if self.is_complete(unit)? {
+            return Ok(unit.bytes);
+        }
+        Ok(self.read(unit)?.map_or(0, |(parts, _)| going_on(parts, unit).bytes))
+    }
+
+    /// Begins or goes on with a unit.
+    pub(super) fn begin(&self, unit: UnitUpload, offset: u64) -> Result<Box<dyn UnitWriter>, StoreError> {
+        let busy = Busy::new(self.busy.clone(), unit).ok_or(StoreError::UploadBusy)?;
+        if self.is_complete(&unit)? {
+            return Err(StoreError::UploadOffset { offset, stored: unit.bytes });
+        }
+        let found = self.read(&unit)?;
+        let stored = found.as_ref().map_or(0, |(parts, _)| going_on(parts.clone(), &unit).bytes);
+        if offset != stored {
+            return Err(StoreError::UploadOffset { offset, stored });
+        }
+        let (parts, tag) = match found {
+            Some((parts, tag)) => (going_on(parts, &unit), Some(tag)),
+            None => {
+                self.check_room(&unit.manifest)?;
+                (Parts { id: self.objects.begin_parts(&unit_name(&unit))?, bytes: 0, parts: Vec::new() }, None)
+            }
+        };
+        let mut upload = Upload { units: self.clone(), unit, parts, tag, waiting: Vec::new(), _busy: busy };
+        if upload.tag.is_none() {
+            upload.keep()?;
+        }
+        Ok(Box::new(upload))
+    }
+
+    /// Removes what is left of the uploads for a model, and what is durable of its units where `units` says so.
+    pub(super) fn forget(&self, manifest: &Sha256Digest, units: bool) -> Result<(), StoreError> {
+        let manifest = short(manifest);
+        for listed in self.objects.list(&format!("uploads/{manifest}"))? {
+            if let Some((bytes, _)) = self.objects.get(&listed.name, STATE_BYTES_MAX)?
+                && let Ok(parts) = serde_json::from_slice::<Parts>(&bytes)
+                && let Some((unit, _)) = listed.name.rsplit('/').next().and_then(|name| name.split_once('.'))
+            {
+                self.objects.abort_parts(&format!("units/{manifest}/{unit}"), &parts.id)?;
+            }
+            self.objects.remove(&listed.name)?;
+        }
+        if units {
+            self.objects.list(&format!("units/{manifest}"))?.iter().try_for_each(|it| self.objects.remove(&it.name))?;
+        }
+        Ok(())
+    }
+
+    /// The models that something was uploaded for, and when last.
+    pub(super) fn newest(&self) -> Result<BTreeMap<Sha256Digest, SystemTime>, StoreError> {
+        let mut newest = BTreeMap::new();
+        for dir in ["uploads", "units"] {
+            for listed in self.objects.list(dir)? {
+                let Some(manifest) = listed.name.split('/').nth(1).and_then(long) else { continue };
+                let last = newest.entry(manifest).or_insert(listed.written);
+                *last = listed.written.max(*last);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Whether a unit of this model is being written here.
+    pub(super) fn is_busy(&self, manifest: &Sha256Digest) -> bool {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|unit| unit.manifest == *manifest)
+    }
+
+    /// A sealed unit, to be read.
+    pub(super) fn reader(&self, unit: &UnitUpload) -> Box<dyn UnitReader> {
+        Box::new(Reader { objects: self.objects.clone(), name: unit_name(unit) })
+    }
+
+    fn check_room(&self, manifest: &Sha256Digest) -> Result<(), StoreError> {
+        let listed = self.objects.list("uploads")?;
+        let manifests: HashSet<_> =
+            listed.iter().filter_map(|listed| listed.name.split('/').nth(1).and_then(long)).collect();
+        if !manifests.contains(manifest) && manifests.len() >= MANIFESTS_MAX {
+            return Err(StoreError::TooManyUploads);
+        }
+        Ok(())
+    }
+
+    fn read(&self, unit: &UnitUpload) -> Result<Option<(Parts, Tag)>, StoreError> {
+        let name = parts_name(unit);
+        let Some((bytes, tag)) = self.objects.get(&name, STATE_BYTES_MAX)? else { return Ok(None) };
+        let parts = serde_json::from_slice::<Parts>(&bytes);
+        let parts = parts.map_err(|_| self.objects.damaged(&name, "not the parts of an upload"))?;
+        let whole = parts.parts.len() as u64 * PART_BYTES as u64;
+        if parts.bytes > unit.bytes || (parts.bytes != whole && parts.bytes != unit.bytes) {
+            return Err(self.objects.damaged(&name, "not the parts of this unit"));
+        }
+        Ok(Some((parts, tag)))
+    }
+}
+
+/// What is gone on with: where all parts came and the host died before it checked them, the last one has to come again.
+fn going_on(mut parts: Parts, unit: &UnitUpload) -> Parts {
+    if parts.bytes == unit.bytes {
+        parts.parts.pop();
+        parts.bytes = parts.parts.len() as u64 * PART_BYTES as u64;
+    }
+    parts
+}
+
+/// One unit that is being written.
+#[derive(Debug)]
+struct Upload {
+    units: Units,
+    unit: UnitUpload,
+    parts: Parts,
+    tag: Option<Tag>,
+    /// What came and is not a part yet.
+    waiting: Vec<u8>,
+    _busy: Busy,
+}
+
+impl Upload {
+    fn put_waiting(&mut self) -> Result<(), StoreError> {
+        let bytes = std::mem::take(&mut self.waiting);
+        let length = bytes.len() as u64;
+        let (name, part) = (unit_name(&self.unit), self.parts.parts.len());
+        self.parts.parts.push(self.units.objects.put_part(&name, &self.parts.id, part, bytes)?);
+        self.parts.bytes += length;
+        self.keep()
+    }
+
+    /// Keeps what came, unless another host has gone on with this unit meanwhile.
+    fn keep(&mut self) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(&self.parts).expect("strings and numbers");
+        match self.units.objects.put(&parts_name(&self.unit), bytes, If::Unchanged(self.tag.as_ref()))? {
+            Written::Yes(tag) => self.tag = Some(tag),
+            Written::Changed => match self.units.read(&self.unit)? {
+                Some((parts, tag)) if parts == self.parts => self.tag = Some(tag),
+                _ => return Err(StoreError::UploadBusy),
+            },
+        }
+        Ok(())
+    }
+
+    /// Reads the unit as the store has it now: what it was sent is not what counts.
+    fn check(&self) -> Result<(), StoreError> {
+        let reader = self.units.reader(&self.unit);
+        let mut context = Context::new(&SHA256);
+        let mut offset = 0;
+        while offset < self.unit.bytes {
+            let length = usize::try_from(self.unit.bytes - offset).unwrap_or(usize::MAX).min(PART_BYTES);
+            context.update(&reader.read(offset, length)?);
+            offset += length as u64;
+        }
+        if context.finish().as_ref() == self.unit.sealed.as_bytes() {
+            return self.units.objects.write(&checked_name(&self.unit), b"checked\n".to_vec());
+        }
+        self.units.objects.remove(&unit_name(&self.unit))?;
+        Err(StoreError::DigestMismatch)
+    }
+}
+
+impl UnitWriter for Upload {
+    fn write(&mut self, mut data: &[u8]) -> Result<(), StoreError> {
+        if data.len() as u64 > self.unit.bytes - self.parts.bytes - self.waiting.len() as u64 {
+            return Err(StoreError::UploadTooLong);
+        }
+        while !data.is_empty() {
+            let (now, later) = data.split_at(data.len().min(PART_BYTES - self.waiting.len()));
+            self.waiting.extend_from_slice(now);
+            data = later;
+            if self.waiting.len() == PART_BYTES {
+                self.put_waiting()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<u64, StoreError> {
+        let came = self.parts.bytes + self.waiting.len() as u64;
+        if came < self.unit.bytes {
+            return Ok(self.parts.bytes);
+        }
+        if !self.waiting.is_empty() {
+            self.put_waiting()?;
+        }
+        self.units.objects.complete_parts(&unit_name(&self.unit), &self.parts.id, &self.parts.parts)?;
+        let checked = self.check();
+        if matches!(checked, Ok(()) | Err(StoreError::DigestMismatch)) {
+            self.units.objects.remove(&parts_name(&self.unit))?;
+        }
+        checked.map(|()| self.unit.bytes)
+    }
+}
+
+/// A unit that is being written by this host.
+#[derive(Debug)]
+struct Busy(Arc<Mutex<HashSet<UnitUpload>>>, UnitUpload);
+
+impl Busy {
+    fn new(busy: Arc<Mutex<HashSet<UnitUpload>>>, unit: UnitUpload) -> Option<Self> {
+        let new = busy.lock().unwrap_or_else(PoisonError::into_inner).insert(unit);
+        new.then(|| Self(busy, unit))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+#[derive(Debug)]
+struct Reader {
+    objects: Arc<Objects>,
+    name: String,
+}
+
+impl UnitReader for Reader {
+    fn read(&self, offset: u64, length: usize) -> Result<Bytes, StoreError> {
+        self.objects.range(&self.name, offset..offset + length as u64)
+    }
+}
+
+/// A digest as URL-safe base64, 43 characters: there are services that make file names of whole keys.
+fn short(digest: &Sha256Digest) -> String {
+    URL_SAFE_NO_PAD.encode(digest.as_bytes())
+}
+
+fn long(name: &str) -> Option<Sha256Digest> {
+    let bytes: [u8; 32] = URL_SAFE_NO_PAD.decode(name).ok()?.try_into().ok()?;
+    Some(Sha256Digest::from_bytes(bytes))
+}
+
+fn unit_name(unit: &UnitUpload) -> String {
+    format!("units/{}/{}", short(&unit.manifest), short(&unit.sealed))
+}
+
+fn checked_name(unit: &UnitUpload) -> String {
+    format!("{}.{}.checked", unit_name(unit), unit.bytes)
+}
+
+fn parts_name(unit: &UnitUpload) -> String {
+    let (manifest, sealed) = (short(&unit.manifest), short(&unit.sealed));
+    format!("uploads/{manifest}/{sealed}.{}", unit.bytes)
+}
