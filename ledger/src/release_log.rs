@@ -154,6 +154,11 @@ impl ClosedLog {
         &self.tree
     }
 
+    /// Its size and root.
+    pub fn head(&self) -> Checkpoint {
+        Checkpoint { size: self.tree.len(), root: root_of(&self.tree) }
+    }
+
     /// The log of a vault that is about to be made.
     pub fn empty() -> Self {
         Self { tree: Tree::new(), vault: None }

@@ -38,7 +38,7 @@ pub use alarms::{ALARMS_SHOWN_MAX, Alarm, KNOWN_MAX, measurement_of};
 pub use budgets::{BudgetExcess, BudgetOf, BudgetRefusal, BudgetUse, HISTORY_MAX, RAISE_SECS_MAX, RAISES_MAX, Raise};
 pub use ceremony::Ceremony;
 pub use error::FoldError;
-pub use keepers::{ApprovedJoiner, Keepers};
+pub use keepers::{ApprovedJoiner, Keepers, Member};
 pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 pub use manifest::{LoggedManifest, OpenManifestError};
 pub use platforms::{EnrolledPlatform, PLATFORMS_MAX, Platforms};

@@ -20,6 +20,7 @@ mod join;
 mod joiner;
 mod link;
 mod models;
+mod newest;
 mod refusal;
 mod retired;
 mod service;
@@ -280,6 +281,7 @@ impl Why {
             OpenError::Commit(error) => Self::of_commit(error),
             OpenError::Fold(_)
             | OpenError::Snapshot(_)
+            | OpenError::Newest(_)
             | OpenError::OtherGenesis
             | OpenError::OtherKeeper
             | OpenError::Superseded

@@ -111,6 +111,21 @@ impl Store {
         log.put_checkpoint(text, size, |log| self.follow(log, committed, size))
     }
 
+    /// Keeps a checkpoint that witnesses are about to be asked about, with its entries, durably.
+    ///
+    /// # Errors
+    /// [`StoreError::CheckpointRoot`] and others where it is not of the entries that are stored.
+    pub(crate) fn propose(&self, text: &str, size: u64) -> Result<(), StoreError> {
+        self.log().propose(text, size)
+    }
+
+    /// Entries stored, the newest checkpoint, and the newest proposed one where it is of more entries.
+    pub(crate) fn log_head(&self) -> (u64, Option<String>, Option<String>) {
+        let log = self.log();
+        let text = |checkpoint: &log::Checkpoint| checkpoint.text.clone();
+        (log.size(), log.checkpoint().map(text), log.proposed().map(text))
+    }
+
     /// The newest checkpoint, a signed note.
     pub(crate) fn checkpoint(&self) -> Option<String> {
         self.log().checkpoint().map(|checkpoint| checkpoint.text.clone())

@@ -1,4 +1,4 @@
-//! Which keeper has the vault, which one may take over, and which ones had it before.
+//! Which keepers have the vault, which one may take over, and which ones had it before.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use super::reseal::Sealing;
 use super::stored::stored;
 use super::vault::Vault;
 use crate::entry::{KeeperJoin, KeeperRetire, ProposedJoin};
+use crate::genesis::AntiRollback;
 use crate::keepers::{JOIN_SECS_MAX, JoinError, Joiner, KeeperMachine};
 
 /// The keepers of a vault.
@@ -22,6 +23,18 @@ pub struct Keepers {
     approved: Option<ApprovedJoiner>,
     /// The keeper has retired, and this one has not started yet.
     successor: Option<Arc<Joiner>>,
+    /// Under witnesses, those that decide beside the first one, in the order in which they were let in.
+    others: Vec<Member>,
+    /// Whether there were ever others: the log may have entries of keepers that this one knows nothing of.
+    shared: bool,
+}
+
+/// A keeper beside another.
+#[derive(Debug, Clone)]
+pub struct Member {
+    let_in: ApprovedJoiner,
+    /// It has the keys: it has written an entry of its own.
+    started: bool,
 }
 
 /// A keeper that approvers let in.
@@ -33,18 +46,49 @@ pub struct ApprovedJoiner {
     entry: u64,
 }
 
-stored!(Keepers { current, former, revision, approved, successor });
+stored!(Keepers { current, former, revision, approved, successor, others, shared });
+
+stored!(Member { let_in, started });
 
 stored!(ApprovedJoiner { object, joiner, not_after, entry });
 
 impl Keepers {
     pub(super) fn founded_by(founder: KeeperMachine) -> Self {
-        Self { current: founder, former: Vec::new(), revision: 0, approved: None, successor: None }
+        Self {
+            current: founder,
+            former: Vec::new(),
+            revision: 0,
+            approved: None,
+            successor: None,
+            others: Vec::new(),
+            shared: false,
+        }
     }
 
-    /// The keeper of the vault: the one whose run was the last to start.
+    /// The keeper of the vault: the one whose run was the last to start. Of several, the one that was there first.
     pub fn current(&self) -> &KeeperMachine {
         &self.current
+    }
+
+    /// Those that decide beside it.
+    pub fn others(&self) -> &[Member] {
+        &self.others
+    }
+
+    /// Every keeper that may write to the log.
+    pub fn all(&self) -> impl Iterator<Item = &KeeperMachine> {
+        std::iter::once(&self.current).chain(self.others.iter().map(Member::machine))
+    }
+
+    /// Whether other keepers decide on the same log, or did: no keeper promises anything that is not in it.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// The keeper among the others that was let in as this one, and that has not started yet.
+    pub fn waiting(&self, joiner: &Joiner) -> Option<&ApprovedJoiner> {
+        let waiting = self.others.iter().filter(|member| !member.started).map(Member::let_in);
+        waiting.into_iter().find(|let_in| *let_in.joiner() == *joiner)
     }
 
     /// The keepers of before, the founder first.
@@ -70,7 +114,7 @@ impl Keepers {
     /// Whether this is the keeper, or was it: by its instance, or by its attestation key.
     pub fn knows(&self, machine: &KeeperMachine) -> bool {
         let same = |known: &KeeperMachine| known.instance == machine.instance || known.ak_name == machine.ak_name;
-        same(&self.current) || self.former.iter().any(same)
+        self.all().chain(&self.former).any(same)
     }
 
     pub(super) fn void_approved(&mut self) {
@@ -78,7 +122,10 @@ impl Keepers {
     }
 
     /// The founder's runs name no keeper, as they did before there could be another.
-    fn started(&mut self, keeper: Option<[u8; 32]>) -> Result<(), JoinError> {
+    fn started(&mut self, keeper: Option<[u8; 32]>, founder: [u8; 32]) -> Result<(), JoinError> {
+        if self.shared {
+            return self.one_started(keeper, founder);
+        }
         let expected = match &self.successor {
             Some(successor) => Some(successor.machine.instance),
             None => (!self.former.is_empty()).then_some(self.current.instance),
@@ -90,6 +137,39 @@ impl Keepers {
             self.former.push(std::mem::replace(&mut self.current, successor.machine));
         }
         Ok(())
+    }
+}
+
+impl Keepers {
+    fn one_started(&mut self, keeper: Option<[u8; 32]>, founder: [u8; 32]) -> Result<(), JoinError> {
+        let instance = match keeper {
+            None => founder,
+            Some(instance) if instance == founder => return Err(JoinError::OtherKeeper),
+            Some(instance) => instance,
+        };
+        if self.current.instance == instance {
+            return Ok(());
+        }
+        let member = self.others.iter_mut().find(|member| member.machine().instance == instance);
+        member.ok_or(JoinError::OtherKeeper)?.started = true;
+        Ok(())
+    }
+}
+
+impl Member {
+    /// Its machine.
+    pub fn machine(&self) -> &KeeperMachine {
+        &self.let_in.joiner().machine
+    }
+
+    /// How it was let in.
+    pub fn let_in(&self) -> &ApprovedJoiner {
+        &self.let_in
+    }
+
+    /// Whether a run of it is in the log.
+    pub fn has_started(&self) -> bool {
+        self.started
     }
 }
 
@@ -168,8 +248,17 @@ impl Vault {
         proposal.check_effective(effect.time)?;
         self.check_joiner(joiner).map_err(FoldError::Join)?;
         let (object, joiner, not_after) = (effect.object, Arc::clone(joiner), proposal.not_after());
-        // One at a time: it takes the place of whoever was let in before, and nobody else's approvals go on to count.
-        self.keepers.approved = Some(ApprovedJoiner { object, joiner, not_after, entry: index });
+        let let_in = ApprovedJoiner { object, joiner, not_after, entry: index };
+        match self.genesis().core().anti_rollback() {
+            // One at a time: it takes the place of whoever was let in before.
+            AntiRollback::Counter | AntiRollback::None => self.keepers.approved = Some(let_in),
+            AntiRollback::Witnesses => {
+                self.keepers.others.push(Member { let_in, started: false });
+                self.keepers.shared = true;
+                self.proposals.void_reseals();
+            }
+        }
+        // Nobody else's approvals go on to count.
         self.keepers.revision = self.keepers.revision.saturating_add(1);
         self.proposals.void_joins(|_| true);
         Ok(())
@@ -206,6 +295,7 @@ impl Vault {
     }
 
     pub(super) fn keeper_started(&mut self, keeper: Option<[u8; 32]>) -> Result<(), FoldError> {
-        self.keepers.started(keeper).map_err(FoldError::Join)
+        let founder = self.genesis().keeper().instance;
+        self.keepers.started(keeper, founder).map_err(FoldError::Join)
     }
 }

@@ -30,7 +30,8 @@ pub struct Succession {
 #[derive(Debug, Clone)]
 pub(crate) struct Succeeded {
     pub(crate) policy: Arc<Policy>,
-    pub(crate) keeper: KeeperMachine,
+    /// Those that may decide, the one that was there first at the front.
+    pub(crate) keepers: Vec<KeeperMachine>,
 }
 
 impl Succession {
@@ -156,5 +157,5 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
             | Entry::DenySummary(_) => return Err(FoldError::ActionMismatch),
         }
     }
-    Ok(Succeeded { policy: Arc::clone(vault.policy()), keeper: *vault.keepers().current() })
+    Ok(Succeeded { policy: Arc::clone(vault.policy()), keepers: vault.keepers().all().copied().collect() })
 }

@@ -4,7 +4,7 @@ use attestation::{AkName, Sha256Digest};
 use ledger::approvals::ApprovalAction;
 use ledger::entry::{Entry, KeeperJoin, KeeperRetire, Proposal, ProposedJoin, Start};
 use ledger::genesis::AntiRollback;
-use ledger::keepers::{AdmittedJoiner, JOIN_SECS_MAX, JoinError, Joiner, KeeperMachine};
+use ledger::keepers::{AdmittedJoiner, JOIN_SECS_MAX, JoinError, Joiner, KeeperMachine, NO_COUNTER};
 use ledger::release_log::Loggable;
 use ledger::state::{FoldError, IndexedEntry, Succession};
 use ledger::vault_file::VaultFile;
@@ -16,7 +16,7 @@ use crate::support::world::{ALICE, BOB, CAROL, World, keeper};
 const EVIDENCE: (Sha256Digest, Sha256Digest) = (Sha256Digest::from_bytes([7; 32]), Sha256Digest::from_bytes([8; 32]));
 
 /// A keeper of the policy's image on a machine of its own.
-fn joiner(number: u8) -> Joiner {
+pub(crate) fn joiner(number: u8) -> Joiner {
     let mut ak_name = [number; 34];
     ak_name[..2].copy_from_slice(&[0, 0x0b]);
     Joiner {
@@ -33,18 +33,23 @@ fn joiner(number: u8) -> Joiner {
     }
 }
 
+/// The same for a vault that does not count.
+pub(crate) fn uncounted(number: u8) -> Joiner {
+    Joiner { counter_name: NO_COUNTER, counter: 0, ..joiner(number) }
+}
+
 fn proposed(world: &World, joiner: &Joiner) -> ProposedJoin {
     let vault = world.vault();
     let not_after = world.now.plus(JOIN_SECS_MAX);
     ProposedJoin::new(joiner, vault.id(), vault.keepers().revision(), EVIDENCE, not_after)
 }
 
-fn propose(world: &World, joiner: &Joiner) -> Entry {
+pub(crate) fn propose(world: &World, joiner: &Joiner) -> Entry {
     world.propose(Proposal::KeeperJoin(proposed(world, joiner)))
 }
 
 /// Proposed, approved by two; index and object of the proposal.
-fn approved(world: &mut World, joiner: &Joiner) -> (u64, Sha256Digest) {
+pub(crate) fn approved(world: &mut World, joiner: &Joiner) -> (u64, Sha256Digest) {
     let (index, object) = (world.state.size(), proposed(world, joiner).object);
     let entry = propose(world, joiner);
     world.must(entry);
@@ -55,26 +60,26 @@ fn approved(world: &mut World, joiner: &Joiner) -> (u64, Sha256Digest) {
     (index, object)
 }
 
-fn join(world: &World, (proposal, object): (u64, Sha256Digest)) -> Entry {
+pub(crate) fn join(world: &World, (proposal, object): (u64, Sha256Digest)) -> Entry {
     Entry::KeeperJoin(KeeperJoin { time: world.now, proposal, object })
 }
 
 /// Let in; its object.
-fn let_in(world: &mut World, joiner: &Joiner) -> Sha256Digest {
+pub(crate) fn let_in(world: &mut World, joiner: &Joiner) -> Sha256Digest {
     let of = approved(world, joiner);
     let entry = join(world, of);
     world.must(entry);
     of.1
 }
 
-fn retire(world: &World, joiner: &Joiner, object: Sha256Digest) -> KeeperRetire {
+pub(crate) fn retire(world: &World, joiner: &Joiner, object: Sha256Digest) -> KeeperRetire {
     let (evidence, binding) = EVIDENCE;
     let Joiner { machine, counter_name, counter, .. } = joiner.clone();
     let instance = machine.instance;
     KeeperRetire { time: world.now, object, instance, counter_name, counter, evidence, binding }
 }
 
-fn start(world: &World, run: u8, keeper: Option<[u8; 32]>) -> Entry {
+pub(crate) fn start(world: &World, run: u8, keeper: Option<[u8; 32]>) -> Entry {
     let Entry::Start(start) = world.start(run) else { unreachable!("it is a start") };
     Entry::Start(Start { keeper, ..start })
 }
@@ -102,13 +107,13 @@ fn taken_over() -> World {
 }
 
 #[track_caller]
-fn refused(world: &mut World, joiner: &Joiner) -> JoinError {
+pub(crate) fn refused(world: &mut World, joiner: &Joiner) -> JoinError {
     let entry = propose(world, joiner);
     join_error(world.refusal(entry))
 }
 
 #[track_caller]
-fn join_error(error: FoldError) -> JoinError {
+pub(crate) fn join_error(error: FoldError) -> JoinError {
     match error {
         FoldError::Join(error) => error,
         other => panic!("{other}"),
@@ -313,9 +318,19 @@ fn a_keeper_must_be_what_the_policy_asks_of_its_keeper() {
 }
 
 #[test]
-fn a_vault_without_a_counter_has_one_keeper() {
+fn a_keeper_shows_a_counter_exactly_where_the_vault_counts() {
+    let mut world = World::open();
+    assert_eq!(refused(&mut world, &uncounted(1)), JoinError::CounterMissing);
     let mut world = World::counted_by(AntiRollback::None, |text| text).opened();
-    assert_eq!(refused(&mut world, &joiner(1)), JoinError::NoCounter);
+    assert_eq!(refused(&mut world, &joiner(1)), JoinError::CounterUnexpected);
+    // Nothing shows that the one before has retired, and still it is the last entry that it writes.
+    let object = let_in(&mut world, &uncounted(1));
+    assert!(!world.vault().keepers().is_shared());
+    let entry = Entry::KeeperRetire(retire(&world, &uncounted(1), object));
+    world.must(entry);
+    let entry = start(&world, 1, Some([1; 32]));
+    world.must(entry);
+    assert_eq!(world.vault().keepers().former().len(), 1);
 }
 
 #[test]
@@ -408,7 +423,7 @@ fn a_machine_that_makes_its_keys_anew_has_one_proposal_and_all_together_are_boun
     assert_eq!(world.refusal(entry), FoldError::TooManyProposals);
 }
 
-fn entries(world: &World) -> Vec<IndexedEntry> {
+pub(crate) fn entries(world: &World) -> Vec<IndexedEntry> {
     let mut succession = Succession::default();
     for (index, entry) in (0..).zip(&world.entries) {
         succession.see(index, entry).unwrap();
@@ -420,7 +435,7 @@ fn first(world: &World) -> VaultFile {
     VaultFile::new(world.genesis.clone(), vec!["http://vault:7070".to_owned()]).unwrap()
 }
 
-fn file(world: &World, entries: Vec<IndexedEntry>) -> VaultFile {
+pub(crate) fn file(world: &World, entries: Vec<IndexedEntry>) -> VaultFile {
     first(world).with_policies(entries).unwrap()
 }
 

@@ -47,6 +47,9 @@ pub(super) struct Committer<'a> {
     pub keys: &'a VaultKeys,
     /// Durable before the entries that name them.
     pub blobs: Vec<Vec<u8>>,
+    /// Whether other keepers write to the log: then what witnesses are asked about is kept by the host beforehand, for the
+    /// keeper that has to bring it to its end if this one does not.
+    pub shared: bool,
 }
 
 impl Writer for Committer<'_> {
@@ -73,6 +76,9 @@ impl Writer for Committer<'_> {
     }
 
     fn cosign(&mut self, gathering: &mut Gathering<'_>) -> Result<(), CommitError> {
+        if self.shared {
+            self.store.propose(gathering.note(), gathering.size()).map_err(CommitError::Store)?;
+        }
         self.store.ask_witnesses(gathering).map_err(CommitError::Store)
     }
 

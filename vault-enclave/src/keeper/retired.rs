@@ -4,8 +4,10 @@
 use std::time::Instant;
 
 use attestation::{KeptChains, Sha256Digest};
+use ledger::checkpoint::Checkpoint;
 use ledger::genesis::Genesis;
-use ledger::keepers::AdmittedJoiner;
+use ledger::keepers::{AdmittedJoiner, LetIn};
+use ledger::release_log::Log;
 use ledger::state::State;
 use prost::Message;
 use ring::rand::SystemRandom;
@@ -33,21 +35,29 @@ pub(super) struct Retired {
     pub(super) rng: SystemRandom,
 }
 
-/// The head that retired a keeper: counted, and of the log whose last entry names the successor. No keys are wrapped to
+/// The committed head of a log by which another keeper may have the vault's keys: of the log whose last entry retires the
+/// keeper and names the successor, or under witnesses of one that has the successor's `keeper-join`. No keys are wrapped to
 /// another keeper without one.
-pub(super) struct LastHead {
+pub(super) struct HandOverHead {
     size: u64,
     root: Sha256Digest,
     /// The only one that may have the keys.
     successor: [u8; 32],
 }
 
-impl LastHead {
+impl HandOverHead {
     /// `None` while the state has more than what is counted, and while it names no successor.
     pub(super) fn of(anchor: &Anchor, state: &State) -> Option<Self> {
         let successor = state.vault()?.keepers().successor()?;
         let counted = anchor.size() == state.size();
         counted.then_some(Self { size: anchor.size(), root: anchor.root(), successor: successor.machine.instance })
+    }
+
+    /// `None` until a quorum has cosigned the entry that let the keeper in.
+    pub(super) fn beside(log: &Log, let_in: &LetIn) -> Option<Self> {
+        let Checkpoint { size, root } = log.head();
+        let root = Sha256Digest::from_bytes(root);
+        (let_in.entry() < size).then_some(Self { size, root, successor: let_in.instance() })
     }
 
     /// Wraps the vault's keys to the successor, whose evidence was made for a challenge of this run.
@@ -109,7 +119,7 @@ impl Retired {
         let now = self.clock.now(self.state.time());
         let admitted = self.desk().and_then(|mut desk| desk.admit_successor(redemption.pending, request, now));
         let answer = admitted.and_then(|(admitted, _)| {
-            let head = LastHead::of(&self.anchor, &self.state).ok_or_else(refusal)?;
+            let head = HandOverHead::of(&self.anchor, &self.state).ok_or_else(refusal)?;
             head.hand_over(&self.keys, self.genesis.vault_id(), &admitted, &self.rng)
         });
         self.challenges.answered(redemption.session, &answer);

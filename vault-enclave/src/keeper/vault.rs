@@ -235,7 +235,7 @@ impl Vault {
 
     /// Makes everything staged durable, then answers who waits. Nothing staged: nothing done.
     fn commit(&mut self) -> Result<(), LogError<CommitError>> {
-        if !self.pending.batch.is_empty() {
+        if !self.pending.batch.is_empty() || !self.pending.waiting.is_empty() {
             self.stage_renewals();
         }
         let Pending { blobs, batch, waiting, revoked } = std::mem::take(&mut self.pending);
@@ -243,7 +243,13 @@ impl Vault {
             self.tend_records();
             return Ok(());
         }
-        let mut committer = Committer { store: &self.store, anchor: &mut self.anchor, keys: &self.keys, blobs };
+        let mut committer = Committer {
+            store: &self.store,
+            anchor: &mut self.anchor,
+            keys: &self.keys,
+            blobs,
+            shared: is_shared(&self.state),
+        };
         let committed = self.log.commit(batch, &mut committer);
         if committed.is_ok() {
             // Before the answer: whoever is told that a reseal took effect may reboot at once.
@@ -310,6 +316,11 @@ fn opened(state: &State) -> Result<&ledger::state::Vault, Refusal> {
     state.vault().ok_or_else(|| {
         Refusal::unavailable("vault-not-open", "approvers of the genesis are missing: see `vaultctl init status`")
     })
+}
+
+/// Whether other keepers write to the log, or did.
+fn is_shared(state: &State) -> bool {
+    state.vault().is_some_and(|vault| vault.keepers().is_shared())
 }
 
 /// Exact bytes of an entry.

@@ -62,7 +62,12 @@ fn answer(result: StoreResult) -> Answer {
             Answer::Response { status: u16::try_from(status).unwrap_or(0), body }
         }
         Some(store_result::Result::Error(why)) => Answer::Unreached { why },
-        Some(store_result::Result::Done(_) | store_result::Result::Entries(_) | store_result::Result::Blob(_))
+        Some(
+            store_result::Result::Done(_)
+            | store_result::Result::Entries(_)
+            | store_result::Result::Blob(_)
+            | store_result::Result::LogHead(_),
+        )
         | None => Answer::Unreached { why: "the host answered something else".to_owned() },
     }
 }

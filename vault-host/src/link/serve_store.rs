@@ -9,8 +9,8 @@ use attestation::Sha256Digest;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use vault_proto::v1::{
-    AppendLog, AttachRequest, EntryList, GetBlob, PutBlob, PutCheckpoint, ReadLog, StoreCall, StoreResult,
-    attach_request, store_call, store_result,
+    AppendLog, AttachRequest, EntryList, GetBlob, GetLogHead, LogHead, ProposeCheckpoint, PutBlob, PutCheckpoint,
+    ReadLog, StoreCall, StoreResult, attach_request, store_call, store_result,
 };
 
 use super::Witnesses;
@@ -137,6 +137,15 @@ fn perform_blocking(store: &Store, call: store_call::Call) -> Result<store_resul
         store_call::Call::PutCheckpoint(PutCheckpoint { checkpoint, size }) => {
             store.put_checkpoint(&checkpoint, size)?;
             Ok(done)
+        }
+        store_call::Call::ProposeCheckpoint(ProposeCheckpoint { checkpoint, size }) => {
+            store.propose(&checkpoint, size)?;
+            Ok(done)
+        }
+        store_call::Call::GetLogHead(GetLogHead {}) => {
+            let (size, checkpoint, proposed) = store.log_head();
+            let (checkpoint, proposed) = (checkpoint.unwrap_or_default(), proposed.unwrap_or_default());
+            Ok(store_result::Result::LogHead(LogHead { size, checkpoint, proposed }))
         }
         store_call::Call::PutBlob(PutBlob { digest, blob }) => {
             store.put_blob(&digest_of(&digest)?, &blob)?;

@@ -2,6 +2,7 @@
 
 use attestation::Sha256Digest;
 use ledger::entry::{Entry, Proposal, Propose};
+use ledger::genesis::AntiRollback;
 use ledger::keepers::{AdmittedJoiner, JoinError};
 use ledger::state::{State, Subject};
 use prost::Message;
@@ -11,7 +12,7 @@ use super::{Outcome, Reply, Vault};
 use crate::keeper::challenges::Pending;
 use crate::keeper::join::{Desk, refused};
 use crate::keeper::refusal::Refusal;
-use crate::keeper::retired::{self, LastHead, Retired};
+use crate::keeper::retired::{self, HandOverHead, Retired};
 use crate::keeper::service::Answer;
 
 impl Vault {
@@ -35,6 +36,10 @@ impl Vault {
         let now = self.now();
         let (admitted, blob) = self.desk()?.admit(pending, request, now)?;
         let preimage = admitted.verified().preimage().to_vec();
+        match self.genesis.core().anti_rollback() {
+            AntiRollback::Witnesses => return self.decide_beside(&admitted, blob),
+            AntiRollback::Counter | AntiRollback::None => {}
+        }
         match admitted.retires(self.opened()?, now) {
             Ok(retirement) => {
                 // Nothing comes after the last entry, so all that was promised is in the log before it.
@@ -49,6 +54,21 @@ impl Vault {
             Err(JoinError::NotApproved | JoinError::ApprovalOver { .. }) => self.propose_join(&admitted, blob),
             Err(error) => Err(refused(error)),
         }
+    }
+
+    /// Under witnesses the keys go to whom approvers let in, and this keeper goes on: what both write is one log.
+    fn decide_beside(&mut self, admitted: &AdmittedJoiner, blob: Vec<u8>) -> Result<Outcome, Refusal> {
+        let now = self.now();
+        let let_in = match admitted.let_in(self.opened()?, now) {
+            Ok(let_in) => let_in,
+            Err(JoinError::NotApproved) => return self.propose_join(admitted, blob),
+            Err(error) => return Err(refused(error)),
+        };
+        Ok(Outcome::Now(match HandOverHead::beside(&self.log, &let_in) {
+            Some(head) => head.hand_over(&self.keys, self.vault_id(), admitted, &self.rng),
+            // It is of this very commit: asked again, it is in the log.
+            None => self.proposed(let_in.object()),
+        }))
     }
 
     /// Proposes it once; asked again, it says how far the proposal is.
@@ -87,7 +107,7 @@ impl Vault {
 
     /// The act itself, after the last commit of this keeper.
     fn hand_over(&mut self, to: &AdmittedJoiner) -> Answer {
-        let head = LastHead::of(&self.anchor, &self.state).ok_or_else(retired::refusal)?;
+        let head = HandOverHead::of(&self.anchor, &self.state).ok_or_else(retired::refusal)?;
         head.hand_over(&self.keys, self.vault_id(), to, &self.rng)
     }
 

@@ -3,14 +3,14 @@
 use attestation::{KeptChains, Trust};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{Entry, Start, TimeSource};
-use ledger::genesis::{Core, Genesis};
+use ledger::genesis::{AntiRollback, Core, Genesis};
 use ledger::keepers::KeeperMachine;
 use ledger::names::Version;
 use ledger::release_log::{Batch, ClosedLog, LogError};
 use ledger::state::State;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{Pending, Records, Renewals, Vault};
+use super::{Pending, Records, Renewals, Vault, is_shared};
 use crate::head::Anchor;
 use crate::keeper::challenges::Challenges;
 use crate::keeper::clock::{self, Clock};
@@ -18,8 +18,9 @@ use crate::keeper::commit::{CommitError, Committer};
 use crate::keeper::denials::Denials;
 use crate::keeper::fold::FoldError;
 use crate::keeper::hardware::Hardware;
-use crate::keeper::link::Store;
+use crate::keeper::link::{Store, StoreError};
 use crate::keeper::models::Models;
+use crate::keeper::newest::NewestError;
 use crate::keeper::refusal::Refusal;
 use crate::keeper::retired::Retired;
 use crate::keeper::snapshots::{SnapshotError, Snapshots};
@@ -32,6 +33,8 @@ pub(crate) enum OpenError {
     Fold(FoldError),
     /// This keeper wrote a snapshot that its head does not continue.
     Snapshot(SnapshotError),
+    /// The host shows no head of the log that other keepers may have written to.
+    Newest(NewestError),
     /// The first commits of the run failed.
     Commit(LogError<CommitError>),
     /// The log begins with the genesis of another ceremony.
@@ -51,6 +54,7 @@ impl OpenError {
         match self {
             Self::Fold(error) => error.code(),
             Self::Snapshot(error) => error.code(),
+            Self::Newest(error) => error.code(),
             Self::Commit(error) => error.code(),
             Self::OtherGenesis => "genesis-other",
             Self::OtherKeeper => "log-other-keeper",
@@ -65,6 +69,7 @@ impl std::fmt::Display for OpenError {
         match self {
             Self::Fold(error) => error.fmt(f),
             Self::Snapshot(error) => error.fmt(f),
+            Self::Newest(error) => error.fmt(f),
             Self::Commit(error) => error.fmt(f),
             Self::OtherGenesis => f.write_str("the host's log begins with the genesis of another keeper"),
             Self::OtherKeeper => f.write_str("the log names another keeper than this machine's, and not as its successor"),
@@ -126,10 +131,13 @@ impl Run {
     ///
     /// # Errors
     /// [`OpenError`]. Head and counter may have moved: whoever tries again resumes from the directory.
-    pub(crate) fn open(self, store: &Store) -> Result<Opened, OpenError> {
+    pub(crate) fn open(mut self, store: &Store) -> Result<Opened, OpenError> {
         let Folded { log, mut state, genesis, tier } = self.fold(store)?;
         if self.has_retired(&state) {
             return Ok(Opened::Retired(Box::new(self.retired(state, genesis))));
+        }
+        if is_shared(&state) {
+            self.take_head(&log)?;
         }
         let keeper = self.joined.then_some(self.instance);
         let mut run = [0; 16];
@@ -165,7 +173,8 @@ impl Run {
         batch.add(first).map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
         // The genesis names this keeper's own log key, and the witnesses of the vault.
         let verifier = LogVerifier::of(&genesis);
-        let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs: Vec::new() };
+        let shared = is_shared(&state);
+        let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs: Vec::new(), shared };
         let log = log.start(verifier, batch, &mut committer).map_err(OpenError::Commit)?;
         let denials = Denials::new(clock.now(state.time()));
         Ok(Vault {
@@ -193,16 +202,59 @@ impl Run {
 
     fn fold(&self, store: &Store) -> Result<Folded, OpenError> {
         let head = Checkpoint { size: self.anchor.size(), root: *self.anchor.root().as_bytes() };
-        let (state, log) = self.snapshots.fold(store, head, |genesis| self.check_genesis(genesis).is_ok())?;
+        let (state, log) = match self.core.anti_rollback() {
+            AntiRollback::Witnesses => self.fold_witnessed(store, head)?,
+            AntiRollback::Counter | AntiRollback::None => self.fold_to(store, head)?,
+        };
         let genesis = state.genesis().ok_or(OpenError::OtherGenesis)?.clone();
         self.check_genesis(&genesis)?;
         self.check_machine(&state, &genesis)?;
         let policy = state.vault().map_or_else(|| genesis.policy(), |vault| vault.policy());
         if let Some(vault) = state.vault() {
-            self.records.standing(vault.sealing())?;
+            self.records.standing(&vault.sealing_of(self.instance))?;
         }
         let (_, tier) = self.hardware.check(policy, clock::wall(state.time())).map_err(OpenError::Refused)?;
         Ok(Folded { log, state, genesis, tier })
+    }
+
+    fn fold_to(&self, store: &Store, head: Checkpoint) -> Result<(State, ClosedLog), OpenError> {
+        self.snapshots.fold(store, head, |genesis| self.check_genesis(genesis).is_ok())
+    }
+
+    /// Of a log that only this keeper ever wrote to, its own head says how far it is: whatever lies beyond was written by a
+    /// copy of it, and the witnesses will say so. Where there are other keepers, what counts is the newest that the log key
+    /// has signed, and this keeper's head may be of a commit that came to nothing.
+    fn fold_witnessed(&self, store: &Store, own: Checkpoint) -> Result<(State, ClosedLog), OpenError> {
+        let newest = store.newest(&self.verifier(store)?).map_err(OpenError::Newest)?;
+        let Some(newest) = newest.filter(|newest| *newest != own) else { return self.fold_to(store, own) };
+        if newest.size > own.size {
+            let (state, log) = self.fold_to(store, newest)?;
+            return if is_shared(&state) { Ok((state, log)) } else { self.fold_to(store, own) };
+        }
+        self.fold_to(store, own).or_else(|error| {
+            let (state, log) = self.fold_to(store, newest)?;
+            if is_shared(&state) { Ok((state, log)) } else { Err(error) }
+        })
+    }
+
+    /// By the genesis of the host's log, which is checked against this keeper's keys.
+    fn verifier(&self, store: &Store) -> Result<LogVerifier, OpenError> {
+        let mut first = Vec::new();
+        store
+            .read_log(0..1, |entry| {
+                first = entry;
+                Ok::<_, StoreError>(())
+            })
+            .map_err(|error| OpenError::Fold(error.into()))?;
+        let genesis = Genesis::parse(&first).map_err(|_| OpenError::OtherGenesis)?;
+        self.check_genesis(&genesis)?;
+        Ok(LogVerifier::of(&genesis))
+    }
+
+    /// Others wrote to the log, or this keeper's last commit came to nothing: its head becomes that of the log.
+    fn take_head(&mut self, log: &ClosedLog) -> Result<(), OpenError> {
+        let Checkpoint { size, root } = log.head();
+        self.anchor.follow(size, root).map_err(|error| OpenError::Commit(LogError::Commit(CommitError::Anchor(error))))
     }
 
     /// The keeper opens only a genesis with its own core and keys.
@@ -220,9 +272,7 @@ impl Run {
         let own = |named: &KeeperMachine| (named.instance, named.ak_name) == (self.instance, self.hardware.ak_name);
         let named = match state.vault().map(ledger::state::Vault::keepers) {
             None => own(&KeeperMachine::from(genesis.keeper())),
-            Some(keepers) => {
-                own(keepers.current()) || keepers.successor().is_some_and(|successor| own(&successor.machine))
-            }
+            Some(keepers) => keepers.all().any(own) || keepers.successor().is_some_and(|next| own(&next.machine)),
         };
         if named { Ok(()) } else { Err(OpenError::OtherKeeper) }
     }

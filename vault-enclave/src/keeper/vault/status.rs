@@ -4,7 +4,7 @@ use attestation::{Sha256Digest, UnixTime};
 use ledger::entry::{PlatformChange, ProposedModel};
 use ledger::names::Name;
 use ledger::revocation::ActKind;
-use ledger::state::{PendingProposal, Subject};
+use ledger::state::{Member, PendingProposal, Subject};
 use vault_proto::convert::{KeeperIdentity, Proposal, ProposalAction};
 use vault_proto::limits::SUMMARY_BYTES_MAX;
 use vault_proto::v1::{self, keeper_reply::Response};
@@ -42,8 +42,8 @@ impl Vault {
             vault_id: self.vault_id().as_bytes().to_vec(),
             tier: self.tier.to_string(),
             anti_rollback: self.genesis.core().anti_rollback().as_str().to_owned(),
-            // One keeper, no escrow: the loss of its TPM is the loss of every model.
-            recoverable: false,
+            // With one keeper and no escrow the loss of its TPM is the loss of every model.
+            recoverable: vault.is_some_and(|vault| vault.keepers().others().iter().any(Member::has_started)),
             policy_serial: policy.map_or(0, |policy| policy.serial()),
             policy_digest: policy.map_or_else(Vec::new, |policy| policy.digest().as_bytes().to_vec()),
             policy_not_after: policy.map_or(0, |policy| policy.not_after().seconds()),
@@ -147,6 +147,8 @@ impl Vault {
             (ProposalAction::Reseal, 0, "another boot state of the keeper".to_owned())
         } else if let Some(approved) = vault.keepers().approved().filter(|approved| approved.object() == object) {
             (ProposalAction::KeeperJoin, approved.entry(), "another keeper".to_owned())
+        } else if let Some(member) = vault.keepers().others().iter().find(|member| member.let_in().object() == object) {
+            (ProposalAction::KeeperJoin, member.let_in().entry(), "another keeper".to_owned())
         } else if let Some(raise) = vault.raises().iter().find(|raise| raise.object == object) {
             (ProposalAction::Budget, raise.entry, format!("raise of budget {}", raise.budget))
         } else {
