@@ -1,5 +1,10 @@
 //! Several keepers of one vault under witnesses: a second one is let in beside the first, and both decide on the one log.
 
+#[path = "two_keepers/fork.rs"]
+mod fork;
+#[path = "two_keepers/live.rs"]
+mod live;
+
 use std::fs;
 
 use vault_tests::newcomer::Newcomer;

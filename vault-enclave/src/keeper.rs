@@ -272,7 +272,8 @@ impl Why {
             | LogError::Sign(_)
             | LogError::Signature(_)
             | LogError::Cosign(_)
-            | LogError::Publish(_) => Self::plain(&error.to_string()),
+            | LogError::Publish(_)
+            | LogError::Followed(_) => Self::plain(&error.to_string()),
         }
     }
 

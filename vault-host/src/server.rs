@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
@@ -23,7 +23,8 @@ use vault_proto::v1::vault_server::VaultServer;
 use crate::admission::{Admission, AdmissionLayer, Listener};
 use crate::config::{Config, KeeperTls, Tls};
 use crate::journal::Journal;
-use crate::link::{self, Dial, Link, Witnesses};
+use crate::link::KeeperAddress;
+use crate::link::{self, Dial, Keepers, Notices, Turns, Witnesses};
 use crate::service::{AuditService, Host, ProvisionBySize, ProvisionService, VaultService};
 use crate::store::{ABANDONED_AFTER, Store, StoreError};
 
@@ -135,7 +136,7 @@ pub struct BoundHost {
     store: Arc<Store>,
     journal: Arc<Journal>,
     config: Config,
-    keeper: Dial,
+    keepers: Vec<Dial>,
     witnesses: Witnesses,
     listeners: Vec<(Listener, Services, Option<ServerTlsConfig>)>,
     listen: Option<SocketAddr>,
@@ -156,7 +157,7 @@ impl BoundHost {
     /// See [`ServeError`].
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         let tls = config.tls.as_ref().map(read_tls).transpose()?;
-        let keeper = keeper(&config)?;
+        let keepers = keepers(&config)?;
         let witnesses = witnesses(&config)?;
         let store = Arc::new(Store::open(&config.data_dir, config.keep_free).map_err(ServeError::Store)?);
         let journal = Arc::new(Journal::open(&config.data_dir).map_err(ServeError::Journal)?);
@@ -176,7 +177,7 @@ impl BoundHost {
             listeners.push((Listener::unix(path).await.map_err(failed)?, Services::All, None));
         }
         let [listen, provision_listen] = addresses;
-        Ok(Self { store, journal, config, keeper, witnesses, listeners, listen, provision_listen })
+        Ok(Self { store, journal, config, keepers, witnesses, listeners, listen, provision_listen })
     }
 
     /// The TCP address that it listens on: the one of the configuration, with the port that the system chose for port
@@ -198,11 +199,17 @@ impl BoundHost {
     /// A listener failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let admission = Arc::new(Admission::new(&self.config.limits));
-        let (link, attached) =
-            link::run(self.keeper, link::Services { store: self.store.clone(), witnesses: self.witnesses });
+        let services = link::Services { store: self.store.clone(), witnesses: self.witnesses, turns: Turns::default() };
+        let (notices, mut links, mut background) = (Notices::default(), Vec::new(), JoinSet::new());
+        for keeper in self.keepers {
+            let (link, attached) = link::run(keeper, services.clone(), notices.clone());
+            links.push(link);
+            background.spawn(attached);
+        }
+        let keepers = Keepers::new(links, notices);
         let host = Arc::new(Host {
             store: self.store.clone(),
-            link: link.clone(),
+            keepers: keepers.clone(),
             journal: self.journal,
             admission: admission.clone(),
             publishing: tokio::sync::Mutex::new(()),
@@ -229,10 +236,8 @@ impl BoundHost {
         for address in [self.listen, self.provision_listen].into_iter().flatten() {
             tracing::info!(%address, tls = self.config.tls.is_some(), "listening");
         }
-        let mut background = JoinSet::new();
-        background.spawn(attached);
-        let notices = link.notices().clone();
-        background.spawn(report_health(link, health.clone()));
+        let notices = keepers.notices().clone();
+        background.spawn(report_health(keepers, health.clone()));
         background.spawn(remove_abandoned_uploads(self.store));
 
         let failed = tokio::select! {
@@ -259,7 +264,7 @@ impl BoundHost {
 /// # Errors
 /// [`ServeError::TlsFile`], [`ServeError::Tls`], [`ServeError::KeeperAuthority`], [`ServeError::Keeper`].
 pub fn check_tls(config: &Config) -> Result<(), ServeError> {
-    keeper(config)?;
+    keepers(config)?;
     witnesses(config)?;
     let Some(tls) = config.tls.as_ref().map(read_tls).transpose()? else { return Ok(()) };
     tonic::transport::Server::builder().tls_config(tls).map(drop).map_err(ServeError::Tls)
@@ -273,9 +278,14 @@ fn witnesses(config: &Config) -> Result<Witnesses, ServeError> {
     Witnesses::new(&config.witnesses).map_err(|(name, error)| ServeError::WitnessAuthority { name, error })
 }
 
-fn keeper(config: &Config) -> Result<Dial, ServeError> {
+fn keepers(config: &Config) -> Result<Vec<Dial>, ServeError> {
     let tls = config.keeper_tls.as_ref().map(read_keeper_tls).transpose()?;
-    Dial::new(config.keeper.clone(), tls).map_err(ServeError::Keeper)
+    let dial = |keeper: &KeeperAddress| {
+        // Not for one on this machine: see `Config::parse`.
+        let tls = tls.clone().filter(|_| matches!(keeper, KeeperAddress::Tls { .. }));
+        Dial::new(keeper.clone(), tls).map_err(ServeError::Keeper)
+    };
+    config.keepers.iter().map(dial).collect()
 }
 
 fn read_keeper_tls(tls: &KeeperTls) -> Result<ClientTlsConfig, ServeError> {
@@ -329,13 +339,17 @@ fn transport(admission: &Arc<Admission>) -> Transport {
 }
 
 /// The process as a whole serves from its start to its stop; the Vault service serves while there is a keeper.
-async fn report_health(mut link: Link, health: HealthReporter) {
+async fn report_health(keepers: Keepers, health: HealthReporter) {
     health.set_service_status("", ServingStatus::Serving).await;
+    let changed = Arc::new(Notify::new());
+    let watching = keepers.watch_links(changed.clone());
+    tokio::pin!(watching);
     loop {
-        let status = if link.down().is_none() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = if keepers.down().is_none() { ServingStatus::Serving } else { ServingStatus::NotServing };
         health.set_service_status("weightvault.v1.Vault", status).await;
-        if !link.changed().await {
-            return;
+        tokio::select! {
+            () = changed.notified() => {}
+            () = &mut watching => return,
         }
     }
 }

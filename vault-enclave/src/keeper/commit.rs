@@ -7,7 +7,9 @@ use ledger::cosignature::Gathering;
 use ledger::release_log::Writer;
 use vault_proto::v1::{AppendLog, EntryList, GetBlob, PutBlob, PutCheckpoint, ReadLog, store_call::Call, store_result};
 
+use super::fold::FoldError;
 use super::link::{Store, StoreError};
+use super::newest::NewestError;
 use crate::head::{Anchor, AnchorError};
 use crate::vault_keys::{VaultKeys, VaultKeysError};
 
@@ -23,6 +25,10 @@ pub(super) enum CommitError {
     Anchor(AnchorError),
     /// A key of the vault.
     Keys(VaultKeysError),
+    /// How far other keepers are.
+    Newest(NewestError),
+    /// What other keepers wrote.
+    Fold(FoldError),
 }
 
 impl std::fmt::Display for CommitError {
@@ -31,6 +37,8 @@ impl std::fmt::Display for CommitError {
             Self::Store(error) => error.fmt(f),
             Self::Anchor(error) => error.fmt(f),
             Self::Keys(error) => error.fmt(f),
+            Self::Newest(error) => error.fmt(f),
+            Self::Fold(error) => error.fmt(f),
         }
     }
 }

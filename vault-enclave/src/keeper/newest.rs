@@ -1,4 +1,4 @@
-//! How far a log is to which other keepers of the vault may have written (DESIGN: "Rollback and forks").
+//! How far a log is to which other keepers of the vault write too (DESIGN: "Rollback and forks").
 //!
 //! The host says it, and is believed nothing without a signature of the log key: of the published checkpoint with the
 //! cosignatures of a quorum, of a proposed one alone. A proposed checkpoint is what some keeper decided and did not bring to
@@ -6,9 +6,12 @@
 //!
 //! A host that shows an older checkpoint than there is gets nowhere: whatever this keeper makes of it must be cosigned, and
 //! witnesses that cosigned more refuse.
+//!
+//! Keepers take turns, which the host gives. What one decides in its turn is decided on all that the others wrote.
 
-use ledger::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
-use vault_proto::v1::{GetLogHead, LogHead, ProposeCheckpoint, store_call::Call, store_result};
+use ledger::checkpoint::{CheckpointError, LogVerifier};
+use ledger::release_log::Newest;
+use vault_proto::v1::{EndTurn, LogHead, ProposeCheckpoint, TakeTurn, store_call::Call, store_result};
 
 use super::link::{Store, StoreError};
 
@@ -42,26 +45,37 @@ impl std::fmt::Display for NewestError {
 
 impl std::error::Error for NewestError {}
 
-impl Store {
-    /// The newest checkpoint that this log's key has signed, as far as the host shows it: proposed, or published. `None`
-    /// before the first.
+/// This keeper's turn to write, until it is dropped.
+pub(super) struct Turn {
+    store: Store,
+    head: LogHead,
+}
+
+impl Turn {
+    /// How far the log is, as far as the host shows it. `None` before its first checkpoint.
     ///
     /// # Errors
-    /// [`NewestError`].
-    pub(super) fn newest(&self, verifier: &LogVerifier) -> Result<Option<Checkpoint>, NewestError> {
-        let LogHead { checkpoint, proposed, .. } = self.log_head().map_err(NewestError::Store)?;
-        let shown = |note: String| Some(note).filter(|note| !note.is_empty());
-        let published = shown(checkpoint).map(|note| verifier.verify_checkpoint(&note)).transpose();
-        let proposed = shown(proposed).map(|note| verifier.verify_signed(&note)).transpose();
-        let published = published.map_err(NewestError::Checkpoint)?;
-        let proposed = proposed.map_err(NewestError::Checkpoint)?;
-        Ok([published, proposed].into_iter().flatten().max_by_key(|checkpoint| checkpoint.size))
+    /// [`NewestError::Checkpoint`].
+    pub(super) fn newest(&self, verifier: &LogVerifier) -> Result<Option<Newest>, NewestError> {
+        verifier.newest(&self.head.checkpoint, &self.head.proposed).map_err(NewestError::Checkpoint)
     }
+}
 
-    /// What the host says of its log.
-    fn log_head(&self) -> Result<LogHead, StoreError> {
-        match self.call_all(vec![Call::GetLogHead(GetLogHead {})])?.pop() {
-            Some(store_result::Result::LogHead(head)) => Ok(head),
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // The host ends a turn by itself too. Nobody waits for the answer.
+        let _ = self.store.ask(Call::EndTurn(EndTurn {}));
+    }
+}
+
+impl Store {
+    /// Waits for this keeper's turn.
+    ///
+    /// # Errors
+    /// [`StoreError`]: other keepers were at it for too long, or there is no host.
+    pub(super) fn take_turn(&self) -> Result<Turn, StoreError> {
+        match self.call_all(vec![Call::TakeTurn(TakeTurn {})])?.pop() {
+            Some(store_result::Result::LogHead(head)) => Ok(Turn { store: self.clone(), head }),
             _ => Err(StoreError::WrongAnswer),
         }
     }

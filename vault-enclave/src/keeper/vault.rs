@@ -4,6 +4,7 @@
 
 mod budget;
 mod extend;
+mod follow;
 mod join;
 mod load;
 mod open;
@@ -37,6 +38,7 @@ use super::snapshots::Snapshots;
 use crate::head::Anchor;
 use crate::vault_keys::VaultKeys;
 
+use follow::Turned;
 pub(super) use open::{OpenError, Opened, Run};
 use renew::Renewals;
 pub(super) use reseal::Records;
@@ -107,6 +109,20 @@ impl Vault {
     /// # Errors
     /// The commit failed: nothing of it was answered but with a refusal, and the vault must be opened anew.
     pub(super) fn batch(&mut self, jobs: Vec<Job>) -> Result<(), LogError<CommitError>> {
+        let refuse_all = |jobs: Vec<Job>, refusal: Refusal| {
+            jobs.into_iter().for_each(|job| drop(job.reply.send(Err(refusal.clone()))));
+        };
+        let _turn = match self.take_turn() {
+            Ok(turn @ (Turned::Alone | Turned::Own(_))) => turn,
+            Ok(Turned::Not(error)) => {
+                refuse_all(jobs, Refusal::busy("log-turn", error));
+                return Ok(());
+            }
+            Err(error) => {
+                refuse_all(jobs, uncommitted(&error));
+                return Err(error);
+            }
+        };
         for job in jobs {
             // So that none of them is turned away where each release takes more than one entry.
             if self.pending.batch.len() + self.renewals.entries(1) + ENTRIES_PER_JOB_MAX > BATCH_ENTRIES_MAX {
@@ -115,7 +131,7 @@ impl Vault {
             self.handle(job);
         }
         // A queue that is never empty must not put off what is due by time.
-        self.tick()
+        self.due()
     }
 
     /// What is due by time alone: the deny summary, and renewals that no commit counted yet.
@@ -123,6 +139,14 @@ impl Vault {
     /// # Errors
     /// As [`Self::batch`].
     pub(super) fn tick(&mut self) -> Result<(), LogError<CommitError>> {
+        match self.take_turn()? {
+            _turn @ (Turned::Alone | Turned::Own(_)) => self.due(),
+            // It is due still.
+            Turned::Not(_) => Ok(()),
+        }
+    }
+
+    fn due(&mut self) -> Result<(), LogError<CommitError>> {
         // Its last entry is its last.
         if self.is_retired() {
             return self.commit();
@@ -304,7 +328,8 @@ fn uncommitted(error: &LogError<CommitError>) -> Refusal {
         | LogError::Sign(_)
         | LogError::Signature(_)
         | LogError::Cosign(_)
-        | LogError::Publish(_) => Refusal::unavailable("commit-failed", "the log could not be written: try again"),
+        | LogError::Publish(_)
+        | LogError::Followed(_) => Refusal::unavailable("commit-failed", "the log could not be written: try again"),
     }
 }
 

@@ -216,7 +216,7 @@ impl Provision for ProvisionService {
         let (context, message) = enter(request);
         let status = async {
             let pick = |reply| if let Reply::Status(reply) = reply { Some(reply) } else { None };
-            match self.0.link.call(Call::Status(message)).await {
+            match self.0.keepers.call(Call::Status(message)).await {
                 Ok(reply) => pick(reply).ok_or_else(|| LinkError::WrongReply.into()),
                 Err(error @ LinkError::Refused(_)) => Err(error.into()),
                 Err(error) => Ok(v1::StatusResponse {
@@ -266,7 +266,7 @@ async fn publish(host: &Arc<Host>, files: Publication) -> Result<v1::PublishMode
         host.on_disk(move |store| store.models().propose(store.uploads(), &manifest, &assembled)).await?;
 
     let request = v1::PublishModelRequest::from(Arc::unwrap_or_clone(files));
-    let answer = match host.link.call(Call::PublishModel(request)).await {
+    let answer = match host.keepers.call(Call::PublishModel(request)).await {
         Ok(Reply::PublishModel(answer)) => Ok(answer),
         Ok(_) => Err(LinkError::WrongReply),
         Err(error) => Err(error),

@@ -44,7 +44,9 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
             format!("the vault begins; {}; its keeper is {}", rollback(genesis.anti_rollback), genesis.platform)
         }
         Entry::Start(start) => {
-            format!("keeper {} started; {}; time: the clock of its guest", start.version, tier_in_words(start.tier))
+            let which = start.keeper.map_or_else(String::new, |keeper| format!(" {}", hex::encode(keeper)));
+            let tier = tier_in_words(start.tier);
+            format!("keeper{which} {} started; {tier}; time: the clock of its guest", start.version)
         }
         Entry::Propose(propose) => proposed(propose, before),
         Entry::Approve(approve) => approved(approve, before),

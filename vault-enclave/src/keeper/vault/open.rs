@@ -20,7 +20,7 @@ use crate::keeper::fold::FoldError;
 use crate::keeper::hardware::Hardware;
 use crate::keeper::link::{Store, StoreError};
 use crate::keeper::models::Models;
-use crate::keeper::newest::NewestError;
+use crate::keeper::newest::{NewestError, Turn};
 use crate::keeper::refusal::Refusal;
 use crate::keeper::retired::Retired;
 use crate::keeper::snapshots::{SnapshotError, Snapshots};
@@ -132,7 +132,13 @@ impl Run {
     /// # Errors
     /// [`OpenError`]. Head and counter may have moved: whoever tries again resumes from the directory.
     pub(crate) fn open(mut self, store: &Store) -> Result<Opened, OpenError> {
-        let Folded { log, mut state, genesis, tier } = self.fold(store)?;
+        let turn = match self.core.anti_rollback() {
+            AntiRollback::Witnesses => {
+                Some(store.take_turn().map_err(|error| OpenError::Newest(NewestError::Store(error)))?)
+            }
+            AntiRollback::Counter | AntiRollback::None => None,
+        };
+        let Folded { log, mut state, genesis, tier } = self.fold(store, turn.as_ref())?;
         if self.has_retired(&state) {
             return Ok(Opened::Retired(Box::new(self.retired(state, genesis))));
         }
@@ -200,11 +206,11 @@ impl Run {
         })
     }
 
-    fn fold(&self, store: &Store) -> Result<Folded, OpenError> {
+    fn fold(&self, store: &Store, turn: Option<&Turn>) -> Result<Folded, OpenError> {
         let head = Checkpoint { size: self.anchor.size(), root: *self.anchor.root().as_bytes() };
-        let (state, log) = match self.core.anti_rollback() {
-            AntiRollback::Witnesses => self.fold_witnessed(store, head)?,
-            AntiRollback::Counter | AntiRollback::None => self.fold_to(store, head)?,
+        let (state, log) = match turn {
+            Some(turn) => self.fold_witnessed(store, head, turn)?,
+            None => self.fold_to(store, head)?,
         };
         let genesis = state.genesis().ok_or(OpenError::OtherGenesis)?.clone();
         self.check_genesis(&genesis)?;
@@ -224,8 +230,9 @@ impl Run {
     /// Of a log that only this keeper ever wrote to, its own head says how far it is: whatever lies beyond was written by a
     /// copy of it, and the witnesses will say so. Where there are other keepers, what counts is the newest that the log key
     /// has signed, and this keeper's head may be of a commit that came to nothing.
-    fn fold_witnessed(&self, store: &Store, own: Checkpoint) -> Result<(State, ClosedLog), OpenError> {
-        let newest = store.newest(&self.verifier(store)?).map_err(OpenError::Newest)?;
+    fn fold_witnessed(&self, store: &Store, own: Checkpoint, turn: &Turn) -> Result<(State, ClosedLog), OpenError> {
+        let newest = turn.newest(&self.verifier(store)?).map_err(OpenError::Newest)?;
+        let newest = newest.map(|newest| newest.checkpoint());
         let Some(newest) = newest.filter(|newest| *newest != own) else { return self.fold_to(store, own) };
         if newest.size > own.size {
             let (state, log) = self.fold_to(store, newest)?;

@@ -16,8 +16,8 @@ use crate::keeper::refusal::Refusal;
 
 /// Leases that a staged `revoke` entry ends.
 pub(super) struct Revoked {
-    index: u64,
-    leases: Vec<Sha256Digest>,
+    pub(super) index: u64,
+    pub(super) leases: Vec<Sha256Digest>,
 }
 
 impl Vault {
