@@ -64,6 +64,10 @@ pub enum ApprovalAction {
     Reseal,
     /// A proposed keeper may take over.
     KeeperJoin,
+    /// That a keeper leaves the others is proposed.
+    ProposeKeeperLeave,
+    /// A keeper leaves the others.
+    KeeperLeave,
     /// A raise of a budget is proposed.
     ProposeBudget,
     /// A proposed raise of a budget counts.

@@ -21,6 +21,7 @@ mod budget;
 mod error;
 pub(crate) mod field;
 mod join;
+mod leave;
 mod platform;
 mod read;
 mod reseal;
@@ -37,6 +38,7 @@ pub use body::{
 pub use budget::{BudgetRaised, ClockJump, ProposedRaise, RaiseAmounts};
 pub use error::EntryError;
 pub use join::{KeeperJoin, KeeperRetire, ProposedJoin};
+pub use leave::{KeeperLeave, ProposedLeave};
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 pub use reseal::{ProposedReseal, ResealInForce, Resealed};
 
@@ -71,6 +73,8 @@ pub enum Entry {
     KeeperJoin(KeeperJoin),
     /// The keeper ends, and names its successor.
     KeeperRetire(KeeperRetire),
+    /// A keeper decides no more, and others go on.
+    KeeperLeave(KeeperLeave),
     /// Approvers raised a budget.
     Budget(BudgetRaised),
     /// The keeper's clock was set ahead.
@@ -137,6 +141,7 @@ impl Entry {
             Self::Resealed(entry) => entry.time,
             Self::KeeperJoin(entry) => entry.time,
             Self::KeeperRetire(entry) => entry.time,
+            Self::KeeperLeave(entry) => entry.time,
             Self::Budget(entry) => entry.time,
             Self::Clock(entry) => entry.time,
             Self::Alarm(entry) => entry.time,
@@ -164,6 +169,7 @@ impl Entry {
             Self::Resealed(_) => "resealed",
             Self::KeeperJoin(_) => "keeper-join",
             Self::KeeperRetire(_) => "keeper-retire",
+            Self::KeeperLeave(_) => "keeper-leave",
             Self::Budget(_) => "budget",
             Self::Clock(_) => "clock",
             Self::Alarm(_) => "alarm",

@@ -21,6 +21,7 @@ use crate::release_log::Loggable;
 use crate::state::Vault;
 
 const JOIN_TAG: &[u8] = b"weightvault/v1 keeper join\0";
+const LEAVE_TAG: &[u8] = b"weightvault/v1 keeper leave\0";
 
 /// How long a proposed keeper waits for approvals, and an approved one may wait until it takes over.
 pub const JOIN_SECS_MAX: u64 = 7 * 24 * 3600;
@@ -55,6 +56,12 @@ pub struct Joiner {
     pub pcrs: BTreeMap<u32, [u8; 32]>,
     /// The launch digest of its guest, where it proves its chip too.
     pub measurement: Option<[u8; 48]>,
+}
+
+/// What approvals name that have a keeper leave: SHA-256(`"weightvault/v1 keeper leave\0"` ‖ lv(vault id, be64(revision),
+/// instance)). The revision makes approvals of before the last change of keepers worth nothing.
+pub fn leave_object(vault: Sha256Digest, revision: u64, instance: [u8; 32]) -> Sha256Digest {
+    Sha256Digest::of(&[LEAVE_TAG, &lv(&[vault.as_bytes(), &revision.to_be_bytes(), &instance])].concat())
 }
 
 impl From<&KeeperIdentity> for KeeperMachine {

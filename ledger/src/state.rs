@@ -184,7 +184,7 @@ impl State {
             Entry::Clock(jump) => jump.unmeasured,
             Entry::Genesis(_) | Entry::Propose(_) | Entry::Approve(_) | Entry::Policy(_) | Entry::Model(_) => 0,
             Entry::Platform(_) | Entry::Reseal(_) | Entry::Resealed(_) => 0,
-            Entry::KeeperJoin(_) | Entry::KeeperRetire(_) => 0,
+            Entry::KeeperJoin(_) | Entry::KeeperRetire(_) | Entry::KeeperLeave(_) => 0,
             Entry::Revoke(_) | Entry::Extend(_) => 0,
             Entry::Budget(_) | Entry::Alarm(_) | Entry::Release(_) | Entry::Renew(_) | Entry::End(_) => 0,
             Entry::Deny(_) | Entry::DenySummary(_) => 0,

@@ -225,6 +225,8 @@ impl Keep for Keeper {
         {
             self.closed_by(&error);
         }
+        // Another keeper may have written that it left.
+        self.retire();
     }
 
     fn batch(&mut self, jobs: Vec<Job>) {
@@ -251,7 +253,7 @@ impl Keep for Keeper {
 
 impl Phase {
     fn retired(retired: Box<Retired>) -> Self {
-        tracing::info!("this keeper has retired: it serves nothing but the hand-over to its successor");
+        tracing::info!("this keeper has retired: it serves nothing but a hand-over to its successor, where it has one");
         Self::Retired(retired)
     }
 }

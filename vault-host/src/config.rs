@@ -285,6 +285,20 @@ mod tests {
     }
 
     #[test]
+    fn several_keepers_have_an_address_each_and_tls_where_one_needs_it() {
+        let keeper = "keeper = \"unix:/run/weightvault/keeper.sock\"\n";
+        let with = |others: &str| format!("{keeper}other_keepers = [{others}]\n");
+        let config =
+            Config::parse(&GOOD.replace(keeper, &with("\"unix:/run/2.sock\", \"tcp:127.0.0.1:7701\""))).unwrap();
+        assert_eq!(config.keepers.len(), 3);
+        let again = refused(keeper, &with("\"unix:/run/weightvault/keeper.sock\""));
+        assert_eq!(again.code(), "config-keeper-repeated");
+        assert_eq!(refused(keeper, &with("\"https://keeper.example:7701\"")).code(), "config-keeper-tls");
+        assert_eq!(refused(keeper, &with("\"tcp:10.0.0.7:7701\"")).code(), "config-plaintext-keeper");
+        assert_eq!(refused(keeper, &with("\"keeper\"")).code(), "config-keeper");
+    }
+
+    #[test]
     fn three_lines_are_enough() {
         let config = Config::parse(GOOD).unwrap();
         assert_eq!(config.listen, Some("127.0.0.1:7440".parse().unwrap()));

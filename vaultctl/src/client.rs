@@ -14,8 +14,8 @@ use ledger::entry::ProposedRaise;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
 use vault_proto::convert::{
-    Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, PlatformSubmission, PolicySubmission, Proposal,
-    ResealSubmission, RevocationSubmission,
+    Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, LeaveSubmission, PlatformSubmission,
+    PolicySubmission, Proposal, ResealSubmission, RevocationSubmission,
 };
 use vault_proto::limits::{BLOB_BYTES_MAX, CHECKPOINT_BYTES_MAX, GET_ENTRIES_MAX, PROVISION_MESSAGE_BYTES_MAX};
 use vault_proto::v1;
@@ -144,6 +144,14 @@ impl Remote {
         const METHOD: &str = "SubmitReseal";
         let request = v1::SubmitResealRequest::from(submission);
         let answer = self.accepted(METHOD, self.provision().submit_reseal(request).await)?;
+        self.proposal(METHOD, answer.proposal)
+    }
+
+    /// Proposes that a keeper leaves the others.
+    pub async fn submit_keeper_leave(&self, submission: LeaveSubmission) -> Result<Proposal, Failure> {
+        const METHOD: &str = "SubmitKeeperLeave";
+        let request = v1::SubmitKeeperLeaveRequest::from(submission);
+        let answer = self.accepted(METHOD, self.provision().submit_keeper_leave(request).await)?;
         self.proposal(METHOD, answer.proposal)
     }
 

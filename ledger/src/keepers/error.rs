@@ -63,6 +63,10 @@ pub enum JoinError {
     Retired,
     /// A run of another keeper than the one of the vault.
     OtherKeeper,
+    /// No keeper of the vault is the one that is to leave.
+    Unknown,
+    /// No other keeper has the vault's keys.
+    LastKeeper,
 }
 
 impl JoinError {
@@ -89,6 +93,8 @@ impl JoinError {
             Self::OtherSuccessor => "join-other-successor",
             Self::Retired => "keeper-retired",
             Self::OtherKeeper => "start-other-keeper",
+            Self::Unknown => "leave-unknown-keeper",
+            Self::LastKeeper => "leave-last-keeper",
         }
     }
 }
@@ -136,6 +142,10 @@ impl fmt::Display for JoinError {
             Self::OtherSuccessor => f.write_str("what is said of the successor is not what was approved"),
             Self::Retired => f.write_str("the keeper has retired: nothing follows but the start of its successor"),
             Self::OtherKeeper => f.write_str("another keeper starts than the one that the log names"),
+            Self::Unknown => f.write_str("no keeper of this vault has that instance: see `vaultctl keeper status`"),
+            Self::LastKeeper => {
+                f.write_str("no other keeper has the vault's keys and has started: the vault would be lost")
+            }
         }
     }
 }

@@ -9,9 +9,10 @@ use super::proposals::{PendingProposal, Subject};
 use super::reseal::Sealing;
 use super::stored::stored;
 use super::vault::Vault;
-use crate::entry::{KeeperJoin, KeeperRetire, ProposedJoin};
+use crate::approvals::ApprovalAction;
+use crate::entry::{KeeperJoin, KeeperLeave, KeeperRetire, ProposedJoin, ProposedLeave};
 use crate::genesis::AntiRollback;
-use crate::keepers::{JOIN_SECS_MAX, JoinError, Joiner, KeeperMachine};
+use crate::keepers::{JOIN_SECS_MAX, JoinError, Joiner, KeeperMachine, leave_object};
 
 /// The keepers of a vault.
 #[derive(Debug, Clone)]
@@ -141,6 +142,23 @@ impl Keepers {
 }
 
 impl Keepers {
+    /// Takes one of the others away; where it is the first one, gives the one that is the first from now on.
+    fn leave(&mut self, instance: [u8; 32]) -> Option<KeeperMachine> {
+        let first = self.current.instance == instance;
+        let goes = |member: &Member| if first { member.started } else { member.machine().instance == instance };
+        let member = self.others.iter().position(goes).map(|index| self.others.remove(index))?;
+        if first {
+            return Some(*member.machine());
+        }
+        self.former.push(*member.machine());
+        None
+    }
+
+    /// Whether this keeper decided beside others, and left.
+    pub fn has_left(&self, instance: [u8; 32]) -> bool {
+        self.shared && self.former.iter().any(|keeper| keeper.instance == instance)
+    }
+
     fn one_started(&mut self, keeper: Option<[u8; 32]>, founder: [u8; 32]) -> Result<(), JoinError> {
         let instance = match keeper {
             None => founder,
@@ -259,6 +277,7 @@ impl Vault {
             }
         }
         // Nobody else's approvals go on to count.
+        self.proposals.void_leaves();
         self.keepers.revision = self.keepers.revision.saturating_add(1);
         self.proposals.void_joins(|_| true);
         Ok(())
@@ -282,6 +301,67 @@ impl Vault {
         // What was sealed, and is yet to be, was the root of the keeper that is no more.
         self.sealing = Sealing::default();
         self.proposals.void_reseals();
+        self.proposals.void_joins(|_| true);
+        Ok(())
+    }
+
+    pub(super) fn proposed_leave(
+        &self,
+        index: u64,
+        time: UnixTime,
+        proposed: &ProposedLeave,
+    ) -> Result<PendingProposal, FoldError> {
+        self.check_policy_runs(time)?;
+        if proposed.object != leave_object(self.id(), proposed.revision, proposed.instance) {
+            return Err(FoldError::ObjectMismatch);
+        }
+        if proposed.revision != self.keepers.revision {
+            return Err(FoldError::Join(JoinError::Revision { expected: self.keepers.revision }));
+        }
+        let signed = self.verify(&proposed.statement, &proposed.signature)?;
+        self.expected(ApprovalAction::ProposeKeeperLeave, proposed.object).check(signed.statement(), time)?;
+        self.check_leave(proposed.instance).map_err(FoldError::Join)?;
+        let not_after = signed.statement().not_after.min(self.policy().not_after());
+        let subject = Subject::Leave { proposer: signed.approver().clone(), instance: proposed.instance };
+        let threshold = self.policy().approval().threshold;
+        Ok(PendingProposal::new(index, proposed.object, subject, not_after, threshold))
+    }
+
+    /// Whether this keeper may leave: of those that stay, one must have shown that it has the keys.
+    ///
+    /// # Errors
+    /// [`JoinError::Unknown`], [`JoinError::LastKeeper`].
+    pub fn check_leave(&self, instance: [u8; 32]) -> Result<(), JoinError> {
+        if self.keepers.all().all(|keeper| keeper.instance != instance) {
+            return Err(JoinError::Unknown);
+        }
+        let others = self.keepers.others.iter();
+        let stays = others.filter(|member| member.started && member.machine().instance != instance).count();
+        match stays > 0 || self.keepers.current.instance != instance {
+            true => Ok(()),
+            false => Err(JoinError::LastKeeper),
+        }
+    }
+
+    pub(super) fn keeper_leave(&mut self, effect: &KeeperLeave) -> Result<(), FoldError> {
+        let proposal = self.proposals.at(effect.proposal)?;
+        let Subject::Leave { instance, .. } = proposal.subject() else {
+            return Err(FoldError::ActionMismatch);
+        };
+        let instance = *instance;
+        if effect.object != proposal.object() || effect.instance != instance {
+            return Err(FoldError::ObjectMismatch);
+        }
+        self.check_policy_runs(effect.time)?;
+        proposal.check_effective(effect.time)?;
+        self.check_leave(instance).map_err(FoldError::Join)?;
+        if let Some(next) = self.keepers.leave(instance) {
+            self.keepers.former.push(std::mem::replace(&mut self.keepers.current, next));
+            // What was sealed was the root of the keeper that is no more.
+            self.sealing = Sealing::default();
+        }
+        self.keepers.revision = self.keepers.revision.saturating_add(1);
+        self.proposals.void_leaves();
         self.proposals.void_joins(|_| true);
         Ok(())
     }

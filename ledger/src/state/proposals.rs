@@ -58,6 +58,13 @@ pub enum Subject {
     },
     /// Another keeper, by its evidence.
     Join(Arc<Joiner>),
+    /// That a keeper leaves the others.
+    Leave {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// Instance of the keeper.
+        instance: [u8; 32],
+    },
     /// A raise of a budget.
     Raise {
         /// The approver who signed the proposal.
@@ -81,6 +88,7 @@ impl Subject {
             Self::Policy { proposer, .. }
             | Self::Platform { proposer, .. }
             | Self::Reseal { proposer, .. }
+            | Self::Leave { proposer, .. }
             | Self::Raise { proposer, .. }
             | Self::Revocation { proposer, .. } => Some(proposer),
             Self::Model(_) | Self::Join(_) => None,
@@ -93,15 +101,21 @@ impl Subject {
             (Self::Revocation { proposer, .. }, Self::Revocation { proposer: another, .. }) => proposer == another,
             (Self::Revocation { .. }, _) | (_, Self::Revocation { .. }) => false,
             (Self::Platform { proposer, .. }, Self::Platform { proposer: another, .. }) => proposer == another,
-            (Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }, Self::Platform { .. })
-            | (Self::Platform { .. }, Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }) => false,
+            (
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Leave { .. } | Self::Raise { .. },
+                Self::Platform { .. },
+            )
+            | (
+                Self::Platform { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Leave { .. } | Self::Raise { .. },
+            ) => false,
             (Self::Model(_), _) | (_, Self::Model(_)) => false,
             // Each machine has one: together they are bounded as those of a person are.
             (Self::Join(_), Self::Join(_)) => true,
             (Self::Join(_), _) | (_, Self::Join(_)) => false,
             (
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Leave { .. } | Self::Raise { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Leave { .. } | Self::Raise { .. },
             ) => self.proposer() == other.proposer(),
         }
     }
@@ -118,6 +132,7 @@ impl Subject {
             | Self::Platform { .. }
             | Self::Reseal { .. }
             | Self::Join(_)
+            | Self::Leave { .. }
             | Self::Raise { .. } => self.proposer(),
         }
     }
@@ -252,6 +267,7 @@ impl Proposals {
             | Subject::Model(_)
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Platform { change, .. } => change.platform != changed.platform && change.label != changed.label,
@@ -265,6 +281,7 @@ impl Proposals {
             | Subject::Model(_)
             | Subject::Platform { .. }
             | Subject::Join(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Reseal { .. } => false,
@@ -278,9 +295,24 @@ impl Proposals {
             | Subject::Model(_)
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Join(joiner) => !void(joiner),
+        });
+    }
+
+    /// Voids those by which a keeper would leave: they were approved in view of other keepers.
+    pub(super) fn void_leaves(&mut self) {
+        self.0.retain(|_, proposal| match &proposal.subject {
+            Subject::Policy { .. }
+            | Subject::Model(_)
+            | Subject::Platform { .. }
+            | Subject::Reseal { .. }
+            | Subject::Join(_)
+            | Subject::Raise { .. }
+            | Subject::Revocation { .. } => true,
+            Subject::Leave { .. } => false,
         });
     }
 
@@ -296,6 +328,7 @@ impl Proposals {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,

@@ -24,6 +24,10 @@ pub struct Succession {
     kept: Vec<IndexedEntry>,
     /// The keeper has retired: the next start is its successor's.
     retired: bool,
+    /// Instances of those that are proposed, with the object that they are.
+    proposed: Vec<(Sha256Digest, [u8; 32])>,
+    /// Of those that were let in, and of which no start was seen yet.
+    let_in: Vec<[u8; 32]>,
 }
 
 /// What such entries make of a genesis.
@@ -39,11 +43,16 @@ impl Succession {
     pub fn see(&mut self, index: u64, bytes: &[u8]) -> Result<(), EntryError> {
         let object = match Entry::parse(bytes)? {
             Entry::Propose(Propose { proposal: Proposal::Policy(proposed), .. }) => Some(proposed.object),
-            Entry::Propose(Propose { proposal: Proposal::KeeperJoin(proposed), .. }) => Some(proposed.object),
+            Entry::Propose(Propose { proposal: Proposal::KeeperJoin(proposed), .. }) => {
+                self.proposed.push((proposed.object, proposed.instance));
+                Some(proposed.object)
+            }
+            Entry::Propose(Propose { proposal: Proposal::KeeperLeave(proposed), .. }) => Some(proposed.object),
             Entry::Approve(approve) => {
                 let statement = ApprovalStatement::parse(approve.statement.as_bytes());
                 let about = |said: &ApprovalStatement| {
-                    matches!(said.action, ApprovalAction::Policy | ApprovalAction::KeeperJoin)
+                    use ApprovalAction::{KeeperJoin, KeeperLeave, Policy};
+                    matches!(said.action, Policy | KeeperJoin | KeeperLeave)
                 };
                 statement.ok().filter(about).map(|said| said.object)
             }
@@ -54,6 +63,12 @@ impl Succession {
                 None
             }
             Entry::KeeperJoin(effect) => {
+                let instances = self.proposed.iter().filter(|(object, _)| *object == effect.object);
+                self.let_in.extend(instances.map(|(_, instance)| *instance).take(1));
+                self.keep(effect.object, effect.proposal, (index, bytes.to_vec()));
+                None
+            }
+            Entry::KeeperLeave(effect) => {
                 self.keep(effect.object, effect.proposal, (index, bytes.to_vec()));
                 None
             }
@@ -62,7 +77,8 @@ impl Succession {
                 self.retired = true;
                 None
             }
-            Entry::Start(_) if self.retired => {
+            // Which keepers have the keys, those that follow them need to know.
+            Entry::Start(start) if start.keeper.is_some_and(|keeper| self.is_first(keeper)) || self.retired => {
                 self.kept.push((index, bytes.to_vec()));
                 self.retired = false;
                 None
@@ -87,6 +103,12 @@ impl Succession {
         };
         self.waiting.extend(object.map(|object| (object, (index, bytes.to_vec()))));
         Ok(())
+    }
+
+    /// Whether this is the first run of one that was let in.
+    fn is_first(&mut self, keeper: [u8; 32]) -> bool {
+        let waiting = self.let_in.iter().position(|instance| *instance == keeper);
+        waiting.map(|index| self.let_in.remove(index)).is_some()
     }
 
     /// Keeps an effect, with its proposal and the approvals of it.
@@ -123,13 +145,19 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
         }
         (last, time) = (*index, entry.time());
         match &entry {
-            Entry::Propose(Propose { proposal: Proposal::Policy(_) | Proposal::KeeperJoin(_), .. })
+            Entry::Propose(Propose {
+                proposal: Proposal::Policy(_) | Proposal::KeeperJoin(_) | Proposal::KeeperLeave(_),
+                ..
+            })
             | Entry::Approve(_)
             | Entry::Policy(_)
             | Entry::KeeperJoin(_)
+            | Entry::KeeperLeave(_)
             | Entry::KeeperRetire(_) => vault.take(*index, entry)?,
-            // Of a keeper that took over, the first one.
-            Entry::Start(start) if vault.keepers().successor().is_some() => vault.keeper_started(start.keeper)?,
+            // Of a keeper that took over or was let in, the first one.
+            Entry::Start(start) if vault.keepers().successor().is_some() || vault.keepers().is_shared() => {
+                vault.keeper_started(start.keeper)?
+            }
             Entry::Propose(Propose {
                 proposal:
                     Proposal::Model(_)

@@ -99,6 +99,7 @@ impl Vault {
             let permitted = match proposal.subject() {
                 Subject::Policy { .. } => true,
                 Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } | Subject::Join(_) => runs,
+                Subject::Leave { instance, .. } => runs && self.check_leave(*instance).is_ok(),
                 Subject::Raise { .. } => runs && !self.budgets.raises().is_full(),
                 // A policy past its end must not be what keeps somebody from revoking.
                 Subject::Revocation { proposer, act } => self.check_revocation(proposer, act).is_ok(),
@@ -152,6 +153,7 @@ impl Vault {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => Err(FoldError::ActionMismatch),
         }
@@ -178,6 +180,7 @@ impl Vault {
             Entry::Resealed(effect) => self.resealed(&effect),
             Entry::KeeperJoin(effect) => self.keeper_join(index, &effect),
             Entry::KeeperRetire(effect) => self.keeper_retire(&effect),
+            Entry::KeeperLeave(effect) => self.keeper_leave(&effect),
             Entry::Budget(effect) => self.budget_raised(index, &effect),
             Entry::Clock(jump) => self.check_jump(&jump),
             Entry::Alarm(alarm) => self.alarms.announce(alarm, &self.policy),
@@ -225,6 +228,7 @@ impl Vault {
                 self.proposals.void_joins(|joiner| joiner.machine.platform == proposed.platform);
                 proposal
             }
+            Proposal::KeeperLeave(proposed) => self.proposed_leave(index, time, &proposed)?,
             Proposal::Budget(proposed) => self.proposed_raise(index, time, proposed)?,
             Proposal::Revocation(proposed) => self.proposed_revocation(index, time, proposed)?,
         };
@@ -324,11 +328,12 @@ impl Vault {
             ApprovalAction::Platform,
             ApprovalAction::Reseal,
             ApprovalAction::KeeperJoin,
+            ApprovalAction::KeeperLeave,
             ApprovalAction::Budget,
             ApprovalAction::Revoke,
             ApprovalAction::LiftRevocation,
         ];
-        let [policy, model, platform, reseal, join, raise, revoke, lift] =
+        let [policy, model, platform, reseal, join, leave, raise, revoke, lift] =
             actions.map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
@@ -337,6 +342,7 @@ impl Vault {
             Subject::Platform { .. } => policy_runs.map(|()| platform)?,
             Subject::Reseal { .. } => policy_runs.map(|()| reseal)?,
             Subject::Join(_) => policy_runs.map(|()| join)?,
+            Subject::Leave { .. } => policy_runs.map(|()| leave)?,
             Subject::Raise { .. } => policy_runs.map(|()| raise)?,
             Subject::Revocation { act, .. } => match act.kind() {
                 ActKind::Revoke => revoke,

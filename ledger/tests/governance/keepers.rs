@@ -95,7 +95,11 @@ pub(crate) fn take_over(world: &mut World, run: u8) {
 
 /// Has another one wait for approvals.
 pub(crate) fn must_wait(world: &mut World) {
-    let entry = propose(world, &joiner(2));
+    must_wait_as(world, &joiner(2));
+}
+
+pub(crate) fn must_wait_as(world: &mut World, joiner: &Joiner) {
+    let entry = propose(world, joiner);
     world.must(entry);
 }
 

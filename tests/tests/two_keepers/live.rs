@@ -243,3 +243,62 @@ async fn what_a_killed_keeper_began_the_other_one_ends() {
         two.world.witnesses.as_mut().expect("it has witnesses").start(away, &vkey);
     }
 }
+
+/// `vaultctl propose keeper-leave`, approved.
+fn leave(world: &World, instance: &str) {
+    let mut propose = world.vaultctl();
+    propose.args(["propose", "keeper-leave", instance, "--yes", "--key"]).arg(world.path(APPROVERS[0]));
+    run_ok(&mut propose);
+    world.approve(&APPROVERS[1..]);
+}
+
+/// Instances, the first keeper's first.
+fn instances(world: &World) -> Vec<String> {
+    let status = run_ok(world.vaultctl().args(["--json", "keeper", "status"]));
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    let others = status["others"].as_array().cloned().unwrap_or_default();
+    let all = std::iter::once(&status["keeper"]).chain(others.iter().map(|other| &other["keeper"]));
+    all.map(|keeper| keeper["instance"].as_str().expect("an instance").to_owned()).collect()
+}
+
+/// Two keepers are upgraded in turn: a new one comes, the old one leaves, and at no moment does nobody serve.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_keeper_comes_and_the_old_one_leaves() {
+    let mut two = Two::open();
+    // Its certificate is some seconds old when it is needed: the keepers' clocks may be one behind this one.
+    let third = Newcomer::new(&two.world, "c");
+    release(&two.world).await;
+    let [founder, second] = &instances(&two.world)[..] else { panic!("two keepers") };
+    leave(&two.world, founder);
+    // Both hear of it: the one serves on, the other one serves nothing any more, also after a restart.
+    two.world.keeper.as_mut().expect("it runs").wait_for("this keeper has retired");
+    for _ in 0..4 {
+        release(&two.world).await;
+    }
+    two.world.keeper.take().expect("it runs").terminate();
+    let mut keeper = two.world.start_keeper_process();
+    keeper.wait_for("this keeper has retired");
+    two.world.keeper = Some(keeper);
+    for _ in 0..2 {
+        release(&two.world).await;
+    }
+    assert_eq!(instances(&two.world), [second.clone()]);
+    let renewed = two.world.path("renewed.json");
+    run_ok(two.world.vaultctl().arg("vault-file").arg("--out").arg(&renewed));
+    std::fs::copy(&renewed, two.world.vault()).expect("the directory is ours");
+    two.world.publish("2");
+    let status = run_ok(two.world.vaultctl().arg("status"));
+    assert!(status.contains("Verified now") && status.contains("NOT RECOVERABLE"), "{status}");
+    // Nobody sends the last one away.
+    let mut propose = two.world.vaultctl();
+    propose.args(["propose", "keeper-leave", second, "--yes", "--key"]).arg(two.world.path(APPROVERS[0]));
+    let (code, said) = vault_tests::run(&mut propose);
+    assert!(code != Some(0) && said.contains("leave-last-keeper"), "{said}");
+    // And a third one comes.
+    let_in(&two.world, &third);
+    assert_eq!(instances(&two.world).len(), 2);
+    let log = log(&two.world);
+    for words in ["proposes that keeper", "approves that a keeper leaves", "decides no more"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+}

@@ -1,5 +1,5 @@
 //! A keeper that retired: it writes nothing, serves nothing, and goes on giving the vault's keys to the one successor that
-//! its last counted commit names, until that one has them.
+//! its last counted commit names, until that one has them. One that left others gives nobody anything.
 
 use std::time::Instant;
 
@@ -133,12 +133,17 @@ impl Retired {
 
     fn status(&self) -> Response {
         let successor = self.state.vault().and_then(|vault| vault.keepers().successor());
-        let to = successor.map_or_else(String::new, |successor| {
-            format!("{} on platform {}", hex::encode(successor.machine.instance), successor.machine.platform)
-        });
+        let reason = match successor {
+            Some(successor) => format!(
+                "this keeper handed its vault over to {} on platform {}: start that one, and point the host at it",
+                hex::encode(successor.machine.instance),
+                successor.machine.platform
+            ),
+            None => "approvers had this keeper leave: point the host at the others".to_owned(),
+        };
         Response::Status(v1::StatusResponse {
             state: "retired".to_owned(),
-            reason: format!("this keeper handed its vault over to {to}: start that one, and point the host at it"),
+            reason,
             vault_id: self.genesis.vault_id().as_bytes().to_vec(),
             anti_rollback: self.genesis.core().anti_rollback().as_str().to_owned(),
             log_size: self.anchor.size(),
@@ -152,5 +157,5 @@ impl Retired {
 
 /// To everybody but the successor.
 pub(super) fn refusal() -> Refusal {
-    Refusal::unavailable("keeper-retired", "this keeper has retired: its successor has the vault")
+    Refusal::unavailable("keeper-retired", "this keeper has retired: another one has the vault")
 }

@@ -189,6 +189,7 @@ impl Vault {
             Request::SubmitPolicy(request) => self.submit_policy(request),
             Request::SubmitPlatform(request) => self.submit_platform(request),
             Request::SubmitReseal(request) => self.submit_reseal(request),
+            Request::SubmitKeeperLeave(request) => self.submit_keeper_leave(request),
             Request::SubmitRaise(request) => self.submit_raise(request),
             Request::SubmitApproval(request) => self.submit_approval(request),
             Request::SubmitRevocation(request) => self.submit_revocation(request),

@@ -16,7 +16,7 @@ use super::{Call, Link, LinkError, Notices, Reply};
 /// Challenges whose keeper is remembered: as many as are issued while one can be redeemed.
 const SESSIONS_MAX: usize = 1 << 16;
 /// What a keeper says that does not serve the vault, now or any more: nothing was done, and another one may serve it.
-const ELSEWHERE: [&str; 5] = ["keeper-empty", "keeper-stopped", "keeper-retired", "keeper-left", "vault-closed"];
+const ELSEWHERE: [&str; 4] = ["keeper-empty", "keeper-stopped", "keeper-retired", "vault-closed"];
 /// What a keeper says of a challenge that is not its own.
 const OTHERS_CHALLENGE: &str = "challenge-unknown";
 
@@ -111,10 +111,15 @@ impl Keepers {
     /// Asks one after another until one serves.
     async fn in_turn(&self, request: Call, first: usize) -> Result<Reply, LinkError> {
         let links = &self.0.links;
+        let mut not_open = None;
         let mut last = LinkError::Unreachable { reason: "there is no keeper".to_owned() };
         for offset in 0..links.len() {
             let keeper = (first % links.len() + offset) % links.len();
             match links[keeper].call(request.clone()).await {
+                // Where another one serves, that is what there is to know.
+                Ok(Reply::Status(status)) if status.state != "open" => {
+                    not_open.get_or_insert(Reply::Status(status));
+                }
                 Ok(reply) => {
                     if let Reply::GetChallenge(issued) = &reply {
                         self.sessions().add(issued.session.clone(), keeper);
@@ -129,14 +134,14 @@ impl Keepers {
                 Err(_) => {}
             }
         }
-        Err(last)
+        not_open.ok_or(last)
     }
 
     /// Asks all of them, so that each tells of what concerns the answer.
     async fn everywhere(&self, request: Call) -> Result<Reply, LinkError> {
         let mut answers = JoinSet::new();
-        for link in self.0.links.iter().filter(|link| link.down().is_none()).cloned() {
-            let request = request.clone();
+        for link in self.0.links.iter().filter(|link| link.down().is_none()) {
+            let (link, request) = (link.clone(), request.clone());
             answers.spawn(async move { link.call(request).await });
         }
         let mut best = Err(LinkError::Unreachable { reason: self.down().unwrap_or_default() });
@@ -184,7 +189,7 @@ mod tests {
             sessions.add(n.to_be_bytes().to_vec(), n % 3);
         }
         assert_eq!(sessions.by_id.len(), SESSIONS_MAX);
-        assert_eq!(sessions.by_id.get(&0_usize.to_be_bytes().to_vec()), None);
-        assert_eq!(sessions.by_id.get(&1_usize.to_be_bytes().to_vec()), Some(&1));
+        assert_eq!(sessions.by_id.get(0_usize.to_be_bytes().as_slice()), None);
+        assert_eq!(sessions.by_id.get(1_usize.to_be_bytes().as_slice()), Some(&1));
     }
 }

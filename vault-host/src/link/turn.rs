@@ -72,26 +72,31 @@ fn end_if_held(slot: &Weak<Mutex<Slot>>, number: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn one_writes_at_a_time_and_nobody_for_ever() {
         let turns = Turns::default();
         let (one, other) = (OwnTurn::default(), OwnTurn::default());
         assert!(one.take(&turns).await);
-        let begun = tokio::time::Instant::now();
-        assert!(other.take(&turns).await);
-        assert_eq!(begun.elapsed(), TURN_TIME_MAX);
-        // A turn that was over ends nobody else's.
-        one.end();
-        let waiting = one.take(&turns);
-        tokio::pin!(waiting);
-        assert!(tokio::time::timeout(Duration::from_secs(1), &mut waiting).await.is_err());
-        other.end();
+        let mut waiting = Box::pin(other.take(&turns));
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        // Its time is over.
+        end_if_held(&Arc::downgrade(&one.0), 1);
         assert!(waiting.await);
-        // With its stream a turn ends too.
-        drop(one);
-        assert!(other.take(&turns).await);
+        // A turn that was over ends nobody else's, nor the next one of its own.
+        one.end();
         assert_eq!(turns.0.available_permits(), 0);
+        other.end();
+        assert!(one.take(&turns).await);
+        end_if_held(&Arc::downgrade(&one.0), 1);
+        assert_eq!(turns.0.available_permits(), 0);
+        // With its stream a turn ends too.
+        let stream = Arc::downgrade(&one.0);
+        drop(one);
+        end_if_held(&stream, 2);
+        assert_eq!(turns.0.available_permits(), 1);
     }
 }

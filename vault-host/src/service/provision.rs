@@ -7,8 +7,8 @@ use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::convert;
 use vault_proto::convert::{
-    Approval, JoinRequest, KeeperEvidenceRequest, PlatformSubmission, PolicySubmission, Publication, ResealSubmission,
-    RevocationSubmission, UnitUpload,
+    Approval, JoinRequest, KeeperEvidenceRequest, LeaveSubmission, PlatformSubmission, PolicySubmission, Publication,
+    ResealSubmission, RevocationSubmission, UnitUpload,
 };
 use vault_proto::v1;
 use vault_proto::v1::Coarse;
@@ -168,6 +168,19 @@ impl Provision for ProvisionService {
         let relayed = async {
             let call = Call::JoinKeeper(JoinRequest::try_from(message)?.into());
             let pick = |reply| if let Reply::JoinKeeper(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn submit_keeper_leave(
+        &self,
+        request: Request<v1::SubmitKeeperLeaveRequest>,
+    ) -> Result<Response<v1::SubmitKeeperLeaveResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitKeeperLeave(LeaveSubmission::try_from(message)?.into());
+            let pick = |reply| if let Reply::SubmitKeeperLeave(reply) = reply { Some(reply) } else { None };
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await

@@ -108,6 +108,7 @@ fn is_join(proposal: &PendingProposal) -> bool {
         | Subject::Model(_)
         | Subject::Platform { .. }
         | Subject::Reseal { .. }
+        | Subject::Leave { .. }
         | Subject::Raise { .. }
         | Subject::Revocation { .. } => false,
     }

@@ -79,6 +79,12 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
             hex::encode(retire.counter_name),
             retire.counter
         ),
+        Entry::KeeperLeave(leave) => format!(
+            "keeper {} decides no more, proposed at {}: {}",
+            hex::encode(leave.instance),
+            leave.proposal,
+            leave.object
+        ),
         Entry::Budget(raised) => {
             format!("the raise of budget {} counts, proposed at {}", raised.budget, raised.proposal)
         }
@@ -138,6 +144,10 @@ fn proposed(propose: &Propose, before: &State) -> String {
             join.platform,
             join.object
         ),
+        Proposal::KeeperLeave(proposed) => {
+            let by = signer(&proposed.statement, &proposed.signature, before);
+            format!("{by} proposes that keeper {} leaves: {}", hex::encode(proposed.instance), proposed.object)
+        }
         Proposal::Budget(raise) => {
             let by = signer(&raise.statement, &raise.signature, before);
             format!("{by} proposes to raise {}: {}", raise_in_words(raise), raise.object)
@@ -170,6 +180,7 @@ fn revoked(revoke: &Revoke, before: &State) -> String {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. },
         )
         | None => "nothing that was proposed".to_owned(),
@@ -219,6 +230,8 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::ProposeReseal => "the proposal of reseal",
                 ApprovalAction::Reseal => "reseal",
                 ApprovalAction::KeeperJoin => "keeper",
+                ApprovalAction::ProposeKeeperLeave => "the proposal that a keeper leaves",
+                ApprovalAction::KeeperLeave => "that a keeper leaves",
                 ApprovalAction::ProposeBudget => "the proposal of raise",
                 ApprovalAction::Budget => "raise",
                 ApprovalAction::Revoke => "the revocation",

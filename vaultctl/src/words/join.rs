@@ -43,6 +43,18 @@ pub fn joiner_in_words(joiner: &Joiner, vault: &Vault) -> Vec<String> {
     says
 }
 
+/// What it means to have a keeper leave.
+pub fn leave_in_words(instance: [u8; 32], vault: &Vault) -> Vec<String> {
+    let mut says = vec!["a keeper decides no more, and the others go on. It keeps the keys that it has:".to_owned()];
+    let keepers = vault.keepers();
+    let leaves = keepers.all().find(|keeper| keeper.instance == instance);
+    says.extend(leaves.into_iter().flat_map(machine_in_words).map(|line| format!("  {line}")));
+    for stays in keepers.all().filter(|keeper| keeper.instance != instance) {
+        says.push(format!("stays: {} on platform {}", hex::encode(stays.instance), stays.platform));
+    }
+    says
+}
+
 /// Which machine.
 pub fn machine_in_words(machine: &KeeperMachine) -> Vec<String> {
     vec![

@@ -158,6 +158,8 @@ impl World {
             | ApprovalAction::ProposeReseal
             | ApprovalAction::Reseal
             | ApprovalAction::KeeperJoin
+            | ApprovalAction::ProposeKeeperLeave
+            | ApprovalAction::KeeperLeave
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
             | ApprovalAction::Revoke

@@ -1,13 +1,15 @@
 //! Another keeper asks to take over: it is proposed to the approvers and, once they let it in, gets the vault.
 
 use attestation::Sha256Digest;
-use ledger::entry::{Entry, Proposal, Propose};
+use ledger::entry::{Entry, Proposal, Propose, ProposedLeave};
 use ledger::genesis::AntiRollback;
 use ledger::keepers::{AdmittedJoiner, JoinError};
-use ledger::state::{State, Subject};
+use ledger::state::{Keepers, State, Subject};
 use prost::Message;
+use vault_proto::convert::LeaveSubmission;
 use vault_proto::v1::{self, join_keeper_response, keeper_reply::Response};
 
+use super::provision::utf8;
 use super::{Outcome, Reply, Vault};
 use crate::keeper::challenges::Pending;
 use crate::keeper::join::{Desk, refused};
@@ -80,6 +82,7 @@ impl Vault {
             | Subject::Model(_)
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => false,
         });
@@ -116,9 +119,24 @@ impl Vault {
         Ok(Desk { vault, challenges: &mut self.challenges, chains: &mut self.chains, rng: &self.rng })
     }
 
-    /// Whether its last entry is written or about to be.
+    /// Proposes that a keeper leaves the others, signed by an approver.
+    pub(super) fn submit_keeper_leave(&mut self, request: v1::SubmitKeeperLeaveRequest) -> Result<Outcome, Refusal> {
+        let LeaveSubmission { revision, instance, statement, signature } = request.try_into()?;
+        let time = self.now();
+        let statement = utf8("statement", statement)?;
+        let proposed = ProposedLeave::new(self.vault_id(), revision, instance, statement, signature);
+        let object = proposed.object;
+        self.stage_entry(&Entry::Propose(Propose { time, proposal: Proposal::KeeperLeave(proposed) }))?;
+        let proposal = Some(self.proposal(object)?);
+        self.stage_effects()?;
+        Ok(Outcome::AfterCommit(Box::new(move |_| {
+            Ok(Response::SubmitKeeperLeave(v1::SubmitKeeperLeaveResponse { proposal }))
+        })))
+    }
+
+    /// Whether its last entry is written or about to be, by itself or by another keeper.
     pub(in crate::keeper) fn is_retired(&self) -> bool {
-        is_retired(&self.state)
+        is_retired(&self.state, self.instance)
     }
 
     /// What is left of it.
@@ -128,6 +146,7 @@ impl Vault {
     }
 }
 
-fn is_retired(state: &State) -> bool {
-    state.vault().is_some_and(|vault| vault.keepers().successor().is_some())
+fn is_retired(state: &State, instance: [u8; 32]) -> bool {
+    let gone = |keepers: &Keepers| keepers.successor().is_some() || keepers.has_left(instance);
+    state.vault().is_some_and(|vault| gone(vault.keepers()))
 }

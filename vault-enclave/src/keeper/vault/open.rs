@@ -279,15 +279,19 @@ impl Run {
         let own = |named: &KeeperMachine| (named.instance, named.ak_name) == (self.instance, self.hardware.ak_name);
         let named = match state.vault().map(ledger::state::Vault::keepers) {
             None => own(&KeeperMachine::from(genesis.keeper())),
-            Some(keepers) => keepers.all().any(own) || keepers.successor().is_some_and(|next| own(&next.machine)),
+            Some(keepers) => {
+                let left = keepers.is_shared() && keepers.former().iter().any(own);
+                keepers.all().any(own) || keepers.successor().is_some_and(|next| own(&next.machine)) || left
+            }
         };
         if named { Ok(()) } else { Err(OpenError::OtherKeeper) }
     }
 
-    /// Whether the log ends with this keeper's last entry.
+    /// Whether the log ends with this keeper's last entry, or says that it left.
     fn has_retired(&self, state: &State) -> bool {
-        let successor = state.vault().and_then(|vault| vault.keepers().successor());
-        successor.is_some_and(|successor| successor.machine.instance != self.instance)
+        let Some(keepers) = state.vault().map(ledger::state::Vault::keepers) else { return false };
+        let successor = keepers.successor().is_some_and(|successor| successor.machine.instance != self.instance);
+        successor || keepers.has_left(self.instance)
     }
 
     fn retired(self, state: State, genesis: Genesis) -> Retired {

@@ -3,7 +3,7 @@
 use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
 use ledger::approvals::{self, ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{
-    self, Approve, BudgetRaised, Entry, KeeperJoin, ModelPublished, PolicyInForce, Propose, ProposedModel,
+    self, Approve, BudgetRaised, Entry, KeeperJoin, KeeperLeave, ModelPublished, PolicyInForce, Propose, ProposedModel,
     ProposedPolicy, ResealInForce,
 };
 use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
@@ -95,6 +95,7 @@ impl Vault {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => false,
         });
@@ -138,7 +139,9 @@ impl Vault {
         self.pending.blobs.extend(blobs);
         let object = parsed.object;
         let standing = match parsed.action {
-            ApprovalAction::Revoke | ApprovalAction::LiftRevocation => Some(self.proposal(object)?),
+            ApprovalAction::Revoke | ApprovalAction::LiftRevocation | ApprovalAction::KeeperLeave => {
+                Some(self.proposal(object)?)
+            }
             ApprovalAction::Genesis
             | ApprovalAction::ProposePolicy
             | ApprovalAction::Policy
@@ -148,12 +151,13 @@ impl Vault {
             | ApprovalAction::ProposeReseal
             | ApprovalAction::Reseal
             | ApprovalAction::KeeperJoin
+            | ApprovalAction::ProposeKeeperLeave
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
             | ApprovalAction::Extend => None,
         };
         self.stage_effects()?;
-        let standing = standing.map(|standing| self.standing_revocation(standing));
+        let standing = standing.map(|standing| self.standing_act(standing));
         Ok(Outcome::AfterCommit(Box::new(move |vault| {
             let proposal = Some(standing.map_or_else(|| vault.proposal(object), Ok)?);
             Ok(Response::SubmitApproval(v1::SubmitApprovalResponse { proposal }))
@@ -183,6 +187,9 @@ impl Vault {
                     Entry::Reseal(ResealInForce { time, proposal, object, present: self.records.boot_state() })
                 }
                 Subject::Join(_) => Entry::KeeperJoin(KeeperJoin { time, proposal, object }),
+                Subject::Leave { instance, .. } => {
+                    Entry::KeeperLeave(KeeperLeave { time, proposal, object, instance: *instance })
+                }
                 Subject::Revocation { act, .. } => {
                     let act = act.clone();
                     self.stage_renewals();

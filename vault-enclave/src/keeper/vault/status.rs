@@ -122,6 +122,10 @@ impl Vault {
             Subject::Join(joiner) => {
                 (ProposalAction::KeeperJoin, format!("another keeper, on platform {}", joiner.machine.platform))
             }
+            Subject::Leave { proposer, instance } => {
+                let instance = hex::encode(instance);
+                (ProposalAction::KeeperLeave, format!("keeper {instance} leaves, by {proposer}"))
+            }
             Subject::Revocation { proposer, act } => {
                 let action = match act.kind() {
                     ActKind::Revoke => ProposalAction::Revoke,
@@ -184,6 +188,7 @@ impl Vault {
                 | ProposalAction::Platform
                 | ProposalAction::Reseal
                 | ProposalAction::KeeperJoin
+                | ProposalAction::KeeperLeave
                 | ProposalAction::Budget
                 | ProposalAction::Revoke
                 | ProposalAction::LiftRevocation,

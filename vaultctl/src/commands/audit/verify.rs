@@ -250,6 +250,7 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Reseal(_)
             | Entry::Resealed(_)
             | Entry::KeeperJoin(_)
+            | Entry::KeeperLeave(_)
             | Entry::Budget(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)

@@ -81,6 +81,7 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Reseal(_)
         | Entry::Resealed(_)
         | Entry::KeeperJoin(_)
+        | Entry::KeeperLeave(_)
         | Entry::End(_)
         | Entry::Revoke(_)
         | Entry::Extend(_)
