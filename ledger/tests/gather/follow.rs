@@ -9,7 +9,7 @@ fn two() -> (World, Log, Log) {
     let (mut world, mut first) = World::started();
     let mut second = world.restart().unwrap();
     let newest = newest(&world);
-    first.follow(&world.entries[1..].to_vec(), newest, &mut world).unwrap();
+    first.follow(&behind(&world, 1), newest, &mut world).unwrap();
     assert_eq!(first.head(), second.head());
     grant(&mut world, &mut second).unwrap();
     (world, first, second)
@@ -17,6 +17,11 @@ fn two() -> (World, Log, Log) {
 
 fn newest(world: &World) -> ledger::release_log::Newest {
     verifier().newest(world.published.last().unwrap(), "").unwrap().unwrap()
+}
+
+/// The entries from this index on.
+fn behind(world: &World, first: u64) -> Vec<Vec<u8>> {
+    world.entries[first as usize..].to_vec()
 }
 
 /// What a keeper has signed and no witness was asked about.
@@ -31,12 +36,12 @@ fn one_goes_on_from_what_the_other_committed() {
     let (mut world, mut first, mut second) = two();
     let (own, newest) = (first.head().size, newest(&world));
     assert_eq!(newest.checkpoint(), second.head());
-    first.follow(&world.entries[own as usize..].to_vec(), newest, &mut world).unwrap();
+    first.follow(&behind(&world, own), newest, &mut world).unwrap();
     assert_eq!((first.head(), first.checkpoint()), (second.head(), second.checkpoint()));
     // And back again, with proofs of what either wrote.
     let proof = grant(&mut world, &mut first).unwrap();
     let (own, newest) = (second.head().size, self::newest(&world));
-    second.follow(&world.entries[own as usize..].to_vec(), newest, &mut world).unwrap();
+    second.follow(&behind(&world, own), newest, &mut world).unwrap();
     assert_eq!(verifier().verify_proof(&proof, b"grant").unwrap().0, 3);
     for index in 0..4 {
         let entry = &world.entries[index as usize];
@@ -103,7 +108,7 @@ fn what_one_began_the_other_brings_to_its_end() {
     }
     let shown = verifier().newest(world.published.last().unwrap(), &proposed(head)).unwrap().unwrap();
     assert_eq!(shown.checkpoint(), head);
-    first.follow(&entries[2..].to_vec(), shown, &mut world).unwrap();
+    first.follow(&entries[2..], shown, &mut world).unwrap();
     assert_eq!((first.head(), world.published.last()), (head, published.last()));
     grant(&mut world, &mut first).unwrap();
 }
@@ -126,7 +131,7 @@ fn nothing_is_taken_without_a_quorum() {
         witness.latest = Some(first.head());
     }
     let shown = verifier().newest("", &proposed(second.head())).unwrap().unwrap();
-    let missing = no_quorum(first.follow(&world.entries[2..].to_vec(), shown, &mut world));
+    let missing = no_quorum(first.follow(&behind(&world, 2), shown, &mut world));
     assert_eq!(missing.code(), "witness-quorum-missing");
     assert_eq!(grant(&mut world, &mut first).unwrap_err(), LogError::Stopped);
 }

@@ -282,7 +282,7 @@ async fn a_new_keeper_comes_and_the_old_one_leaves() {
     for _ in 0..2 {
         release(&two.world).await;
     }
-    assert_eq!(instances(&two.world), [second.clone()]);
+    assert_eq!(instances(&two.world), std::slice::from_ref(second));
     let renewed = two.world.path("renewed.json");
     run_ok(two.world.vaultctl().arg("vault-file").arg("--out").arg(&renewed));
     std::fs::copy(&renewed, two.world.vault()).expect("the directory is ours");

@@ -96,9 +96,11 @@ impl Retired {
     /// Answers what is left to answer.
     pub(super) fn handle(&mut self, job: Job) {
         let Job { request, reply } = job;
+        // One that left others has none: whoever asks for keys asks them.
+        let successor = self.state.vault().is_some_and(|vault| vault.keepers().successor().is_some());
         let answer = match request {
-            Request::JoinKeeper(request) => return self.join_keeper(request, reply),
-            Request::GetJoinChallenge(request) => {
+            Request::JoinKeeper(request) if successor => return self.join_keeper(request, reply),
+            Request::GetJoinChallenge(request) if successor => {
                 let now = self.clock.now(self.state.time());
                 self.desk().and_then(|mut desk| desk.challenge(request, now))
             }

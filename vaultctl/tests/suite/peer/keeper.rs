@@ -292,6 +292,7 @@ impl Keeper {
                 platform: change.platform,
             }),
             Subject::Join(_) => Entry::KeeperJoin(KeeperJoin { time, proposal: entry, object }),
+            Subject::Leave { .. } => unreachable!("the peer's keeper is alone"),
             Subject::Reseal { .. } => {
                 let present = ledger::reseal::boot_state(&self.pcrs());
                 Entry::Reseal(ResealInForce { time, proposal: entry, object, present })
@@ -318,6 +319,7 @@ impl Keeper {
             Subject::Platform { .. } => convert::ProposalAction::Platform,
             Subject::Reseal { .. } => convert::ProposalAction::Reseal,
             Subject::Join(_) => convert::ProposalAction::KeeperJoin,
+            Subject::Leave { .. } => convert::ProposalAction::KeeperLeave,
             Subject::Raise { .. } => convert::ProposalAction::Budget,
             Subject::Revocation { act, .. } => match act.kind() {
                 ActKind::Revoke => convert::ProposalAction::Revoke,
