@@ -71,6 +71,10 @@ pub enum ApprovalAction {
     Escrow,
     /// A keeper that was lost is replaced by one that has the keys from custodians.
     Recover,
+    /// That a keeper leaves the others is proposed.
+    ProposeKeeperLeave,
+    /// A keeper leaves the others.
+    KeeperLeave,
     /// A raise of a budget is proposed.
     ProposeBudget,
     /// A proposed raise of a budget counts.

@@ -126,8 +126,9 @@ impl LogVerifier {
         }
     }
 
-    /// The log key's signature and the text alone.
-    fn verify_signed(&self, note: &str) -> Result<Checkpoint, CheckpointError> {
+    /// The log key's signature and the text alone: what a keeper of the vault decided, which does not count before a quorum
+    /// has cosigned it.
+    pub fn verify_signed(&self, note: &str) -> Result<Checkpoint, CheckpointError> {
         let text = self.key.verify(note).map_err(CheckpointError::Note)?;
         let mut lines = text.split('\n');
         let (Some(origin), Some(size), Some(root), Some(""), None) =

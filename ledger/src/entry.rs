@@ -23,6 +23,7 @@ mod escrow;
 mod exact;
 pub(crate) mod field;
 mod join;
+mod leave;
 mod platform;
 mod read;
 mod reseal;
@@ -44,6 +45,7 @@ pub use escrow::{EscrowInForce, ProposedEscrow, ProposedRecovery, RecoverInForce
 pub use exact::ExactEntry;
 use exact::Unread;
 pub use join::{KeeperJoin, KeeperRetire, ProposedJoin};
+pub use leave::{KeeperLeave, ProposedLeave};
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 pub use reseal::{ProposedReseal, ResealInForce, Resealed};
 
@@ -82,6 +84,8 @@ pub enum Entry {
     Escrow(EscrowInForce),
     /// A keeper was lost, and another one has the vault's keys from its custodians.
     Recover(RecoverInForce),
+    /// A keeper decides no more, and others go on.
+    KeeperLeave(KeeperLeave),
     /// Approvers raised a budget.
     Budget(BudgetRaised),
     /// The keeper's clock was set ahead.
@@ -155,6 +159,7 @@ impl Entry {
             Self::KeeperRetire(entry) => entry.time,
             Self::Escrow(entry) => entry.time,
             Self::Recover(entry) => entry.time,
+            Self::KeeperLeave(entry) => entry.time,
             Self::Budget(entry) => entry.time,
             Self::Clock(entry) => entry.time,
             Self::Alarm(entry) => entry.time,
@@ -184,6 +189,7 @@ impl Entry {
             Self::KeeperRetire(_) => "keeper-retire",
             Self::Escrow(_) => "escrow",
             Self::Recover(_) => "recover",
+            Self::KeeperLeave(_) => "keeper-leave",
             Self::Budget(_) => "budget",
             Self::Clock(_) => "clock",
             Self::Alarm(_) => "alarm",

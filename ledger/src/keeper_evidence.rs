@@ -166,6 +166,11 @@ impl<'a> KeeperRun<'a> {
         &self.question.nonce
     }
 
+    /// Name of the attestation key that answers: which keeper it is, where a vault has several.
+    pub fn ak_name(&self) -> &attestation::AkName {
+        self.tpm.ak().name()
+    }
+
     /// Goes to the keeper. Only its TPM can open it.
     pub fn credential(&self) -> &Credential {
         &self.credential
@@ -203,8 +208,8 @@ impl<'a> KeeperRun<'a> {
     }
 
     /// The second step with the keeper of an open vault: the evidence must be over the keeper binding with the vault's own
-    /// keys, by the very chip, TPM and AK of `machine`: the founder's, or those of the keeper that took over last. Whether the checkpoint is signed is for the caller to
-    /// check.
+    /// keys, by the very chip, TPM and AK of `machine`: those of the founder, or of a keeper that was let in later. Whether the
+    /// checkpoint is signed is for the caller to check.
     pub fn verify_vault(
         self,
         genesis: &Genesis,

@@ -1,7 +1,9 @@
 //! More than one keeper over time (FORMAT.md §7, `keeper-join`): who a keeper is, and which keeper may take over.
 //!
-//! Under a counter a vault has one keeper at a time. Another one takes over by a hand-over: it proves its machine to the
-//! keeper that runs, approvers let exactly that machine in, and the last commit of the one before names it as its successor.
+//! A keeper proves its machine to one that runs, and approvers let exactly that machine in. Under a counter a vault has one
+//! keeper at a time: another one takes over by a hand-over, and the last commit of the one before names it as its successor.
+//! Witnesses see to it that there is one log, whoever writes it: under them the new keeper gets the keys and decides beside
+//! the others, until approvers have one leave.
 
 mod error;
 
@@ -19,9 +21,14 @@ use crate::release_log::Loggable;
 use crate::state::Vault;
 
 const JOIN_TAG: &[u8] = b"weightvault/v1 keeper join\0";
+const LEAVE_TAG: &[u8] = b"weightvault/v1 keeper leave\0";
 
 /// How long a proposed keeper waits for approvals, and an approved one may wait until it takes over.
 pub const JOIN_SECS_MAX: u64 = 7 * 24 * 3600;
+/// Most keepers that decide beside one another.
+pub const KEEPERS_MAX: usize = 8;
+/// What stands for the name of the counter of a keeper that has none.
+pub const NO_COUNTER: [u8; 34] = [0; 34];
 
 /// The machine of a keeper, and what it made there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,14 +48,20 @@ pub struct Joiner {
     pub machine: KeeperMachine,
     /// SHA-256 of the HPKE key that the vault's keys are wrapped to.
     pub hpke_key: Sha256Digest,
-    /// Name of its NV counter.
+    /// Name of its NV counter; [`NO_COUNTER`] where the vault has none.
     pub counter_name: [u8; 34],
-    /// What the counter reads before the first head of this vault.
+    /// What the counter reads before the first head of this vault; 0 where there is none.
     pub counter: u64,
     /// The PCRs that it quoted: those that `[keeper]` of the first policy names.
     pub pcrs: BTreeMap<u32, [u8; 32]>,
     /// The launch digest of its guest, where it proves its chip too.
     pub measurement: Option<[u8; 48]>,
+}
+
+/// What approvals name that have a keeper leave: SHA-256(`"weightvault/v1 keeper leave\0"` ‖ lv(vault id, be64(revision),
+/// instance)). The revision makes approvals of before the last change of keepers worth nothing.
+pub fn leave_object(vault: Sha256Digest, revision: u64, instance: [u8; 32]) -> Sha256Digest {
+    Sha256Digest::of(&[LEAVE_TAG, &lv(&[vault.as_bytes(), &revision.to_be_bytes(), &instance])].concat())
 }
 
 impl From<&KeeperIdentity> for KeeperMachine {
@@ -129,7 +142,10 @@ impl AdmittedJoiner {
         }
         check_claims(vault.policy().keeper(), verified.claims()).map_err(JoinError::Evidence)?;
         let joiner = Joiner::of(&verified)?;
-        vault.check_joiner(&joiner)?;
+        match vault.keepers().waiting(&joiner) {
+            Some(_) => vault.check_joiner_rules(&joiner)?,
+            None => vault.check_joiner(&joiner)?,
+        }
         Ok(Self { joiner, verified, evidence })
     }
 
@@ -155,6 +171,14 @@ impl AdmittedJoiner {
         ProposedJoin::new(&self.joiner, vault.id(), revision, (self.evidence, binding), now.plus(JOIN_SECS_MAX))
     }
 
+    /// The `keeper-join` entry by which approvers let exactly this keeper in beside the others. The keys go over behind it
+    /// alone, and until the keeper has started.
+    pub fn let_in(&self, vault: &Vault, now: UnixTime) -> Result<LetIn, JoinError> {
+        let waiting = vault.keepers().waiting(&self.joiner).ok_or(JoinError::NotApproved)?;
+        waiting.check_time(now)?;
+        Ok(LetIn { object: waiting.object(), entry: waiting.entry(), instance: self.joiner.machine.instance })
+    }
+
     /// The last entry of the keeper that runs, where approvers let exactly this keeper in.
     pub fn retires(&self, vault: &Vault, now: UnixTime) -> Result<Retirement, JoinError> {
         let approved = vault.keepers().approved().filter(|approved| *approved.joiner() == self.joiner);
@@ -174,6 +198,31 @@ impl AdmittedJoiner {
     }
 }
 
+/// A keeper that was let in beside others, and has not started yet. Only [`AdmittedJoiner::let_in`] makes one.
+#[derive(Debug)]
+pub struct LetIn {
+    object: Sha256Digest,
+    entry: u64,
+    instance: [u8; 32],
+}
+
+impl LetIn {
+    /// What the approvals named.
+    pub fn object(&self) -> Sha256Digest {
+        self.object
+    }
+
+    /// Index of its `keeper-join` entry.
+    pub fn entry(&self) -> u64 {
+        self.entry
+    }
+
+    /// The keeper.
+    pub fn instance(&self) -> [u8; 32] {
+        self.instance
+    }
+}
+
 /// The entry by which a keeper names its successor. Only [`AdmittedJoiner::retires`] makes one.
 pub struct Retirement {
     entry: KeeperRetire,
@@ -187,17 +236,26 @@ impl Loggable for Retirement {
 }
 
 impl Vault {
-    /// Whether this keeper could take over, signatures and evidence apart.
+    /// Whether this keeper could be let in, signatures and evidence apart.
     ///
     /// # Errors
     /// [`JoinError`].
     pub fn check_joiner(&self, joiner: &Joiner) -> Result<(), JoinError> {
-        match self.genesis().core().anti_rollback() {
-            AntiRollback::Counter => {}
-            AntiRollback::Witnesses | AntiRollback::None => return Err(JoinError::NoCounter),
-        }
         if self.keepers().knows(&joiner.machine) {
             return Err(JoinError::KeeperAlready);
+        }
+        if self.keepers().all().count() >= KEEPERS_MAX {
+            return Err(JoinError::TooMany);
+        }
+        self.check_joiner_rules(joiner)
+    }
+
+    fn check_joiner_rules(&self, joiner: &Joiner) -> Result<(), JoinError> {
+        let counted = (joiner.counter_name, joiner.counter) != (NO_COUNTER, 0);
+        match (self.genesis().core().anti_rollback(), counted) {
+            (AntiRollback::Counter, true) | (AntiRollback::Witnesses | AntiRollback::None, false) => {}
+            (AntiRollback::Counter, false) => return Err(JoinError::CounterMissing),
+            (AntiRollback::Witnesses | AntiRollback::None, true) => return Err(JoinError::CounterUnexpected),
         }
         let selection = self.genesis().policy().keeper().tpm().pcrs.selection();
         if !selection.iter().eq(joiner.pcrs.keys().copied()) {

@@ -54,16 +54,19 @@
 
 mod batch;
 mod error;
+mod newest;
 
 use attestation::Sha256Digest;
 
 pub use batch::{BATCH_ENTRIES_MAX, Batch, ENTRY_BYTES_MAX, Loggable, Logged, StageError, Ticket};
 pub use error::{LogError, OpenError};
+pub use newest::Newest;
 
 use crate::checkpoint::{Checkpoint, CountedCheckpoint, LogVerifier, Seen};
 use crate::cosignature::{Gathering, LastSizes};
 use crate::merkle::{BUNDLE_LEAVES, Hash, MerkleError, Tree, leaf_hash};
 use crate::proof::proof_text;
+use newest::Shown;
 
 /// What a commit does outside this crate. Each call comes only after the one before it has succeeded.
 pub trait Writer {
@@ -152,6 +155,11 @@ impl ClosedLog {
     /// Its tree, of which the leaves of whole bundles are forgotten.
     pub fn tree(&self) -> &Tree {
         &self.tree
+    }
+
+    /// Its size and root.
+    pub fn head(&self) -> Checkpoint {
+        Checkpoint { size: self.tree.len(), root: root_of(&self.tree) }
     }
 
     /// The log of a vault that is about to be made.
@@ -327,6 +335,47 @@ impl Log {
     /// [`MerkleError::Forgotten`] where that log ended in a bundle that has to be [recalled](Self::recall) first.
     pub fn consistency(&self, first: u64) -> Result<Vec<Hash>, MerkleError> {
         self.tree.consistency(first, self.size)
+    }
+
+    /// Takes the entries behind this log's up to a checkpoint that somebody shows: another keeper of the vault wrote them.
+    /// One that no quorum is known to have cosigned is brought to its end, as its keeper would have: nothing else may follow
+    /// on what this log has. Whether the entries may stand there is for the fold to say, before or after.
+    ///
+    /// # Errors
+    /// [`LogError::Followed`] where they are not those of the checkpoint; otherwise as a commit. The log takes no more then.
+    pub fn follow<W: Writer>(
+        &mut self,
+        entries: &[Vec<u8>],
+        newest: Newest,
+        writer: &mut W,
+    ) -> Result<Checkpoint, LogError<W::Error>> {
+        if std::mem::replace(&mut self.stopped, true) {
+            return Err(LogError::Stopped);
+        }
+        let head = newest.checkpoint();
+        entries.iter().for_each(|entry| self.tree.push(leaf_hash(entry)));
+        if self.tree.len() != head.size {
+            return Err(LogError::Followed(OpenError::Size { expected: head.size, found: self.tree.len() }));
+        }
+        if root_of(&self.tree) != head.root {
+            return Err(LogError::Followed(OpenError::Root));
+        }
+        writer.commit(head.size, head.root).map_err(LogError::Commit)?;
+        let counted = match newest.0 {
+            Shown::Published(counted, _) => {
+                self.sizes = LastSizes::all_at(head.size, self.verifier.witnesses());
+                counted
+            }
+            Shown::Proposed(_) => {
+                let counted = counted(&self.verifier, head, &self.tree, &mut self.sizes, writer)?;
+                writer.publish(counted.note(), head.size).map_err(LogError::Publish)?;
+                counted
+            }
+        };
+        self.size = head.size;
+        self.counted = Some(counted);
+        self.stopped = false;
+        Ok(head)
     }
 
     fn write<W: Writer>(

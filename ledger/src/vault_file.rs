@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use attestation::{HpkePublicKey, IdentityKey, LogKey, Sha256Digest, TrustAnchors};
+use attestation::{AkName, HpkePublicKey, IdentityKey, LogKey, Sha256Digest, TrustAnchors};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::field;
@@ -35,8 +35,8 @@ pub struct VaultFile {
     policies: Vec<IndexedEntry>,
     /// The last of them.
     policy: Arc<Policy>,
-    /// The one that they lead to.
-    keeper: KeeperMachine,
+    /// Those that they lead to; there is one at least.
+    keepers: Vec<KeeperMachine>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,14 +69,14 @@ impl VaultFile {
             return Err(VaultFileError::HostMalformed { index });
         }
         let policy = Arc::new(genesis.policy().clone());
-        let keeper = KeeperMachine::from(genesis.keeper());
-        Ok(Self { genesis, hosts, policies: Vec::new(), policy, keeper })
+        let keepers = vec![KeeperMachine::from(genesis.keeper())];
+        Ok(Self { genesis, hosts, policies: Vec::new(), policy, keepers })
     }
 
     /// The same with the entries that changed policy and keeper since, as [`Succession`](crate::state::Succession) keeps them.
     pub fn with_policies(self, policies: Vec<IndexedEntry>) -> Result<Self, VaultFileError> {
-        let Succeeded { policy, keeper } = succeed(&self.genesis, &policies).map_err(VaultFileError::Policies)?;
-        let file = Self { policies, policy, keeper, ..self };
+        let Succeeded { policy, keepers } = succeed(&self.genesis, &policies).map_err(VaultFileError::Policies)?;
+        let file = Self { policies, policy, keepers, ..self };
         match file.encode().len() {
             bytes if bytes > VAULT_FILE_BYTES_MAX => Err(VaultFileError::TooLong { bytes }),
             _ => Ok(file),
@@ -154,9 +154,20 @@ impl VaultFile {
         &self.policy
     }
 
-    /// The newest keeper that it knows: the founder, unless it carries the entries by which another one took over.
+    /// The newest keeper that it knows: the founder, unless it carries the entries by which another one took over. Of
+    /// several, the one that was there first.
     pub fn keeper(&self) -> &KeeperMachine {
-        &self.keeper
+        &self.keepers[0]
+    }
+
+    /// Every keeper that it knows to decide.
+    pub fn keepers(&self) -> &[KeeperMachine] {
+        &self.keepers
+    }
+
+    /// The keeper with this attestation key; where it knows none, the one that evidence will then not be of.
+    pub fn keeper_with(&self, ak_name: &AkName) -> &KeeperMachine {
+        self.keepers.iter().find(|keeper| keeper.ak_name == *ak_name).unwrap_or_else(|| self.keeper())
     }
 
     /// What a keeper of this vault must prove.

@@ -2,6 +2,9 @@
 //! without a quorum.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "gather/follow.rs"]
+mod follow;
+
 use attestation::{LogKey, Sha256Digest, UnixTime};
 use ledger::checkpoint::{Checkpoint, LogVerifier, Seen};
 use ledger::cosignature::{Answer, Gathering, NoQuorum, Outcome, WitnessKey, WitnessPolicy};

@@ -16,6 +16,7 @@ mod evidence;
 mod join;
 mod keeper;
 mod lease;
+mod leave;
 mod platform;
 mod provision;
 mod reseal;
@@ -28,6 +29,7 @@ pub use evidence::EvidenceSet;
 pub use join::{HandOver, JoinAnswer, JoinChallenge, JoinRequest, joiner_identity};
 pub use keeper::{KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeeperStanding, core, genesis};
 pub use lease::{EndLease, RenewRequest, SignedLease};
+pub use leave::LeaveSubmission;
 pub use platform::PlatformSubmission;
 pub use provision::{
     Approval, GenesisWitness, PolicySubmission, Proposal, ProposalAction, Publication, UnitUpload, first_piece,

@@ -42,12 +42,17 @@ impl Guest {
 
     /// As [`Guest::new`], endorsed by another authority.
     pub async fn endorsed_by(world: &World, authority: &Authority) -> Self {
+        Self::at(world.url(), authority).await
+    }
+
+    /// As [`Guest::new`], of a host that listens there.
+    pub async fn at(url: String, authority: &Authority) -> Self {
         let mut tpm = SoftTpm::ecc();
         for index in PCRS {
             tpm.pcrs[index as usize] = guest_pcr(index);
         }
         let identity = tpm.identity(authority, &[]);
-        let channel = Endpoint::from_shared(world.url()).expect("a URL").connect().await.expect("the host listens");
+        let channel = Endpoint::from_shared(url).expect("a URL").connect().await.expect("the host listens");
         let rng = SystemRandom::new();
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&rng).expect("a key");
         Self {

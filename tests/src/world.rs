@@ -40,6 +40,8 @@ pub struct World {
     pub host_keeper: Option<String>,
     /// The vault's witnesses, where it has any.
     pub witnesses: Option<Witnesses>,
+    /// What its genesis says of older copies, where it has none.
+    anti_rollback: &'static str,
     /// The authority of forged TPMs; the policy anchors it as `emulated`.
     pub forge: Authority,
 }
@@ -62,6 +64,14 @@ impl World {
         });
         world.sign_genesis();
         (world, guest.expect("the closure ran"))
+    }
+
+    /// As [`World::open`], of a vault in which nothing shows an older copy.
+    pub fn open_uncounted() -> Self {
+        let boot = Boot { firmware: None, image: binary("vault-enclave") };
+        let world = Self::ceremony(&boot, |world| world.anti_rollback = "none", |_, _| {});
+        world.sign_genesis();
+        world
     }
 
     /// As [`World::open`], with three witnesses that run, two of which must cosign.
@@ -121,7 +131,7 @@ impl World {
         if world.witnesses.is_some() {
             world.introduce_witnesses();
         } else {
-            run_ok(&mut world.init_start("counter"));
+            run_ok(&mut world.init_start(world.anti_rollback));
         }
         world
     }
@@ -330,6 +340,7 @@ impl World {
             keeper_listen: None,
             host_keeper: None,
             witnesses: None,
+            anti_rollback: "counter",
             forge,
         }
     }

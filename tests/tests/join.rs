@@ -230,3 +230,15 @@ async fn of_two_keepers_that_are_let_in_the_last_one_takes_over() {
     verify(&world);
     release(&world).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_without_a_counter_is_handed_over_too() {
+    let mut world = World::open_uncounted();
+    world.publish("1");
+    let newcomer = Newcomer::new(&world, "b");
+    hand_over(&world, &newcomer);
+    assert_eq!(refused(&world).await, "keeper-retired");
+    switch(&mut world, newcomer, "a");
+    verify(&world);
+    release(&world).await;
+}

@@ -113,6 +113,23 @@ impl Anchor {
         self.advance(HeadRecord { size, root, ..self.head })
     }
 
+    /// Takes the head of a log that other keepers write to as well, though it be of fewer entries than this keeper had
+    /// written for a commit that came to nothing. Whether it is the newest, its witnesses say; a counter could not, and a
+    /// keeper that counts has no such log.
+    ///
+    /// # Errors
+    /// [`AnchorError::LogShrinks`] where there is a counter; otherwise as [`Anchor::commit`].
+    pub fn follow(&mut self, size: u64, root: [u8; 32]) -> Result<(), AnchorError> {
+        if self.is_counted() {
+            return Err(AnchorError::LogShrinks { committed: self.head.size, size });
+        }
+        let root = Sha256Digest::from_bytes(root);
+        if (size, root) == (self.head.size, self.head.root) {
+            return Ok(());
+        }
+        self.advance(HeadRecord { size, root, ..self.head })
+    }
+
     /// Gives an empty keeper its core, or another one, as a commit of its own.
     ///
     /// # Errors

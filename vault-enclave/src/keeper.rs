@@ -21,6 +21,7 @@ mod joiner;
 mod link;
 mod models;
 mod recovery;
+mod newest;
 mod refusal;
 mod retired;
 mod service;
@@ -33,7 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ledger::escrow::RecoveryMode;
-use ledger::genesis::Genesis;
+use ledger::genesis::{AntiRollback, Genesis};
 use ledger::release_log::LogError;
 use vault_proto::v1::{self, keeper_call::Request, keeper_reply::Response};
 
@@ -115,6 +116,11 @@ impl Keeper {
         genesis: &Genesis,
         mode: RecoveryMode,
     ) -> Result<Self, JoiningError> {
+        // What the lost keeper's head was is known by what it signed; copies of it are kept out by the new one's counter.
+        match genesis.core().anti_rollback() {
+            AntiRollback::Counter => {}
+            AntiRollback::Witnesses | AntiRollback::None => return Err(JoiningError::NoCounter),
+        }
         let dir = Arc::new(dir);
         let joining = match Joining::open_in(Arc::clone(&dir), &devices, genesis) {
             Err(JoiningError::Joined) if mode == RecoveryMode::Recover => {
@@ -264,6 +270,8 @@ impl Keep for Keeper {
         {
             self.closed_by(&error);
         }
+        // Another keeper may have written that it left.
+        self.retire();
     }
 
     fn batch(&mut self, jobs: Vec<Job>) {
@@ -296,7 +304,7 @@ impl Keep for Keeper {
 
 impl Phase {
     fn retired(retired: Box<Retired>) -> Self {
-        tracing::info!("this keeper has retired: it serves nothing but the hand-over to its successor");
+        tracing::info!("this keeper has retired: it serves nothing but a hand-over to its successor, where it has one");
         Self::Retired(retired)
     }
 }
@@ -317,7 +325,8 @@ impl Why {
             | LogError::Sign(_)
             | LogError::Signature(_)
             | LogError::Cosign(_)
-            | LogError::Publish(_) => Self::plain(&error.to_string()),
+            | LogError::Publish(_)
+            | LogError::Followed(_) => Self::plain(&error.to_string()),
         }
     }
 
@@ -326,6 +335,7 @@ impl Why {
             OpenError::Commit(error) => Self::of_commit(error),
             OpenError::Fold(_)
             | OpenError::Snapshot(_)
+            | OpenError::Newest(_)
             | OpenError::OtherGenesis
             | OpenError::OtherKeeper
             | OpenError::DeclaredLost

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attestation::Sha256Digest;
+use ledger::genesis::AntiRollback;
+use ledger::keepers::NO_COUNTER;
 use ledger::vault_file::VaultFile;
 use vault_proto::collateral::Refresher;
 use vault_proto::convert::{JoinAnswer, Proposal};
@@ -75,7 +77,14 @@ fn join(args: &JoinArgs) -> Result<(), Box<dyn std::error::Error>> {
     show(&joining, &vault);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(wait(joining, args, &vault))?;
-    println!("The vault's keys are here, sealed to this machine, and the keeper before has retired.");
+    match vault.genesis().core().anti_rollback() {
+        AntiRollback::Witnesses => {
+            println!("The vault's keys are here, sealed to this machine. The other keepers go on.");
+        }
+        AntiRollback::Counter | AntiRollback::None => {
+            println!("The vault's keys are here, sealed to this machine, and the keeper before has retired.");
+        }
+    }
     println!("Next: start this keeper with `vault-enclave keeper --dir {} …`,", args.dir.display());
     println!(
         "  and give vault-host its address. Keep the machine of the keeper before until this one says that it is open."
@@ -86,12 +95,14 @@ fn join(args: &JoinArgs) -> Result<(), Box<dyn std::error::Error>> {
 /// For whoever stands beside the machine: what approvers have to compare.
 fn show(joining: &Joining, vault: &VaultFile) {
     let keys = joining.keys();
-    println!("This keeper asks to take over the vault {}.", vault.id());
+    println!("This keeper asks for the keys of the vault {}.", vault.id());
     println!("Approvers compare these with what `vaultctl keeper pending` shows:");
     println!("  instance:        {}", hex::encode(keys.instance));
     println!("  attestation key: {}", hex::encode(joining.ak_name()));
     println!("  wrap key:        {}", Sha256Digest::of(keys.hpke_key.as_bytes()));
-    println!("  NV counter:      {} at {}", hex::encode(keys.counter_name), keys.counter);
+    if keys.counter_name != NO_COUNTER {
+        println!("  NV counter:      {} at {}", hex::encode(keys.counter_name), keys.counter);
+    }
 }
 
 async fn wait(joining: Joining, args: &JoinArgs, vault: &VaultFile) -> Result<(), Box<dyn std::error::Error>> {

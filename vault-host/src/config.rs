@@ -3,6 +3,7 @@
 //! ```toml
 //! data_dir = "/var/lib/weightvault"
 //! keeper = "https://keeper.example:7701"            # or "unix:/path", or "tcp:IP:PORT" on this machine
+//! other_keepers = ["unix:/run/weightvault/2.sock"]  # optional: more of the same vault, where witnesses see to its log
 //! listen = "127.0.0.1:7440"                         # this or unix, or both
 //! unix = "/run/weightvault/host.sock"
 //! provision_listen = "10.0.0.1:7441"                # optional: Provision is served here and on the unix socket only
@@ -58,9 +59,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The bucket that has log, blobs and models in the place of the data directory, which keeps the journal alone.
     pub bucket: Option<BucketConfig>,
-    /// Where the keeper listens.
-    pub keeper: KeeperAddress,
-    /// Certificates for a keeper at `https`, and for no other.
+    /// Where the keepers of the vault listen: one, or several that share its log.
+    pub keepers: Vec<KeeperAddress>,
+    /// Certificates for keepers at `https`, and for no other.
     pub keeper_tls: Option<KeeperTls>,
     /// TCP address to listen on.
     pub listen: Option<SocketAddr>,
@@ -147,6 +148,8 @@ struct RawConfig {
     store: Option<String>,
     s3: Option<RawS3>,
     keeper: String,
+    #[serde(default)]
+    other_keepers: Vec<String>,
     listen: Option<SocketAddr>,
     provision_listen: Option<SocketAddr>,
     unix: Option<PathBuf>,
@@ -191,15 +194,21 @@ impl Config {
     /// What is wrong and what to write instead.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigError::Form(Box::new(error)))?;
-        let keeper = raw.keeper.parse().map_err(ConfigError::KeeperAddress)?;
-        if let KeeperAddress::Tcp(address) = keeper
-            && !address.ip().is_loopback()
-            && !raw.insecure_plaintext_keeper
-        {
-            return Err(ConfigError::PlaintextKeeper(address));
+        let keepers = std::iter::once(&raw.keeper).chain(&raw.other_keepers).map(|keeper| keeper.parse());
+        let keepers: Vec<KeeperAddress> = keepers.collect::<Result<_, _>>().map_err(ConfigError::KeeperAddress)?;
+        for (index, keeper) in keepers.iter().enumerate() {
+            if let KeeperAddress::Tcp(address) = keeper
+                && !address.ip().is_loopback()
+                && !raw.insecure_plaintext_keeper
+            {
+                return Err(ConfigError::PlaintextKeeper(*address));
+            }
+            if keepers[..index].contains(keeper) {
+                return Err(ConfigError::KeeperRepeated(keeper.clone()));
+            }
         }
         let bucket = bucket(raw.store.as_deref(), raw.s3)?;
-        let keeper_tls = keeper_tls(&keeper, raw.keeper_tls)?;
+        let keeper_tls = keeper_tls(&keepers, raw.keeper_tls)?;
         let witnesses = witnesses::checked(raw.witnesses)?;
         if raw.listen.is_none() && raw.unix.is_none() {
             return Err(ConfigError::NoListener);
@@ -236,7 +245,7 @@ impl Config {
         Ok(Self {
             data_dir: raw.data_dir,
             bucket,
-            keeper,
+            keepers,
             keeper_tls,
             listen: raw.listen,
             provision_listen: raw.provision_listen,
@@ -260,12 +269,11 @@ fn bucket(store: Option<&str>, s3: Option<RawS3>) -> Result<Option<BucketConfig>
 
 /// Settings that would not be used, or without which nothing could be dialled, are refused: else TLS that somebody asked for
 /// might not be there.
-fn keeper_tls(keeper: &KeeperAddress, raw: Option<RawKeeperTls>) -> Result<Option<KeeperTls>, ConfigError> {
-    match (keeper, raw) {
-        (KeeperAddress::Tls { .. }, None) => {
-            Err(ConfigError::KeeperTls("an https keeper needs ca, the file of its certificate authority"))
-        }
-        (KeeperAddress::Tls { .. }, Some(RawKeeperTls { ca, cert, key })) => {
+fn keeper_tls(keepers: &[KeeperAddress], raw: Option<RawKeeperTls>) -> Result<Option<KeeperTls>, ConfigError> {
+    let any = keepers.iter().any(|keeper| matches!(keeper, KeeperAddress::Tls { .. }));
+    match (any, raw) {
+        (true, None) => Err(ConfigError::KeeperTls("an https keeper needs ca, the file of its certificate authority")),
+        (true, Some(RawKeeperTls { ca, cert, key })) => {
             let identity = match (cert, key) {
                 (Some(cert), Some(key)) => Some(Tls { cert, key }),
                 (None, None) => None,
@@ -275,10 +283,8 @@ fn keeper_tls(keeper: &KeeperAddress, raw: Option<RawKeeperTls>) -> Result<Optio
             };
             Ok(Some(KeeperTls { ca, identity }))
         }
-        (KeeperAddress::Unix(_) | KeeperAddress::Tcp(_), Some(_)) => {
-            Err(ConfigError::KeeperTls("it is for a keeper at https://HOST:PORT, and this one is not"))
-        }
-        (KeeperAddress::Unix(_) | KeeperAddress::Tcp(_), None) => Ok(None),
+        (false, Some(_)) => Err(ConfigError::KeeperTls("it is for a keeper at https://HOST:PORT, and this one is not")),
+        (false, None) => Ok(None),
     }
 }
 
@@ -299,6 +305,20 @@ mod tests {
     fn refused(change: &str, to: &str) -> ConfigError {
         let text = if change.is_empty() { format!("{GOOD}\n{to}") } else { GOOD.replace(change, to) };
         Config::parse(&text).unwrap_err()
+    }
+
+    #[test]
+    fn several_keepers_have_an_address_each_and_tls_where_one_needs_it() {
+        let keeper = "keeper = \"unix:/run/weightvault/keeper.sock\"\n";
+        let with = |others: &str| format!("{keeper}other_keepers = [{others}]\n");
+        let config =
+            Config::parse(&GOOD.replace(keeper, &with("\"unix:/run/2.sock\", \"tcp:127.0.0.1:7701\""))).unwrap();
+        assert_eq!(config.keepers.len(), 3);
+        let again = refused(keeper, &with("\"unix:/run/weightvault/keeper.sock\""));
+        assert_eq!(again.code(), "config-keeper-repeated");
+        assert_eq!(refused(keeper, &with("\"https://keeper.example:7701\"")).code(), "config-keeper-tls");
+        assert_eq!(refused(keeper, &with("\"tcp:10.0.0.7:7701\"")).code(), "config-plaintext-keeper");
+        assert_eq!(refused(keeper, &with("\"keeper\"")).code(), "config-keeper");
     }
 
     #[test]

@@ -14,13 +14,17 @@ use vault_proto::v1::{AttachRequest, KeeperCall, KeeperRefusal, attach_request, 
 
 mod address;
 mod dial;
+mod keepers;
 mod notices;
 mod serve_store;
+mod turn;
 mod witnesses;
 
 pub use address::KeeperAddress;
 pub(crate) use dial::{Dial, Services, run};
+pub(crate) use keepers::Keepers;
 pub(crate) use notices::{Listening, Notices};
+pub(crate) use turn::Turns;
 pub(crate) use witnesses::Witnesses;
 
 /// Calls under way on the stream; more wait for a place.
@@ -37,7 +41,6 @@ pub(crate) type Reply = keeper_reply::Response;
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     state: watch::Receiver<State>,
-    notices: Notices,
 }
 
 /// Whether there is a stream.
@@ -103,12 +106,6 @@ impl Link {
             State::Down(reason) => Some(reason.clone()),
             State::Up(_) => None,
         }
-    }
-
-    /// Who listens for revocations.
-    #[must_use]
-    pub(crate) fn notices(&self) -> &Notices {
-        &self.notices
     }
 
     /// Waits until [`Link::down`] may have another answer. Returns false once the link is shut down.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
@@ -24,7 +24,8 @@ use vault_proto::v1::vault_server::VaultServer;
 use crate::admission::{Admission, AdmissionLayer, Listener};
 use crate::config::{Config, KeeperTls, Tls};
 use crate::journal::Journal;
-use crate::link::{self, Dial, Link, Witnesses};
+use crate::link::KeeperAddress;
+use crate::link::{self, Dial, Keepers, Notices, Turns, Witnesses};
 use crate::service::{AuditService, Host, ProvisionBySize, ProvisionService, VaultService};
 use crate::store::{self, ABANDONED_AFTER, Store, StoreError};
 
@@ -136,7 +137,7 @@ pub struct BoundHost {
     store: Arc<dyn Store>,
     journal: Arc<Journal>,
     config: Config,
-    keeper: Dial,
+    keepers: Vec<Dial>,
     witnesses: Witnesses,
     listeners: Vec<(Listener, Services, Option<ServerTlsConfig>)>,
     listen: Option<SocketAddr>,
@@ -157,7 +158,7 @@ impl BoundHost {
     /// See [`ServeError`].
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         let tls = config.tls.as_ref().map(read_tls).transpose()?;
-        let keeper = keeper(&config)?;
+        let keepers = keepers(&config)?;
         let witnesses = witnesses(&config)?;
         let (data_dir, keep_free, bucket) = (config.data_dir.clone(), config.keep_free, config.bucket.clone());
         let runtime = Handle::current();
@@ -181,7 +182,7 @@ impl BoundHost {
             listeners.push((Listener::unix(path).await.map_err(failed)?, Services::All, None));
         }
         let [listen, provision_listen] = addresses;
-        Ok(Self { store, journal, config, keeper, witnesses, listeners, listen, provision_listen })
+        Ok(Self { store, journal, config, keepers, witnesses, listeners, listen, provision_listen })
     }
 
     /// The TCP address that it listens on: the one of the configuration, with the port that the system chose for port
@@ -203,11 +204,17 @@ impl BoundHost {
     /// A listener failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let admission = Arc::new(Admission::new(&self.config.limits));
-        let (link, attached) =
-            link::run(self.keeper, link::Services { store: self.store.clone(), witnesses: self.witnesses });
+        let services = link::Services { store: self.store.clone(), witnesses: self.witnesses, turns: Turns::default() };
+        let (notices, mut links, mut background) = (Notices::default(), Vec::new(), JoinSet::new());
+        for keeper in self.keepers {
+            let (link, attached) = link::run(keeper, services.clone(), notices.clone());
+            links.push(link);
+            background.spawn(attached);
+        }
+        let keepers = Keepers::new(links, notices);
         let host = Arc::new(Host {
             store: self.store.clone(),
-            link: link.clone(),
+            keepers: keepers.clone(),
             journal: self.journal,
             admission: admission.clone(),
             publishing: tokio::sync::Mutex::new(()),
@@ -234,10 +241,8 @@ impl BoundHost {
         for address in [self.listen, self.provision_listen].into_iter().flatten() {
             tracing::info!(%address, tls = self.config.tls.is_some(), "listening");
         }
-        let mut background = JoinSet::new();
-        background.spawn(attached);
-        let notices = link.notices().clone();
-        background.spawn(report_health(link, health.clone()));
+        let notices = keepers.notices().clone();
+        background.spawn(report_health(keepers, health.clone()));
         background.spawn(remove_abandoned_uploads(self.store));
 
         let failed = tokio::select! {
@@ -264,7 +269,7 @@ impl BoundHost {
 /// # Errors
 /// [`ServeError::TlsFile`], [`ServeError::Tls`], [`ServeError::KeeperAuthority`], [`ServeError::Keeper`].
 pub fn check_tls(config: &Config) -> Result<(), ServeError> {
-    keeper(config)?;
+    keepers(config)?;
     witnesses(config)?;
     let Some(tls) = config.tls.as_ref().map(read_tls).transpose()? else { return Ok(()) };
     tonic::transport::Server::builder().tls_config(tls).map(drop).map_err(ServeError::Tls)
@@ -286,9 +291,14 @@ fn witnesses(config: &Config) -> Result<Witnesses, ServeError> {
     Witnesses::new(&config.witnesses).map_err(|(name, error)| ServeError::WitnessAuthority { name, error })
 }
 
-fn keeper(config: &Config) -> Result<Dial, ServeError> {
+fn keepers(config: &Config) -> Result<Vec<Dial>, ServeError> {
     let tls = config.keeper_tls.as_ref().map(read_keeper_tls).transpose()?;
-    Dial::new(config.keeper.clone(), tls).map_err(ServeError::Keeper)
+    let dial = |keeper: &KeeperAddress| {
+        // Not for one on this machine: see `Config::parse`.
+        let tls = tls.clone().filter(|_| matches!(keeper, KeeperAddress::Tls { .. }));
+        Dial::new(keeper.clone(), tls).map_err(ServeError::Keeper)
+    };
+    config.keepers.iter().map(dial).collect()
 }
 
 fn read_keeper_tls(tls: &KeeperTls) -> Result<ClientTlsConfig, ServeError> {
@@ -342,13 +352,17 @@ fn transport(admission: &Arc<Admission>) -> Transport {
 }
 
 /// The process as a whole serves from its start to its stop; the Vault service serves while there is a keeper.
-async fn report_health(mut link: Link, health: HealthReporter) {
+async fn report_health(keepers: Keepers, health: HealthReporter) {
     health.set_service_status("", ServingStatus::Serving).await;
+    let changed = Arc::new(Notify::new());
+    let watching = keepers.watch_links(changed.clone());
+    tokio::pin!(watching);
     loop {
-        let status = if link.down().is_none() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = if keepers.down().is_none() { ServingStatus::Serving } else { ServingStatus::NotServing };
         health.set_service_status("weightvault.v1.Vault", status).await;
-        if !link.changed().await {
-            return;
+        tokio::select! {
+            () = changed.notified() => {}
+            () = &mut watching => return,
         }
     }
 }

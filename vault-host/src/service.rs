@@ -9,7 +9,7 @@ use vault_proto::v1::Coarse;
 
 use crate::admission::{Admission, CallContext, ReplyMemory};
 use crate::journal::{Journal, Record};
-use crate::link::{Call, Link, LinkError, Reply};
+use crate::link::{Call, Keepers, LinkError, Reply};
 use crate::status::Refused;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Method, RequestId};
@@ -31,7 +31,7 @@ pub(crate) use vault::VaultService;
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) link: Link,
+    pub(crate) keepers: Keepers,
     pub(crate) journal: Arc<Journal>,
     pub(crate) admission: Arc<Admission>,
     /// Held by the one publication that is being made.
@@ -39,9 +39,9 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Relays a call to the keeper. `pick` takes the reply that belongs to it.
+    /// Relays a call to a keeper. `pick` takes the reply that belongs to it.
     async fn relay<T>(&self, call: Call, pick: impl FnOnce(Reply) -> Option<T>) -> Result<T, Refused> {
-        let reply = self.link.call(call).await?;
+        let reply = self.keepers.call(call).await?;
         pick(reply).ok_or_else(|| LinkError::WrongReply.into())
     }
 

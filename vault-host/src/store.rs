@@ -66,6 +66,18 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// The checkpoint before stays published.
     fn put_checkpoint(&self, text: &str, size: u64) -> Result<(), StoreError>;
 
+    /// Keeps a checkpoint that witnesses are about to be asked about, with its entries, durably.
+    ///
+    /// # Errors
+    /// [`StoreError::CheckpointRoot`] and others where it is not of the entries that are stored.
+    fn propose_checkpoint(&self, text: &str, size: u64) -> Result<(), StoreError>;
+
+    /// How far the log is.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn log_head(&self) -> Result<LogHead, StoreError>;
+
     /// The newest checkpoint, a signed note.
     ///
     /// # Errors
@@ -181,6 +193,17 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// Why not.
     fn authorise_reader(&self, credential: &ReaderCredential, now: UnixTime)
     -> Result<AuthorisedReader, NotAuthorised>;
+}
+
+/// How far a log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogHead {
+    /// Entries stored.
+    pub(crate) size: u64,
+    /// The newest checkpoint.
+    pub(crate) checkpoint: Option<String>,
+    /// The newest proposed one, where it is of more entries.
+    pub(crate) proposed: Option<String>,
 }
 
 /// One unit that is being written. Nobody else can write it meanwhile.

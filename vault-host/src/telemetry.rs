@@ -53,7 +53,7 @@ const fn method(name: &'static str, kind: Kind, audience: Audience) -> Method {
     Method { name, kind, audience }
 }
 
-const METHODS: [(&str, Method); 33] = [
+const METHODS: [(&str, Method); 34] = [
     ("/weightvault.v1.Vault/GetChallenge", method("Vault.GetChallenge", Kind::Challenge, Audience::Agent)),
     ("/weightvault.v1.Vault/ReleaseKeys", method("Vault.ReleaseKeys", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/RenewLease", method("Vault.RenewLease", Kind::Call, Audience::Agent)),
@@ -87,6 +87,10 @@ const METHODS: [(&str, Method); 33] = [
     ("/weightvault.v1.Provision/SubmitEscrow", method("Provision.SubmitEscrow", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/GetRecovery", method("Provision.GetRecovery", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/ContributeShare", method("Provision.ContributeShare", Kind::Call, Audience::Engineer)),
+    (
+        "/weightvault.v1.Provision/SubmitKeeperLeave",
+        method("Provision.SubmitKeeperLeave", Kind::Call, Audience::Engineer),
+    ),
     ("/weightvault.v1.Provision/SubmitRaise", method("Provision.SubmitRaise", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitApproval", method("Provision.SubmitApproval", Kind::Call, Audience::Engineer)),
     (

@@ -7,6 +7,7 @@ mod evidence;
 mod explain;
 mod extend;
 mod keeper;
+mod leave;
 mod measure;
 mod reseal;
 mod revoke;
@@ -31,6 +32,7 @@ pub use keeper::KeeperCommand;
 pub use extend::{ExtendCommand, ExtendNewArgs, ExtendWhat};
 pub use revoke::{RevokeArgs, RevokeWhat};
 
+pub use leave::ProposeLeaveArgs;
 pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
 pub use reseal::ProposeResealArgs;
 pub(crate) use reseal::hex_of;
@@ -315,6 +317,8 @@ pub enum ProposeCommand {
     },
     /// Propose to seal the keeper to the boot state that an update will bring, before the reboot that brings it.
     Reseal(ProposeResealArgs),
+    /// Propose that one of several keepers decides no more. You must be an approver of the policy in force.
+    KeeperLeave(ProposeLeaveArgs),
     /// Propose to let something through above a budget, once. You must be an approver of the policy in force.
     Budget(BudgetArgs),
 }

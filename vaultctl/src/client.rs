@@ -14,7 +14,7 @@ use ledger::entry::ProposedRaise;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
 use vault_proto::convert::{
-    Approval, Contribution, EscrowSubmission, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity,
+    Approval, Contribution, EscrowSubmission, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, LeaveSubmission,
     PlatformSubmission, PolicySubmission, Proposal, RecoveryOffer, RecoveryProgress, ResealSubmission,
     RevocationSubmission,
 };
@@ -170,6 +170,14 @@ impl Remote {
         let answer = self.accepted(METHOD, self.provision().contribute_share(request).await)?;
         let progress = answer.progress.ok_or_else(|| self.malformed(METHOD, "no progress"))?;
         progress.try_into().map_err(|error: vault_proto::convert::WireError| self.malformed(METHOD, error))
+    }
+
+    /// Proposes that a keeper leaves the others.
+    pub async fn submit_keeper_leave(&self, submission: LeaveSubmission) -> Result<Proposal, Failure> {
+        const METHOD: &str = "SubmitKeeperLeave";
+        let request = v1::SubmitKeeperLeaveRequest::from(submission);
+        let answer = self.accepted(METHOD, self.provision().submit_keeper_leave(request).await)?;
+        self.proposal(METHOD, answer.proposal)
     }
 
     /// Proposes a raise of a budget.

@@ -94,6 +94,10 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),
         },
+        Command::Propose(ProposeCommand::KeeperLeave(args)) => match propose::leave(session, &args).await? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
         Command::Keeper(KeeperCommand::Status) => write(session, &keeper::status(session).await?, out),
         Command::Keeper(KeeperCommand::Pending) => write(session, &keeper::pending(session).await?, out),
         Command::Custodian(CustodianCommand::Keygen { name, out: path }) => {

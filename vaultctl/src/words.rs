@@ -25,7 +25,7 @@ pub use explain::{
     explain_report, explain_runtime_data,
 };
 pub use fields::{ChainFields, QuoteFields, ReportFields};
-pub use join::{joiner_in_words, machine_in_words};
+pub use join::{joiner_in_words, leave_in_words, machine_in_words};
 pub use policy::{PolicyReport, warnings};
 pub use proposal::{ProposalReport, platform_in_words};
 pub use refusal::{Refused, read_report};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Checkpoint, LogVerifier, Seen};
+use super::{Checkpoint, CheckpointError, LogVerifier, Seen};
 use crate::cosignature::{CosignedCheckpoint, WitnessPolicy};
 use crate::note::NoteError;
 
@@ -31,6 +31,13 @@ impl LogVerifier {
         let text = self.checkpoint_text(&checkpoint);
         let note = self.key.assemble(&text, signature)?;
         Ok(SignedCheckpoint { checkpoint, note, text_bytes: text.len() })
+    }
+}
+
+impl LogVerifier {
+    /// A checkpoint that somebody shows, with every signature that this log needs.
+    pub(crate) fn counted(&self, note: &str) -> Result<CountedCheckpoint, CheckpointError> {
+        Ok(CountedCheckpoint { seen: self.verify_cosigned(note)?, note: note.into() })
     }
 }
 
@@ -71,6 +78,14 @@ impl CountedCheckpoint {
     /// The note with all its signatures.
     pub(crate) fn note(&self) -> &Arc<str> {
         &self.note
+    }
+
+    /// Size and root.
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        match &self.seen {
+            Seen::Unwitnessed(checkpoint) => *checkpoint,
+            Seen::Cosigned(cosigned) => *cosigned.checkpoint(),
+        }
     }
 
     /// Who has seen it.

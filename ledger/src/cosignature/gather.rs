@@ -83,6 +83,16 @@ impl<'a> Gathering<'a> {
         Self { signed, witnesses, tree, sizes, asks, lines, outcomes }
     }
 
+    /// The signed checkpoint, as witnesses are shown it.
+    pub fn note(&self) -> &str {
+        self.signed.note()
+    }
+
+    /// Its entries.
+    pub fn size(&self) -> u64 {
+        self.signed.checkpoint().size
+    }
+
     /// What to ask first: every witness, at once.
     pub fn asks(&mut self) -> Vec<Ask> {
         (0..self.lines.len()).filter_map(|witness| self.ask(witness)).collect()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::ProposedRaise;
 use super::platform::ProposedPlatform;
-use super::{ProposedEscrow, ProposedJoin, ProposedRecovery, ProposedReseal, field};
+use super::{ProposedEscrow, ProposedJoin, ProposedLeave, ProposedRecovery, ProposedReseal, field};
 use crate::extension::{Extension, ExtensionApproval};
 use crate::genesis::{AntiRollback, SealTo};
 use crate::names::{Name, Version};
@@ -102,6 +102,8 @@ pub enum Proposal {
     Escrow(ProposedEscrow),
     /// Another keeper in the place of one that was lost. Each approval names evidence of it.
     Recover(ProposedRecovery),
+    /// That a keeper leaves the others, signed by an approver of the policy in force.
+    KeeperLeave(ProposedLeave),
     /// A raise of a budget, signed by an approver of the policy in force.
     Budget(ProposedRaise),
     /// A revocation, or the lift of one, signed by an approver of the policy in force.

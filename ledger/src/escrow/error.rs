@@ -35,6 +35,8 @@ pub enum EscrowError {
         /// Entries of the log.
         size: u64,
     },
+    /// The vault has no counter: nothing would keep a copy of the keeper that takes the lost one's place out.
+    NoCounter,
     /// It waits longer than a proposal may.
     TooLong,
     /// The keeper that it calls lost is not the vault's.
@@ -54,6 +56,7 @@ impl EscrowError {
             Self::NoEscrow => "escrow-missing",
             Self::OtherSet => "escrow-other-set",
             Self::OtherLog { .. } => "recover-other-log",
+            Self::NoCounter => "recover-no-counter",
             Self::TooLong => "recover-too-long",
             Self::OtherKeeper => "recover-other-keeper",
         }
@@ -78,6 +81,7 @@ impl fmt::Display for EscrowError {
             Self::NoEscrow => f.write_str("no escrow of this vault's keys is in force"),
             Self::OtherSet => f.write_str("these are not the shares of the escrow in force"),
             Self::OtherLog { size } => write!(f, "the recovery is not of this log, which has {size} entries"),
+            Self::NoCounter => f.write_str("this vault has no counter: no keeper takes the place of a lost one"),
             Self::TooLong => {
                 write!(f, "a recovery waits at most {} days", crate::keepers::JOIN_SECS_MAX / 86_400)
             }

@@ -8,8 +8,12 @@ use crate::policy::PcrMismatch;
 /// Why a keeper does not take over, or an entry about it may not stand where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JoinError {
-    /// The vault has no counter: nothing would show that the keeper before has retired.
-    NoCounter,
+    /// The vault counts, and this keeper shows no counter.
+    CounterMissing,
+    /// It shows a counter, and the vault has none.
+    CounterUnexpected,
+    /// As many keepers decide already as may.
+    TooMany,
     /// The challenge was of another vault.
     OtherVault,
     /// The policy changed since the challenge was made.
@@ -59,13 +63,19 @@ pub enum JoinError {
     Retired,
     /// A run of another keeper than the one of the vault.
     OtherKeeper,
+    /// No keeper of the vault is the one that is to leave.
+    Unknown,
+    /// No other keeper has the vault's keys.
+    LastKeeper,
 }
 
 impl JoinError {
     /// Stable code.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NoCounter => "join-no-counter",
+            Self::CounterMissing => "join-counter-missing",
+            Self::CounterUnexpected => "join-counter-unexpected",
+            Self::TooMany => "join-too-many",
             Self::OtherVault => "join-other-vault",
             Self::PolicyChanged => "policy-changed",
             Self::PolicyExpired { .. } => "policy-expired",
@@ -83,6 +93,8 @@ impl JoinError {
             Self::OtherSuccessor => "join-other-successor",
             Self::Retired => "keeper-retired",
             Self::OtherKeeper => "start-other-keeper",
+            Self::Unknown => "leave-unknown-keeper",
+            Self::LastKeeper => "leave-last-keeper",
         }
     }
 }
@@ -90,20 +102,29 @@ impl JoinError {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoCounter => f.write_str(
-                "this vault has no counter (its anti_rollback is another): nothing would show that the keeper before has retired",
-            ),
+            Self::CounterMissing => f.write_str("this vault counts in TPMs, and the keeper shows no counter"),
+            Self::CounterUnexpected => {
+                f.write_str("the keeper shows a counter, and this vault has none (its anti_rollback is another)")
+            }
+            Self::TooMany => {
+                write!(f, "{} keepers decide already: have one leave first", super::KEEPERS_MAX)
+            }
             Self::OtherVault => f.write_str("the challenge was of another vault"),
             Self::PolicyChanged => f.write_str("the policy changed since the challenge was made: ask for a new one"),
             Self::PolicyExpired { not_after } => write!(f, "the policy in force ended at {}", not_after.seconds()),
             Self::Evidence(error) => error.fmt(f),
-            Self::KeeperAlready => f.write_str("this keeper has the vault, or had it: another one needs a directory of its own"),
+            Self::KeeperAlready => {
+                f.write_str("this keeper has the vault, or had it: another one needs a directory of its own")
+            }
             Self::OtherSelection { expected } => {
                 let pcrs: Vec<String> = expected.iter().map(|index| index.to_string()).collect();
                 write!(f, "a keeper of this vault quotes exactly the PCRs {}", pcrs.join(", "))
             }
             Self::PcrsNotAllowed(mismatch) => {
-                write!(f, "{mismatch}, which `keeper.pcrs` of the policy in force does not allow: change the policy first")
+                write!(
+                    f,
+                    "{mismatch}, which `keeper.pcrs` of the policy in force does not allow: change the policy first"
+                )
             }
             Self::PlatformNotListed { platform } => write!(f, "`keeper.eks` does not list platform {platform}"),
             Self::MeasurementNotAllowed => {
@@ -121,6 +142,10 @@ impl fmt::Display for JoinError {
             Self::OtherSuccessor => f.write_str("what is said of the successor is not what was approved"),
             Self::Retired => f.write_str("the keeper has retired: nothing follows but the start of its successor"),
             Self::OtherKeeper => f.write_str("another keeper starts than the one that the log names"),
+            Self::Unknown => f.write_str("no keeper of this vault has that instance: see `vaultctl keeper status`"),
+            Self::LastKeeper => {
+                f.write_str("no other keeper has the vault's keys and has started: the vault would be lost")
+            }
         }
     }
 }

@@ -40,6 +40,8 @@ pub enum LogError<E> {
     NoQuorum(NoQuorum),
     /// The checkpoint could not be published.
     Publish(E),
+    /// What another keeper is said to have written is not what its checkpoint says.
+    Followed(OpenError),
 }
 
 impl OpenError {
@@ -76,6 +78,7 @@ impl<E> LogError<E> {
             LogError::Cosign(_) => "log-cosign",
             LogError::NoQuorum(error) => error.code(),
             LogError::Publish(_) => "log-publish",
+            LogError::Followed(error) => error.code(),
         }
     }
 }
@@ -92,6 +95,7 @@ impl<E: fmt::Display> fmt::Display for LogError<E> {
             LogError::Cosign(error) => write!(f, "witnesses could not be asked: {error}"),
             LogError::NoQuorum(error) => error.fmt(f),
             LogError::Publish(error) => write!(f, "the checkpoint was not published: {error}"),
+            LogError::Followed(error) => write!(f, "what another keeper wrote: {error}"),
         }
     }
 }

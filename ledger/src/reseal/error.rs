@@ -29,6 +29,8 @@ pub enum ResealError {
     MeasurementNotAllowed,
     /// The root is sealed to this already.
     Already,
+    /// Several keepers decide on one log, or did: another one is let in, and the old one leaves.
+    Shared,
     /// What is said of the present boot state is not what the log says.
     PresentMismatch,
     /// The keeper is not sealed to the boot state that it is said to have started on.
@@ -47,6 +49,7 @@ impl ResealError {
             Self::MeasurementUnexpected => "reseal-measurement-unexpected",
             Self::MeasurementNotAllowed => "reseal-measurement-not-allowed",
             Self::Already => "reseal-already",
+            Self::Shared => "reseal-shared-log",
             Self::PresentMismatch => "reseal-present-mismatch",
             Self::NotNext => "reseal-not-next",
         }
@@ -75,6 +78,10 @@ impl fmt::Display for ResealError {
                 f.write_str("`keeper.snp.measurements` of the policy in force does not list this launch digest")
             }
             Self::Already => f.write_str("the root is sealed to this already"),
+            Self::Shared => f.write_str(
+                "this vault has, or had, several keepers: let a new one in by `vault-enclave keeper-join`, then have the old one \
+                 leave",
+            ),
             Self::PresentMismatch => f.write_str("the keeper's present boot state is another than the log says"),
             Self::NotNext => f.write_str("no reseal to this boot state is in force"),
         }

@@ -143,11 +143,15 @@ impl Vault {
 
     /// Whether the loss of the keeper is survived: custodians hold the present keys, and a keeper could take its place.
     pub fn is_recoverable(&self) -> bool {
-        let counted = match self.genesis().core().anti_rollback() {
-            AntiRollback::Counter => true,
-            AntiRollback::Witnesses | AntiRollback::None => false,
-        };
-        counted && self.escrow_in_force().is_ok()
+        self.check_counted().is_ok() && self.escrow_in_force().is_ok()
+    }
+
+    /// Copies of the keeper that takes the place of a lost one are kept out by its counter.
+    fn check_counted(&self) -> Result<(), EscrowError> {
+        match self.genesis().core().anti_rollback() {
+            AntiRollback::Counter => Ok(()),
+            AntiRollback::Witnesses | AntiRollback::None => Err(EscrowError::NoCounter),
+        }
     }
 
     /// The plan for these custodians, with the number and the epoch that come next.
@@ -218,6 +222,7 @@ impl Vault {
     /// # Errors
     /// [`FoldError::Join`], [`FoldError::Escrow`].
     pub fn check_recovery(&self, recovery: &Recovery, size: u64) -> Result<(), FoldError> {
+        self.check_counted().map_err(FoldError::Escrow)?;
         self.check_joiner(&recovery.joiner).map_err(FoldError::Join)?;
         let escrow = self.escrow_in_force().map_err(FoldError::Escrow)?;
         if recovery.set != escrow.set(self.id()) {

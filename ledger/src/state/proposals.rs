@@ -70,6 +70,13 @@ pub enum Subject {
     },
     /// Another keeper in the place of one that was lost.
     Recover(Arc<Recovery>),
+    /// That a keeper leaves the others.
+    Leave {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// Instance of the keeper.
+        instance: [u8; 32],
+    },
     /// A raise of a budget.
     Raise {
         /// The approver who signed the proposal.
@@ -94,6 +101,7 @@ impl Subject {
             | Self::Platform { proposer, .. }
             | Self::Reseal { proposer, .. }
             | Self::Escrow { proposer, .. }
+            | Self::Leave { proposer, .. }
             | Self::Raise { proposer, .. }
             | Self::Revocation { proposer, .. } => Some(proposer),
             Self::Model(_) | Self::Join(_) | Self::Recover(_) => None,
@@ -112,8 +120,8 @@ impl Subject {
             (Self::Join(_) | Self::Recover(_), _) | (_, Self::Join(_) | Self::Recover(_)) => false,
             (Self::Platform { .. }, _) | (_, Self::Platform { .. }) => false,
             (
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Escrow { .. } | Self::Raise { .. },
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Escrow { .. } | Self::Raise { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Escrow { .. } | Self::Leave { .. } | Self::Raise { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Escrow { .. } | Self::Leave { .. } | Self::Raise { .. },
             ) => self.proposer() == other.proposer(),
         }
     }
@@ -132,6 +140,7 @@ impl Subject {
             | Self::Join(_)
             | Self::Escrow { .. }
             | Self::Recover(_)
+            | Self::Leave { .. }
             | Self::Raise { .. } => self.proposer(),
         }
     }
@@ -285,6 +294,7 @@ impl Proposals {
             | Subject::Join(_)
             | Subject::Escrow { .. }
             | Subject::Recover(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Platform { change, .. } => change.platform != changed.platform && change.label != changed.label,
@@ -300,6 +310,7 @@ impl Proposals {
             | Subject::Join(_)
             | Subject::Escrow { .. }
             | Subject::Recover(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Reseal { .. } => false,
@@ -315,6 +326,7 @@ impl Proposals {
             | Subject::Reseal { .. }
             | Subject::Escrow { .. }
             | Subject::Recover(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Join(joiner) => !void(joiner),
@@ -331,6 +343,22 @@ impl Proposals {
         self.0.retain(|_, proposal| !matches!(proposal.subject, Subject::Recover(_)));
     }
 
+    /// Voids those by which a keeper would leave: they were approved in view of other keepers.
+    pub(super) fn void_leaves(&mut self) {
+        self.0.retain(|_, proposal| match &proposal.subject {
+            Subject::Policy { .. }
+            | Subject::Model(_)
+            | Subject::Platform { .. }
+            | Subject::Reseal { .. }
+            | Subject::Join(_)
+            | Subject::Escrow { .. }
+            | Subject::Recover(_)
+            | Subject::Raise { .. }
+            | Subject::Revocation { .. } => true,
+            Subject::Leave { .. } => false,
+        });
+    }
+
     /// Voids what took effect.
     pub(super) fn void(&mut self, entry: u64) {
         self.0.remove(&entry);
@@ -345,6 +373,7 @@ impl Proposals {
             | Subject::Join(_)
             | Subject::Escrow { .. }
             | Subject::Recover(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,

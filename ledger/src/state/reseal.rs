@@ -118,7 +118,19 @@ impl Vault {
         Ok(PendingProposal::new(index, proposed.object, subject, not_after, threshold))
     }
 
+    /// What a keeper's root is sealed to, as far as the log says: of one that was let in beside others, nothing.
+    pub fn sealing_of(&self, instance: [u8; 32]) -> Sealing {
+        match self.keepers.current().instance == instance {
+            true => self.sealing.clone(),
+            false => Sealing::default(),
+        }
+    }
+
     fn check_reseal(&self, reseal: &Reseal) -> Result<(), FoldError> {
+        // The entry that seals says where its keeper is now, and one entry can't speak for several.
+        if self.keepers.is_shared() {
+            return Err(FoldError::Reseal(ResealError::Shared));
+        }
         reseal.check(self.genesis(), self.keepers.current(), self.policy()).map_err(FoldError::Reseal)?;
         // Back to the present one is a way to take a reseal back, as long as there is one.
         let (state, next) = (reseal.boot_state(), self.sealing.next.as_ref());

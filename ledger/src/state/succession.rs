@@ -26,13 +26,18 @@ pub struct Succession {
     escrows: Vec<IndexedEntry>,
     /// The keeper has retired: the next start is its successor's.
     retired: bool,
+    /// Instances of those that are proposed, with the object that they are.
+    proposed: Vec<(Sha256Digest, [u8; 32])>,
+    /// Of those that were let in, and of which no start was seen yet.
+    let_in: Vec<[u8; 32]>,
 }
 
 /// What such entries make of a genesis.
 #[derive(Debug, Clone)]
 pub(crate) struct Succeeded {
     pub(crate) policy: Arc<Policy>,
-    pub(crate) keeper: KeeperMachine,
+    /// Those that may decide, the one that was there first at the front.
+    pub(crate) keepers: Vec<KeeperMachine>,
 }
 
 impl Succession {
@@ -40,14 +45,18 @@ impl Succession {
     pub fn see(&mut self, index: u64, bytes: &[u8]) -> Result<(), EntryError> {
         let object = match Entry::parse(bytes)? {
             Entry::Propose(Propose { proposal: Proposal::Policy(proposed), .. }) => Some(proposed.object),
-            Entry::Propose(Propose { proposal: Proposal::KeeperJoin(proposed), .. }) => Some(proposed.object),
+            Entry::Propose(Propose { proposal: Proposal::KeeperJoin(proposed), .. }) => {
+                self.proposed.push((proposed.object, proposed.instance));
+                Some(proposed.object)
+            }
+            Entry::Propose(Propose { proposal: Proposal::KeeperLeave(proposed), .. }) => Some(proposed.object),
             Entry::Propose(Propose { proposal: Proposal::Escrow(proposed), .. }) => Some(proposed.object),
             Entry::Propose(Propose { proposal: Proposal::Recover(proposed), .. }) => Some(proposed.object),
             Entry::Approve(approve) => {
                 let statement = ApprovalStatement::parse(approve.statement.as_bytes());
                 let about = |said: &ApprovalStatement| {
-                    use ApprovalAction::{Escrow, KeeperJoin, Policy, Recover};
-                    matches!(said.action, Policy | KeeperJoin | Escrow | Recover)
+                    use ApprovalAction::{Escrow, KeeperJoin, KeeperLeave, Policy, Recover};
+                    matches!(said.action, Policy | KeeperJoin | KeeperLeave | Escrow | Recover)
                 };
                 statement.ok().filter(about).map(|said| said.object)
             }
@@ -59,6 +68,8 @@ impl Succession {
                 None
             }
             Entry::KeeperJoin(effect) => {
+                let instances = self.proposed.iter().filter(|(object, _)| *object == effect.object);
+                self.let_in.extend(instances.map(|(_, instance)| *instance).take(1));
                 let kept = self.taken(effect.object, effect.proposal, (index, bytes.to_vec()));
                 self.kept.extend(kept);
                 None
@@ -75,12 +86,18 @@ impl Succession {
                 self.retired = true;
                 None
             }
+            Entry::KeeperLeave(effect) => {
+                let kept = self.taken(effect.object, effect.proposal, (index, bytes.to_vec()));
+                self.kept.extend(kept);
+                None
+            }
             Entry::KeeperRetire(_) => {
                 self.kept.push((index, bytes.to_vec()));
                 self.retired = true;
                 None
             }
-            Entry::Start(_) if self.retired => {
+            // Which keepers have the keys, those that follow them need to know.
+            Entry::Start(start) if start.keeper.is_some_and(|keeper| self.is_first(keeper)) || self.retired => {
                 self.kept.push((index, bytes.to_vec()));
                 self.retired = false;
                 None
@@ -105,6 +122,12 @@ impl Succession {
         };
         self.waiting.extend(object.map(|object| (object, (index, bytes.to_vec()))));
         Ok(())
+    }
+
+    /// Whether this is the first run of one that was let in.
+    fn is_first(&mut self, keeper: [u8; 32]) -> bool {
+        let waiting = self.let_in.iter().position(|instance| *instance == keeper);
+        waiting.map(|index| self.let_in.remove(index)).is_some()
     }
 
     /// An effect, with its proposal and the approvals of it.
@@ -141,7 +164,12 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
         (last, time) = (*index, entry.time());
         match &entry {
             Entry::Propose(Propose {
-                proposal: Proposal::Policy(_) | Proposal::KeeperJoin(_) | Proposal::Escrow(_) | Proposal::Recover(_),
+                proposal:
+                    Proposal::Policy(_)
+                    | Proposal::KeeperJoin(_)
+                    | Proposal::KeeperLeave(_)
+                    | Proposal::Escrow(_)
+                    | Proposal::Recover(_),
                 ..
             })
             | Entry::Approve(_)
@@ -149,9 +177,12 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
             | Entry::KeeperJoin(_)
             | Entry::Escrow(_)
             | Entry::Recover(_)
+            | Entry::KeeperLeave(_)
             | Entry::KeeperRetire(_) => vault.take(*index, entry)?,
-            // Of a keeper that took over, the first one.
-            Entry::Start(start) if vault.keepers().successor().is_some() => vault.keeper_started(start.keeper)?,
+            // Of a keeper that took over or was let in, the first one.
+            Entry::Start(start) if vault.keepers().successor().is_some() || vault.keepers().is_shared() => {
+                vault.keeper_started(start.keeper)?
+            }
             Entry::Propose(Propose {
                 proposal:
                     Proposal::Model(_)
@@ -179,5 +210,5 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
             | Entry::DenySummary(_) => return Err(FoldError::ActionMismatch),
         }
     }
-    Ok(Succeeded { policy: Arc::clone(vault.policy()), keeper: *vault.keepers().current() })
+    Ok(Succeeded { policy: Arc::clone(vault.policy()), keepers: vault.keepers().all().copied().collect() })
 }

@@ -113,6 +113,7 @@ impl Vault {
                 | Subject::Escrow { .. } => runs,
                 // A keeper may be lost for longer than a policy lasts.
                 Subject::Recover(_) => true,
+                Subject::Leave { instance, .. } => runs && self.check_leave(*instance).is_ok(),
                 Subject::Raise { .. } => runs && !self.budgets.raises().is_full(),
                 // A policy past its end must not be what keeps somebody from revoking.
                 Subject::Revocation { proposer, act } => self.check_revocation(proposer, act).is_ok(),
@@ -168,6 +169,7 @@ impl Vault {
             | Subject::Join(_)
             | Subject::Escrow { .. }
             | Subject::Recover(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => Err(FoldError::ActionMismatch),
         }
@@ -196,6 +198,7 @@ impl Vault {
             Entry::KeeperRetire(effect) => self.keeper_retire(&effect),
             Entry::Escrow(effect) => self.take_escrow(index, &effect),
             Entry::Recover(effect) => self.recovered(index, &effect),
+            Entry::KeeperLeave(effect) => self.keeper_leave(&effect),
             Entry::Budget(effect) => self.budget_raised(index, &effect),
             Entry::Clock(jump) => self.check_jump(&jump),
             Entry::Alarm(alarm) => self.alarms.announce(alarm, &self.policy),
@@ -245,6 +248,7 @@ impl Vault {
             }
             Proposal::Escrow(proposed) => self.proposed_escrow(index, time, &proposed)?,
             Proposal::Recover(proposed) => self.proposed_recovery(index, time, &proposed)?,
+            Proposal::KeeperLeave(proposed) => self.proposed_leave(index, time, &proposed)?,
             Proposal::Budget(proposed) => self.proposed_raise(index, time, proposed)?,
             Proposal::Revocation(proposed) => self.proposed_revocation(index, time, proposed)?,
         };
@@ -346,11 +350,12 @@ impl Vault {
             ApprovalAction::KeeperJoin,
             ApprovalAction::Escrow,
             ApprovalAction::Recover,
+            ApprovalAction::KeeperLeave,
             ApprovalAction::Budget,
             ApprovalAction::Revoke,
             ApprovalAction::LiftRevocation,
         ];
-        let [policy, model, platform, reseal, join, escrow, recover, raise, revoke, lift] =
+        let [policy, model, platform, reseal, join, escrow, recover, leave, raise, revoke, lift] =
             actions.map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
@@ -361,6 +366,7 @@ impl Vault {
             Subject::Join(_) => policy_runs.map(|()| join)?,
             Subject::Escrow { .. } => policy_runs.map(|()| escrow)?,
             Subject::Recover(_) => recover,
+            Subject::Leave { .. } => policy_runs.map(|()| leave)?,
             Subject::Raise { .. } => policy_runs.map(|()| raise)?,
             Subject::Revocation { act, .. } => match act.kind() {
                 ActKind::Revoke => revoke,

@@ -4,7 +4,7 @@ use attestation::{AkName, Sha256Digest};
 use ledger::approvals::ApprovalAction;
 use ledger::entry::{Entry, KeeperJoin, KeeperRetire, Proposal, ProposedJoin, Start};
 use ledger::genesis::AntiRollback;
-use ledger::keepers::{AdmittedJoiner, JOIN_SECS_MAX, JoinError, Joiner, KeeperMachine};
+use ledger::keepers::{AdmittedJoiner, JOIN_SECS_MAX, JoinError, Joiner, KeeperMachine, NO_COUNTER};
 use ledger::release_log::Loggable;
 use ledger::state::{FoldError, IndexedEntry, Succession};
 use ledger::vault_file::VaultFile;
@@ -33,18 +33,23 @@ pub(crate) fn joiner(number: u8) -> Joiner {
     }
 }
 
+/// The same for a vault that does not count.
+pub(crate) fn uncounted(number: u8) -> Joiner {
+    Joiner { counter_name: NO_COUNTER, counter: 0, ..joiner(number) }
+}
+
 fn proposed(world: &World, joiner: &Joiner) -> ProposedJoin {
     let vault = world.vault();
     let not_after = world.now.plus(JOIN_SECS_MAX);
     ProposedJoin::new(joiner, vault.id(), vault.keepers().revision(), EVIDENCE, not_after)
 }
 
-fn propose(world: &World, joiner: &Joiner) -> Entry {
+pub(crate) fn propose(world: &World, joiner: &Joiner) -> Entry {
     world.propose(Proposal::KeeperJoin(proposed(world, joiner)))
 }
 
 /// Proposed, approved by two; index and object of the proposal.
-fn approved(world: &mut World, joiner: &Joiner) -> (u64, Sha256Digest) {
+pub(crate) fn approved(world: &mut World, joiner: &Joiner) -> (u64, Sha256Digest) {
     let (index, object) = (world.state.size(), proposed(world, joiner).object);
     let entry = propose(world, joiner);
     world.must(entry);
@@ -55,19 +60,19 @@ fn approved(world: &mut World, joiner: &Joiner) -> (u64, Sha256Digest) {
     (index, object)
 }
 
-fn join(world: &World, (proposal, object): (u64, Sha256Digest)) -> Entry {
+pub(crate) fn join(world: &World, (proposal, object): (u64, Sha256Digest)) -> Entry {
     Entry::KeeperJoin(KeeperJoin { time: world.now, proposal, object })
 }
 
 /// Let in; its object.
-fn let_in(world: &mut World, joiner: &Joiner) -> Sha256Digest {
+pub(crate) fn let_in(world: &mut World, joiner: &Joiner) -> Sha256Digest {
     let of = approved(world, joiner);
     let entry = join(world, of);
     world.must(entry);
     of.1
 }
 
-fn retire(world: &World, joiner: &Joiner, object: Sha256Digest) -> KeeperRetire {
+pub(crate) fn retire(world: &World, joiner: &Joiner, object: Sha256Digest) -> KeeperRetire {
     let (evidence, binding) = EVIDENCE;
     let Joiner { machine, counter_name, counter, .. } = joiner.clone();
     let instance = machine.instance;
@@ -90,7 +95,11 @@ pub(crate) fn take_over(world: &mut World, run: u8) {
 
 /// Has another one wait for approvals.
 pub(crate) fn must_wait(world: &mut World) {
-    let entry = propose(world, &joiner(2));
+    must_wait_as(world, &joiner(2));
+}
+
+pub(crate) fn must_wait_as(world: &mut World, joiner: &Joiner) {
+    let entry = propose(world, joiner);
     world.must(entry);
 }
 
@@ -102,7 +111,7 @@ fn taken_over() -> World {
 }
 
 #[track_caller]
-fn refused(world: &mut World, joiner: &Joiner) -> JoinError {
+pub(crate) fn refused(world: &mut World, joiner: &Joiner) -> JoinError {
     let entry = propose(world, joiner);
     join_error(world.refusal(entry))
 }
@@ -313,9 +322,19 @@ fn a_keeper_must_be_what_the_policy_asks_of_its_keeper() {
 }
 
 #[test]
-fn a_vault_without_a_counter_has_one_keeper() {
+fn a_keeper_shows_a_counter_exactly_where_the_vault_counts() {
+    let mut world = World::open();
+    assert_eq!(refused(&mut world, &uncounted(1)), JoinError::CounterMissing);
     let mut world = World::counted_by(AntiRollback::None, |text| text).opened();
-    assert_eq!(refused(&mut world, &joiner(1)), JoinError::NoCounter);
+    assert_eq!(refused(&mut world, &joiner(1)), JoinError::CounterUnexpected);
+    // Nothing shows that the one before has retired, and still it is the last entry that it writes.
+    let object = let_in(&mut world, &uncounted(1));
+    assert!(!world.vault().keepers().is_shared());
+    let entry = Entry::KeeperRetire(retire(&world, &uncounted(1), object));
+    world.must(entry);
+    let entry = start(&world, 1, Some([1; 32]));
+    world.must(entry);
+    assert_eq!(world.vault().keepers().former().len(), 1);
 }
 
 #[test]
@@ -420,7 +439,7 @@ pub(crate) fn first(world: &World) -> VaultFile {
     VaultFile::new(world.genesis.clone(), vec!["http://vault:7070".to_owned()]).unwrap()
 }
 
-fn file(world: &World, entries: Vec<IndexedEntry>) -> VaultFile {
+pub(crate) fn file(world: &World, entries: Vec<IndexedEntry>) -> VaultFile {
     first(world).with_policies(entries).unwrap()
 }
 

@@ -9,6 +9,7 @@ mod common;
 
 mod alarms;
 mod approvals;
+mod beside;
 mod boot;
 mod budget_fold;
 mod budget_policy;

@@ -182,7 +182,7 @@ fn a_vault_without_a_counter_is_not_recovered() {
     assert!(!world.vault().is_recoverable());
     let good = recovery(&world, 5);
     let entry = propose_recovery(&world, &good);
-    assert_eq!(join_error(world.refusal(entry)), JoinError::NoCounter);
+    assert_eq!(world.refusal(entry).code(), "recover-no-counter");
 }
 
 #[test]

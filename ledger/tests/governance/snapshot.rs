@@ -13,18 +13,25 @@ use ledger::state::State;
 use crate::support::budget::{budget, platform, releases};
 use crate::support::policy_text::PCR_11_KEEPER;
 use crate::support::world::{ALICE, World};
-use crate::{escrow, extensions, keepers, reseal, revocations};
+use crate::{beside, escrow, extensions, keepers, reseal, revocations};
 
 /// What the recorded log folds to under the present [`FOLD`]. An entry that means something else, or a state that holds
 /// something else, changes it: then the number in `FOLD` counts up, so that no keeper goes on from what it folded before.
 const RECORDED: (&str, &str) = ("fold 2", "sha256:267649848a35433b8c7c538f8871877e945d12124ac39179811607d259c28e0a");
 
-fn recorded() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/governance/data/fold.jsonl")
+/// The same of the log of a vault with witnesses, which several keepers write to.
+const RECORDED_SHARED: &str = "sha256:3e9bee454e2955b7349027b74eef0ead8eb8e2bb57e7d6df24ff3bfe87e169d6";
+
+fn recorded(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/governance/data").join(name)
 }
 
 fn log() -> Vec<Vec<u8>> {
-    let text = std::fs::read_to_string(recorded()).unwrap();
+    log_of("fold.jsonl")
+}
+
+fn log_of(name: &str) -> Vec<Vec<u8>> {
+    let text = std::fs::read_to_string(recorded(name)).unwrap();
     text.lines().map(|line| line.as_bytes().to_vec()).collect()
 }
 
@@ -43,6 +50,15 @@ fn the_fold_means_what_its_version_says() {
     let digest = Sha256Digest::of(&snapshot::encode(&state, &tree).unwrap());
     let fold = FOLD.strip_prefix(env!("CARGO_PKG_VERSION")).unwrap().trim_start();
     assert_eq!((fold, digest.to_string().as_str()), RECORDED);
+}
+
+#[test]
+fn the_fold_of_a_shared_log_means_what_its_version_says() {
+    let (state, tree) = self::fold(&log_of("fold-shared.jsonl"));
+    let encoded = snapshot::encode(&state, &tree).unwrap();
+    assert_eq!(Sha256Digest::of(&encoded).to_string(), RECORDED_SHARED);
+    let Folded { state: again, .. } = snapshot::decode(&encoded).unwrap();
+    assert_eq!(format!("{again:?}"), format!("{state:?}"));
 }
 
 #[test]
@@ -111,12 +127,14 @@ fn a_changed_byte_never_panics() {
 #[test]
 #[ignore = "writes the vector, which stays"]
 fn record_the_log_of_the_fold() {
-    let mut text = Vec::new();
-    for entry in every_type().entries {
-        text.extend(entry);
-        text.push(b'\n');
+    for (name, world) in [("fold.jsonl", every_type()), ("fold-shared.jsonl", beside::every_kind())] {
+        let mut text = Vec::new();
+        for entry in world.entries {
+            text.extend(entry);
+            text.push(b'\n');
+        }
+        std::fs::write(recorded(name), text).unwrap();
     }
-    std::fs::write(recorded(), text).unwrap();
 }
 
 fn every_type() -> World {

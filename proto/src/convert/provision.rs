@@ -86,6 +86,8 @@ pub enum ProposalAction {
     Escrow,
     /// A keeper in the place of a lost one.
     Recover,
+    /// That a keeper leaves the others.
+    KeeperLeave,
     /// A raise of a budget.
     Budget,
     /// A revocation.
@@ -257,7 +259,7 @@ impl From<GenesisWitness> for v1::GenesisWitness {
 
 impl ProposalAction {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Genesis,
         Self::Model,
         Self::Policy,
@@ -266,6 +268,7 @@ impl ProposalAction {
         Self::KeeperJoin,
         Self::Escrow,
         Self::Recover,
+        Self::KeeperLeave,
         Self::Budget,
         Self::Revoke,
         Self::LiftRevocation,
@@ -283,6 +286,7 @@ impl ProposalAction {
             Self::KeeperJoin => "keeper-join",
             Self::Escrow => "escrow",
             Self::Recover => "recover",
+            Self::KeeperLeave => "keeper-leave",
             Self::Budget => "budget",
             Self::Revoke => "revoke",
             Self::LiftRevocation => "lift-revocation",

@@ -9,7 +9,9 @@ use vault_proto::v1::{
     AppendLog, EntryList, GetBlob, GetCheckpoint, PutBlob, PutCheckpoint, ReadLog, store_call::Call, store_result,
 };
 
+use super::fold::FoldError;
 use super::link::{Store, StoreError};
+use super::newest::NewestError;
 use crate::head::{Anchor, AnchorError};
 use crate::vault_keys::{VaultKeys, VaultKeysError};
 
@@ -25,6 +27,10 @@ pub(super) enum CommitError {
     Anchor(AnchorError),
     /// A key of the vault.
     Keys(VaultKeysError),
+    /// How far other keepers are.
+    Newest(NewestError),
+    /// What other keepers wrote.
+    Fold(FoldError),
 }
 
 impl std::fmt::Display for CommitError {
@@ -33,6 +39,8 @@ impl std::fmt::Display for CommitError {
             Self::Store(error) => error.fmt(f),
             Self::Anchor(error) => error.fmt(f),
             Self::Keys(error) => error.fmt(f),
+            Self::Newest(error) => error.fmt(f),
+            Self::Fold(error) => error.fmt(f),
         }
     }
 }
@@ -49,6 +57,9 @@ pub(super) struct Committer<'a> {
     pub keys: &'a VaultKeys,
     /// Durable before the entries that name them.
     pub blobs: Vec<Vec<u8>>,
+    /// Whether other keepers write to the log: then what witnesses are asked about is kept by the host beforehand, for the
+    /// keeper that has to bring it to its end if this one does not.
+    pub shared: bool,
 }
 
 impl Writer for Committer<'_> {
@@ -75,6 +86,9 @@ impl Writer for Committer<'_> {
     }
 
     fn cosign(&mut self, gathering: &mut Gathering<'_>) -> Result<(), CommitError> {
+        if self.shared {
+            self.store.propose(gathering.note(), gathering.size()).map_err(CommitError::Store)?;
+        }
         self.store.ask_witnesses(gathering).map_err(CommitError::Store)
     }
 

@@ -1,15 +1,17 @@
 //! A keeper that asks to take over a vault: what it makes of its own, how it answers, and how it takes the keys.
 //!
-//! It makes its root, its attestation key and its counter as a founder does, under the vault's genesis in the place of a
-//! core. Until it has the keys its head is of size 0 and its counter stands where its evidence says; the head of the
-//! hand-over counts one more. So an older copy of its directory can't take the keys a second time, whoever hands them over.
+//! It makes its root, its attestation key and, where the vault counts, its counter as a founder does, under the vault's
+//! genesis in the place of a core. Until it has the keys its head is of size 0 and its counter stands where its evidence says;
+//! the head of the hand-over counts one more. So an older copy of its directory can't take the keys a second time, whoever
+//! hands them over. Under witnesses it may, until it has started once: they see to it that no copy writes beside another.
 
 use std::fmt;
 use std::sync::Arc;
 
 use attestation::{Binding, Credential, JoinChallenge, JoinerKeys, Sha256Digest, TpmIdentity, TpmPart, Transcript};
 use ledger::escrow::LogPoint;
-use ledger::genesis::{AntiRollback, Core, Genesis, SealTo};
+use ledger::genesis::{Core, Genesis, SealTo};
+use ledger::keepers::NO_COUNTER;
 use ring::rand::{SecureRandom, SystemRandom};
 use vault_proto::convert::{self, EvidenceSet, HandOver, JoinRequest};
 
@@ -63,10 +65,6 @@ impl Joining {
     }
 
     pub(super) fn open_in(dir: Arc<KeeperDir>, devices: &Devices, genesis: &Genesis) -> Result<Self, JoiningError> {
-        match genesis.core().anti_rollback() {
-            AntiRollback::Counter => {}
-            AntiRollback::Witnesses | AntiRollback::None => return Err(JoiningError::NoCounter),
-        }
         let opened = match root::open(&dir, &devices.tpm, devices.snp.as_deref()) {
             Ok(root) => {
                 let anchor = Anchor::open(Arc::clone(&dir), devices.tpm.clone(), &root.root)?;
@@ -91,18 +89,16 @@ impl Joining {
         if anchor.size() != 0 {
             return Err(JoiningError::Joined);
         }
-        let (counter, count) = anchor.counter().ok_or(JoiningError::NoCounter)?;
+        // Only a vault that counts has counters.
+        let (counter_name, counter) =
+            anchor.counter().map_or((NO_COUNTER, 0), |(counter, count)| (*counter.name.as_bytes(), count));
         let ikm = Secret::<64>::init_with(|ikm| {
             context.expand_key(&root.root, "join", ikm);
             Ok::<_, SecretError>(())
         })?;
         let pair = ikm.with_bytes(|ikm| HpkeKeyPair::derive(ikm))?;
-        let keys = JoinerKeys {
-            instance: context.instance,
-            hpke_key: pair.public_key().clone(),
-            counter_name: *counter.name.as_bytes(),
-            counter: count,
-        };
+        let keys =
+            JoinerKeys { instance: context.instance, hpke_key: pair.public_key().clone(), counter_name, counter };
         let hardware = Hardware::new(devices.clone(), root.ak, genesis.policy().keeper())?;
         Ok(Self { dir, hardware, root: root.root, anchor, genesis: genesis.clone(), context, pair, keys })
     }
@@ -258,8 +254,6 @@ pub(super) fn check_keys(keys: &VaultKeys, genesis: &Genesis) -> Result<(), Join
 /// Why a keeper does not take over.
 #[derive(Debug)]
 pub enum JoiningError {
-    /// The vault has no counter.
-    NoCounter,
     /// The directory is of a keeper with a vault of its own, or of one that joins another.
     OtherUse,
     /// It has the keys already.
@@ -298,7 +292,6 @@ impl JoiningError {
     #[must_use]
     pub fn code(&self) -> &str {
         match self {
-            Self::NoCounter => "joining-no-counter",
             Self::OtherUse => "joining-other-use",
             Self::Joined => "joining-done",
             Self::OtherVault { .. } => "joining-other-vault",
@@ -320,7 +313,6 @@ impl JoiningError {
 impl fmt::Display for JoiningError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoCounter => f.write_str("this vault has no counter: its keeper can't be followed by another one"),
             Self::OtherUse => f.write_str(
                 "this directory is of a keeper with a vault of its own, or of one that joins another: give --dir an empty one",
             ),

@@ -1,11 +1,13 @@
 //! A keeper that retired: it writes nothing, serves nothing, and goes on giving the vault's keys to the one successor that
-//! its last counted commit names, until that one has them.
+//! its last counted commit names, until that one has them. One that left others gives nobody anything.
 
 use std::time::Instant;
 
 use attestation::{KeptChains, Sha256Digest};
+use ledger::checkpoint::Checkpoint;
 use ledger::genesis::Genesis;
-use ledger::keepers::AdmittedJoiner;
+use ledger::keepers::{AdmittedJoiner, LetIn};
+use ledger::release_log::Log;
 use ledger::state::State;
 use prost::Message;
 use ring::rand::SystemRandom;
@@ -33,21 +35,29 @@ pub(super) struct Retired {
     pub(super) rng: SystemRandom,
 }
 
-/// The head that retired a keeper: counted, and of the log whose last entry names the successor. No keys are wrapped to
+/// The committed head of a log by which another keeper may have the vault's keys: of the log whose last entry retires the
+/// keeper and names the successor, or under witnesses of one that has the successor's `keeper-join`. No keys are wrapped to
 /// another keeper without one.
-pub(super) struct LastHead {
+pub(super) struct HandOverHead {
     size: u64,
     root: Sha256Digest,
     /// The only one that may have the keys.
     successor: [u8; 32],
 }
 
-impl LastHead {
+impl HandOverHead {
     /// `None` while the state has more than what is counted, and while it names no successor.
     pub(super) fn of(anchor: &Anchor, state: &State) -> Option<Self> {
         let successor = state.vault()?.keepers().successor()?;
         let counted = anchor.size() == state.size();
         counted.then_some(Self { size: anchor.size(), root: anchor.root(), successor: successor.machine.instance })
+    }
+
+    /// `None` until a quorum has cosigned the entry that let the keeper in.
+    pub(super) fn beside(log: &Log, let_in: &LetIn) -> Option<Self> {
+        let Checkpoint { size, root } = log.head();
+        let root = Sha256Digest::from_bytes(root);
+        (let_in.entry() < size).then_some(Self { size, root, successor: let_in.instance() })
     }
 
     /// Wraps the vault's keys to the successor, whose evidence was made for a challenge of this run.
@@ -86,9 +96,11 @@ impl Retired {
     /// Answers what is left to answer.
     pub(super) fn handle(&mut self, job: Job) {
         let Job { request, reply } = job;
+        // One that left others has none: whoever asks for keys asks them.
+        let successor = self.state.vault().is_some_and(|vault| vault.keepers().successor().is_some());
         let answer = match request {
-            Request::JoinKeeper(request) => return self.join_keeper(request, reply),
-            Request::GetJoinChallenge(request) => {
+            Request::JoinKeeper(request) if successor => return self.join_keeper(request, reply),
+            Request::GetJoinChallenge(request) if successor => {
                 let now = self.clock.now(self.state.time());
                 self.desk().and_then(|mut desk| desk.challenge(request, now))
             }
@@ -109,7 +121,7 @@ impl Retired {
         let now = self.clock.now(self.state.time());
         let admitted = self.desk().and_then(|mut desk| desk.admit_successor(redemption.pending, request, now));
         let answer = admitted.and_then(|(admitted, _)| {
-            let head = LastHead::of(&self.anchor, &self.state).ok_or_else(refusal)?;
+            let head = HandOverHead::of(&self.anchor, &self.state).ok_or_else(refusal)?;
             head.hand_over(&self.keys, self.genesis.vault_id(), &admitted, &self.rng)
         });
         self.challenges.answered(redemption.session, &answer);
@@ -123,12 +135,17 @@ impl Retired {
 
     fn status(&self) -> Response {
         let successor = self.state.vault().and_then(|vault| vault.keepers().successor());
-        let to = successor.map_or_else(String::new, |successor| {
-            format!("{} on platform {}", hex::encode(successor.machine.instance), successor.machine.platform)
-        });
+        let reason = match successor {
+            Some(successor) => format!(
+                "this keeper handed its vault over to {} on platform {}: start that one, and point the host at it",
+                hex::encode(successor.machine.instance),
+                successor.machine.platform
+            ),
+            None => "approvers had this keeper leave: point the host at the others".to_owned(),
+        };
         Response::Status(v1::StatusResponse {
             state: "retired".to_owned(),
-            reason: format!("this keeper handed its vault over to {to}: start that one, and point the host at it"),
+            reason,
             vault_id: self.genesis.vault_id().as_bytes().to_vec(),
             anti_rollback: self.genesis.core().anti_rollback().as_str().to_owned(),
             log_size: self.anchor.size(),
@@ -142,5 +159,5 @@ impl Retired {
 
 /// To everybody but the successor.
 pub(super) fn refusal() -> Refusal {
-    Refusal::unavailable("keeper-retired", "this keeper has retired: its successor has the vault")
+    Refusal::unavailable("keeper-retired", "this keeper has retired: another one has the vault")
 }

@@ -5,6 +5,7 @@
 mod budget;
 mod escrow;
 mod extend;
+mod follow;
 mod join;
 mod load;
 mod open;
@@ -39,6 +40,7 @@ use crate::head::Anchor;
 use crate::vault_keys::VaultKeys;
 
 pub(super) use escrow::Outbox;
+use follow::Turned;
 pub(super) use open::{OpenError, Opened, Run};
 use renew::Renewals;
 pub(super) use reseal::Records;
@@ -110,6 +112,20 @@ impl Vault {
     /// # Errors
     /// The commit failed: nothing of it was answered but with a refusal, and the vault must be opened anew.
     pub(super) fn batch(&mut self, jobs: Vec<Job>) -> Result<(), LogError<CommitError>> {
+        let refuse_all = |jobs: Vec<Job>, refusal: Refusal| {
+            jobs.into_iter().for_each(|job| drop(job.reply.send(Err(refusal.clone()))));
+        };
+        let _turn = match self.take_turn() {
+            Ok(turn @ (Turned::Alone | Turned::Own(_))) => turn,
+            Ok(Turned::Not(error)) => {
+                refuse_all(jobs, Refusal::busy("log-turn", error));
+                return Ok(());
+            }
+            Err(error) => {
+                refuse_all(jobs, uncommitted(&error));
+                return Err(error);
+            }
+        };
         for job in jobs {
             // So that none of them is turned away where each release takes more than one entry.
             if self.pending.batch.len() + self.renewals.entries(1) + ENTRIES_PER_JOB_MAX > BATCH_ENTRIES_MAX {
@@ -118,7 +134,7 @@ impl Vault {
             self.handle(job);
         }
         // A queue that is never empty must not put off what is due by time.
-        self.tick()
+        self.due()
     }
 
     /// What is due by time alone: the deny summary, and renewals that no commit counted yet.
@@ -126,6 +142,14 @@ impl Vault {
     /// # Errors
     /// As [`Self::batch`].
     pub(super) fn tick(&mut self) -> Result<(), LogError<CommitError>> {
+        match self.take_turn()? {
+            _turn @ (Turned::Alone | Turned::Own(_)) => self.due(),
+            // It is due still.
+            Turned::Not(_) => Ok(()),
+        }
+    }
+
+    fn due(&mut self) -> Result<(), LogError<CommitError>> {
         // Its last entry is its last.
         if self.is_retired() {
             return self.commit();
@@ -169,6 +193,7 @@ impl Vault {
             Request::SubmitPlatform(request) => self.submit_platform(request),
             Request::SubmitReseal(request) => self.submit_reseal(request),
             Request::SubmitEscrow(request) => self.submit_escrow(request),
+            Request::SubmitKeeperLeave(request) => self.submit_keeper_leave(request),
             Request::SubmitRaise(request) => self.submit_raise(request),
             Request::SubmitApproval(request) => self.submit_approval(request),
             Request::SubmitRevocation(request) => self.submit_revocation(request),
@@ -242,7 +267,7 @@ impl Vault {
 
     /// Makes everything staged durable, then answers who waits. Nothing staged: nothing done.
     fn commit(&mut self) -> Result<(), LogError<CommitError>> {
-        if !self.pending.batch.is_empty() {
+        if !self.pending.batch.is_empty() || !self.pending.waiting.is_empty() {
             self.stage_renewals();
         }
         let Pending { blobs, batch, waiting, revoked } = std::mem::take(&mut self.pending);
@@ -251,7 +276,13 @@ impl Vault {
             self.tend_outbox();
             return Ok(());
         }
-        let mut committer = Committer { store: &self.store, anchor: &mut self.anchor, keys: &self.keys, blobs };
+        let mut committer = Committer {
+            store: &self.store,
+            anchor: &mut self.anchor,
+            keys: &self.keys,
+            blobs,
+            shared: is_shared(&self.state),
+        };
         let committed = self.log.commit(batch, &mut committer);
         if committed.is_ok() {
             // Before the answer: whoever is told that a reseal took effect may reboot at once.
@@ -307,7 +338,8 @@ fn uncommitted(error: &LogError<CommitError>) -> Refusal {
         | LogError::Sign(_)
         | LogError::Signature(_)
         | LogError::Cosign(_)
-        | LogError::Publish(_) => Refusal::unavailable("commit-failed", "the log could not be written: try again"),
+        | LogError::Publish(_)
+        | LogError::Followed(_) => Refusal::unavailable("commit-failed", "the log could not be written: try again"),
     }
 }
 
@@ -319,6 +351,11 @@ fn opened(state: &State) -> Result<&ledger::state::Vault, Refusal> {
     state.vault().ok_or_else(|| {
         Refusal::unavailable("vault-not-open", "approvers of the genesis are missing: see `vaultctl init status`")
     })
+}
+
+/// Whether other keepers write to the log, or did.
+fn is_shared(state: &State) -> bool {
+    state.vault().is_some_and(|vault| vault.keepers().is_shared())
 }
 
 /// Exact bytes of an entry.

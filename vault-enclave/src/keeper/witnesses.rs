@@ -66,7 +66,8 @@ fn answer(result: StoreResult) -> Answer {
             store_result::Result::Done(_)
             | store_result::Result::Entries(_)
             | store_result::Result::Blob(_)
-            | store_result::Result::Checkpoint(_),
+            | store_result::Result::Checkpoint(_)
+            | store_result::Result::LogHead(_),
         )
         | None => Answer::Unreached { why: "the host answered something else".to_owned() },
     }

@@ -107,9 +107,9 @@ impl Remote {
         })?;
         let standing = KeeperStanding { policy: standing.policy, checkpoint: standing.checkpoint };
         // The binding that it checks has the wrap key of the genesis in it: see `KeeperRun::verify_vault`.
-        let verified = run
-            .verify_vault(vault.genesis(), vault.keeper(), standing, answer.evidence.evidence)
-            .map_err(not_verified)?;
+        let machine = vault.keeper_with(run.ak_name());
+        let verified =
+            run.verify_vault(vault.genesis(), machine, standing, answer.evidence.evidence).map_err(not_verified)?;
         let log = LogVerifier::of(vault.genesis());
         log.verify_checkpoint(verified.statement().checkpoint()).map_err(|error| {
             let message = format!("the checkpoint in the keeper's evidence is not good: {error}");

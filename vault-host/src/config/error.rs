@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::link::KeeperAddress;
 use crate::store::BucketError;
 
 /// Why a configuration is refused.
@@ -21,6 +22,8 @@ pub enum ConfigError {
     Form(Box<toml::de::Error>),
     /// The keeper's address is not one.
     KeeperAddress(&'static str),
+    /// Two keepers have one address.
+    KeeperRepeated(KeeperAddress),
     /// Neither `listen` nor `unix` is set.
     NoListener,
     /// A path is not absolute.
@@ -56,6 +59,7 @@ impl ConfigError {
             Self::Unreadable { .. } => "config-unreadable",
             Self::Form(_) => "config-form",
             Self::KeeperAddress(_) => "config-keeper",
+            Self::KeeperRepeated(_) => "config-keeper-repeated",
             Self::NoListener => "config-no-listener",
             Self::RelativePath(_) => "config-relative-path",
             Self::PlaintextListener(_) => "config-plaintext-listener",
@@ -76,6 +80,7 @@ impl fmt::Display for ConfigError {
             Self::Unreadable { path, source } => write!(f, "can't read {}: {source}", path.display()),
             Self::Form(error) => error.fmt(f),
             Self::KeeperAddress(hint) => write!(f, "keeper: {hint}"),
+            Self::KeeperRepeated(address) => write!(f, "other_keepers: {address} is named twice"),
             Self::NoListener => {
                 f.write_str("set listen = \"IP:PORT\" or unix = \"/path\": nobody could reach this host")
             }

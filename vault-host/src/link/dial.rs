@@ -16,7 +16,7 @@ use vault_proto::v1::keeper_link_client::KeeperLinkClient;
 use vault_proto::v1::{AttachResponse, attach_response};
 
 use super::serve_store::StoreCalls;
-use super::{KeeperAddress, Link, Notices, State, Stream, Witnesses};
+use super::{KeeperAddress, Link, Notices, State, Stream, Turns, Witnesses};
 use crate::server::root_cause;
 use crate::store::Store;
 
@@ -84,13 +84,14 @@ pub(crate) struct Services {
     pub(crate) store: Arc<dyn Store>,
     /// Who can be asked to cosign the log.
     pub(crate) witnesses: Witnesses,
+    /// Whose turn it is to write to the log.
+    pub(crate) turns: Turns,
 }
 
-/// Keeps a stream to the keeper until the returned future is dropped. The future never ends by itself.
-pub(crate) fn run(dial: Dial, services: Services) -> (Link, impl Future<Output = ()> + Send) {
+/// Keeps a stream to a keeper until the returned future is dropped. The future never ends by itself.
+pub(crate) fn run(dial: Dial, services: Services, notices: Notices) -> (Link, impl Future<Output = ()> + Send + use<>) {
     let (sender, state) = watch::channel(State::Down("not dialled yet".to_owned()));
-    let notices = Notices::default();
-    (Link { state, notices: notices.clone() }, keep_attached(dial, services, sender, notices))
+    (Link { state }, keep_attached(dial, services, sender, notices))
 }
 
 async fn keep_attached(dial: Dial, services: Services, state: watch::Sender<State>, notices: Notices) {
@@ -148,7 +149,7 @@ async fn attach(
     let stream = Arc::new(Stream::new(outgoing.clone()));
     state.send_replace(State::Up(stream.clone()));
     tracing::info!(keeper = %dial.address, "attached to the keeper");
-    let mut store_calls = StoreCalls::new(services.store.clone(), services.witnesses.clone(), outgoing);
+    let mut store_calls = StoreCalls::new(services, outgoing);
     let ended = receive(incoming, &stream, &mut store_calls, notices).await;
     // Calls fail at once; store calls that began are seen to their end, so that none runs beside the next stream.
     stream.end();

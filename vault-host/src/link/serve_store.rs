@@ -9,11 +9,13 @@ use attestation::Sha256Digest;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use vault_proto::v1::{
-    AppendLog, AttachRequest, EntryList, GetBlob, PutBlob, PutCheckpoint, ReadLog, StoreCall, StoreResult,
-    attach_request, store_call, store_result,
+    AppendLog, AttachRequest, EndTurn, EntryList, GetBlob, LogHead, ProposeCheckpoint, PutBlob, PutCheckpoint, ReadLog,
+    StoreCall, StoreResult, TakeTurn, attach_request, store_call, store_result,
 };
 
 use super::Witnesses;
+use super::dial::Services;
+use super::turn::{OwnTurn, Turns};
 use crate::store::{Store, StoreError};
 
 const LOG_CALLS_MAX: usize = 16;
@@ -29,17 +31,35 @@ pub(super) struct StoreCalls {
     blob_places: Arc<Semaphore>,
     witnesses: Witnesses,
     witness_calls: JoinSet<()>,
+    turns: Turns,
+    turn: OwnTurn,
+    turn_calls: JoinSet<()>,
     ended: watch::Sender<bool>,
 }
 
 impl StoreCalls {
-    pub(super) fn new(store: Arc<dyn Store>, witnesses: Witnesses, results: mpsc::Sender<AttachRequest>) -> Self {
+    pub(super) fn new(services: &Services, results: mpsc::Sender<AttachRequest>) -> Self {
+        let Services { store, witnesses, turns } = services.clone();
         let (log_calls, queue) = mpsc::channel(LOG_CALLS_MAX);
         let (ended, end) = watch::channel(false);
         let log_worker = tokio::spawn(serve_log(store.clone(), queue, results.clone(), end));
         let blob_places = Arc::new(Semaphore::new(BLOB_CALLS_MAX));
-        let (blob_calls, witness_calls) = (JoinSet::new(), JoinSet::new());
-        Self { store, results, log_calls, log_worker, blob_calls, blob_places, witnesses, witness_calls, ended }
+        let (blob_calls, witness_calls, turn_calls) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        let turn = OwnTurn::default();
+        Self {
+            store,
+            results,
+            log_calls,
+            log_worker,
+            blob_calls,
+            blob_places,
+            witnesses,
+            witness_calls,
+            turns,
+            turn,
+            turn_calls,
+            ended,
+        }
     }
 
     /// Takes a call; waits while there is no place for it.
@@ -64,6 +84,22 @@ impl StoreCalls {
                 self.witness_calls.spawn(async move { send(&results, id, witnesses.ask(ask).await).await });
                 while self.witness_calls.try_join_next().is_some() {}
             }
+            Some(store_call::Call::TakeTurn(TakeTurn {})) => {
+                let (store, results) = (self.store.clone(), self.results.clone());
+                let (turns, turn) = (self.turns.clone(), self.turn.clone());
+                self.turn_calls.spawn(async move {
+                    let result = match turn.take(&turns).await {
+                        true => log_head(store).await,
+                        false => store_result::Result::Error("log-turn: other keepers write to the log".to_owned()),
+                    };
+                    send(&results, id, result).await;
+                });
+                while self.turn_calls.try_join_next().is_some() {}
+            }
+            Some(store_call::Call::EndTurn(EndTurn {})) => {
+                self.turn.end();
+                send(&self.results, id, store_result::Result::Done(true)).await;
+            }
             Some(call) => {
                 // The worker ends only after this sender is gone.
                 let _ = self.log_calls.send((id, call)).await;
@@ -74,7 +110,8 @@ impl StoreCalls {
     /// The stream has ended. Log calls that did not begin are dropped, the one that did is awaited: else it could land
     /// on what the keeper reads and writes over the next stream. Blob calls can't hurt: a blob never changes.
     pub(super) async fn finish(self) {
-        let Self { ended, log_worker, mut blob_calls, mut witness_calls, .. } = self;
+        let Self { ended, log_worker, mut blob_calls, mut witness_calls, mut turn_calls, .. } = self;
+        turn_calls.shutdown().await;
         witness_calls.shutdown().await;
         ended.send_replace(true);
         if log_worker.await.is_err() {
@@ -111,6 +148,19 @@ async fn send(results: &mpsc::Sender<AttachRequest>, id: u64, result: store_resu
     let _ = results.send(AttachRequest { id, kind }).await;
 }
 
+async fn log_head(store: Arc<dyn Store>) -> store_result::Result {
+    let read = tokio::task::spawn_blocking(move || store.log_head()).await;
+    match read {
+        Ok(Ok(head)) => store_result::Result::LogHead(LogHead {
+            size: head.size,
+            checkpoint: head.checkpoint.unwrap_or_default(),
+            proposed: head.proposed.unwrap_or_default(),
+        }),
+        Ok(Err(error)) => store_result::Result::Error(format!("{}: {error}", error.code())),
+        Err(_) => store_result::Result::Error("store-panicked: the log could not be asked".to_owned()),
+    }
+}
+
 async fn perform(store: Arc<dyn Store>, call: store_call::Call) -> store_result::Result {
     let done = tokio::task::spawn_blocking(move || perform_blocking(&*store, call)).await;
     match done {
@@ -138,6 +188,10 @@ fn perform_blocking(store: &dyn Store, call: store_call::Call) -> Result<store_r
             store.put_checkpoint(&checkpoint, size)?;
             Ok(done)
         }
+        store_call::Call::ProposeCheckpoint(ProposeCheckpoint { checkpoint, size }) => {
+            store.propose_checkpoint(&checkpoint, size)?;
+            Ok(done)
+        }
         store_call::Call::PutBlob(PutBlob { digest, blob }) => {
             store.put_blob(&digest_of(&digest)?, &blob)?;
             Ok(done)
@@ -148,7 +202,9 @@ fn perform_blocking(store: &dyn Store, call: store_call::Call) -> Result<store_r
         store_call::Call::GetCheckpoint(_) => {
             Ok(store_result::Result::Checkpoint(store.checkpoint()?.unwrap_or_default()))
         }
-        store_call::Call::AskWitness(_) => unreachable!("no use of the disk"),
+        store_call::Call::AskWitness(_) | store_call::Call::TakeTurn(_) | store_call::Call::EndTurn(_) => {
+            unreachable!("no use of the disk")
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::convert;
 use vault_proto::convert::{
-    Approval, Contribution, EscrowSubmission, JoinRequest, KeeperEvidenceRequest, PlatformSubmission, PolicySubmission,
-    Publication, ResealSubmission, RevocationSubmission, UnitUpload,
+    Approval, Contribution, EscrowSubmission, JoinRequest, KeeperEvidenceRequest, LeaveSubmission, PlatformSubmission,
+    PolicySubmission, Publication, ResealSubmission, RevocationSubmission, UnitUpload,
 };
 use vault_proto::v1;
 use vault_proto::v1::Coarse;
@@ -208,6 +208,19 @@ impl Provision for ProvisionService {
         self.0.answer(context, relayed).await
     }
 
+    async fn submit_keeper_leave(
+        &self,
+        request: Request<v1::SubmitKeeperLeaveRequest>,
+    ) -> Result<Response<v1::SubmitKeeperLeaveResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitKeeperLeave(LeaveSubmission::try_from(message)?.into());
+            let pick = |reply| if let Reply::SubmitKeeperLeave(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
     async fn submit_raise(
         &self,
         request: Request<v1::SubmitRaiseRequest>,
@@ -251,7 +264,7 @@ impl Provision for ProvisionService {
         let (context, message) = enter(request);
         let status = async {
             let pick = |reply| if let Reply::Status(reply) = reply { Some(reply) } else { None };
-            match self.0.link.call(Call::Status(message)).await {
+            match self.0.keepers.call(Call::Status(message)).await {
                 Ok(reply) => pick(reply).ok_or_else(|| LinkError::WrongReply.into()),
                 Err(error @ LinkError::Refused(_)) => Err(error.into()),
                 Err(error) => Ok(v1::StatusResponse {
@@ -300,7 +313,7 @@ async fn publish(host: &Arc<Host>, files: Publication) -> Result<v1::PublishMode
     let (object, new) = host.on_disk(move |store| store.propose(&manifest, &assembled)).await?;
 
     let request = v1::PublishModelRequest::from(Arc::unwrap_or_clone(files));
-    let answer = match host.link.call(Call::PublishModel(request)).await {
+    let answer = match host.keepers.call(Call::PublishModel(request)).await {
         Ok(Reply::PublishModel(answer)) => Ok(answer),
         Ok(_) => Err(LinkError::WrongReply),
         Err(error) => Err(error),

@@ -26,7 +26,7 @@ pub(super) async fn begin(
     request: WatchLease,
 ) -> Result<ReceiverStream<Result<WatchLeaseResponse, Status>>, Refused> {
     // Before the keeper is asked, so that no notice comes between.
-    let listening = host.link.notices().listen(request.lease_id);
+    let listening = host.keepers.notices().listen(request.lease_id);
     let pick = |reply| if let Reply::WatchLease(reply) = reply { Some(reply) } else { None };
     let v1::LeaseWatched { notice } = host.relay(Call::WatchLease(request.into()), pick).await?;
     let (events, stream) = mpsc::channel(WAITING_MAX);

@@ -110,6 +110,16 @@ impl Store for LocalStore {
         })
     }
 
+    fn propose_checkpoint(&self, text: &str, size: u64) -> Result<(), StoreError> {
+        self.log().propose(text, size)
+    }
+
+    fn log_head(&self) -> Result<LogHead, StoreError> {
+        let log = self.log();
+        let text = |checkpoint: &log::Checkpoint| checkpoint.text.clone();
+        Ok(LogHead { size: log.size(), checkpoint: log.checkpoint().map(text), proposed: log.proposed().map(text) })
+    }
+
     fn checkpoint(&self) -> Result<Option<String>, StoreError> {
         Ok(self.log().checkpoint().map(|checkpoint| checkpoint.text.clone()))
     }

@@ -2,7 +2,7 @@
 //!
 //! Entries are appended to segments and flushed before the keeper hears of it. A checkpoint turns them into tiles,
 //! which never change again; entries above it are the keeper's to replace, since it may have died between two of its
-//! steps.
+//! steps. Where several keepers share the log, entries under a proposed checkpoint stay too: a witness may have cosigned it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,9 +23,13 @@ pub(crate) struct Log {
     dir: PathBuf,
     scratch: Scratch,
     tiles: Tiles<Dir>,
-    /// The tree under the checkpoint.
+    /// The tree under the checkpoint, and as far as one was proposed.
     tree: Tree,
+    /// Leaves of it whose entries nothing replaces any more.
+    sound: u64,
     checkpoint: Option<Checkpoint>,
+    /// What witnesses are asked about, where it is of more entries.
+    proposed: Option<Checkpoint>,
     /// Segments by number, without a gap from the last full bundle to the end of the log.
     segments: BTreeMap<u64, Segment>,
     size: u64,
@@ -50,6 +54,7 @@ impl Log {
         let entries = dir.join("entries");
         files::create_dirs(&entries)?;
         let checkpoint = read_checkpoint(&dir.join("checkpoint"))?;
+        let proposed = read_checkpoint(&dir.join(PROPOSED))?;
         let tiles = Tiles(Dir::new(dir.clone(), scratch.clone()));
         let committed = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
         let tree = tiles.tree(committed)?;
@@ -60,7 +65,9 @@ impl Log {
         }
         let mut expected = committed / SEGMENT_ENTRIES;
         let (segments, size) = (BTreeMap::new(), expected * SEGMENT_ENTRIES);
-        let mut log = Self { dir, scratch, tiles, tree, checkpoint, segments, size, stopped: false };
+        let proposed = proposed.filter(|proposed| proposed.size > committed);
+        let sound = committed;
+        let mut log = Self { dir, scratch, tiles, tree, sound, checkpoint, proposed, segments, size, stopped: false };
         let mut cut = 0;
         for n in segment::list(&entries)? {
             let (segment, torn) = Segment::open(&entries, n)?;
@@ -74,7 +81,7 @@ impl Log {
             log.size += segment.len();
             log.segments.insert(n, segment);
         }
-        if log.size < committed {
+        if log.size < log.kept() {
             return Err(StoreError::Damaged { path: entries, what: "entries under the checkpoint are missing" });
         }
         Ok((log, cut))
@@ -100,14 +107,24 @@ impl Log {
         self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size)
     }
 
+    /// The newest proposed checkpoint, while it is of more entries than the published one.
+    pub(crate) fn proposed(&self) -> Option<&Checkpoint> {
+        self.proposed.as_ref()
+    }
+
+    /// Entries that nothing replaces any more.
+    fn kept(&self) -> u64 {
+        self.proposed.as_ref().map_or(self.committed(), |proposed| proposed.size)
+    }
+
     /// Writes entries from index `first` on, durably, in place of whatever stood there or beyond. All or nothing.
     pub(crate) fn append(&mut self, first: u64, entries: &[Vec<u8>]) -> Result<(), StoreError> {
         self.check_running()?;
         if first > self.size {
             return Err(StoreError::LogGap { first, size: self.size });
         }
-        if first < self.committed() {
-            return Err(StoreError::UnderCheckpoint { first, committed: self.committed() });
+        if first < self.kept() {
+            return Err(StoreError::UnderCheckpoint { first, committed: self.kept() });
         }
         check_entries(entries)?;
         if first < self.size {
@@ -144,6 +161,27 @@ impl Log {
         Ok(entries)
     }
 
+    /// Keeps a checkpoint that a keeper has signed and no quorum has cosigned yet: its entries stay. Of the published one
+    /// there is nothing to keep.
+    pub(crate) fn propose(&mut self, text: &str, size: u64) -> Result<(), StoreError> {
+        self.check_running()?;
+        let proposed = parse_checkpoint(text)?;
+        let (kept, stored) = (self.kept(), self.size);
+        if proposed.size != size || size < kept || size > stored {
+            return Err(StoreError::CheckpointSize { size, committed: kept, stored });
+        }
+        self.grow_tree(size)?;
+        if self.tree.root(size) != Ok(proposed.root) {
+            return Err(StoreError::CheckpointRoot);
+        }
+        self.sound = size;
+        if size > self.committed() {
+            self.scratch.write(&self.dir.join(PROPOSED), text.as_bytes())?;
+            self.proposed = Some(proposed);
+        }
+        Ok(())
+    }
+
     /// Publishes a checkpoint, durably: its tiles first, so that whoever sees it finds them, then what `follow` does
     /// about its entries. The keeper has committed to them, whether or not they are published here.
     pub(crate) fn put_checkpoint(
@@ -170,6 +208,9 @@ impl Log {
         follow(self)?;
         self.scratch.write(&self.dir.join("checkpoint"), text.as_bytes())?;
         self.checkpoint = Some(checkpoint);
+        self.sound = self.sound.max(size);
+        // Its file may stay: one of no more entries than the published one says nothing.
+        self.proposed = self.proposed.take().filter(|proposed| proposed.size > size);
         self.tiles.remove_replaced(committed, size)?;
         while let Some(first) = self.segments.first_entry().filter(|first| *first.key() < size / SEGMENT_ENTRIES) {
             first.remove().remove()?;
@@ -179,8 +220,9 @@ impl Log {
 
     /// Makes the tree that of the first `size` entries. A root that was refused before may have left it with others.
     fn grow_tree(&mut self, size: u64) -> Result<(), StoreError> {
-        if self.tree.len() != self.committed() {
+        if self.tree.len() != self.sound {
             self.tree = self.tiles.tree(self.committed())?;
+            self.sound = self.committed();
         }
         for (n, segment) in &self.segments {
             let start = n * SEGMENT_ENTRIES;
@@ -254,6 +296,8 @@ pub(crate) fn check_entries(entries: &[Vec<u8>]) -> Result<(), StoreError> {
     }
     if total > ENTRIES_BYTES_MAX { Err(StoreError::CallTooLarge) } else { Ok(()) }
 }
+/// File of the newest proposed checkpoint.
+const PROPOSED: &str = "proposed";
 
 fn read_checkpoint(path: &Path) -> Result<Option<Checkpoint>, StoreError> {
     let damaged = || StoreError::Damaged { path: path.to_owned(), what: "not a checkpoint" };

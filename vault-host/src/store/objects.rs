@@ -38,7 +38,7 @@ use super::follow::{self, Follower};
 use super::readers::{InForce, NotAuthorised, POLICY_BYTES_MAX, in_force};
 use super::segment::SEGMENT_ENTRIES;
 use super::tile_files::Tiles;
-use super::{Model, Store, StoreError, UnitReader, UnitWriter};
+use super::{LogHead, Model, Store, StoreError, UnitReader, UnitWriter};
 
 const POLICY: &str = "log/policy.toml";
 /// Beside all that a vault has, and gone once the bucket has answered.
@@ -150,6 +150,16 @@ impl Store for ObjectStore {
         self.log().put_checkpoint(text, size, |log, committed| {
             follow::follow(committed, size, |first, count| log.read(first, count), self)
         })
+    }
+
+    fn propose_checkpoint(&self, text: &str, size: u64) -> Result<(), StoreError> {
+        self.log().propose(text, size)
+    }
+
+    fn log_head(&self) -> Result<LogHead, StoreError> {
+        let mut log = self.log();
+        log.refresh()?;
+        Ok(log.head())
     }
 
     fn checkpoint(&self) -> Result<Option<String>, StoreError> {

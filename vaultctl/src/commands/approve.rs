@@ -49,6 +49,7 @@ pub(crate) async fn approve(session: &Session, args: &ApproveArgs) -> Result<Sub
         Subject::Escrow { .. } => ApprovalAction::Escrow,
         // The keeper that writes it writes its effect too: it never waits in a log that anybody reads.
         Subject::Recover(_) => ApprovalAction::Recover,
+        Subject::Leave { .. } => ApprovalAction::KeeperLeave,
         Subject::Raise { .. } => ApprovalAction::Budget,
         Subject::Model(proposed) => {
             model::check(&remote, vault, proposed).await?;

@@ -37,6 +37,7 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::KeeperJoin(_)
         | Entry::Escrow(_)
         | Entry::Recover(_)
+        | Entry::KeeperLeave(_)
         | Entry::Budget(_)
         | Entry::Clock(_)
         | Entry::Alarm(_)

@@ -4,7 +4,7 @@ use std::fmt;
 
 use attestation::{Sha256Digest, UnixTime};
 use ledger::keepers::KeeperMachine;
-use ledger::state::{PendingProposal, Subject};
+use ledger::state::{Member, PendingProposal, Subject};
 use serde::Serialize;
 
 use crate::audit;
@@ -18,6 +18,9 @@ use crate::words::{ProposalReport, machine_in_words};
 pub(crate) struct KeeperReport {
     vault: Sha256Digest,
     keeper: Machine,
+    /// Those that decide beside it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Other>,
     /// The keeper retired, and this one has not started yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     successor: Option<Machine>,
@@ -39,6 +42,15 @@ struct Machine {
     ak_name: String,
     #[serde(skip)]
     says: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Other {
+    keeper: Machine,
+    /// Whether it has the keys: a run of it is in the log.
+    started: bool,
+    object: Sha256Digest,
+    not_after: UnixTime,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,6 +77,7 @@ pub(crate) async fn status(session: &Session) -> Result<KeeperReport, Failure> {
     Ok(KeeperReport {
         vault: file.id(),
         keeper: keepers.current().into(),
+        others: keepers.others().iter().map(Other::from).collect(),
         successor: keepers.successor().map(|successor| (&successor.machine).into()),
         approved: approved.map(|approved| Approved {
             keeper: (&approved.joiner().machine).into(),
@@ -73,7 +86,7 @@ pub(crate) async fn status(session: &Session) -> Result<KeeperReport, Failure> {
         }),
         former: keepers.former().iter().map(Machine::from).collect(),
         waiting: vault.pending(now).filter(|proposal| is_join(proposal)).count() as u64,
-        known_to_vault_file: file.keeper() == keepers.current(),
+        known_to_vault_file: file.keepers().iter().eq(keepers.all()),
         now,
     })
 }
@@ -97,6 +110,7 @@ fn is_join(proposal: &PendingProposal) -> bool {
         | Subject::Reseal { .. }
         | Subject::Escrow { .. }
         | Subject::Recover(_)
+        | Subject::Leave { .. }
         | Subject::Raise { .. }
         | Subject::Revocation { .. } => false,
     }
@@ -113,6 +127,14 @@ impl From<&KeeperMachine> for Machine {
     }
 }
 
+impl From<&Member> for Other {
+    fn from(member: &Member) -> Self {
+        let let_in = member.let_in();
+        let (object, not_after) = (let_in.object(), let_in.not_after());
+        Self { keeper: member.machine().into(), started: member.has_started(), object, not_after }
+    }
+}
+
 impl Machine {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&indented(self.says.join("\n")))
@@ -126,6 +148,18 @@ impl fmt::Display for KeeperReport {
             Some(_) => writeln!(f, "RETIRED: this was the keeper of {}:", self.vault)?,
         }
         self.keeper.write(f)?;
+        for Other { keeper, started, object, not_after } in &self.others {
+            match started {
+                true => writeln!(f, "Beside it:")?,
+                false => writeln!(
+                    f,
+                    "Beside it, let in ({object}) and not started yet; it may take the keys until {} ({}):",
+                    moment(*not_after),
+                    distance(*not_after, self.now)
+                )?,
+            }
+            keeper.write(f)?;
+        }
         if let Some(successor) = &self.successor {
             writeln!(f, "Its successor has not started yet:")?;
             successor.write(f)?;
@@ -149,9 +183,9 @@ impl fmt::Display for KeeperReport {
         if !self.known_to_vault_file {
             writeln!(
                 f,
-                "This vault file knows another keeper. Whoever seals models or asks the keeper for evidence needs one"
+                "This vault file knows other keepers. Whoever seals models or asks the keeper for evidence needs one"
             )?;
-            writeln!(f, "that knows this one: vaultctl vault-file --vault FILE --out NEW. Agents need none.")?;
+            writeln!(f, "that knows these: vaultctl vault-file --vault FILE --out NEW. Agents need none.")?;
         }
         Ok(())
     }

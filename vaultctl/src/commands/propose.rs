@@ -1,5 +1,6 @@
 //! `vaultctl propose …`
 
+mod leave;
 mod reseal;
 
 mod budget;
@@ -24,6 +25,7 @@ use crate::failure::{Failure, Kind};
 use crate::session::Session;
 use crate::signing::{self, Signed};
 use crate::words::warnings;
+pub(crate) use leave::leave;
 pub(crate) use reseal::reseal;
 
 /// A policy that was proposed.

@@ -18,8 +18,8 @@ pub(crate) struct VaultFileReport {
     file: PathBuf,
     policy_serial: u64,
     policy: Sha256Digest,
-    /// Instance of the keeper.
-    keeper: String,
+    /// Instances of the keepers.
+    keepers: Vec<String>,
 }
 
 pub(crate) async fn renew(session: &Session, out: &Path) -> Result<VaultFileReport, Failure> {
@@ -38,8 +38,8 @@ pub(crate) async fn renew(session: &Session, out: &Path) -> Result<VaultFileRepo
     let renewed = ledger::vault_file::VaultFile::new(file.genesis().clone(), hosts)
         .and_then(|renewed| renewed.with_policies(succession.into_entries()))
         .map_err(unusable)?;
-    if renewed.policy().digest() != in_force || renewed.keeper() != keepers.current() {
-        let message = "the entries do not lead to the policy in force and its keeper";
+    if renewed.policy().digest() != in_force || !renewed.keepers().iter().eq(keepers.all()) {
+        let message = "the entries do not lead to the policy in force and its keepers";
         return Err(Failure::new(Kind::NotVerified, "policy-other", message));
     }
     // An older log than the one before would be an older policy too, or an older keeper.
@@ -53,15 +53,17 @@ pub(crate) async fn renew(session: &Session, out: &Path) -> Result<VaultFileRepo
     }
     write_new(out, &renewed.encode())?;
     let policy_serial = renewed.policy().serial();
-    let keeper = hex::encode(renewed.keeper().instance);
-    Ok(VaultFileReport { vault: file.id(), file: out.to_owned(), policy_serial, policy: in_force, keeper })
+    let keepers = renewed.keepers().iter().map(|keeper| hex::encode(keeper.instance)).collect();
+    Ok(VaultFileReport { vault: file.id(), file: out.to_owned(), policy_serial, policy: in_force, keepers })
 }
 
 impl fmt::Display for VaultFileReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} knows the vault {} and its policy {}.", self.file.display(), self.vault, self.policy_serial)?;
         writeln!(f, "  policy: {}", self.policy)?;
-        writeln!(f, "  keeper: {}", self.keeper)?;
+        for keeper in &self.keepers {
+            writeln!(f, "  keeper: {keeper}")?;
+        }
         writeln!(
             f,
             "Next: give it to everybody who seals models or asks the keeper for evidence, in the place of theirs."

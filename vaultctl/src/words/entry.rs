@@ -47,7 +47,9 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
             format!("the vault begins; {}; its keeper is {}", rollback(genesis.anti_rollback), genesis.platform)
         }
         Entry::Start(start) => {
-            format!("keeper {} started; {}; time: the clock of its guest", start.version, tier_in_words(start.tier))
+            let which = start.keeper.map_or_else(String::new, |keeper| format!(" {}", hex::encode(keeper)));
+            let tier = tier_in_words(start.tier);
+            format!("keeper{which} {} started; {tier}; time: the clock of its guest", start.version)
         }
         Entry::Propose(propose) => proposed(propose, before),
         Entry::Approve(approve) => approved(approve, before),
@@ -87,6 +89,12 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
             escrow.object
         ),
         Entry::Recover(recover) => recovered(recover, before),
+        Entry::KeeperLeave(leave) => format!(
+            "keeper {} decides no more, proposed at {}: {}",
+            hex::encode(leave.instance),
+            leave.proposal,
+            leave.object
+        ),
         Entry::Budget(raised) => {
             format!("the raise of budget {} counts, proposed at {}", raised.budget, raised.proposal)
         }
@@ -162,6 +170,10 @@ fn proposed(propose: &Propose, before: &State) -> String {
             recover.size,
             recover.object
         ),
+        Proposal::KeeperLeave(proposed) => {
+            let by = signer(&proposed.statement, &proposed.signature, before);
+            format!("{by} proposes that keeper {} leaves: {}", hex::encode(proposed.instance), proposed.object)
+        }
         Proposal::Budget(raise) => {
             let by = signer(&raise.statement, &raise.signature, before);
             format!("{by} proposes to raise {}: {}", raise_in_words(raise), raise.object)
@@ -196,6 +208,7 @@ fn revoked(revoke: &Revoke, before: &State) -> String {
             | Subject::Join(_)
             | Subject::Escrow { .. }
             | Subject::Recover(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. },
         )
         | None => "nothing that was proposed".to_owned(),
@@ -267,6 +280,8 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::ProposeEscrow => "the proposal of escrow",
                 ApprovalAction::Escrow => "escrow",
                 ApprovalAction::Recover => "recovery",
+                ApprovalAction::ProposeKeeperLeave => "the proposal that a keeper leaves",
+                ApprovalAction::KeeperLeave => "that a keeper leaves",
                 ApprovalAction::ProposeBudget => "the proposal of raise",
                 ApprovalAction::Budget => "raise",
                 ApprovalAction::Revoke => "the revocation",

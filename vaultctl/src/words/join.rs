@@ -1,15 +1,22 @@
 //! Another keeper in words.
 
-use ledger::keepers::{Joiner, KeeperMachine};
+use ledger::genesis::AntiRollback;
+use ledger::keepers::{Joiner, KeeperMachine, NO_COUNTER};
 use ledger::state::Vault;
 
 /// What it means to let it in: which machine, which image, and what it gets.
 pub fn joiner_in_words(joiner: &Joiner, vault: &Vault) -> Vec<String> {
-    let mut says = vec!["LOOSER: another keeper gets all keys of this vault, and the present one retires:".to_owned()];
+    let then = match vault.genesis().core().anti_rollback() {
+        AntiRollback::Witnesses => "decides beside the present one",
+        AntiRollback::Counter | AntiRollback::None => "the present one retires",
+    };
+    let mut says = vec![format!("LOOSER: another keeper gets all keys of this vault, and {then}:")];
     says.extend(machine_in_words(&joiner.machine).into_iter().map(|line| format!("  {line}")));
     says.push(format!("  wrap key:        {}", joiner.hpke_key));
-    says.push(format!("  NV counter:      {} at {}", hex::encode(joiner.counter_name), joiner.counter));
-    if joiner.machine.platform == vault.keepers().current().platform {
+    if joiner.counter_name != NO_COUNTER {
+        says.push(format!("  NV counter:      {} at {}", hex::encode(joiner.counter_name), joiner.counter));
+    }
+    if vault.keepers().all().any(|keeper| keeper.platform == joiner.machine.platform) {
         says.push("on the machine of the present keeper".to_owned());
     } else {
         says.push("on ANOTHER machine than the present keeper's".to_owned());
@@ -32,6 +39,18 @@ pub fn joiner_in_words(joiner: &Joiner, vault: &Vault) -> Vec<String> {
     if let Some(approved) = vault.keepers().approved() {
         let other = hex::encode(approved.joiner().machine.instance);
         says.push(format!("it takes the place of {other}, which was let in and has not taken over"));
+    }
+    says
+}
+
+/// What it means to have a keeper leave.
+pub fn leave_in_words(instance: [u8; 32], vault: &Vault) -> Vec<String> {
+    let mut says = vec!["a keeper decides no more, and the others go on. It keeps the keys that it has:".to_owned()];
+    let keepers = vault.keepers();
+    let leaves = keepers.all().find(|keeper| keeper.instance == instance);
+    says.extend(leaves.into_iter().flat_map(machine_in_words).map(|line| format!("  {line}")));
+    for stays in keepers.all().filter(|keeper| keeper.instance != instance) {
+        says.push(format!("stays: {} on platform {}", hex::encode(stays.instance), stays.platform));
     }
     says
 }

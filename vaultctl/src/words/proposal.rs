@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::budget::raise_says;
 use super::entry::act_in_words;
-use super::{escrow_in_words, joiner_in_words, machine_in_words, reseal_in_words};
+use super::{escrow_in_words, joiner_in_words, leave_in_words, machine_in_words, reseal_in_words};
 use crate::print::{count_of, distance, indented, moment, size};
 
 /// The kind of a proposal that nobody signed: the machine showed itself.
@@ -57,6 +57,9 @@ impl ProposalReport {
                     vec!["LOOSER: a keeper in the place of a lost one gets all keys of this vault:".to_owned()];
                 says.extend(machine_in_words(&recovery.joiner.machine));
                 (KEEPER, None, says)
+            }
+            Subject::Leave { proposer, instance } => {
+                ("keeper that leaves", Some(proposer), leave_in_words(*instance, vault))
             }
             Subject::Raise { proposer, raise } => ("budget", Some(proposer), raise_says(raise, vault, now)),
             Subject::Revocation { proposer, act } => match act {

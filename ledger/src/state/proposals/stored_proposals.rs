@@ -28,6 +28,7 @@ impl Stored for Subject {
             Self::Reseal { proposer, reseal } => of(to, 3, proposer, reseal),
             Self::Raise { proposer, raise } => of(to, 4, proposer, raise),
             Self::Revocation { proposer, act } => of(to, 5, proposer, act),
+            Self::Leave { proposer, instance } => of(to, 9, proposer, instance),
             Self::Join(joiner) => {
                 6u8.store(to);
                 joiner.store(to);
@@ -51,6 +52,7 @@ impl Stored for Subject {
             6 => Self::Join(Stored::restore(from)?),
             7 => Self::Escrow { proposer: Stored::restore(from)?, plan: Stored::restore(from)? },
             8 => Self::Recover(Stored::restore(from)?),
+            9 => Self::Leave { proposer: Stored::restore(from)?, instance: Stored::restore(from)? },
             _ => return Err(SnapshotError::Malformed { what: "proposal" }),
         })
     }

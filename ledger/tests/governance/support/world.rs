@@ -161,6 +161,8 @@ impl World {
             | ApprovalAction::ProposeEscrow
             | ApprovalAction::Escrow
             | ApprovalAction::Recover
+            | ApprovalAction::ProposeKeeperLeave
+            | ApprovalAction::KeeperLeave
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
             | ApprovalAction::Revoke

@@ -1,17 +1,20 @@
 //! Another keeper asks to take over: it is proposed to the approvers and, once they let it in, gets the vault.
 
 use attestation::Sha256Digest;
-use ledger::entry::{Entry, Proposal, Propose};
+use ledger::entry::{Entry, Proposal, Propose, ProposedLeave};
+use ledger::genesis::AntiRollback;
 use ledger::keepers::{AdmittedJoiner, JoinError};
-use ledger::state::{State, Subject};
+use ledger::state::{Keepers, State, Subject};
 use prost::Message;
+use vault_proto::convert::LeaveSubmission;
 use vault_proto::v1::{self, join_keeper_response, keeper_reply::Response};
 
+use super::provision::utf8;
 use super::{Outcome, Reply, Vault};
 use crate::keeper::challenges::Pending;
 use crate::keeper::join::{Desk, refused};
 use crate::keeper::refusal::Refusal;
-use crate::keeper::retired::{self, LastHead, Retired};
+use crate::keeper::retired::{self, HandOverHead, Retired};
 use crate::keeper::service::Answer;
 
 impl Vault {
@@ -35,6 +38,10 @@ impl Vault {
         let now = self.now();
         let (admitted, blob) = self.desk()?.admit(pending, request, now)?;
         let preimage = admitted.verified().preimage().to_vec();
+        match self.genesis.core().anti_rollback() {
+            AntiRollback::Witnesses => return self.decide_beside(&admitted, blob),
+            AntiRollback::Counter | AntiRollback::None => {}
+        }
         match admitted.retires(self.opened()?, now) {
             Ok(retirement) => {
                 // Nothing comes after the last entry, so all that was promised is in the log before it.
@@ -51,6 +58,21 @@ impl Vault {
         }
     }
 
+    /// Under witnesses the keys go to whom approvers let in, and this keeper goes on: what both write is one log.
+    fn decide_beside(&mut self, admitted: &AdmittedJoiner, blob: Vec<u8>) -> Result<Outcome, Refusal> {
+        let now = self.now();
+        let let_in = match admitted.let_in(self.opened()?, now) {
+            Ok(let_in) => let_in,
+            Err(JoinError::NotApproved) => return self.propose_join(admitted, blob),
+            Err(error) => return Err(refused(error)),
+        };
+        Ok(Outcome::Now(match HandOverHead::beside(&self.log, &let_in) {
+            Some(head) => head.hand_over(&self.keys, self.vault_id(), admitted, &self.rng),
+            // It is of this very commit: asked again, it is in the log.
+            None => self.proposed(let_in.object()),
+        }))
+    }
+
     /// Proposes it once; asked again, it says how far the proposal is.
     fn propose_join(&mut self, admitted: &AdmittedJoiner, blob: Vec<u8>) -> Result<Outcome, Refusal> {
         let now = self.now();
@@ -62,6 +84,7 @@ impl Vault {
             | Subject::Reseal { .. }
             | Subject::Escrow { .. }
             | Subject::Recover(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => false,
         });
@@ -89,7 +112,7 @@ impl Vault {
 
     /// The act itself, after the last commit of this keeper.
     fn hand_over(&mut self, to: &AdmittedJoiner) -> Answer {
-        let head = LastHead::of(&self.anchor, &self.state).ok_or_else(retired::refusal)?;
+        let head = HandOverHead::of(&self.anchor, &self.state).ok_or_else(retired::refusal)?;
         head.hand_over(&self.keys, self.vault_id(), to, &self.rng)
     }
 
@@ -98,9 +121,24 @@ impl Vault {
         Ok(Desk { vault, challenges: &mut self.challenges, chains: &mut self.chains, rng: &self.rng })
     }
 
-    /// Whether its last entry is written or about to be.
+    /// Proposes that a keeper leaves the others, signed by an approver.
+    pub(super) fn submit_keeper_leave(&mut self, request: v1::SubmitKeeperLeaveRequest) -> Result<Outcome, Refusal> {
+        let LeaveSubmission { revision, instance, statement, signature } = request.try_into()?;
+        let time = self.now();
+        let statement = utf8("statement", statement)?;
+        let proposed = ProposedLeave::new(self.vault_id(), revision, instance, statement, signature);
+        let object = proposed.object;
+        self.stage_entry(&Entry::Propose(Propose { time, proposal: Proposal::KeeperLeave(proposed) }))?;
+        let proposal = Some(self.proposal(object)?);
+        self.stage_effects()?;
+        Ok(Outcome::AfterCommit(Box::new(move |_| {
+            Ok(Response::SubmitKeeperLeave(v1::SubmitKeeperLeaveResponse { proposal }))
+        })))
+    }
+
+    /// Whether its last entry is written or about to be, by itself or by another keeper.
     pub(in crate::keeper) fn is_retired(&self) -> bool {
-        is_retired(&self.state)
+        is_retired(&self.state, self.instance)
     }
 
     /// What is left of it.
@@ -110,6 +148,7 @@ impl Vault {
     }
 }
 
-fn is_retired(state: &State) -> bool {
-    state.vault().is_some_and(|vault| vault.keepers().successor().is_some())
+fn is_retired(state: &State, instance: [u8; 32]) -> bool {
+    let gone = |keepers: &Keepers| keepers.successor().is_some() || keepers.has_left(instance);
+    state.vault().is_some_and(|vault| gone(vault.keepers()))
 }

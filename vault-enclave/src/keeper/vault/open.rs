@@ -3,14 +3,14 @@
 use attestation::{KeptChains, Trust};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{Entry, Start, TimeSource};
-use ledger::genesis::{Core, Genesis};
+use ledger::genesis::{AntiRollback, Core, Genesis};
 use ledger::keepers::KeeperMachine;
 use ledger::names::Version;
 use ledger::release_log::{Batch, ClosedLog, LogError};
 use ledger::state::State;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{Outbox, Pending, Records, Renewals, Vault};
+use super::{Outbox, Pending, Records, Renewals, Vault, is_shared};
 use crate::head::Anchor;
 use crate::keeper::challenges::Challenges;
 use crate::keeper::clock::{self, Clock};
@@ -18,8 +18,9 @@ use crate::keeper::commit::{CommitError, Committer};
 use crate::keeper::denials::Denials;
 use crate::keeper::fold::FoldError;
 use crate::keeper::hardware::Hardware;
-use crate::keeper::link::Store;
+use crate::keeper::link::{Store, StoreError};
 use crate::keeper::models::Models;
+use crate::keeper::newest::{NewestError, Turn};
 use crate::keeper::recovery::{self, RecoveryAct};
 use crate::keeper::refusal::Refusal;
 use crate::keeper::retired::Retired;
@@ -33,6 +34,8 @@ pub(crate) enum OpenError {
     Fold(FoldError),
     /// This keeper wrote a snapshot that its head does not continue.
     Snapshot(SnapshotError),
+    /// The host shows no head of the log that other keepers may have written to.
+    Newest(NewestError),
     /// The first commits of the run failed.
     Commit(LogError<CommitError>),
     /// The log begins with the genesis of another ceremony.
@@ -54,6 +57,7 @@ impl OpenError {
         match self {
             Self::Fold(error) => error.code(),
             Self::Snapshot(error) => error.code(),
+            Self::Newest(error) => error.code(),
             Self::Commit(error) => error.code(),
             Self::OtherGenesis => "genesis-other",
             Self::OtherKeeper => "log-other-keeper",
@@ -69,6 +73,7 @@ impl std::fmt::Display for OpenError {
         match self {
             Self::Fold(error) => error.fmt(f),
             Self::Snapshot(error) => error.fmt(f),
+            Self::Newest(error) => error.fmt(f),
             Self::Commit(error) => error.fmt(f),
             Self::OtherGenesis => f.write_str("the host's log begins with the genesis of another keeper"),
             Self::OtherKeeper => f.write_str("the log names another keeper than this machine's, and not as its successor"),
@@ -131,7 +136,13 @@ impl Run {
     /// # Errors
     /// [`OpenError`]. Head and counter may have moved: whoever tries again resumes from the directory.
     pub(crate) fn open(mut self, store: &Store) -> Result<Opened, OpenError> {
-        let (log, mut state) = self.fold(store)?;
+        let turn = match self.core.anti_rollback() {
+            AntiRollback::Witnesses => {
+                Some(store.take_turn().map_err(|error| OpenError::Newest(NewestError::Store(error)))?)
+            }
+            AntiRollback::Counter | AntiRollback::None => None,
+        };
+        let (log, mut state) = self.fold(store, turn.as_ref())?;
         recovery::check_not_lost(store, &state, self.instance)?;
         let act = self.recovery.take().filter(|act| act.size() == state.size());
         let (mut first, blobs) = act.map_or_else(Default::default, RecoveryAct::into_parts);
@@ -142,6 +153,9 @@ impl Run {
         let (genesis, tier) = self.check(&state)?;
         if self.has_retired(&state) {
             return Ok(Opened::Retired(Box::new(self.retired(state, genesis))));
+        }
+        if is_shared(&state) {
+            self.take_head(&log)?;
         }
         let keeper = self.joined.then_some(self.instance);
         let mut run = [0; 16];
@@ -182,7 +196,8 @@ impl Run {
         }
         // The genesis names this keeper's own log key, and the witnesses of the vault.
         let verifier = LogVerifier::of(&genesis);
-        let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs };
+        let shared = is_shared(&state);
+        let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs, shared };
         let log = log.start(verifier, batch, &mut committer).map_err(OpenError::Commit)?;
         let denials = Denials::new(clock.now(state.time()));
         Ok(Vault {
@@ -209,9 +224,12 @@ impl Run {
         })
     }
 
-    fn fold(&self, store: &Store) -> Result<(ClosedLog, State), OpenError> {
+    fn fold(&self, store: &Store, turn: Option<&Turn>) -> Result<(ClosedLog, State), OpenError> {
         let head = Checkpoint { size: self.anchor.size(), root: *self.anchor.root().as_bytes() };
-        let (state, log) = self.snapshots.fold(store, head, |genesis| self.check_genesis(genesis).is_ok())?;
+        let (state, log) = match turn {
+            Some(turn) => self.fold_witnessed(store, head, turn)?,
+            None => self.fold_to(store, head)?,
+        };
         Ok((log, state))
     }
 
@@ -222,10 +240,51 @@ impl Run {
         self.check_machine(state, &genesis)?;
         let policy = state.vault().map_or_else(|| genesis.policy(), |vault| vault.policy());
         if let Some(vault) = state.vault() {
-            self.records.standing(vault.sealing())?;
+            self.records.standing(&vault.sealing_of(self.instance))?;
         }
         let (_, tier) = self.hardware.check(policy, clock::wall(state.time())).map_err(OpenError::Refused)?;
         Ok((genesis, tier))
+    }
+
+    fn fold_to(&self, store: &Store, head: Checkpoint) -> Result<(State, ClosedLog), OpenError> {
+        self.snapshots.fold(store, head, |genesis| self.check_genesis(genesis).is_ok())
+    }
+
+    /// Of a log that only this keeper ever wrote to, its own head says how far it is: whatever lies beyond was written by a
+    /// copy of it, and the witnesses will say so. Where there are other keepers, what counts is the newest that the log key
+    /// has signed, and this keeper's head may be of a commit that came to nothing.
+    fn fold_witnessed(&self, store: &Store, own: Checkpoint, turn: &Turn) -> Result<(State, ClosedLog), OpenError> {
+        let newest = turn.newest(&self.verifier(store)?).map_err(OpenError::Newest)?;
+        let newest = newest.map(|newest| newest.checkpoint());
+        let Some(newest) = newest.filter(|newest| *newest != own) else { return self.fold_to(store, own) };
+        if newest.size > own.size {
+            let (state, log) = self.fold_to(store, newest)?;
+            return if is_shared(&state) { Ok((state, log)) } else { self.fold_to(store, own) };
+        }
+        self.fold_to(store, own).or_else(|error| {
+            let (state, log) = self.fold_to(store, newest)?;
+            if is_shared(&state) { Ok((state, log)) } else { Err(error) }
+        })
+    }
+
+    /// By the genesis of the host's log, which is checked against this keeper's keys.
+    fn verifier(&self, store: &Store) -> Result<LogVerifier, OpenError> {
+        let mut first = Vec::new();
+        store
+            .read_log(0..1, |entry| {
+                first = entry;
+                Ok::<_, StoreError>(())
+            })
+            .map_err(|error| OpenError::Fold(error.into()))?;
+        let genesis = Genesis::parse(&first).map_err(|_| OpenError::OtherGenesis)?;
+        self.check_genesis(&genesis)?;
+        Ok(LogVerifier::of(&genesis))
+    }
+
+    /// Others wrote to the log, or this keeper's last commit came to nothing: its head becomes that of the log.
+    fn take_head(&mut self, log: &ClosedLog) -> Result<(), OpenError> {
+        let Checkpoint { size, root } = log.head();
+        self.anchor.follow(size, root).map_err(|error| OpenError::Commit(LogError::Commit(CommitError::Anchor(error))))
     }
 
     /// The keeper opens only a genesis with its own core and keys.
@@ -244,16 +303,18 @@ impl Run {
         let named = match state.vault().map(ledger::state::Vault::keepers) {
             None => own(&KeeperMachine::from(genesis.keeper())),
             Some(keepers) => {
-                own(keepers.current()) || keepers.successor().is_some_and(|successor| own(&successor.machine))
+                let left = keepers.is_shared() && keepers.former().iter().any(own);
+                keepers.all().any(own) || keepers.successor().is_some_and(|next| own(&next.machine)) || left
             }
         };
         if named { Ok(()) } else { Err(OpenError::OtherKeeper) }
     }
 
-    /// Whether the log ends with this keeper's last entry.
+    /// Whether the log ends with this keeper's last entry, or says that it left.
     fn has_retired(&self, state: &State) -> bool {
-        let successor = state.vault().and_then(|vault| vault.keepers().successor());
-        successor.is_some_and(|successor| successor.machine.instance != self.instance)
+        let Some(keepers) = state.vault().map(ledger::state::Vault::keepers) else { return false };
+        let successor = keepers.successor().is_some_and(|successor| successor.machine.instance != self.instance);
+        successor || keepers.has_left(self.instance)
     }
 
     fn retired(self, state: State, genesis: Genesis) -> Retired {

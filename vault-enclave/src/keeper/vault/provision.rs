@@ -6,7 +6,7 @@ use std::sync::Arc;
 use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
 use ledger::approvals::{self, ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{
-    self, Approve, BudgetRaised, Entry, KeeperJoin, ModelPublished, PolicyInForce, Propose, ProposedModel,
+    self, Approve, BudgetRaised, Entry, KeeperJoin, KeeperLeave, ModelPublished, PolicyInForce, Propose, ProposedModel,
     ProposedPolicy, ResealInForce,
 };
 use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
@@ -100,6 +100,7 @@ impl Vault {
             | Subject::Join(_)
             | Subject::Escrow { .. }
             | Subject::Recover(_)
+            | Subject::Leave { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => false,
         });
@@ -143,7 +144,9 @@ impl Vault {
         self.pending.blobs.extend(blobs);
         let object = parsed.object;
         let standing = match parsed.action {
-            ApprovalAction::Revoke | ApprovalAction::LiftRevocation => Some(self.proposal(object)?),
+            ApprovalAction::Revoke | ApprovalAction::LiftRevocation | ApprovalAction::KeeperLeave => {
+                Some(self.proposal(object)?)
+            }
             ApprovalAction::Genesis
             | ApprovalAction::ProposePolicy
             | ApprovalAction::Policy
@@ -156,12 +159,13 @@ impl Vault {
             | ApprovalAction::ProposeEscrow
             | ApprovalAction::Escrow
             | ApprovalAction::Recover
+            | ApprovalAction::ProposeKeeperLeave
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
             | ApprovalAction::Extend => None,
         };
         self.stage_effects()?;
-        let standing = standing.map(|standing| self.standing_revocation(standing));
+        let standing = standing.map(|standing| self.standing_act(standing));
         Ok(Outcome::AfterCommit(Box::new(move |vault| {
             let proposal = Some(standing.map_or_else(|| vault.proposal(object), Ok)?);
             Ok(Response::SubmitApproval(v1::SubmitApprovalResponse { proposal }))
@@ -210,6 +214,9 @@ impl Vault {
                 Subject::Recover(_) => {
                     passed_over.insert(proposal);
                     continue;
+                }
+                Subject::Leave { instance, .. } => {
+                    Entry::KeeperLeave(KeeperLeave { time, proposal, object, instance: *instance })
                 }
                 Subject::Revocation { act, .. } => {
                     let act = act.clone();

@@ -4,6 +4,9 @@
 //! joins the next counted commit, whatever that is for. None is signed while an uncounted one is older than
 //! [`UNCOUNTED_MAX`].
 //!
+//! Where several keepers share the log, none promises what is not in it: another one would count the lease by what it says
+//! there. A renewal is then answered after its commit.
+//!
 //! No commit may leave out a renewal that was signed before it: a start counts the leases that ran at the last entry, and
 //! whoever kills the keeper then would have a lease that nobody counts.
 
@@ -100,7 +103,11 @@ impl Vault {
         self.store.put_blobs(vec![blob, grant.preimage().to_vec()])?;
         self.renewals.uncounted.push(renewal);
         self.renewals.oldest.get_or_insert_with(Instant::now);
-        Ok(Outcome::Now(Ok(Response::RenewLease(lease.into()))))
+        let answer = Ok(Response::RenewLease(lease.into()));
+        if super::is_shared(&self.state) {
+            return Ok(Outcome::AfterCommit(Box::new(move |_| answer)));
+        }
+        Ok(Outcome::Now(answer))
     }
 
     /// An agent renews only with a signed lease that has not run out: else a keeper whose uncounted renewals were

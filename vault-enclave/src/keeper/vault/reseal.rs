@@ -87,7 +87,7 @@ impl Vault {
     /// `root-superseded`; the commit.
     pub(super) fn settle_records(&mut self) -> Result<(), OpenError> {
         let Some(vault) = self.state.vault() else { return Ok(()) };
-        if let Standing::Next(object) = self.records.standing(vault.sealing())? {
+        if let Standing::Next(object) = self.records.standing(&vault.sealing_of(self.instance))? {
             let time = self.now();
             self.stage_entry(&Entry::Resealed(Resealed { time, object })).map_err(OpenError::Refused)?;
             self.commit().map_err(OpenError::Commit)?;
@@ -104,7 +104,7 @@ impl Vault {
     /// refused by the TPM, it is done again.
     pub(super) fn tend_records(&mut self) {
         let Some(vault) = self.state.vault() else { return };
-        let wanted = vault.sealing().next().map(|next| next.reseal().clone());
+        let wanted = vault.sealing_of(self.instance).next().map(|next| next.reseal().clone());
         if wanted.as_ref().map(Reseal::boot_state) == self.records.records.next()
             || self.records.retry.is_some_and(|retry| Instant::now() < retry)
         {
@@ -132,7 +132,8 @@ impl Vault {
 
     /// For people: what the root is sealed to.
     pub(super) fn sealing(&self) -> Option<v1::KeeperSealing> {
-        let next = self.state.vault()?.sealing().next().map(|next| NextSealing {
+        let sealing = self.state.vault()?.sealing_of(self.instance);
+        let next = sealing.next().map(|next| NextSealing {
             pcrs: next.reseal().pcrs.clone(),
             written: self.records.records.next() == Some(next.reseal().boot_state()),
         });

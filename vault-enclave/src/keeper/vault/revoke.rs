@@ -16,8 +16,8 @@ use crate::keeper::refusal::Refusal;
 
 /// Leases that a staged `revoke` entry ends.
 pub(super) struct Revoked {
-    index: u64,
-    leases: Vec<Sha256Digest>,
+    pub(super) index: u64,
+    pub(super) leases: Vec<Sha256Digest>,
 }
 
 impl Vault {
@@ -33,15 +33,15 @@ impl Vault {
         self.stage_entry(&Entry::Propose(Propose { time, proposal }))?;
         let standing = self.proposal(object)?;
         self.stage_effects()?;
-        let proposal = Some(self.standing_revocation(standing));
+        let proposal = Some(self.standing_act(standing));
         Ok(Outcome::AfterCommit(Box::new(move |_| {
             Ok(Response::SubmitRevocation(v1::SubmitRevocationResponse { proposal }))
         })))
     }
 
-    /// A proposal that no longer waits took effect. The state keeps what it changed, and of a lift not even that: so this
-    /// is asked while the entries are staged.
-    pub(super) fn standing_revocation(&self, standing: v1::Proposal) -> v1::Proposal {
+    /// A proposal that no longer waits took effect. The state keeps what it changed, and of a lift not even that, nor of a
+    /// keeper that left: so this is asked while the entries are staged.
+    pub(super) fn standing_act(&self, standing: v1::Proposal) -> v1::Proposal {
         let now = self.clock.now(self.state.time());
         let mut waiting = self.state.vault().into_iter().flat_map(|vault| vault.pending(now));
         let waits = waiting.any(|proposal| proposal.entry() == standing.entry);

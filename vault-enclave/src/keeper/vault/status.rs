@@ -4,7 +4,7 @@ use attestation::{Sha256Digest, UnixTime};
 use ledger::entry::{PlatformChange, ProposedModel};
 use ledger::names::Name;
 use ledger::revocation::ActKind;
-use ledger::state::{PendingProposal, Subject};
+use ledger::state::{Member, PendingProposal, Subject};
 use vault_proto::convert::{KeeperIdentity, Proposal, ProposalAction};
 use vault_proto::limits::SUMMARY_BYTES_MAX;
 use vault_proto::v1::{self, keeper_reply::Response};
@@ -42,7 +42,9 @@ impl Vault {
             vault_id: self.vault_id().as_bytes().to_vec(),
             tier: self.tier.to_string(),
             anti_rollback: self.genesis.core().anti_rollback().as_str().to_owned(),
-            recoverable: vault.is_some_and(ledger::state::Vault::is_recoverable),
+            recoverable: vault.is_some_and(|vault| {
+                vault.is_recoverable() || vault.keepers().others().iter().any(Member::has_started)
+            }),
             policy_serial: policy.map_or(0, |policy| policy.serial()),
             policy_digest: policy.map_or_else(Vec::new, |policy| policy.digest().as_bytes().to_vec()),
             policy_not_after: policy.map_or(0, |policy| policy.not_after().seconds()),
@@ -134,6 +136,10 @@ impl Vault {
                 let platform = recovery.joiner.machine.platform;
                 (ProposalAction::Recover, format!("a keeper in the place of a lost one, on platform {platform}"))
             }
+            Subject::Leave { proposer, instance } => {
+                let instance = hex::encode(instance);
+                (ProposalAction::KeeperLeave, format!("keeper {instance} leaves, by {proposer}"))
+            }
             Subject::Revocation { proposer, act } => {
                 let action = match act.kind() {
                     ActKind::Revoke => ProposalAction::Revoke,
@@ -161,6 +167,8 @@ impl Vault {
             (ProposalAction::KeeperJoin, approved.entry(), "another keeper".to_owned())
         } else if let Some(escrow) = vault.escrows().current().filter(|escrow| escrow.object() == object) {
             (ProposalAction::Escrow, escrow.entry(), "custodians of the vault's keys".to_owned())
+        } else if let Some(member) = vault.keepers().others().iter().find(|member| member.let_in().object() == object) {
+            (ProposalAction::KeeperJoin, member.let_in().entry(), "another keeper".to_owned())
         } else if let Some(raise) = vault.raises().iter().find(|raise| raise.object == object) {
             (ProposalAction::Budget, raise.entry, format!("raise of budget {}", raise.budget))
         } else {
@@ -198,6 +206,7 @@ impl Vault {
                 | ProposalAction::KeeperJoin
                 | ProposalAction::Escrow
                 | ProposalAction::Recover
+                | ProposalAction::KeeperLeave
                 | ProposalAction::Budget
                 | ProposalAction::Revoke
                 | ProposalAction::LiftRevocation,

@@ -265,3 +265,43 @@ fn a_failed_write_that_could_not_be_undone_stops_the_log_until_it_is_opened_agai
     log.append(SEGMENT_ENTRIES, &next).unwrap();
     commit(&mut log, SEGMENT_ENTRIES + 1);
 }
+
+#[test]
+fn what_witnesses_are_asked_about_is_kept_though_its_keeper_never_publishes_it() {
+    let place = Place::new();
+    let mut log = place.log();
+    log.append(0, &entries(0..10)).unwrap();
+    commit(&mut log, 10);
+    // One keeper's entries, which nobody has signed, make room for another's.
+    log.append(10, &[b"another".to_vec()]).unwrap();
+    assert!(matches!(log.propose(&checkpoint(11), 11), Err(StoreError::CheckpointRoot)));
+    assert!(matches!(log.propose(&checkpoint(12), 12), Err(StoreError::CheckpointSize { .. })));
+    assert!(matches!(log.propose(&checkpoint(9), 9), Err(StoreError::CheckpointSize { .. })));
+    assert!(matches!(log.propose(&checkpoint(10), 11), Err(StoreError::CheckpointSize { .. })));
+    log.append(10, &entries(10..12)).unwrap();
+    log.propose(&checkpoint(12), 12).unwrap();
+    for first in [10, 11] {
+        let refused = log.append(first, &[b"another".to_vec()]);
+        assert!(matches!(refused, Err(StoreError::UnderCheckpoint { committed: 12, .. })));
+    }
+    assert_eq!((log.committed(), log.proposed().unwrap().text.as_str()), (10, checkpoint(12).as_str()));
+    drop(log);
+    // Whoever comes next finds it, proposes it again, and goes on behind it.
+    let mut log = place.log();
+    assert_eq!(log.proposed().unwrap().size, 12);
+    assert!(log.append(11, &[b"another".to_vec()]).is_err());
+    log.propose(&checkpoint(12), 12).unwrap();
+    log.append(12, &entries(12..300)).unwrap();
+    log.propose(&checkpoint(300), 300).unwrap();
+    commit(&mut log, 300);
+    assert!(log.proposed().is_none());
+    // Of what is published there is nothing to keep.
+    log.propose(&checkpoint(300), 300).unwrap();
+    assert!(log.proposed().is_none());
+    drop(log);
+    let mut log = place.log();
+    assert!(log.proposed().is_none());
+    assert_eq!((log.committed(), log.read(0, 4096).unwrap()), (300, entries(0..300)));
+    log.append(300, &entries(300..301)).unwrap();
+    commit(&mut log, 301);
+}

@@ -1,7 +1,8 @@
 //! The log in a bucket: `log/tail` has the entries that the newest checkpoint may not cover yet, `log/checkpoint` and
 //! `log/tile/` are a C2SP tlog-tiles log as anybody may read it.
 //!
-//! The tail is be64(index of its first entry), then records be32(length) ‖ entry. It is replaced whole, on condition that
+//! The tail is be64(index of its first entry), then records be32(length) ‖ bytes: the note of the newest proposed checkpoint
+//! (FORMAT.md §9), of no bytes where there is none, and each entry. It is replaced whole, on condition that
 //! it is still what this host last saw: of two hosts that write after the same entry, the store lets one. This keeps
 //! two honest hosts apart; the keeper checks what it reads against its own head, whatever a store says.
 
@@ -13,7 +14,7 @@ use ledger::merkle::{Tree, leaf_hash};
 use vault_proto::limits::{CHECKPOINT_BYTES_MAX, ENTRIES_BYTES_MAX, READ_LOG_MAX};
 
 use super::client::{If, Objects, Tag, Written};
-use crate::store::StoreError;
+use crate::store::{LogHead, StoreError};
 use crate::store::log::{Checkpoint, check_entries, parse_checkpoint};
 use crate::store::segment::SEGMENT_ENTRIES;
 use crate::store::tile_files::{TilePlace, Tiles};
@@ -46,6 +47,8 @@ pub(super) struct Log {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Tail {
     first: u64,
+    /// A note: the entries under it stay, though it is not published yet.
+    proposed: String,
     entries: Vec<Vec<u8>>,
 }
 
@@ -91,14 +94,54 @@ impl Log {
         if first > self.size() {
             self.refresh()?;
         }
-        let (size, committed) = (self.size(), self.committed());
+        let (size, kept) = (self.size(), self.kept());
         if first > size {
             return Err(StoreError::LogGap { first, size });
         }
-        if first < committed {
-            return Err(StoreError::UnderCheckpoint { first, committed });
+        if first < kept {
+            return Err(StoreError::UnderCheckpoint { first, committed: kept });
         }
-        let tail = self.tail.followed_by(committed, first, entries);
+        self.replace_tail(self.tail.followed_by(self.committed(), first, entries), first)
+    }
+
+    /// As [`crate::store::Store::propose_checkpoint`].
+    pub(super) fn propose(&mut self, text: &str, size: u64) -> Result<(), StoreError> {
+        let proposed = parse_checkpoint(text)?;
+        if size > self.size() {
+            self.refresh()?;
+        }
+        let (committed, stored) = (self.kept(), self.size());
+        if proposed.size != size || size < committed || size > stored {
+            return Err(StoreError::CheckpointSize { size, committed, stored });
+        }
+        self.grow_tree(size)?;
+        if self.tree.root(size) != Ok(proposed.root) {
+            self.tree = Tree::new();
+            return Err(StoreError::CheckpointRoot);
+        }
+        if size == self.committed() {
+            return Ok(());
+        }
+        self.replace_tail(Tail { proposed: proposed.text, ..self.tail.clone() }, size)
+    }
+
+    /// How far it is.
+    pub(super) fn head(&self) -> LogHead {
+        let checkpoint = self.checkpoint.as_ref().map(|(checkpoint, _)| checkpoint.text.clone());
+        LogHead { size: self.size(), checkpoint, proposed: self.proposed().map(|proposed| proposed.text) }
+    }
+
+    fn proposed(&self) -> Option<Checkpoint> {
+        parse_checkpoint(&self.tail.proposed).ok().filter(|proposed| proposed.size > self.committed())
+    }
+
+    /// Entries that nothing replaces any more.
+    fn kept(&self) -> u64 {
+        self.proposed().map_or(self.committed(), |proposed| proposed.size)
+    }
+
+    /// On condition that it is what this host last saw.
+    fn replace_tail(&mut self, tail: Tail, first: u64) -> Result<(), StoreError> {
         let bytes = tail.encode();
         if bytes.len() > TAIL_BYTES_MAX {
             return Err(StoreError::CallTooLarge);
@@ -255,29 +298,31 @@ impl Tail {
     fn followed_by(&self, committed: u64, first: u64, entries: &[Vec<u8>]) -> Self {
         let from = usize::try_from(committed.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let kept = self.entries.iter().skip(from).take(usize::try_from(first - committed).unwrap_or(usize::MAX));
-        Self { first: committed, entries: kept.chain(entries).cloned().collect() }
+        Self { first: committed, proposed: self.proposed.clone(), entries: kept.chain(entries).cloned().collect() }
     }
 
     fn encode(&self) -> Vec<u8> {
         let mut bytes = self.first.to_be_bytes().to_vec();
-        for entry in &self.entries {
-            let length = u32::try_from(entry.len()).expect("an entry has at most 16 KiB: check_entries");
+        for record in std::iter::once(self.proposed.as_bytes()).chain(self.entries.iter().map(Vec::as_slice)) {
+            let length = u32::try_from(record.len()).expect("a note or an entry: both have their bounds");
             bytes.extend_from_slice(&length.to_be_bytes());
-            bytes.extend_from_slice(entry);
+            bytes.extend_from_slice(record);
         }
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (first, mut rest) = bytes.split_first_chunk::<8>()?;
-        let mut entries = Vec::new();
+        let mut records = Vec::new();
         while !rest.is_empty() {
             let (length, after) = rest.split_first_chunk::<4>()?;
-            let (entry, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-            entries.push(entry.to_vec());
+            let (record, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+            records.push(record.to_vec());
             rest = after;
         }
-        Some(Self { first: u64::from_be_bytes(*first), entries })
+        let mut records = records.into_iter();
+        let proposed = String::from_utf8(records.next()?).ok()?;
+        Some(Self { first: u64::from_be_bytes(*first), proposed, entries: records.collect() })
     }
 }
 
@@ -308,14 +353,15 @@ mod tests {
     use super::*;
 
     fn tail(first: u64, texts: &[&str]) -> Tail {
-        Tail { first, entries: texts.iter().map(|text| text.as_bytes().to_vec()).collect() }
+        let entries = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+        Tail { first, proposed: String::new(), entries }
     }
 
     #[test]
     fn a_tail_reads_as_it_was_written_and_no_cut_one_is_taken() {
         let bytes = tail(7, &["a", "bcd"]).encode();
         assert_eq!(Tail::decode(&bytes), Some(tail(7, &["a", "bcd"])));
-        for cut in (1..bytes.len()).filter(|cut| ![8, 13].contains(cut)) {
+        for cut in (1..bytes.len()).filter(|cut| ![12, 17].contains(cut)) {
             assert_eq!(Tail::decode(&bytes[..cut]), None, "{cut}");
         }
     }

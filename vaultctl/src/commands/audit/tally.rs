@@ -92,7 +92,8 @@ impl Tally {
             | Entry::KeeperJoin(_)
             | Entry::KeeperRetire(_)
             | Entry::Escrow(_)
-            | Entry::Recover(_) => {
+            | Entry::Recover(_)
+            | Entry::KeeperLeave(_) => {
                 self.stands_out.push(format!("entry {index}, {}: {}", moment(entry.time()), in_words(entry, before)));
             }
             Entry::Approve(_)

@@ -281,6 +281,7 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::KeeperJoin(_)
             | Entry::Escrow(_)
             | Entry::Recover(_)
+            | Entry::KeeperLeave(_)
             | Entry::Budget(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)

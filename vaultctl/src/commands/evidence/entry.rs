@@ -87,6 +87,7 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::KeeperJoin(_)
         | Entry::Escrow(_)
         | Entry::Recover(_)
+        | Entry::KeeperLeave(_)
         | Entry::End(_)
         | Entry::Revoke(_)
         | Entry::Extend(_)

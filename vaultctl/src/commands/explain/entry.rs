@@ -85,6 +85,7 @@ fn policy_text(entry: Entry) -> Option<String> {
         | Proposal::KeeperJoin(_)
         | Proposal::Escrow(_)
         | Proposal::Recover(_)
+        | Proposal::KeeperLeave(_)
         | Proposal::Budget(_)
         | Proposal::Revocation(_) => None,
     }

@@ -127,6 +127,7 @@ impl<'a> Simulator<'a> {
                 | Entry::KeeperRetire(_)
                 | Entry::Escrow(_)
                 | Entry::Recover(_)
+                | Entry::KeeperLeave(_)
                 | Entry::Budget(_)
                 | Entry::Clock(_)
                 | Entry::Alarm(_)

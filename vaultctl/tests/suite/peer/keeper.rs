@@ -293,6 +293,7 @@ impl Keeper {
             }),
             Subject::Join(_) => Entry::KeeperJoin(KeeperJoin { time, proposal: entry, object }),
             Subject::Escrow { .. } | Subject::Recover(_) => unreachable!("the peer's keeper has no keys to split"),
+            Subject::Leave { .. } => unreachable!("the peer's keeper is alone"),
             Subject::Reseal { .. } => {
                 let present = ledger::reseal::boot_state(&self.pcrs());
                 Entry::Reseal(ResealInForce { time, proposal: entry, object, present })
@@ -321,6 +322,7 @@ impl Keeper {
             Subject::Join(_) => convert::ProposalAction::KeeperJoin,
             Subject::Escrow { .. } => convert::ProposalAction::Escrow,
             Subject::Recover(_) => convert::ProposalAction::Recover,
+            Subject::Leave { .. } => convert::ProposalAction::KeeperLeave,
             Subject::Raise { .. } => convert::ProposalAction::Budget,
             Subject::Revocation { act, .. } => match act.kind() {
                 ActKind::Revoke => convert::ProposalAction::Revoke,

@@ -172,6 +172,10 @@ impl Provision for Shared {
         Err(Status::unimplemented("the peer's keeper is not lost"))
     }
 
+    async fn submit_keeper_leave(&self, _: Request<SubmitKeeperLeaveRequest>) -> Answer<SubmitKeeperLeaveResponse> {
+        Err(Status::unimplemented("the peer's keeper is alone"))
+    }
+
     async fn submit_raise(&self, request: Request<SubmitRaiseRequest>) -> Answer<SubmitRaiseResponse> {
         let mut keeper = self.0.lock().unwrap();
         refuse(&keeper)?;
