@@ -116,15 +116,20 @@ impl Guest {
     }
 
     fn prove<S: Transcript>(&self, binding: attestation::Binding<S>) -> Verified<S> {
+        let quote = self.quote(&binding);
+        let selection = PcrSelection::try_from(self.pcrs.as_slice()).unwrap();
+        verify_tpm(quote, &self.endorsed(), binding, &selection).unwrap()
+    }
+
+    /// What its TPM shows for a binding.
+    pub fn quote<S: Transcript>(&self, binding: &attestation::Binding<S>) -> TpmQuote {
         let pcrs = self.tpm.pcr_values(&self.pcrs);
         let mut attest = Attest::quote(&binding.tpm_extra_data(), &pcrs);
         attest.reset_count = self.reset_count;
         attest.restart_count = self.restart_count;
         let attest = attest.bytes();
         let signature = self.tpm.sign(&attest);
-        let quote = TpmQuote { identity: self.identity.clone(), attest, signature, pcrs };
-        let selection = PcrSelection::try_from(self.pcrs.as_slice()).unwrap();
-        verify_tpm(quote, &self.endorsed(), binding, &selection).unwrap()
+        TpmQuote { identity: self.identity.clone(), attest, signature, pcrs }
     }
 }
 
