@@ -169,7 +169,7 @@ impl Sim {
             post: Vec::new(),
             sent: Vec::new(),
             letters: 0,
-            truth: Truth::new(guard, bug),
+            truth: Truth::new(guard, bug, scene.world.now.seconds()),
             counts: Counts::default(),
             trace: Vec::new(),
         }
@@ -321,8 +321,8 @@ impl Sim {
 
     /// After each step.
     fn look(&mut self) {
-        let since = self.truth.jumped;
-        let held = self.agents.iter().filter(|agent| agent.holds_by_grant(since)).count();
+        let jumped = self.truth.jumped;
+        let held = self.agents.iter().filter(|agent| agent.holds_by_grant(jumped)).count();
         self.counts.most_held = self.counts.most_held.max(held);
         if held > LEASES_MAX {
             self.truth.breaks(Law::LeasesAtOnce, format!("{held} agents hold leases, and {LEASES_MAX} may"));

@@ -27,7 +27,7 @@ pub struct Truth {
     pub violation: Option<(Law, String)>,
     pub now: u64,
     /// When the log that the world has seen took in a clock that was set ahead.
-    pub jumped: u64,
+    pub jumped: Option<u64>,
     guard: Guard,
     durable: BTreeSet<(u32, usize, Hash)>,
     /// The size of the head that a run wrote last, how many it wrote, and how often the TPM counted for it.
@@ -49,11 +49,11 @@ pub struct Truth {
 
 impl Truth {
     /// Who folds the log from outside does it with the same code.
-    pub fn new(guard: Guard, bug: Option<Bug>) -> Self {
+    pub fn new(guard: Guard, bug: Option<Bug>, now: u64) -> Self {
         Self {
             violation: None,
-            now: 0,
-            jumped: 0,
+            now,
+            jumped: None,
             guard,
             durable: BTreeSet::new(),
             heads: BTreeMap::new(),
@@ -197,7 +197,7 @@ impl Truth {
             }
             Entry::Revoke(effect) => Some(effect.object),
             Entry::Clock(_) => {
-                self.jumped = self.now;
+                self.jumped = Some(self.now);
                 None
             }
             _ => None,
