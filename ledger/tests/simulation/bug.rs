@@ -28,6 +28,8 @@ pub enum Bug {
     BudgetRefillsOnRestart,
     /// Time passes as the host's clock says.
     HostSetsTheClock,
+    /// A clock that was turned back is measured on as if it were not.
+    ClockTurnedBackMeasures,
     /// Entries say the time of the host's clock.
     EntriesOfTheHostsTime,
     /// An approval that is shown again counts again.
@@ -67,7 +69,7 @@ pub enum Law {
 }
 
 /// Which runs are told about, which law shows it.
-pub const ALL: [(Bug, Guard, &[Law]); 19] = [
+pub const ALL: [(Bug, Guard, &[Law]); 20] = [
     (Bug::ReleaseBeforeAppend, Guard::Counter, &[Law::NoEntryNoKey]),
     (Bug::CounterBeforeEntries, Guard::Counter, &[Law::KillsAreSurvived]),
     (Bug::CounterBeforeHead, Guard::Counter, &[Law::KillsAreSurvived]),
@@ -80,6 +82,7 @@ pub const ALL: [(Bug, Guard, &[Law]); 19] = [
     (Bug::RestartForgetsLeases, Guard::Counter, &[Law::LeasesAtOnce]),
     (Bug::BudgetRefillsOnRestart, Guard::Counter, &[Law::Budget]),
     (Bug::HostSetsTheClock, Guard::Counter, &[Law::Budget, Law::LeasesAtOnce]),
+    (Bug::ClockTurnedBackMeasures, Guard::Counter, &[Law::Budget, Law::LeasesAtOnce]),
     (Bug::EntriesOfTheHostsTime, Guard::Counter, &[Law::TimeGoesOn]),
     (Bug::ApprovalCountsTwice, Guard::Counter, &[Law::Threshold]),
     (Bug::RevocationNotAsked, Guard::Counter, &[Law::LeaseBound]),

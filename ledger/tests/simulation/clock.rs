@@ -28,7 +28,12 @@ impl Clock {
         Self { at, begun: time.boot, bug }
     }
 
-    pub fn now(&self, time: Time, last: UnixTime) -> UnixTime {
+    pub fn now(&mut self, time: Time, last: UnixTime) -> UnixTime {
+        self.fall_back(wall(time, last), time);
+        self.shown(time, last)
+    }
+
+    pub fn shown(&self, time: Time, last: UnixTime) -> UnixTime {
         if self.bug == Some(Bug::HostSetsTheClock) {
             return wall(time, last);
         }
@@ -37,6 +42,7 @@ impl Clock {
 
     /// The time after a jump of the clock, and how much of it was not measured.
     pub fn take_jump(&mut self, time: Time, last: UnixTime) -> Option<(UnixTime, u64)> {
+        self.fall_back(wall(time, last), time);
         let (measured, wall) = (self.measured(time), wall(time, last));
         if wall <= measured.plus(ROUNDING_SECS) || self.bug == Some(Bug::HostSetsTheClock) {
             return None;
@@ -46,6 +52,12 @@ impl Clock {
         let given = ahead - unmeasured;
         *self = Self::started(UnixTime(wall.seconds().saturating_sub(given)), time, self.bug);
         Some((wall, unmeasured))
+    }
+
+    fn fall_back(&mut self, wall: UnixTime, time: Time) {
+        if wall.plus(ROUNDING_SECS) < self.measured(time) && self.bug != Some(Bug::ClockTurnedBackMeasures) {
+            *self = Self::started(wall, time, self.bug);
+        }
     }
 
     fn measured(&self, time: Time) -> UnixTime {

@@ -56,7 +56,7 @@ impl Run {
         }
     }
 
-    fn time_of_entry(&self, sim: &Sim) -> attestation::UnixTime {
+    fn time_of_entry(&mut self, sim: &Sim) -> attestation::UnixTime {
         match sim.bug {
             Some(Bug::EntriesOfTheHostsTime) => attestation::UnixTime(sim.time().wall),
             _ => self.now(sim),

@@ -32,7 +32,7 @@ use scene::Guard;
 use sim::{Counts, Outcome, Sim};
 
 /// Seeds of each guard, unless WEIGHTVAULT_SIM_SEEDS says another number.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 120;
 /// A planted bug is found within so many.
 const SEEDS_FOR_A_BUG: u64 = 400;
 
@@ -110,6 +110,7 @@ planted! {
     a_restart_that_forgets_leases_is_found: RestartForgetsLeases, 7;
     a_budget_that_a_restart_refills_is_found: BudgetRefillsOnRestart, 11;
     a_clock_that_the_host_sets_is_found: HostSetsTheClock, 20;
+    a_clock_that_was_turned_back_is_found: ClockTurnedBackMeasures, 555;
     entries_of_the_hosts_time_are_found: EntriesOfTheHostsTime, 12;
     an_approval_that_counts_twice_is_found: ApprovalCountsTwice, 28;
     a_renewal_of_what_was_revoked_is_found: RevocationNotAsked, 179;

@@ -27,7 +27,7 @@ pub struct Known {
 impl Known {
     pub fn of(run: &Run, sim: &Sim) -> Option<Self> {
         let vault = run.vault()?;
-        let now = run.now(sim);
+        let now = run.clock.shown(sim.time(), run.fold.state.time());
         let (policy, serial) = (vault.policy().digest(), vault.policy().serial());
         let revoked = vault.revocations().map(|(index, _)| index).next();
         Some(Self { policy, serial, next_revocation: vault.next_revocation(), revoked, now })

@@ -121,7 +121,7 @@ impl Run {
         })
     }
 
-    pub fn now(&self, sim: &Sim) -> UnixTime {
+    pub fn now(&mut self, sim: &Sim) -> UnixTime {
         self.clock.now(sim.time(), self.fold.state.time())
     }
 

@@ -167,7 +167,7 @@ impl Run {
         let verifier = LogVerifier::of(&genesis);
         let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs: Vec::new() };
         let log = log.start(verifier, batch, &mut committer).map_err(OpenError::Commit)?;
-        let denials = Denials::new(clock.now(state.time()));
+        let denials = Denials::new(clock.shown(state.time()));
         Ok(Vault {
             genesis,
             instance: self.instance,
