@@ -103,6 +103,7 @@ impl Run {
             Hands { run: number, store, anchor: &mut anchor, entries: &mut entries, unwritten: &mut unwritten, sim };
         let log = closed.start(verifier, batch, &mut hands).map_err(|error| error.code().to_owned())?;
         sim.truth.accept(log.head());
+        sim.truth.serves(number);
         let (challenges, renewals, pending) = (BTreeMap::new(), Vec::new(), Pending::default());
         Ok(Self {
             number,
@@ -211,6 +212,7 @@ impl Run {
         let head = self.log.commit(batch, &mut hands).map_err(|error| error.code().to_owned())?;
         sim.folds.insert((head.size, head.root), self.fold.clone());
         sim.truth.accept(head);
+        sim.truth.serves(self.number);
         for (index, leases) in revoked {
             self.announce(sim, index, &leases);
         }

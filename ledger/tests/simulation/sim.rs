@@ -322,7 +322,8 @@ impl Sim {
     /// After each step.
     fn look(&mut self) {
         let jumped = self.truth.jumped;
-        let held = self.agents.iter().filter(|agent| agent.holds_by_grant(jumped)).count();
+        let held = self.agents.iter().filter(|agent| agent.holds_by_grant(jumped));
+        let held = held.filter(|agent| agent.lease().is_some_and(|lease| !self.truth.outrun.contains(&lease))).count();
         self.counts.most_held = self.counts.most_held.max(held);
         if held > LEASES_MAX {
             self.truth.breaks(Law::LeasesAtOnce, format!("{held} agents hold leases, and {LEASES_MAX} may"));

@@ -45,6 +45,10 @@ pub struct Truth {
     raises: usize,
     releases: Vec<u64>,
     bounds: BTreeMap<Sha256Digest, u64>,
+    /// The newest run that serves.
+    newest: u32,
+    /// Leases that a run signed for while a newer one served: a limit that THREATS.md names.
+    pub outrun: BTreeSet<Sha256Digest>,
 }
 
 impl Truth {
@@ -67,6 +71,8 @@ impl Truth {
             raises: 0,
             releases: Vec::new(),
             bounds: BTreeMap::new(),
+            newest: 0,
+            outrun: BTreeSet::new(),
         }
     }
 
@@ -92,6 +98,10 @@ impl Truth {
 
     pub fn cosigned(&mut self, witness: usize, head: Checkpoint) {
         self.cosigned.entry((head.size, head.root)).or_default().insert(witness);
+    }
+
+    pub fn serves(&mut self, run: u32) {
+        self.newest = self.newest.max(run);
     }
 
     /// The log key signs the head of this log.
@@ -141,6 +151,11 @@ impl Truth {
         let seconds = statement.renew_by.seconds().saturating_sub(statement.issued.seconds());
         let bound = self.bounds.entry(statement.lease).or_default();
         *bound = (*bound).max(now + seconds);
+        if run < self.newest {
+            self.outrun.insert(statement.lease);
+            return;
+        }
+        self.outrun.remove(&statement.lease);
         let revoked =
             self.audit.state.vault().and_then(|vault| vault.lease(statement.lease)).and_then(|lease| lease.revoked);
         if let Some(entry) = revoked {
