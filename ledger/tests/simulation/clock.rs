@@ -40,6 +40,10 @@ impl Clock {
         last.max(wall(time, last).min(self.measured(time).plus(ROUNDING_SECS)))
     }
 
+    pub fn has_jumped(&self, time: Time, last: UnixTime) -> bool {
+        wall(time, last) > self.measured(time).plus(ROUNDING_SECS) && self.bug != Some(Bug::HostSetsTheClock)
+    }
+
     /// The time after a jump of the clock, and how much of it was not measured.
     pub fn take_jump(&mut self, time: Time, last: UnixTime) -> Option<(UnixTime, u64)> {
         self.fall_back(wall(time, last), time);

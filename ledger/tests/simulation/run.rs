@@ -136,10 +136,14 @@ impl Run {
 
     /// Takes in a clock that was set ahead, with an entry that says so.
     pub fn watch_clock(&mut self, sim: &Sim) {
+        if !self.clock.has_jumped(sim.time(), self.fold.state.time()) {
+            return;
+        }
+        self.stage_renewals();
         let Some((time, unmeasured)) = self.clock.take_jump(sim.time(), self.fold.state.time()) else { return };
         if self.vault().is_some() && unmeasured > 0 {
-            self.stage_renewals();
-            self.stage_entry(sim, &Entry::Clock(ClockJump { time, unmeasured })).unwrap();
+            let entry = Entry::Clock(ClockJump { time, unmeasured });
+            self.stage_entry(sim, &entry).expect("a keeper writes no entry that the fold refuses");
         }
     }
 

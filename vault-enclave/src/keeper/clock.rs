@@ -50,6 +50,11 @@ impl Clock {
         self.bounded(last, wall(last))
     }
 
+    /// Whether the clock went further than was measured.
+    pub(super) fn has_jumped(&self, last: UnixTime) -> bool {
+        wall(last) > self.measured().plus(ROUNDING_SECS)
+    }
+
     /// Takes in a clock that went further than was measured. Gives the new time, and how many of the seconds since `last`
     /// were not measured; `None` where it did not.
     pub(super) fn take_jump(&mut self, last: UnixTime) -> Option<(UnixTime, u64)> {
@@ -142,6 +147,16 @@ mod tests {
         let mut clock = after(60);
         clock.fall_back(START.plus(59));
         assert_eq!(clock.measured(), START.plus(60));
+    }
+
+    #[test]
+    fn no_more_is_unmeasured_than_lies_behind_the_last_entry() {
+        let mut clock = after(60);
+        // An entry took the second of rounding; then the clock is set ahead.
+        let last = clock.bounded(START, START.plus(1_000));
+        assert_eq!(last, START.plus(61));
+        let ahead = START.plus(60 + 86_400);
+        assert_eq!(clock.jump_to(last, ahead), Some((ahead, 86_399)));
     }
 
     #[test]
