@@ -32,7 +32,7 @@ use scene::Guard;
 use sim::{Counts, Outcome, Sim};
 
 /// Seeds of each guard, unless WEIGHTVAULT_SIM_SEEDS says another number.
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 80;
 /// A planted bug is found within so many.
 const SEEDS_FOR_A_BUG: u64 = 400;
 
