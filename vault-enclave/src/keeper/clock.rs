@@ -3,6 +3,8 @@
 //! The guest's clock can be set by its host, and by root in the guest. What depends on time passing (budgets) must not
 //! believe it. So a run reads it once, and from then on lets it go no faster than the time that the kernel measures
 //! (`CLOCK_BOOTTIME`). A clock that went further is taken in only with an entry that says by how much: [`Clock::take_jump`].
+//! One that fell behind is measured from where it stands: what is decided meanwhile is of that time, and would be older at
+//! once when the clock is put right again.
 //!
 //! **Limit.** A host that controls what the kernel measures by (kvm-clock, or a TSC without SecureTSC) can let that run
 //! fast too, and then nothing here notices.
@@ -36,9 +38,21 @@ impl Clock {
     }
 
     /// The maximum of the last entry's time and the guest's clock, as far as that was measured: a clock that is turned back
-    /// stands still, and one that is set ahead goes on as if it were not.
-    pub(super) fn now(&self, last: UnixTime) -> UnixTime {
+    /// stands still, and one that is set ahead goes on as if it were not. Whatever is decided is decided by this.
+    pub(super) fn now(&mut self, last: UnixTime) -> UnixTime {
+        let wall = wall(last);
+        self.fall_back(wall);
+        self.bounded(last, wall)
+    }
+
+    /// The same to look at, for what decides nothing.
+    pub(super) fn shown(&self, last: UnixTime) -> UnixTime {
         self.bounded(last, wall(last))
+    }
+
+    /// Whether the clock went further than was measured.
+    pub(super) fn has_jumped(&self, last: UnixTime) -> bool {
+        wall(last) > self.measured().plus(ROUNDING_SECS)
     }
 
     /// Takes in a clock that went further than was measured. Gives the new time, and how many of the seconds since `last`
@@ -51,7 +65,15 @@ impl Clock {
         last.max(wall.min(self.measured().plus(ROUNDING_SECS)))
     }
 
+    /// Measures from here on where the clock is behind what was measured.
+    fn fall_back(&mut self, wall: UnixTime) {
+        if wall.plus(ROUNDING_SECS) < self.measured() {
+            *self = Self::started(wall);
+        }
+    }
+
     fn jump_to(&mut self, last: UnixTime, wall: UnixTime) -> Option<(UnixTime, u64)> {
+        self.fall_back(wall);
         let measured = self.measured();
         if wall <= measured.plus(ROUNDING_SECS) {
             return None;
@@ -108,6 +130,33 @@ mod tests {
         assert_eq!(clock.bounded(ahead, ahead), ahead);
         assert_eq!(clock.jump_to(ahead, ahead.plus(1)), None);
         assert_eq!(clock.bounded(ahead, ahead.plus(1000)), ahead.plus(1));
+    }
+
+    #[test]
+    fn what_was_decided_by_a_clock_that_was_turned_back_is_not_older_when_it_is_right_again() {
+        let mut clock = after(3_600);
+        // Turned back by nearly an hour: something is decided at the time of the last entry.
+        clock.fall_back(START);
+        let decided = clock.bounded(START, START);
+        assert_eq!(decided, START);
+        // Right again, the hour counts as not measured.
+        let right = START.plus(3_600);
+        assert_eq!(clock.bounded(decided, right), decided.plus(1));
+        assert_eq!(clock.jump_to(decided, right), Some((right, 3_600)));
+        // One second behind is rounding.
+        let mut clock = after(60);
+        clock.fall_back(START.plus(59));
+        assert_eq!(clock.measured(), START.plus(60));
+    }
+
+    #[test]
+    fn no_more_is_unmeasured_than_lies_behind_the_last_entry() {
+        let mut clock = after(60);
+        // An entry took the second of rounding; then the clock is set ahead.
+        let last = clock.bounded(START, START.plus(1_000));
+        assert_eq!(last, START.plus(61));
+        let ahead = START.plus(60 + 86_400);
+        assert_eq!(clock.jump_to(last, ahead), Some((ahead, 86_399)));
     }
 
     #[test]

@@ -134,7 +134,8 @@ impl Guest {
         verify_tpm(quote, &self.endorsed(), binding, &selection).unwrap()
     }
 
-    fn quote<S: Transcript>(&self, binding: &attestation::Binding<S>) -> TpmQuote {
+    /// What its TPM shows for a binding.
+    pub fn quote<S: Transcript>(&self, binding: &attestation::Binding<S>) -> TpmQuote {
         let pcrs = self.tpm.pcr_values(&self.pcrs);
         let mut attest = Attest::quote(&binding.tpm_extra_data(), &pcrs);
         attest.reset_count = self.reset_count;

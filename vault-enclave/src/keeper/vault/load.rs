@@ -198,9 +198,13 @@ impl Vault {
         Ok(Outcome::AfterCommit(Box::new(move |_| Err(refusal))))
     }
 
-    /// The act itself. Its argument exists only because its entry is durable; the recipient is inside it.
+    /// The act itself. Its argument exists only because its entry is durable; the recipient is inside it. What a revocation
+    /// in the same commit covers is not released: nobody watches that lease yet, to be told.
     fn release(&mut self, logged: &Logged<EvidencedGrant>, manifest: &LoggedManifest) -> Answer {
         let grant = logged.value().grant();
+        if let Some(entry) = self.opened()?.lease(grant.lease()).and_then(|lease| lease.revoked) {
+            return Err(Refusal::denied("revoked", format!("entry {entry} of the log has just revoked it")));
+        }
         let keys = self.unit_keys(grant, manifest)?;
         let leaf = *logged.leaf_hash();
         let info = GrantInfo {

@@ -199,7 +199,7 @@ impl Run {
         let shared = is_shared(&state);
         let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs, shared };
         let log = log.start(verifier, batch, &mut committer).map_err(OpenError::Commit)?;
-        let denials = Denials::new(clock.now(state.time()));
+        let denials = Denials::new(clock.shown(state.time()));
         Ok(Vault {
             genesis,
             instance: self.instance,

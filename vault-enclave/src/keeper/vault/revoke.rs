@@ -42,7 +42,7 @@ impl Vault {
     /// A proposal that no longer waits took effect. The state keeps what it changed, and of a lift not even that, nor of a
     /// keeper that left: so this is asked while the entries are staged.
     pub(super) fn standing_act(&self, standing: v1::Proposal) -> v1::Proposal {
-        let now = self.clock.now(self.state.time());
+        let now = self.clock.shown(self.state.time());
         let mut waiting = self.state.vault().into_iter().flat_map(|vault| vault.pending(now));
         let waits = waiting.any(|proposal| proposal.entry() == standing.entry);
         v1::Proposal { effective: !waits, ..standing }

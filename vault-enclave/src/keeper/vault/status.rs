@@ -90,7 +90,7 @@ impl Vault {
 
     /// A proposal by what its approvals name, whether it waits or took effect.
     pub(super) fn proposal(&self, object: Sha256Digest) -> Result<v1::Proposal, Refusal> {
-        let now = self.clock.now(self.state.time());
+        let now = self.clock.shown(self.state.time());
         let found = match self.state.vault() {
             Some(vault) => match vault.pending(now).find(|proposal| proposal.object() == object) {
                 Some(proposal) => Some(self.waiting(proposal, now)),
