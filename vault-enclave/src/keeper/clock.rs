@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(clock.take_jump(START), Some((START.plus(120), 60)));
         assert_eq!(clock.now(START.plus(120)), START.plus(120));
         // A kernel that ran fast is held back by what they say, and the log never is.
-        let mut fast = after(86_400);
+        let mut fast = Clock { at: START.plus(86_400), ..after(0) };
         fast.heard(Some(START.plus(60)));
         assert_eq!(fast.now(START), START.plus(60));
         assert_eq!(fast.now(START.plus(90)), START.plus(90));
