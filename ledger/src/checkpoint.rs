@@ -4,7 +4,7 @@ mod counted;
 
 use std::fmt;
 
-use attestation::{LogKey, Sha256Digest};
+use attestation::{LogKey, Sha256Digest, UnixTime};
 
 pub(crate) use counted::CountedCheckpoint;
 pub use counted::SignedCheckpoint;
@@ -42,6 +42,16 @@ pub enum Seen {
     Unwitnessed(Checkpoint),
     /// Signed by its log and cosigned by a quorum of its witnesses.
     Cosigned(CosignedCheckpoint),
+}
+
+impl Seen {
+    /// The moment that its witnesses vouch for, where it has any: [`CosignedCheckpoint::not_before`].
+    pub fn not_before(&self) -> Option<UnixTime> {
+        match self {
+            Self::Unwitnessed(_) => None,
+            Self::Cosigned(cosigned) => Some(cosigned.not_before()),
+        }
+    }
 }
 
 /// Why a checkpoint is refused.

@@ -155,6 +155,26 @@ fn a_quorum_of_witnesses_makes_a_checkpoint_count() {
     assert_eq!(unwitnessed().verify_cosigned(&note), Ok(Seen::Unwitnessed(checkpoint(5))));
 }
 
+/// Of 4 witnesses one may be faulty, and 3 cosign.
+#[test]
+fn no_faulty_witness_sets_the_time_ahead_nor_holds_it_back_behind_all_others() {
+    let text = text(5);
+    let not_before = |seconds: &[u64]| {
+        let lines: Vec<String> =
+            (11..).zip(seconds).map(|(seed, seconds)| line(seed, &text, TIME.plus(*seconds))).collect();
+        log().verify_cosigned(&cosigned(&lines)).unwrap().not_before().unwrap()
+    };
+    assert_eq!(not_before(&[4, 2, 3]), TIME.plus(3));
+    // One says what it likes: what comes out is between what the others say.
+    for ahead in [1_000_000, 5] {
+        assert_eq!(not_before(&[ahead, 2, 3]), TIME.plus(3));
+    }
+    assert_eq!(not_before(&[0, 2, 3]), TIME.plus(2));
+    assert_eq!(not_before(&[2, 3, 4, 1_000_000]), TIME.plus(4));
+    let unwitnessed = unwitnessed().verify_cosigned(&cosigned(&[line(11, &text, TIME)])).unwrap();
+    assert_eq!(unwitnessed.not_before(), None);
+}
+
 #[test]
 fn too_few_witnesses_are_none_however_often_they_sign() {
     let text = text(5);

@@ -21,6 +21,8 @@ struct Place {
     port: u16,
     /// Where the host looks for it.
     asked_at: u16,
+    /// Who signs its certificate, where the host asks it over TLS.
+    ca: Option<PathBuf>,
     serving: Option<Running>,
 }
 
@@ -37,7 +39,7 @@ impl Witnesses {
             let made: serde_json::Value = serde_json::from_str(&made).expect("JSON");
             let vkey = made["vkey"].as_str().expect("it says the vkey").to_owned();
             let port = free_port();
-            Place { dir, name, vkey, port, asked_at: port, serving: None }
+            Place { dir, name, vkey, port, asked_at: port, ca: None, serving: None }
         });
         Self { places: places.collect() }
     }
@@ -52,7 +54,11 @@ impl Witnesses {
     pub fn host_config(&self) -> String {
         self.places.iter().fold(String::new(), |mut config, place| {
             let (name, port) = (&place.name, place.asked_at);
-            writeln!(config, "[witnesses.\"{name}\"]\nurl = \"http://127.0.0.1:{port}\"").expect("a string");
+            let (scheme, ca) = match &place.ca {
+                Some(ca) => ("https", format!("ca = \"{}\"\n", ca.display())),
+                None => ("http", String::new()),
+            };
+            writeln!(config, "[witnesses.\"{name}\"]\nurl = \"{scheme}://127.0.0.1:{port}\"\n{ca}").expect("a string");
             config
         })
     }
@@ -91,6 +97,17 @@ impl Witnesses {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         self.places[index].asked_at = listener.local_addr().expect("it listens").port();
         listener
+    }
+
+    /// As [`Witnesses::stand_before`], over TLS with a certificate of this authority.
+    pub fn stand_before_with_tls(&mut self, index: usize, ca: &Path) -> TcpListener {
+        self.trust(index, ca);
+        self.stand_before(index)
+    }
+
+    /// The host takes certificates of this authority for it, from its next start on.
+    pub fn trust(&mut self, index: usize, ca: &Path) {
+        self.places[index].ca = Some(ca.to_owned());
     }
 
     /// The witness itself again.

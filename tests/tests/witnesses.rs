@@ -5,6 +5,8 @@
 mod kill;
 #[path = "witnesses/liars.rs"]
 mod liars;
+#[path = "witnesses/tls.rs"]
+mod tls;
 
 use std::fs;
 use std::path::Path;
@@ -135,6 +137,12 @@ async fn older_copy_of_keeper_and_log_is_refused_and_the_newest_opens() {
     wait_open(&mut world, 1);
     release(&world).await;
     assert_eq!(releases(&world), 3);
+    // The time of its runs is that of the witnesses, not of the guest.
+    let starts = verify_log(&world);
+    let starts: Vec<&str> = starts.lines().filter(|line| line.contains(" start ")).collect();
+    assert!(!starts.is_empty() && starts.iter().all(|line| line.contains("time: its witnesses")), "{starts:?}");
+    let status = run_ok(world.vaultctl().args(["status"]));
+    assert!(status.contains("time:      witnesses"), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

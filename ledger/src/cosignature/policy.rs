@@ -33,7 +33,7 @@ pub struct Cosignature {
 /// ```compile_fail,E0451
 /// # use ledger::checkpoint::Checkpoint;
 /// # use ledger::cosignature::CosignedCheckpoint;
-/// fn forge(checkpoint: Checkpoint) -> CosignedCheckpoint { CosignedCheckpoint { checkpoint, cosignatures: Vec::new() } }
+/// fn forge(checkpoint: Checkpoint) -> CosignedCheckpoint { CosignedCheckpoint { checkpoint, cosignatures: Vec::new(), faulty: 0 } }
 /// ```
 /// ```
 /// # use ledger::checkpoint::Checkpoint;
@@ -44,6 +44,7 @@ pub struct Cosignature {
 pub struct CosignedCheckpoint {
     checkpoint: Checkpoint,
     cosignatures: Vec<Cosignature>,
+    faulty: usize,
 }
 
 impl WitnessPolicy {
@@ -128,7 +129,7 @@ impl WitnessPolicy {
         if counted < self.quorum {
             return Err(CosignatureError::QuorumMissing { counted, quorum: self.quorum });
         }
-        Ok(CosignedCheckpoint { checkpoint, cosignatures })
+        Ok(CosignedCheckpoint { checkpoint, cosignatures, faulty: self.faulty })
     }
 }
 
@@ -141,6 +142,15 @@ impl CosignedCheckpoint {
     /// Who cosigned it, in the order of the policy.
     pub fn cosignatures(&self) -> &[Cosignature] {
         &self.cosignatures
+    }
+
+    /// A moment that was not before now when it was cosigned: the (f+1)-th of the cosignatures' times, the latest first. One
+    /// of those that said it or a later one is faultless, so that f faulty witnesses can't set it ahead of what a faultless
+    /// one said; and where 2f+1 cosigned, they can't hold it back behind all of them either. A quorum has more than f.
+    pub fn not_before(&self) -> UnixTime {
+        let mut times: Vec<UnixTime> = self.cosignatures.iter().map(|cosignature| cosignature.time).collect();
+        times.sort_unstable_by(|one, other| other.cmp(one));
+        times[self.faulty]
     }
 
     /// The (lower) median of the cosignatures' times. Where more than 2f witnesses cosigned, a faultless one's time is not

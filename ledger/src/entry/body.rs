@@ -72,6 +72,9 @@ pub enum TimeSource {
     /// The clock of the keeper's guest, which its host can set.
     #[serde(rename = "host clock")]
     HostClock,
+    /// The times at which a quorum of witnesses cosigned the log, and between them the time that the keeper measures.
+    #[serde(rename = "witnesses")]
+    Witnesses,
 }
 
 /// A proposal.

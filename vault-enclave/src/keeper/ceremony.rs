@@ -97,12 +97,13 @@ impl Run {
     ///
     /// # Errors
     /// As [`Run::open`].
-    pub(super) fn open_genesis(self, genesis: Genesis, store: &Store) -> Result<Vault, OpenError> {
+    pub(super) fn open_genesis(mut self, genesis: Genesis, store: &Store) -> Result<Vault, OpenError> {
         let (_, tier) = self.platform(clock::wall(UnixTime(0))).map_err(OpenError::Refused)?;
         let mut state = State::new();
         state.apply(0, genesis.bytes()).map_err(|error| FoldError::Entry { index: 0, error })?;
-        let first = vec![genesis.bytes().to_vec()];
-        self.begin(store, ClosedLog::empty(), state, genesis, tier, (first, Vec::new()))
+        let first = (vec![genesis.bytes().to_vec()], Vec::new());
+        let log = self.recosigned(store, ClosedLog::empty(), &state, &genesis)?;
+        self.begin(store, log, state, (genesis, tier), first)
     }
 
     /// Of a vault that has a genesis and is not open: nothing of it is known before its log was folded.

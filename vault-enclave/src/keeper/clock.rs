@@ -1,5 +1,12 @@
 //! The keeper's time: never before the last entry, and never further ahead than the keeper measured.
 //!
+//! Under witnesses the guest's clock is not asked. Each commit brings the times at which a quorum cosigned it, of which one
+//! is taken that faulty witnesses can't set ahead ([`CosignedCheckpoint::not_before`]); from there on it is what the kernel
+//! measures. A host can repeat the cosignatures of a log that is cosigned again as it is, and so hold a start back to the last
+//! commit, and no further: the first commit of a run is of a log that nobody has seen before.
+//!
+//! [`CosignedCheckpoint::not_before`]: ledger::cosignature::CosignedCheckpoint::not_before
+//!
 //! The guest's clock can be set by its host, and by root in the guest. What depends on time passing (budgets) must not
 //! believe it. So a run reads it once, and from then on lets it go no faster than the time that the kernel measures
 //! (`CLOCK_BOOTTIME`). A clock that went further is taken in only with an entry that says by how much: [`Clock::take_jump`].
@@ -7,22 +14,33 @@
 //! once when the clock is put right again.
 //!
 //! **Limit.** A host that controls what the kernel measures by (kvm-clock, or a TSC without SecureTSC) can let that run
-//! fast too, and then nothing here notices.
+//! fast too, and then nothing here notices before the next commit of a vault with witnesses.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attestation::UnixTime;
+use ledger::entry::TimeSource;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Both clocks are read in whole seconds: they may differ by one without anything having been set.
 const ROUNDING_SECS: u64 = 1;
 
-/// The guest's clock, which its host can set: shown as `host clock` wherever time is shown.
+/// What a run takes for the time, measured or not.
+#[derive(Clone, Copy)]
+enum Source {
+    /// The guest's clock, which its host can set: shown as `host clock` wherever time is shown.
+    Host,
+    /// What witnesses said last, and the boot time when it was heard.
+    Witnesses(UnixTime, Duration),
+}
+
+/// The time of a run.
 pub(super) struct Clock {
     /// The time when the run began, or when it last took in a jump.
     at: UnixTime,
     /// Boot time at that moment.
     begun: Duration,
+    source: Source,
 }
 
 /// The maximum of the last entry's time and the guest's clock as it stands: for a run that has not begun.
@@ -34,31 +52,61 @@ pub(super) fn wall(last: UnixTime) -> UnixTime {
 impl Clock {
     /// Measures from now on; it is `at`.
     pub(super) fn started(at: UnixTime) -> Self {
-        Self { at, begun: boot_time() }
+        Self { at, begun: boot_time(), source: Source::Host }
+    }
+
+    /// The same, by what witnesses said just now where they did.
+    pub(super) fn started_by(at: UnixTime, witnesses: Option<UnixTime>) -> Self {
+        let mut clock = Self::started(at);
+        clock.heard(witnesses);
+        clock
+    }
+
+    /// What witnesses said with a commit.
+    pub(super) fn heard(&mut self, witnesses: Option<UnixTime>) {
+        if let Some(time) = witnesses {
+            self.source = Source::Witnesses(time, boot_time());
+        }
+    }
+
+    /// As it is shown.
+    pub(super) fn source(&self) -> TimeSource {
+        match self.source {
+            Source::Host => TimeSource::HostClock,
+            Source::Witnesses(..) => TimeSource::Witnesses,
+        }
+    }
+
+    /// The time as its source has it, measured by this run or not.
+    fn told(&self, last: UnixTime) -> UnixTime {
+        match self.source {
+            Source::Host => wall(last),
+            Source::Witnesses(time, heard) => last.max(time.plus(boot_time().saturating_sub(heard).as_secs())),
+        }
     }
 
     /// The maximum of the last entry's time and the guest's clock, as far as that was measured: a clock that is turned back
     /// stands still, and one that is set ahead goes on as if it were not. Whatever is decided is decided by this.
     pub(super) fn now(&mut self, last: UnixTime) -> UnixTime {
-        let wall = wall(last);
-        self.fall_back(wall);
-        self.bounded(last, wall)
+        let told = self.told(last);
+        self.fall_back(told);
+        self.bounded(last, told)
     }
 
     /// The same to look at, for what decides nothing.
     pub(super) fn shown(&self, last: UnixTime) -> UnixTime {
-        self.bounded(last, wall(last))
+        self.bounded(last, self.told(last))
     }
 
     /// Whether the clock went further than was measured.
     pub(super) fn has_jumped(&self, last: UnixTime) -> bool {
-        wall(last) > self.measured().plus(ROUNDING_SECS)
+        self.told(last) > self.measured().plus(ROUNDING_SECS)
     }
 
     /// Takes in a clock that went further than was measured. Gives the new time, and how many of the seconds since `last`
     /// were not measured; `None` where it did not.
     pub(super) fn take_jump(&mut self, last: UnixTime) -> Option<(UnixTime, u64)> {
-        self.jump_to(last, wall(last))
+        self.jump_to(last, self.told(last))
     }
 
     fn bounded(&self, last: UnixTime, wall: UnixTime) -> UnixTime {
@@ -68,7 +116,7 @@ impl Clock {
     /// Measures from here on where the clock is behind what was measured.
     fn fall_back(&mut self, wall: UnixTime) {
         if wall.plus(ROUNDING_SECS) < self.measured() {
-            *self = Self::started(wall);
+            *self = Self { source: self.source, ..Self::started(wall) };
         }
     }
 
@@ -82,7 +130,7 @@ impl Clock {
         let unmeasured = ahead.min(wall.seconds().saturating_sub(last.seconds()));
         // A second that was already given for rounding is not given again after the jump.
         let given = ahead - unmeasured;
-        *self = Self::started(UnixTime(wall.seconds().saturating_sub(given)));
+        (self.at, self.begun) = (UnixTime(wall.seconds().saturating_sub(given)), boot_time());
         Some((wall, unmeasured))
     }
 
@@ -105,7 +153,7 @@ mod tests {
     /// A clock that has measured so many seconds.
     fn after(seconds: u64) -> Clock {
         let begun = boot_time().checked_sub(Duration::from_secs(seconds)).expect("the machine runs longer");
-        Clock { at: START, begun }
+        Clock { at: START, begun, source: Source::Host }
     }
 
     #[test]
@@ -157,6 +205,27 @@ mod tests {
         assert_eq!(last, START.plus(61));
         let ahead = START.plus(60 + 86_400);
         assert_eq!(clock.jump_to(last, ahead), Some((ahead, 86_399)));
+    }
+
+    #[test]
+    fn under_witnesses_the_clock_of_the_guest_is_not_asked() {
+        // Witnesses are a minute ahead of the run, which measured a minute, and the guest's clock is years ahead of both.
+        let mut clock = after(60);
+        clock.heard(Some(START.plus(120)));
+        assert!(matches!(clock.source(), TimeSource::Witnesses));
+        assert_eq!(clock.now(START), START.plus(61));
+        assert_eq!(clock.take_jump(START), Some((START.plus(120), 60)));
+        assert_eq!(clock.now(START.plus(120)), START.plus(120));
+        // A kernel that ran fast is held back by what they say, and the log never is.
+        let mut fast = Clock { at: START.plus(86_400), ..after(0) };
+        fast.heard(Some(START.plus(60)));
+        assert_eq!(fast.now(START), START.plus(60));
+        assert_eq!(fast.now(START.plus(90)), START.plus(90));
+        assert_eq!(fast.take_jump(START), None);
+        // Without witnesses nothing changes.
+        let mut host = after(60);
+        host.heard(None);
+        assert!(matches!(host.source(), TimeSource::HostClock));
     }
 
     #[test]

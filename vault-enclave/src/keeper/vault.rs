@@ -17,6 +17,7 @@ mod revoke;
 mod status;
 
 use attestation::{KeptChains, Sha256Digest, Trust, UnixTime};
+use ledger::checkpoint::Seen;
 use ledger::entry::Entry;
 use ledger::genesis::Genesis;
 use ledger::release_log::{BATCH_ENTRIES_MAX, Batch, Log, LogError, Loggable, Ticket};
@@ -285,6 +286,7 @@ impl Vault {
         };
         let committed = self.log.commit(batch, &mut committer);
         if committed.is_ok() {
+            self.clock.heard(self.log.seen().and_then(Seen::not_before));
             // Before the answer: whoever is told that a reseal took effect may reboot at once.
             self.tend_records();
             self.tend_outbox();

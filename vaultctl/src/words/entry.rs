@@ -6,6 +6,7 @@ use attestation::UnixTime;
 use ledger::approvals::{self, ApprovalAction};
 use ledger::entry::{
     Approve, Cause, Entry, Extend, PlatformAct, Proposal, Propose, ProposedPlatform, RecoverInForce, Release, Revoke,
+    TimeSource,
 };
 use ledger::escrow::Rollback;
 use ledger::extension::Extension;
@@ -49,7 +50,11 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
         Entry::Start(start) => {
             let which = start.keeper.map_or_else(String::new, |keeper| format!(" {}", hex::encode(keeper)));
             let tier = tier_in_words(start.tier);
-            format!("keeper{which} {} started; {tier}; time: the clock of its guest", start.version)
+            let time = match start.time_source {
+                TimeSource::HostClock => "the clock of its guest",
+                TimeSource::Witnesses => "its witnesses",
+            };
+            format!("keeper{which} {} started; {tier}; time: {time}", start.version)
         }
         Entry::Propose(propose) => proposed(propose, before),
         Entry::Approve(approve) => approved(approve, before),

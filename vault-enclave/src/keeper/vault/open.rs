@@ -1,12 +1,12 @@
 //! The start of a run: fold the log under the head, then two counted commits, and only then serve.
 
 use attestation::{KeptChains, Trust};
-use ledger::checkpoint::{Checkpoint, LogVerifier};
+use ledger::checkpoint::{Checkpoint, LogVerifier, Seen};
 use ledger::entry::{Entry, Start, TimeSource};
 use ledger::genesis::{AntiRollback, Core, Genesis};
 use ledger::keepers::KeeperMachine;
 use ledger::names::Version;
-use ledger::release_log::{Batch, ClosedLog, LogError};
+use ledger::release_log::{Batch, ClosedLog, CurrentLog, LogError};
 use ledger::state::State;
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -164,17 +164,38 @@ impl Run {
             .map_err(|_| OpenError::Refused(Refusal::unavailable("random", "the system gave no random bytes")))?;
         let version =
             Version::try_from(env!("CARGO_PKG_VERSION").to_owned()).expect("cargo's versions have the grammar of ours");
-        let time = clock::wall(state.time());
-        let start = Entry::Start(Start { time, run, version, tier, time_source: TimeSource::HostClock, keeper });
+        let log = self.recosigned(store, log, &state, &genesis)?;
+        let witnesses = log.seen().and_then(Seen::not_before);
+        // Of a log with witnesses there is a checkpoint that they have just cosigned; else there are none to ask.
+        let (time, time_source) = match witnesses {
+            Some(witnesses) => (state.time().max(witnesses), TimeSource::Witnesses),
+            None => (clock::wall(state.time()), TimeSource::HostClock),
+        };
+        let start = Entry::Start(Start { time, run, version, tier, time_source, keeper });
         let start = start.encode().map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
         let index = state.size();
         state.apply(index, &start).map_err(|error| FoldError::Entry { index, error })?;
         first.push(start);
-        let mut vault = self.begin(store, log, state, genesis, tier, (first, blobs))?;
+        let mut vault = self.begin(store, log, state, (genesis, tier), (first, blobs))?;
         vault.settle_records()?;
         vault.settle_recovery()?;
         vault.tend_outbox();
         Ok(Opened::Vault(Box::new(vault)))
+    }
+
+    /// Has the log cosigned as it is, where it has witnesses: nothing is written to a copy that was put back.
+    pub(in crate::keeper) fn recosigned(
+        &mut self,
+        store: &Store,
+        log: ClosedLog,
+        state: &State,
+        genesis: &Genesis,
+    ) -> Result<CurrentLog, OpenError> {
+        // The genesis names this keeper's own log key, and the witnesses of the vault.
+        let verifier = LogVerifier::of(genesis);
+        let shared = is_shared(state);
+        let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs: Vec::new(), shared };
+        log.recosign(verifier, &mut committer).map_err(OpenError::Commit)
     }
 
     /// Starts the run with its first entry: committed twice before anything is signed or served, so that no head of a
@@ -182,23 +203,22 @@ impl Run {
     pub(in crate::keeper) fn begin(
         mut self,
         store: &Store,
-        log: ClosedLog,
+        log: CurrentLog,
         state: State,
-        genesis: Genesis,
-        tier: Trust,
+        (genesis, tier): (Genesis, Trust),
         (first, blobs): (Vec<Vec<u8>>, Vec<Vec<u8>>),
     ) -> Result<Vault, OpenError> {
         // From the moment at which the first entry was made: what its commit takes is measured.
-        let clock = Clock::started(state.time());
+        let mut clock = Clock::started_by(state.time(), log.seen().and_then(Seen::not_before));
         let mut batch = Batch::new();
         for entry in first {
             batch.add(entry).map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
         }
-        // The genesis names this keeper's own log key, and the witnesses of the vault.
-        let verifier = LogVerifier::of(&genesis);
         let shared = is_shared(&state);
         let mut committer = Committer { store, anchor: &mut self.anchor, keys: &self.keys, blobs, shared };
-        let log = log.start(verifier, batch, &mut committer).map_err(OpenError::Commit)?;
+        let log = log.start(batch, &mut committer).map_err(OpenError::Commit)?;
+        // Of a log that nobody has seen before: no host can have kept these.
+        clock.heard(log.seen().and_then(Seen::not_before));
         let denials = Denials::new(clock.shown(state.time()));
         Ok(Vault {
             genesis,

@@ -1,7 +1,7 @@
 //! Where the vault stands, for people and dashboards.
 
 use attestation::{Sha256Digest, UnixTime};
-use ledger::entry::{PlatformChange, ProposedModel};
+use ledger::entry::{PlatformChange, ProposedModel, TimeSource};
 use ledger::names::Name;
 use ledger::revocation::ActKind;
 use ledger::state::{Member, PendingProposal, Subject};
@@ -55,7 +55,11 @@ impl Vault {
             budgets,
             alarm_count: vault.map_or(0, |vault| vault.alarm_count()),
             alarms,
-            time_source: "host clock".to_owned(),
+            time_source: match self.clock.source() {
+                TimeSource::HostClock => "host clock",
+                TimeSource::Witnesses => "witnesses",
+            }
+            .to_owned(),
             genesis: self.genesis.bytes().to_vec(),
             sealing: self.sealing(),
             witnesses: self.genesis.policy().witnesses().map(|policy| witnesses(policy, self.log.seen())),
