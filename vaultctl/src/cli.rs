@@ -51,7 +51,7 @@ Exit codes:
 `policy simulate` too: see their --help.
 
 With --json the result is one JSON document on standard output, a failure one on standard error.
-Keys are never read: KEY goes to `ssh-keygen -Y sign -n weightvault -f KEY`. It may be a private key file, a public key
+Keys of approvers are never read: KEY goes to `ssh-keygen -Y sign -n weightvault -f KEY`. It may be a private key file, a public key
 whose private half ssh-agent holds, or a security key (sk-…).";
 
 /// The engineer's tool of a weight vault: genesis, policy, approvals, status, log.

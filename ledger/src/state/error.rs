@@ -68,11 +68,11 @@ pub enum FoldError {
         /// Its last moment.
         not_after: UnixTime,
     },
-    /// An approval of the genesis names no evidence.
+    /// An approval of the genesis, or of a recovery, names no evidence.
     WitnessMissing,
     /// An approval of something else names evidence.
     WitnessUnexpected,
-    /// Two approvals of the genesis name the same evidence.
+    /// Two approvals of the genesis, or of a recovery, name the same evidence.
     WitnessRepeated,
     /// An approver signs the same twice.
     AlreadyApproved {
