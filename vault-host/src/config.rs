@@ -14,6 +14,7 @@
 //! cert = "/etc/weightvault/host.pem"
 //! key = "/etc/weightvault/host.key"
 //! # store = "s3://BUCKET/PREFIX"                    # log, blobs and models there, for several hosts; data_dir: the journal
+//! # advertise = "https://host-a.example:7440"       # as others reach it: what hosts on this bucket say where to ask
 //! # [s3]
 //! # endpoint = "https://s3.example:9000"            # where it is not Amazon's
 //! # region = "us-east-1"
@@ -35,6 +36,7 @@
 //! challenges_per_second_per_connection = 32         # eight times as many at once: 256 guests behind one proxy
 //! ```
 
+mod advertise;
 mod error;
 mod witnesses;
 
@@ -45,6 +47,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub(crate) use advertise::{ADDRESS_BYTES_MAX, is_address};
 pub use error::ConfigError;
 pub use witnesses::Witness;
 
@@ -58,6 +61,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The bucket that has log, blobs and models in the place of the data directory, which keeps the journal alone.
     pub bucket: Option<BucketConfig>,
+    /// How others reach this host, for what the other hosts of the bucket say.
+    pub advertise: Option<String>,
     /// Where the keeper listens.
     pub keeper: KeeperAddress,
     /// Certificates for a keeper at `https`, and for no other.
@@ -146,6 +151,7 @@ struct RawConfig {
     data_dir: PathBuf,
     store: Option<String>,
     s3: Option<RawS3>,
+    advertise: Option<String>,
     keeper: String,
     listen: Option<SocketAddr>,
     provision_listen: Option<SocketAddr>,
@@ -199,6 +205,7 @@ impl Config {
             return Err(ConfigError::PlaintextKeeper(address));
         }
         let bucket = bucket(raw.store.as_deref(), raw.s3)?;
+        let advertise = advertise::checked(raw.advertise, bucket.is_some())?;
         let keeper_tls = keeper_tls(&keeper, raw.keeper_tls)?;
         let witnesses = witnesses::checked(raw.witnesses)?;
         if raw.listen.is_none() && raw.unix.is_none() {
@@ -236,6 +243,7 @@ impl Config {
         Ok(Self {
             data_dir: raw.data_dir,
             bucket,
+            advertise,
             keeper,
             keeper_tls,
             listen: raw.listen,

@@ -19,7 +19,7 @@ mod serve_store;
 mod witnesses;
 
 pub use address::KeeperAddress;
-pub(crate) use dial::{Dial, Services, run};
+pub(crate) use dial::{ANNOUNCE_EVERY, Dial, Services, run};
 pub(crate) use notices::{Listening, Notices};
 pub(crate) use witnesses::Witnesses;
 

@@ -203,14 +203,16 @@ impl BoundHost {
     /// A listener failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let admission = Arc::new(Admission::new(&self.config.limits));
-        let (link, attached) =
-            link::run(self.keeper, link::Services { store: self.store.clone(), witnesses: self.witnesses });
+        let advertise = self.config.advertise.clone();
+        let services = link::Services { store: self.store.clone(), witnesses: self.witnesses, advertise };
+        let (link, attached) = link::run(self.keeper, services);
         let host = Arc::new(Host {
             store: self.store.clone(),
             link: link.clone(),
             journal: self.journal,
             admission: admission.clone(),
             publishing: tokio::sync::Mutex::new(()),
+            elsewhere: tokio::sync::Mutex::new(None),
         });
         let (health, health_service) = tonic_health::server::health_reporter();
         let (stopping, stopped) = watch::channel(false);

@@ -48,6 +48,22 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// What the store says.
     fn attached(&self) -> Result<(), StoreError>;
 
+    /// Says to the other hosts of this store that the keeper is reached at `address`, or is no more.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn announce(&self, _address: &str, _attached: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Addresses of hosts that said so, and not long ago: a hint for people.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn attached_hosts(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Writes entries for the keeper, durably, in place of whatever stood at `first` or beyond.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ use vault_proto::v1::ReaderCredential;
 
 mod client;
 mod config;
+mod hosts;
 mod http;
 mod log;
 mod models;
@@ -133,6 +134,14 @@ fn blob_name(digest: &Sha256Digest) -> String {
 impl Store for ObjectStore {
     fn attached(&self) -> Result<(), StoreError> {
         self.log().refresh()
+    }
+
+    fn announce(&self, address: &str, attached: bool) -> Result<(), StoreError> {
+        hosts::announce(&self.objects, address, attached)
+    }
+
+    fn attached_hosts(&self) -> Result<Vec<String>, StoreError> {
+        hosts::attached(&self.objects, SystemTime::now())
     }
 
     fn append_log(&self, first: u64, entries: &[Vec<u8>]) -> Result<(), StoreError> {
