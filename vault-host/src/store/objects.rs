@@ -35,11 +35,12 @@ use log::{InBucket, Log};
 use models::Models;
 use uploads::Units;
 
+use super::files;
 use super::follow::{self, Follower};
 use super::readers::{InForce, NotAuthorised, POLICY_BYTES_MAX, in_force};
 use super::segment::SEGMENT_ENTRIES;
 use super::tile_files::Tiles;
-use super::{Model, Store, StoreError, UnitReader, UnitWriter};
+use super::{Model, ReadEntries, Store, StoreError, UnitReader, UnitWriter};
 
 const POLICY: &str = "log/policy.toml";
 /// Beside all that a vault has, and gone once the bucket has answered.
@@ -161,6 +162,10 @@ impl Store for ObjectStore {
         })
     }
 
+    fn import_log(&self, text: &str, size: u64, read: ReadEntries<'_>) -> Result<(), StoreError> {
+        self.log().import(text, size, read, |committed| follow::follow(committed, size, read, self))
+    }
+
     fn checkpoint(&self) -> Result<Option<String>, StoreError> {
         let checkpoint = log::read_checkpoint(&self.objects)?.map(|(checkpoint, _)| checkpoint);
         if let Some(checkpoint) = &checkpoint {
@@ -205,6 +210,11 @@ impl Store for ObjectStore {
             return Err(self.objects.damaged(&name, "its digest is not its name"));
         }
         Ok(bytes)
+    }
+
+    fn blobs(&self) -> Result<Vec<Sha256Digest>, StoreError> {
+        let listed = self.objects.list("blobs")?;
+        Ok(listed.iter().filter_map(|blob| files::digest_name(blob.name.strip_prefix("blobs/")?)).collect())
     }
 
     fn uploaded(&self, unit: &UnitUpload) -> Result<u64, StoreError> {
@@ -257,6 +267,10 @@ impl Store for ObjectStore {
 
     fn public_files(&self, model: &Model) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
         self.models.public_files(model)
+    }
+
+    fn dek(&self, model: &Model) -> Result<Vec<u8>, StoreError> {
+        self.models.dek(model)
     }
 
     fn unit(&self, model: &Model, index: u32) -> Result<Box<dyn UnitReader>, StoreError> {
