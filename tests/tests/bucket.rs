@@ -17,7 +17,7 @@ fn agents_go_to_the_host_that_has_the_keeper() {
     let Some(s3) = S3::start() else { return };
     let lines = format!("advertise = \"http://127.0.0.1:7440\"\n{}", s3.config("prod"));
     let mut guest = None;
-    let mut world = World::before_ceremony_with_host(&lines, |world, policy| {
+    let world = World::before_ceremony_with_host(&lines, |world, policy| {
         let tpm = Swtpm::start(&world.path("tpm-guest"), &world.path("ca"), &vault_tests::binary("vault-host"));
         policy.push_str(&guest_rule(&tpm));
         guest = Some(tpm);
@@ -57,7 +57,9 @@ fn agents_go_to_the_host_that_has_the_keeper() {
         let into = format!("/dev/shm/weightvault-hosts-{}", std::process::id());
         let mut load = world.enclave("load");
         load.args(["demo@1", "--rule", "guest", "--tpm", &guest.tcti, "--vault"]).arg(world.vault());
-        hosts.iter().for_each(|host| drop(load.args(["--host", host])));
+        for host in hosts {
+            load.args(["--host", host]);
+        }
         load.args(["--into", &into]);
         (load, into)
     };
