@@ -6,8 +6,11 @@ use std::fmt;
 use std::time::Duration;
 
 use prost::Message;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Response, Status};
+use tonic_prost::ProstCodec;
 
 use crate::v1;
 
@@ -17,6 +20,12 @@ pub const REFUSAL_TRAILER: &str = "weightvault-refusal-bin";
 pub const CONNECT_SECS_MAX: u64 = 5;
 /// How long a call may take, in seconds: the keeper's TPM makes keys in some of them.
 pub const CALL_SECS_MAX: u64 = 120;
+/// Where every host says whether a service of its answers (gRPC Health Checking Protocol).
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+/// The service that answers while its host has a stream to the keeper.
+const VAULT_SERVICE: &str = "weightvault.v1.Vault";
+/// `SERVING` in `grpc.health.v1.HealthCheckResponse.ServingStatus`.
+const SERVING: i32 = 1;
 /// Characters that are kept of a text that somebody else wrote.
 const TEXT_CHARS_MAX: usize = 2_000;
 
@@ -44,8 +53,8 @@ pub fn endpoint(address: &str, ca: Option<&[u8]>) -> Result<Endpoint, AddressErr
         .map_err(|error| AddressError::AuthorityMalformed { why: causes(&error) })
 }
 
-/// Connects to the first of these addresses that accepts, and names it. `tune` sets what the caller needs beyond
-/// [`endpoint`].
+/// Connects to the first of these addresses whose host has a keeper, else to the first that accepts, which still answers
+/// reads; and names it. `tune` sets what the caller needs beyond [`endpoint`].
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -55,13 +64,44 @@ pub async fn connect(
     tune: impl Fn(Endpoint) -> Endpoint,
 ) -> Result<(String, Channel), ConnectError> {
     let mut reasons = Vec::new();
+    let mut without_keeper = None;
     for address in addresses {
         match tune(endpoint(address, ca).map_err(ConnectError::Address)?).connect().await {
-            Ok(channel) => return Ok((address.clone(), channel)),
+            // Where there is no choice there is no question.
+            Ok(channel) if addresses.len() == 1 || has_keeper(&channel).await => return Ok((address.clone(), channel)),
+            Ok(channel) => without_keeper = without_keeper.or_else(|| Some((address.clone(), channel))),
             Err(error) => reasons.push(format!("{address}: {}", causes(&error))),
         }
     }
-    Err(ConnectError::NoAnswer { reasons })
+    without_keeper.ok_or(ConnectError::NoAnswer { reasons })
+}
+
+/// Whether a host says that it has a stream to the keeper. A host that lies can do no more than one that answers nothing.
+pub async fn has_keeper(channel: &Channel) -> bool {
+    let check = async {
+        let mut client = Grpc::new(channel.clone());
+        client.ready().await.ok()?;
+        let request = Request::new(HealthCheckRequest { service: VAULT_SERVICE.to_owned() });
+        let path = PathAndQuery::from_static(HEALTH_CHECK);
+        let answer: Result<Response<HealthCheckResponse>, Status> =
+            client.unary(request, path, ProstCodec::default()).await;
+        Some(answer.ok()?.into_inner().status == SERVING)
+    };
+    tokio::time::timeout(Duration::from_secs(CONNECT_SECS_MAX), check).await.is_ok_and(|says| says == Some(true))
+}
+
+/// `grpc.health.v1.HealthCheckRequest`.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct HealthCheckRequest {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+/// `grpc.health.v1.HealthCheckResponse`.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct HealthCheckResponse {
+    #[prost(int32, tag = "1")]
+    status: i32,
 }
 
 /// An error and its causes: tonic's own text is only "transport error".

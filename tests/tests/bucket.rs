@@ -13,6 +13,68 @@ use vault_tests::{Running, Swtpm, World, run_ok};
 use s3::S3;
 
 #[test]
+fn agents_go_to_the_host_that_has_the_keeper() {
+    let Some(s3) = S3::start() else { return };
+    let lines = format!("advertise = \"http://127.0.0.1:7440\"\n{}", s3.config("prod"));
+    let mut guest = None;
+    let world = World::before_ceremony_with_host(&lines, |world, policy| {
+        let tpm = Swtpm::start(&world.path("tpm-guest"), &world.path("ca"), &vault_tests::binary("vault-host"));
+        policy.push_str(&guest_rule(&tpm));
+        guest = Some(tpm);
+    });
+    let guest = guest.expect("the closure ran");
+    world.sign_genesis();
+    world.publish("1");
+
+    // A host on the same bucket that no keeper lets in.
+    let config = format!(
+        "data_dir = {:?}\nunix = {:?}\nkeeper = \"unix:{}\"\n{}",
+        world.path("reads"),
+        world.path("reads.sock"),
+        world.path("no-keeper.sock").display(),
+        s3.config("prod")
+    );
+    fs::write(world.path("reads.toml"), config).expect("the configuration can be written");
+    let mut serve = Command::new(vault_tests::binary("vault-host"));
+    let mut reads =
+        Running::start(serve.args(["serve", "--config"]).arg(world.path("reads.toml")), &world.path("reads.log"));
+    reads.wait_for("no stream to the keeper");
+    let without = format!("unix:{}", world.path("reads.sock").display());
+
+    // It answers what needs no keeper, and says who has one.
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new(vault_tests::binary("vaultctl"));
+        command.arg("--vault").arg(world.vault()).args(["--host", &without]).args(arguments);
+        command.output().expect("vaultctl starts")
+    };
+    assert!(ask(&["log", "verify"]).status.success(), "the log is read without a keeper");
+    let status = ask(&["status"]);
+    let said = String::from_utf8_lossy(&status.stdout).into_owned() + &String::from_utf8_lossy(&status.stderr);
+    assert!(said.contains("http://127.0.0.1:7440"), "{said}");
+
+    // An agent that knows both is served whichever comes first, and one that knows this alone is not.
+    let load = |hosts: &[&str]| {
+        let into = format!("/dev/shm/weightvault-hosts-{}", std::process::id());
+        let mut load = world.enclave("load");
+        load.args(["demo@1", "--rule", "guest", "--tpm", &guest.tcti, "--vault"]).arg(world.vault());
+        for host in hosts {
+            load.args(["--host", host]);
+        }
+        load.args(["--into", &into]);
+        (load, into)
+    };
+    let (mut alone, into) = load(&[&without]);
+    let refused = alone.output().expect("vault-enclave starts");
+    assert!(!refused.status.success(), "no keeper, no key");
+    let _ = fs::remove_dir(&into);
+    let (mut both, into) = load(&[&without, &world.url()]);
+    let mut both = Running::start(&mut both, &world.path("load.log"));
+    both.wait_for("ready");
+    both.terminate();
+    let _ = fs::remove_dir(&into);
+}
+
+#[test]
 fn vault_on_a_bucket_outlives_each_of_its_hosts() {
     let Some(s3) = S3::start() else { return };
     let lines = s3.config("prod");

@@ -15,6 +15,7 @@
 //! cert = "/etc/weightvault/host.pem"
 //! key = "/etc/weightvault/host.key"
 //! # store = "s3://BUCKET/PREFIX"                    # log, blobs and models there, for several hosts; data_dir: the journal
+//! # advertise = "https://host-a.example:7440"       # as others reach it: what hosts on this bucket say where to ask
 //! # [s3]
 //! # endpoint = "https://s3.example:9000"            # where it is not Amazon's
 //! # region = "us-east-1"
@@ -36,6 +37,7 @@
 //! challenges_per_second_per_connection = 32         # eight times as many at once: 256 guests behind one proxy
 //! ```
 
+mod advertise;
 mod error;
 mod witnesses;
 
@@ -46,6 +48,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub(crate) use advertise::{ADDRESS_BYTES_MAX, is_address};
 pub use error::ConfigError;
 pub use witnesses::Witness;
 
@@ -59,6 +62,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The bucket that has log, blobs and models in the place of the data directory, which keeps the journal alone.
     pub bucket: Option<BucketConfig>,
+    /// How others reach this host, for what the other hosts of the bucket say.
+    pub advertise: Option<String>,
     /// Where the keepers of the vault listen: one, or several that share its log.
     pub keepers: Vec<KeeperAddress>,
     /// Certificates for keepers at `https`, and for no other.
@@ -147,6 +152,7 @@ struct RawConfig {
     data_dir: PathBuf,
     store: Option<String>,
     s3: Option<RawS3>,
+    advertise: Option<String>,
     keeper: String,
     #[serde(default)]
     other_keepers: Vec<String>,
@@ -208,6 +214,7 @@ impl Config {
             }
         }
         let bucket = bucket(raw.store.as_deref(), raw.s3)?;
+        let advertise = advertise::checked(raw.advertise, bucket.is_some())?;
         let keeper_tls = keeper_tls(&keepers, raw.keeper_tls)?;
         let witnesses = witnesses::checked(raw.witnesses)?;
         if raw.listen.is_none() && raw.unix.is_none() {
@@ -245,6 +252,7 @@ impl Config {
         Ok(Self {
             data_dir: raw.data_dir,
             bucket,
+            advertise,
             keepers,
             keeper_tls,
             listen: raw.listen,

@@ -28,5 +28,5 @@ pub use config::{Config, ConfigError, KeeperTls, Limits, LogFormat, Tls, Witness
 pub use link::KeeperAddress;
 pub use server::{BoundHost, ServeError, check_store, check_tls};
 pub use status::REFUSAL_TRAILER;
-pub use store::{BucketConfig, BucketError, StoreError};
+pub use store::{BucketConfig, BucketError, Copied, StoreError, copy_store};
 pub use telemetry::{LOG_FILTER_VARIABLE, init as init_log_lines};

@@ -21,7 +21,7 @@ mod turn;
 mod witnesses;
 
 pub use address::KeeperAddress;
-pub(crate) use dial::{Dial, Services, run};
+pub(crate) use dial::{ANNOUNCE_EVERY, Dial, Services, run};
 pub(crate) use keepers::Keepers;
 pub(crate) use notices::{Listening, Notices};
 pub(crate) use turn::Turns;

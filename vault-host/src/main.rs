@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use vault_host::{BoundHost, Config, check_store, check_tls};
+use vault_host::{BoundHost, Config, Copied, check_store, check_tls, copy_store};
 
 /// The untrusted gRPC broker of a weight vault: stores ciphertext and log, relays to the keeper.
 #[derive(Parser)]
@@ -30,12 +31,33 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Work on what hosts store.
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
+
+#[derive(Subcommand)]
+enum StoreCommand {
+    /// Copy a store to another, a directory or a bucket, and check the copy. Stop the hosts that use them first. A copy that
+    /// was cut short goes on where it was.
+    Copy {
+        /// Configuration file of a host on the store that is copied.
+        #[arg(long)]
+        from: PathBuf,
+        /// Configuration file of a host on the store that it goes to.
+        #[arg(long)]
+        to: PathBuf,
+    },
+}
+
+/// How often a copy says how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Serve { config } => serve(&config),
         Command::CheckConfig { config } => check(&config),
+        Command::Store(StoreCommand::Copy { from, to }) => copy(&from, &to),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,6 +74,24 @@ fn check(path: &Path) -> Result<(), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("can't start threads: {error}"))?;
     check_store(&config, runtime.handle().clone()).map_err(|error| format!("{}: {error}", error.code()))?;
     println!("{} is good", path.display());
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let (from, to) = (read(from)?, read(to)?);
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("can't start threads: {error}"))?;
+    let mut said = Instant::now();
+    let say = |line: String| {
+        if said.elapsed() >= SAY_EVERY {
+            eprintln!("{line}");
+            said = Instant::now();
+        }
+    };
+    let copied = copy_store(&from, &to, runtime.handle(), say);
+    let Copied { blobs, models, entries, above } = copied.map_err(|error| format!("{}: {error}", error.code()))?;
+    println!(
+        "copied and checked: {entries} entries under the checkpoint, {above} above it, {blobs} blobs, {models} models"
+    );
     Ok(())
 }
 

@@ -204,7 +204,9 @@ impl BoundHost {
     /// A listener failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let admission = Arc::new(Admission::new(&self.config.limits));
-        let services = link::Services { store: self.store.clone(), witnesses: self.witnesses, turns: Turns::default() };
+        let advertise = self.config.advertise.clone();
+        let (witnesses, turns) = (self.witnesses, Turns::default());
+        let services = link::Services { store: self.store.clone(), witnesses, turns, advertise };
         let (notices, mut links, mut background) = (Notices::default(), Vec::new(), JoinSet::new());
         for keeper in self.keepers {
             let (link, attached) = link::run(keeper, services.clone(), notices.clone());
@@ -218,6 +220,7 @@ impl BoundHost {
             journal: self.journal,
             admission: admission.clone(),
             publishing: tokio::sync::Mutex::new(()),
+            elsewhere: tokio::sync::Mutex::new(None),
         });
         let (health, health_service) = tonic_health::server::health_reporter();
         let (stopping, stopped) = watch::channel(false);

@@ -1,7 +1,7 @@
 //! The gRPC services: each method parses, calls, maps.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tonic::{Request, Response, Status};
 use tracing::Span;
@@ -27,6 +27,9 @@ pub(crate) use provision::ProvisionService;
 pub(crate) use sizes::ProvisionBySize;
 pub(crate) use vault::VaultService;
 
+/// How long an answer about the other hosts is good.
+const ELSEWHERE_FOR: Duration = Duration::from_secs(2);
+
 /// What the services share.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -36,13 +39,37 @@ pub(crate) struct Host {
     pub(crate) admission: Arc<Admission>,
     /// Held by the one publication that is being made.
     pub(crate) publishing: tokio::sync::Mutex<()>,
+    /// Hosts that have the keeper, and when that was asked for.
+    pub(crate) elsewhere: tokio::sync::Mutex<Option<(Instant, Vec<String>)>>,
 }
 
 impl Host {
     /// Relays a call to a keeper. `pick` takes the reply that belongs to it.
     async fn relay<T>(&self, call: Call, pick: impl FnOnce(Reply) -> Option<T>) -> Result<T, Refused> {
-        let reply = self.keepers.call(call).await?;
+        let reply = match self.keepers.call(call).await {
+            Ok(reply) => reply,
+            Err(error) => return Err(self.without_answer(error).await),
+        };
         pick(reply).ok_or_else(|| LinkError::WrongReply.into())
+    }
+
+    /// Why the keeper gave no answer; where this host does not reach it, which do.
+    async fn without_answer(&self, error: LinkError) -> Refused {
+        let LinkError::Unreachable { reason } = &error else { return error.into() };
+        // Callers come by the thousand when a keeper is away: the store is asked for all of them at once.
+        let mut elsewhere = self.elsewhere.lock().await;
+        if elsewhere.as_ref().is_none_or(|(asked, _)| asked.elapsed() >= ELSEWHERE_FOR) {
+            let hosts = self.on_disk(|store| store.attached_hosts()).await.unwrap_or_default();
+            *elsewhere = Some((Instant::now(), hosts));
+        }
+        match elsewhere.as_ref().map_or(&[][..], |(_, hosts)| hosts.as_slice()) {
+            [] => error.into(),
+            hosts => {
+                let message =
+                    format!("this host does not reach the keeper, but these do: {} ({reason})", hosts.join(", "));
+                Refused::new(Coarse::Unavailable, "keeper-elsewhere", message)
+            }
+        }
     }
 
     /// Does something with the disk.

@@ -20,6 +20,7 @@ use vault_proto::convert::{ModelName, Publication, UnitUpload};
 use vault_proto::v1::ReaderCredential;
 
 mod blobs;
+mod copy;
 mod error;
 mod files;
 mod follow;
@@ -32,6 +33,7 @@ mod segment;
 mod tile_files;
 mod uploads;
 
+pub use copy::{Copied, copy_store};
 pub use error::StoreError;
 pub(crate) use models::Model;
 pub(crate) use objects::RawS3;
@@ -40,6 +42,9 @@ pub(crate) use uploads::ABANDONED_AFTER;
 
 use readers::NotAuthorised;
 
+/// Gives entries from an index on, at most so many.
+pub(crate) type ReadEntries<'a> = &'a dyn Fn(u64, u32) -> Result<Vec<Vec<u8>>, StoreError>;
+
 /// What the host needs of a store.
 pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// A keeper attached to this host: what others wrote meanwhile counts from now on.
@@ -47,6 +52,22 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the store says.
     fn attached(&self) -> Result<(), StoreError>;
+
+    /// Says to the other hosts of this store that the keeper is reached at `address`, or is no more.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn announce(&self, _address: &str, _attached: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Addresses of hosts that said so, and not long ago: a hint for people.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn attached_hosts(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Writes entries for the keeper, durably, in place of whatever stood at `first` or beyond.
     ///
@@ -77,6 +98,13 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the store says.
     fn log_head(&self) -> Result<LogHead, StoreError>;
+
+    /// Takes in a published log of `size` entries from another store, in place of whatever stands above the checkpoint
+    /// here. What is under that has to be the beginning of it.
+    ///
+    /// # Errors
+    /// [`StoreError::CheckpointSize`] where the log here is longer, [`StoreError::CheckpointRoot`] where it is another.
+    fn import_log(&self, text: &str, size: u64, read: ReadEntries<'_>) -> Result<(), StoreError>;
 
     /// The newest checkpoint, a signed note.
     ///
@@ -113,6 +141,12 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`StoreError::NotFound`] and others.
     fn blob(&self, digest: &Sha256Digest) -> Result<Vec<u8>, StoreError>;
+
+    /// Names of all blobs.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn blobs(&self) -> Result<Vec<Sha256Digest>, StoreError>;
 
     /// How much of a unit is stored durably: all of it only once its digest was checked.
     ///
@@ -174,6 +208,12 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the store says.
     fn public_files(&self, model: &Model) -> Result<(Vec<u8>, Vec<u8>), StoreError>;
+
+    /// The wrapped key of a model, exact bytes.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn dek(&self, model: &Model) -> Result<Vec<u8>, StoreError>;
 
     /// A sealed unit, to be read piece by piece.
     ///

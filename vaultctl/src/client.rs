@@ -13,6 +13,7 @@ use attestation::Sha256Digest;
 use ledger::entry::ProposedRaise;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
+use vault_proto::client::has_keeper;
 use vault_proto::convert::{
     Approval, Contribution, EscrowSubmission, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, LeaveSubmission,
     PlatformSubmission, PolicySubmission, Proposal, RecoveryOffer, RecoveryProgress, ResealSubmission,
@@ -69,23 +70,32 @@ pub struct Explanation {
 }
 
 impl Remote {
-    /// Connects to the first host that accepts: `http://…`, `https://…` or `unix:/path`. Nothing that the vault does
-    /// depends on TLS; `ca` is the PEM of the authority for `https` hosts, and no other authority is asked.
+    /// Connects to the first host that has a keeper, else to the first that accepts: `http://…`, `https://…` or
+    /// `unix:/path`. Nothing that the vault does depends on TLS; `ca` is the PEM of the authority for `https` hosts, and no other authority is asked.
     pub async fn connect(hosts: &[String], ca: Option<&Path>) -> Result<Self, Failure> {
         let ca = match ca {
             Some(path) => Some(std::fs::read(path).map_err(|error| Failure::file("read", path, &error))?),
             None => None,
         };
         let mut reasons = Vec::new();
+        let mut without_keeper = None;
         for host in hosts {
             match endpoint(host, ca.as_deref())?.connect().await {
-                Ok(channel) => return Ok(Self { address: host.clone(), channel, reader: None }),
+                Ok(channel) => {
+                    let remote = Self { address: host.clone(), channel, reader: None };
+                    if hosts.len() == 1 || has_keeper(&remote.channel).await {
+                        return Ok(remote);
+                    }
+                    without_keeper = without_keeper.or(Some(remote));
+                }
                 Err(error) => reasons.push(format!("{host}: {}", chain(&error))),
             }
         }
-        Err(Failure::new(Kind::Failed, "host-unreachable", "no host answers")
-            .why(reasons.join("\n"))
-            .next("check that vault-host runs there, or name another one with --host"))
+        without_keeper.ok_or_else(|| {
+            Failure::new(Kind::Failed, "host-unreachable", "no host answers")
+                .why(reasons.join("\n"))
+                .next("check that vault-host runs there, or name another one with --host")
+        })
     }
 
     /// Whoever reads the log here, if a host asks.

@@ -43,6 +43,8 @@ pub enum ConfigError {
     },
     /// `provision_listen` is set without `listen`, or is the same.
     ProvisionListener,
+    /// `advertise` is no address, or nobody would read it.
+    Advertise(&'static str),
     /// The bucket.
     Bucket(BucketError),
     /// `[s3]` without a store there.
@@ -67,6 +69,7 @@ impl ConfigError {
             Self::KeeperTls(_) => "config-keeper-tls",
             Self::Witness { .. } => "config-witness",
             Self::ProvisionListener => "config-provision-listener",
+            Self::Advertise(_) => "config-advertise",
             Self::Bucket(error) => error.code(),
             Self::S3WithoutStore => "config-s3-without-store",
             Self::ZeroLimit => "config-zero-limit",
@@ -101,6 +104,7 @@ impl fmt::Display for ConfigError {
             Self::ProvisionListener => {
                 f.write_str("provision_listen is a second address beside listen: set both, and not the same")
             }
+            Self::Advertise(hint) => write!(f, "advertise: {hint}"),
             Self::Bucket(error) => error.fmt(f),
             Self::S3WithoutStore => f.write_str("s3: it is for store = \"s3://BUCKET/PREFIX\", which is not set"),
             Self::ZeroLimit => f.write_str("a limit of 0 refuses everything: write at least 1"),

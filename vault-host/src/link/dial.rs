@@ -28,6 +28,8 @@ const GOOD_STREAM: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIME_MAX: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often a host that has a stream says so to the others.
+pub(crate) const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 /// Messages that wait to be sent.
 const OUTGOING_MAX: usize = 64;
 
@@ -86,6 +88,8 @@ pub(crate) struct Services {
     pub(crate) witnesses: Witnesses,
     /// Whose turn it is to write to the log.
     pub(crate) turns: Turns,
+    /// What the other hosts of the store are told.
+    pub(crate) advertise: Option<String>,
 }
 
 /// Keeps a stream to a keeper until the returned future is dropped. The future never ends by itself.
@@ -150,11 +154,35 @@ async fn attach(
     state.send_replace(State::Up(stream.clone()));
     tracing::info!(keeper = %dial.address, "attached to the keeper");
     let mut store_calls = StoreCalls::new(services, outgoing);
-    let ended = receive(incoming, &stream, &mut store_calls, notices).await;
+    let ended = tokio::select! {
+        ended = receive(incoming, &stream, &mut store_calls, notices) => ended,
+        () = keep_announced(services) => unreachable!("it goes on"),
+    };
     // Calls fail at once; store calls that began are seen to their end, so that none runs beside the next stream.
     stream.end();
     store_calls.finish().await;
+    announce(services, false).await;
     ended
+}
+
+/// Says again and again where the keeper is reached, until it is dropped.
+async fn keep_announced(services: &Services) {
+    let mut every = tokio::time::interval(ANNOUNCE_EVERY);
+    loop {
+        every.tick().await;
+        announce(services, true).await;
+    }
+}
+
+/// Others are told in vain where this fails: they say then that nobody has the keeper.
+async fn announce(services: &Services, attached: bool) {
+    let Some(address) = services.advertise.clone() else { return };
+    let store = services.store.clone();
+    match tokio::task::spawn_blocking(move || store.announce(&address, attached)).await {
+        Ok(Err(error)) => tracing::warn!(code = error.code(), %error, "can't tell the other hosts"),
+        Ok(Ok(())) => {}
+        Err(_) => tracing::error!("the store panicked"),
+    }
 }
 
 async fn receive(

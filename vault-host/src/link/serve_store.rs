@@ -39,7 +39,7 @@ pub(super) struct StoreCalls {
 
 impl StoreCalls {
     pub(super) fn new(services: &Services, results: mpsc::Sender<AttachRequest>) -> Self {
-        let Services { store, witnesses, turns } = services.clone();
+        let Services { store, witnesses, turns, .. } = services.clone();
         let (log_calls, queue) = mpsc::channel(LOG_CALLS_MAX);
         let (ended, end) = watch::channel(false);
         let log_worker = tokio::spawn(serve_log(store.clone(), queue, results.clone(), end));

@@ -269,7 +269,7 @@ impl Provision for ProvisionService {
                 Err(error @ LinkError::Refused(_)) => Err(error.into()),
                 Err(error) => Ok(v1::StatusResponse {
                     state: "unreachable".to_owned(),
-                    reason: error.to_string(),
+                    reason: self.0.without_answer(error).await.message,
                     log_size: self.0.on_disk(|store| store.committed()).await?,
                     ..v1::StatusResponse::default()
                 }),
@@ -334,7 +334,7 @@ async fn publish(host: &Arc<Host>, files: Publication) -> Result<v1::PublishMode
             if new && refused {
                 tidied(host.on_disk(move |store| store.withdraw(&object)).await);
             }
-            Err(error.into())
+            Err(host.without_answer(error).await)
         }
     }
 }

@@ -47,6 +47,11 @@ impl Blobs {
         Ok(bytes)
     }
 
+    /// Names of all blobs.
+    pub(crate) fn list(&self) -> Result<Vec<Sha256Digest>, StoreError> {
+        files::names(&self.dir, files::digest_name)
+    }
+
     fn path(&self, digest: &Sha256Digest) -> PathBuf {
         self.dir.join(hex::encode(digest.as_bytes()))
     }

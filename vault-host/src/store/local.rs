@@ -13,18 +13,19 @@ use ledger::tiles::Tile;
 use rustix::buffer::spare_capacity;
 use rustix::fs::FlockOperation;
 use vault_proto::convert::{ModelName, Publication, UnitUpload};
+use vault_proto::limits::READ_LOG_MAX;
 use vault_proto::v1::ReaderCredential;
 
 use super::blobs::Blobs;
 use super::files::{self, Scratch};
 use super::follow::{self, Follower};
-use super::log::Log;
+use super::log::{self, Log};
 use super::models::{Model, Models};
 use super::readers::{NotAuthorised, Readers};
 use super::segment::SEGMENT_ENTRIES;
 use super::tile_files::{Dir, Tiles};
 use super::uploads::Uploads;
-use super::{Store, StoreError, UnitReader, UnitWriter};
+use super::{LogHead, ReadEntries, Store, StoreError, UnitReader, UnitWriter};
 
 /// An open data directory. One process has it at a time.
 #[derive(Debug)]
@@ -120,6 +121,20 @@ impl Store for LocalStore {
         Ok(LogHead { size: log.size(), checkpoint: log.checkpoint().map(text), proposed: log.proposed().map(text) })
     }
 
+    fn import_log(&self, text: &str, size: u64, read: ReadEntries<'_>) -> Result<(), StoreError> {
+        let mut next = self.committed()?;
+        while next < size {
+            let wanted = u32::try_from(size - next).unwrap_or(u32::MAX).min(READ_LOG_MAX);
+            let entries = read(next, wanted)?;
+            if entries.is_empty() {
+                return Err(StoreError::NotFound { what: "entry" });
+            }
+            self.append_log(next, &entries)?;
+            next += entries.len() as u64;
+        }
+        self.put_checkpoint(text, size)
+    }
+
     fn checkpoint(&self) -> Result<Option<String>, StoreError> {
         Ok(self.log().checkpoint().map(|checkpoint| checkpoint.text.clone()))
     }
@@ -144,6 +159,10 @@ impl Store for LocalStore {
 
     fn blob(&self, digest: &Sha256Digest) -> Result<Vec<u8>, StoreError> {
         self.blobs.get(digest)
+    }
+
+    fn blobs(&self) -> Result<Vec<Sha256Digest>, StoreError> {
+        self.blobs.list()
     }
 
     fn uploaded(&self, unit: &UnitUpload) -> Result<u64, StoreError> {
@@ -184,6 +203,10 @@ impl Store for LocalStore {
 
     fn public_files(&self, model: &Model) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
         model.public_files()
+    }
+
+    fn dek(&self, model: &Model) -> Result<Vec<u8>, StoreError> {
+        model.dek()
     }
 
     fn unit(&self, model: &Model, index: u32) -> Result<Box<dyn UnitReader>, StoreError> {

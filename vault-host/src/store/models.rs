@@ -15,7 +15,7 @@ use ledger::approvals::model_object;
 use ledger::manifest::{DEK_NAME, MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest, SIGNATURE_NAME, unit_path};
 use ledger::names::{Name, Version};
 use vault_proto::convert::{ModelName, Publication, UnitUpload};
-use vault_proto::limits::MODEL_SIGNATURE_BYTES_MAX;
+use vault_proto::limits::{BLOB_BYTES_MAX, MODEL_SIGNATURE_BYTES_MAX};
 
 use super::StoreError;
 use super::files::{self, Scratch};
@@ -178,6 +178,12 @@ impl Models {
 }
 
 impl Model {
+    /// The wrapped key, exact bytes.
+    pub(super) fn dek(&self) -> Result<Vec<u8>, StoreError> {
+        let path = self.dir.join(DEK_NAME);
+        files::read(&path, BLOB_BYTES_MAX)?.ok_or(StoreError::Damaged { path, what: "missing" })
+    }
+
     /// The manifest and the publisher's signature, exact bytes.
     pub(crate) fn public_files(&self) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
         let read = |name, max| {

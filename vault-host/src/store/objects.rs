@@ -21,6 +21,7 @@ use vault_proto::v1::ReaderCredential;
 
 mod client;
 mod config;
+mod hosts;
 mod http;
 mod log;
 mod models;
@@ -34,11 +35,12 @@ use log::{InBucket, Log};
 use models::Models;
 use uploads::Units;
 
+use super::files;
 use super::follow::{self, Follower};
 use super::readers::{InForce, NotAuthorised, POLICY_BYTES_MAX, in_force};
 use super::segment::SEGMENT_ENTRIES;
 use super::tile_files::Tiles;
-use super::{LogHead, Model, Store, StoreError, UnitReader, UnitWriter};
+use super::{LogHead, Model, ReadEntries, Store, StoreError, UnitReader, UnitWriter};
 
 const POLICY: &str = "log/policy.toml";
 /// Beside all that a vault has, and gone once the bucket has answered.
@@ -135,6 +137,14 @@ impl Store for ObjectStore {
         self.log().refresh()
     }
 
+    fn announce(&self, address: &str, attached: bool) -> Result<(), StoreError> {
+        hosts::announce(&self.objects, address, attached)
+    }
+
+    fn attached_hosts(&self) -> Result<Vec<String>, StoreError> {
+        hosts::attached(&self.objects, SystemTime::now())
+    }
+
     fn append_log(&self, first: u64, entries: &[Vec<u8>]) -> Result<(), StoreError> {
         self.log().append(first, entries)
     }
@@ -160,6 +170,10 @@ impl Store for ObjectStore {
         let mut log = self.log();
         log.refresh()?;
         Ok(log.head())
+    }
+
+    fn import_log(&self, text: &str, size: u64, read: ReadEntries<'_>) -> Result<(), StoreError> {
+        self.log().import(text, size, read, |committed| follow::follow(committed, size, read, self))
     }
 
     fn checkpoint(&self) -> Result<Option<String>, StoreError> {
@@ -206,6 +220,11 @@ impl Store for ObjectStore {
             return Err(self.objects.damaged(&name, "its digest is not its name"));
         }
         Ok(bytes)
+    }
+
+    fn blobs(&self) -> Result<Vec<Sha256Digest>, StoreError> {
+        let listed = self.objects.list("blobs")?;
+        Ok(listed.iter().filter_map(|blob| files::digest_name(blob.name.strip_prefix("blobs/")?)).collect())
     }
 
     fn uploaded(&self, unit: &UnitUpload) -> Result<u64, StoreError> {
@@ -258,6 +277,10 @@ impl Store for ObjectStore {
 
     fn public_files(&self, model: &Model) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
         self.models.public_files(model)
+    }
+
+    fn dek(&self, model: &Model) -> Result<Vec<u8>, StoreError> {
+        self.models.dek(model)
     }
 
     fn unit(&self, model: &Model, index: u32) -> Result<Box<dyn UnitReader>, StoreError> {

@@ -7,8 +7,8 @@ use attestation::Sha256Digest;
 use tonic::Code;
 use vault_host::{Config, check_store};
 use vault_proto::v1::{
-    FetchUnitsRequest, GetCheckpointRequest, GetEntriesRequest, GetManifestRequest, GetUploadRequest,
-    ListModelsRequest, UnitRange,
+    FetchUnitsRequest, GetCheckpointRequest, GetEntriesRequest, GetKeeperIdentityRequest, GetManifestRequest,
+    GetUploadRequest, ListModelsRequest, UnitRange,
 };
 
 use crate::audit::{checkpoint, entries, genesis};
@@ -137,6 +137,44 @@ async fn a_model_that_came_by_one_host_is_served_by_another() {
     assert_eq!(newest, checkpoint(&log));
     let read = audit.get_entries(GetEntriesRequest { first: 0, count: 10 }).await.unwrap().into_inner().entries;
     assert_eq!(read, log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_does_not_reach_the_keeper_says_which_does() {
+    let Some(s3) = S3::start() else { return };
+    let (one, two) = (Place::new(), Place::new());
+    let without = RunningHost::start(&two.config(&s3.config(PREFIX))).await;
+    let ask = async |host: &RunningHost| host.provision().await.get_keeper_identity(GetKeeperIdentityRequest {}).await;
+    assert_refused(ask(&without).await, Code::Unavailable, "keeper-unreachable");
+
+    let mut keeper = Keeper::start(&one.keeper_socket(), proposes);
+    let advertise = "advertise = \"https://host-a.example:7440\"\n";
+    let host = RunningHost::start(&one.config(&format!("{advertise}{}", s3.config(PREFIX)))).await;
+    keeper.attached().await;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let said = loop {
+        let status = ask(&without).await.unwrap_err();
+        let refusal = crate::setup::refusal(&status);
+        if refusal.code != "keeper-unreachable" || std::time::Instant::now() > until {
+            break refusal;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    assert_eq!(said.code, "keeper-elsewhere");
+    assert!(said.message.contains("https://host-a.example:7440"), "{}", said.message);
+    // An agent knows its hosts from the vault file, and learns of no other.
+    let refused = without.vault().await.get_challenge(crate::setup::challenge_request()).await;
+    let refusal = assert_refused(refused, Code::Unavailable, "unavailable");
+    assert!(!refusal.message.contains("host-a"), "{}", refusal.message);
+
+    // What somebody wrote there who is no host is not repeated.
+    for address in std::fs::read_dir(s3.object("prod/hosts")).unwrap() {
+        let path = address.unwrap().path();
+        std::fs::write(path, "https://host-a.example/\x1b[2J call 555").unwrap();
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_refused(ask(&without).await, Code::Unavailable, "keeper-unreachable");
+    host.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 
 mod audit;
 mod bucket;
+mod copy;
 mod fetch;
 mod keeper;
 mod limits;

@@ -14,10 +14,10 @@ use ledger::merkle::{Tree, leaf_hash};
 use vault_proto::limits::{CHECKPOINT_BYTES_MAX, ENTRIES_BYTES_MAX, READ_LOG_MAX};
 
 use super::client::{If, Objects, Tag, Written};
-use crate::store::{LogHead, StoreError};
 use crate::store::log::{Checkpoint, check_entries, parse_checkpoint};
 use crate::store::segment::SEGMENT_ENTRIES;
 use crate::store::tile_files::{TilePlace, Tiles};
+use crate::store::{LogHead, ReadEntries, StoreError};
 
 const TAIL: &str = "log/tail";
 const CHECKPOINT: &str = "log/checkpoint";
@@ -210,6 +210,45 @@ impl Log {
         self.publish(checkpoint)?;
         self.published.fetch_max(size, Ordering::SeqCst);
         // Whoever reads by an older checkpoint takes a wider tile; what is left here takes room, no more.
+        if let Err(error) = self.tiles.remove_replaced(committed, size) {
+            tracing::warn!(code = error.code(), %error, "can't remove tiles that wider ones replaced");
+        }
+        Ok(())
+    }
+
+    /// As [`crate::store::Store::import_log`]: the tiles are made of what `read` gives, since no tail would hold it all.
+    pub(super) fn import(
+        &mut self,
+        text: &str,
+        size: u64,
+        read: ReadEntries<'_>,
+        follow: impl FnOnce(u64) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let checkpoint = parse_checkpoint(text)?;
+        self.refresh()?;
+        let committed = self.committed();
+        if checkpoint.size != size || size < committed {
+            return Err(StoreError::CheckpointSize { size, committed, stored: self.size() });
+        }
+        self.grow_tree(committed)?;
+        while self.tree.len() < size {
+            let wanted = u32::try_from(size - self.tree.len()).unwrap_or(u32::MAX).min(READ_LOG_MAX);
+            let entries = read(self.tree.len(), wanted)?;
+            if entries.is_empty() {
+                return Err(StoreError::NotFound { what: "entry" });
+            }
+            entries.iter().for_each(|entry| self.tree.push(leaf_hash(entry)));
+        }
+        if self.tree.root(size) != Ok(checkpoint.root) {
+            self.tree = Tree::new();
+            return Err(StoreError::CheckpointRoot);
+        }
+        self.tiles.grow(&self.tree, committed, size, |start, end| {
+            read(start, u32::try_from(end - start).unwrap_or(u32::MAX))
+        })?;
+        follow(committed)?;
+        self.publish(checkpoint)?;
+        self.published.fetch_max(size, Ordering::SeqCst);
         if let Err(error) = self.tiles.remove_replaced(committed, size) {
             tracing::warn!(code = error.code(), %error, "can't remove tiles that wider ones replaced");
         }

@@ -109,6 +109,10 @@ impl Models {
         Ok((manifest, self.file(&dir, SIGNATURE_NAME, MODEL_SIGNATURE_BYTES_MAX)?))
     }
 
+    pub(super) fn dek(&self, model: &Model) -> Result<Vec<u8>, StoreError> {
+        self.file(&model.dir.to_string_lossy(), DEK_NAME, BLOB_BYTES_MAX)
+    }
+
     pub(super) fn public_bytes(&self, model: &Model) -> Result<u64, StoreError> {
         let dir = model.dir.to_string_lossy();
         [MANIFEST_NAME, SIGNATURE_NAME].iter().try_fold(0, |sum, name| {
