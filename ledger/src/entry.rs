@@ -22,6 +22,7 @@ mod error;
 mod exact;
 pub(crate) mod field;
 mod join;
+mod permit;
 mod platform;
 mod read;
 mod reseal;
@@ -42,6 +43,7 @@ pub use error::EntryError;
 pub use exact::ExactEntry;
 use exact::Unread;
 pub use join::{KeeperJoin, KeeperRetire, ProposedJoin};
+pub use permit::{PermitInForce, ProposedPermit};
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 pub use reseal::{ProposedReseal, ResealInForce, Resealed};
 
@@ -78,6 +80,8 @@ pub enum Entry {
     KeeperRetire(KeeperRetire),
     /// Approvers raised a budget.
     Budget(BudgetRaised),
+    /// Approvers let something be released.
+    Permit(PermitInForce),
     /// The keeper's clock was set ahead.
     Clock(ClockJump),
     /// The release behind it rings.
@@ -148,6 +152,7 @@ impl Entry {
             Self::KeeperJoin(entry) => entry.time,
             Self::KeeperRetire(entry) => entry.time,
             Self::Budget(entry) => entry.time,
+            Self::Permit(entry) => entry.time,
             Self::Clock(entry) => entry.time,
             Self::Alarm(entry) => entry.time,
             Self::Release(entry) => entry.time,
@@ -175,6 +180,7 @@ impl Entry {
             Self::KeeperJoin(_) => "keeper-join",
             Self::KeeperRetire(_) => "keeper-retire",
             Self::Budget(_) => "budget",
+            Self::Permit(_) => "permit",
             Self::Clock(_) => "clock",
             Self::Alarm(_) => "alarm",
             Self::Release(_) => "release",

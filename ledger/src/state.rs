@@ -20,6 +20,7 @@ mod extensions;
 mod keepers;
 mod leases;
 mod manifest;
+mod permits;
 mod platforms;
 mod proposals;
 mod raise;
@@ -41,6 +42,7 @@ pub use error::FoldError;
 pub use keepers::{ApprovedJoiner, Keepers};
 pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 pub use manifest::{LoggedManifest, OpenManifestError};
+pub use permits::{ActivePermit, PERMITS_MAX, UsedPermits};
 pub use platforms::{EnrolledPlatform, PLATFORMS_MAX, Platforms};
 pub use proposals::{PROPOSALS_PER_PROPOSER_MAX, PendingProposal, Subject};
 pub use reseal::{NextBoot, Sealing, Standing};
@@ -191,6 +193,7 @@ impl State {
             Entry::Platform(_) | Entry::Reseal(_) | Entry::Resealed(_) => 0,
             Entry::KeeperJoin(_) | Entry::KeeperRetire(_) => 0,
             Entry::Revoke(_) | Entry::Extend(_) => 0,
+            Entry::Permit(_) => 0,
             Entry::Budget(_) | Entry::Alarm(_) | Entry::Release(_) | Entry::Renew(_) | Entry::End(_) => 0,
             Entry::Deny(_) | Entry::DenySummary(_) => 0,
         }

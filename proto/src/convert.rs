@@ -15,6 +15,7 @@ mod evidence;
 mod join;
 mod keeper;
 mod lease;
+mod permit;
 mod platform;
 mod provision;
 mod reseal;

@@ -7,6 +7,7 @@ mod explain;
 mod extend;
 mod keeper;
 mod measure;
+mod permit;
 mod reseal;
 mod revoke;
 mod witness;
@@ -23,6 +24,7 @@ pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs, Position};
 pub use budget::BudgetArgs;
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData, VerifyKind};
 pub use explain::{ExplainArgs, PolicySimulateArgs, RefusalName};
+pub use permit::{Guests, PermitArgs};
 
 pub use keeper::KeeperCommand;
 
@@ -306,6 +308,17 @@ pub enum ProposeCommand {
     Reseal(ProposeResealArgs),
     /// Propose to let something through above a budget, once. You must be an approver of the policy in force.
     Budget(BudgetArgs),
+    /// Propose a standing approval: so many releases under a rule that asks for approvals. You must be an approver of the
+    /// policy in force.
+    ///
+    /// A policy that does not list it under `approval.standing` ends it.
+    Standing(PermitArgs),
+    /// Propose to let releases pass budgets, alarms that hold and missing standing approvals, for a day at most. You must be
+    /// an approver of the policy in force.
+    ///
+    /// It takes `approval.break_glass_threshold` approvals. Every release by it rings an alarm. What a guest must prove and
+    /// what was revoked stays as it is; any policy ends it.
+    BreakGlass(PermitArgs),
 }
 
 /// `vaultctl platform …`

@@ -27,6 +27,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
 
+use ledger::permit::PermitKind;
 use serde::Serialize;
 
 use crate::cli::{
@@ -88,6 +89,18 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),
         },
+        Command::Propose(ProposeCommand::Standing(args)) => {
+            match propose::permit(session, PermitKind::Standing, &args).await? {
+                Submission::Made(report) => write(session, &report, out),
+                Submission::Printed(report) => write(session, &report, out),
+            }
+        }
+        Command::Propose(ProposeCommand::BreakGlass(args)) => {
+            match propose::permit(session, PermitKind::BreakGlass, &args).await? {
+                Submission::Made(report) => write(session, &report, out),
+                Submission::Printed(report) => write(session, &report, out),
+            }
+        }
         Command::Propose(ProposeCommand::Reseal(args)) => match propose::reseal(session, &args).await? {
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),

@@ -11,6 +11,7 @@ use super::error::FoldError;
 use crate::entry::{PlatformChange, ProposedModel, ProposedRaise};
 use crate::keepers::Joiner;
 use crate::names::Name;
+use crate::permit::Permit;
 use crate::policy::{Policy, ProposerRule};
 use crate::reseal::Reseal;
 use crate::revocation::{ActKind, RevocationAct};
@@ -72,6 +73,13 @@ pub enum Subject {
         /// The act.
         act: RevocationAct,
     },
+    /// A standing approval or break-glass.
+    Permit {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// What it lets be released.
+        permit: Box<Permit>,
+    },
 }
 
 impl Subject {
@@ -82,6 +90,7 @@ impl Subject {
             | Self::Platform { proposer, .. }
             | Self::Reseal { proposer, .. }
             | Self::Raise { proposer, .. }
+            | Self::Permit { proposer, .. }
             | Self::Revocation { proposer, .. } => Some(proposer),
             Self::Model(_) | Self::Join(_) => None,
         }
@@ -93,15 +102,21 @@ impl Subject {
             (Self::Revocation { proposer, .. }, Self::Revocation { proposer: another, .. }) => proposer == another,
             (Self::Revocation { .. }, _) | (_, Self::Revocation { .. }) => false,
             (Self::Platform { proposer, .. }, Self::Platform { proposer: another, .. }) => proposer == another,
-            (Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }, Self::Platform { .. })
-            | (Self::Platform { .. }, Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }) => false,
+            (
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. } | Self::Permit { .. },
+                Self::Platform { .. },
+            )
+            | (
+                Self::Platform { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. } | Self::Permit { .. },
+            ) => false,
             (Self::Model(_), _) | (_, Self::Model(_)) => false,
             // Each machine has one: together they are bounded as those of a person are.
             (Self::Join(_), Self::Join(_)) => true,
             (Self::Join(_), _) | (_, Self::Join(_)) => false,
             (
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. } | Self::Permit { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. } | Self::Permit { .. },
             ) => self.proposer() == other.proposer(),
         }
     }
@@ -118,7 +133,8 @@ impl Subject {
             | Self::Platform { .. }
             | Self::Reseal { .. }
             | Self::Join(_)
-            | Self::Raise { .. } => self.proposer(),
+            | Self::Raise { .. }
+            | Self::Permit { .. } => self.proposer(),
         }
     }
 }
@@ -253,6 +269,7 @@ impl Proposals {
             | Subject::Reseal { .. }
             | Subject::Join(_)
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,
             Subject::Platform { change, .. } => change.platform != changed.platform && change.label != changed.label,
         });
@@ -266,6 +283,7 @@ impl Proposals {
             | Subject::Platform { .. }
             | Subject::Join(_)
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,
             Subject::Reseal { .. } => false,
         });
@@ -279,6 +297,7 @@ impl Proposals {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,
             Subject::Join(joiner) => !void(joiner),
         });
@@ -297,6 +316,7 @@ impl Proposals {
             | Subject::Reseal { .. }
             | Subject::Join(_)
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,
         });

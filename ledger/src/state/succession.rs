@@ -74,6 +74,7 @@ impl Succession {
             | Entry::Reseal(_)
             | Entry::Resealed(_)
             | Entry::Budget(_)
+            | Entry::Permit(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)
             | Entry::Revoke(_)
@@ -135,7 +136,8 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
                     | Proposal::Platform(_)
                     | Proposal::Reseal(_)
                     | Proposal::Budget(_)
-                    | Proposal::Revocation(_),
+                    | Proposal::Revocation(_)
+                    | Proposal::Permit(_),
                 ..
             })
             | Entry::Genesis(_)
@@ -145,6 +147,7 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
             | Entry::Reseal(_)
             | Entry::Resealed(_)
             | Entry::Budget(_)
+            | Entry::Permit(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)
             | Entry::Revoke(_)

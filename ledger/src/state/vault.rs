@@ -12,6 +12,7 @@ use super::budgets::Budgets;
 use super::error::FoldError;
 use super::keepers::Keepers;
 use super::leases::{Lease, Leases};
+use super::permits::Permits;
 use super::platforms::Platforms;
 use super::proposals::{PendingProposal, Proposals, Subject};
 use super::reseal::Sealing;
@@ -23,6 +24,7 @@ use crate::entry::{Approve, Entry, ModelPublished, PolicyInForce, Proposal, Prop
 use crate::genesis::{Genesis, SealTo};
 use crate::keepers::KeeperMachine;
 use crate::names::{Name, Version};
+use crate::permit::PermitKind;
 use crate::policy::{Lineage, Policy};
 use crate::revocation::ActKind;
 
@@ -40,6 +42,7 @@ pub struct Vault {
     pub(super) budgets: Budgets,
     pub(super) alarms: Alarms,
     pub(super) revocations: Revocations,
+    pub(super) permits: Permits,
 }
 
 /// A model that may be released.
@@ -69,6 +72,7 @@ impl Vault {
             budgets: Budgets::default(),
             alarms: Alarms::default(),
             revocations: Revocations::default(),
+            permits: Permits::default(),
         }
     }
 
@@ -100,6 +104,7 @@ impl Vault {
                 Subject::Policy { .. } => true,
                 Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } | Subject::Join(_) => runs,
                 Subject::Raise { .. } => runs && !self.budgets.raises().is_full(),
+                Subject::Permit { permit, .. } => runs && !self.permits.is_full(permit.kind),
                 // A policy past its end must not be what keeps somebody from revoking.
                 Subject::Revocation { proposer, act } => self.check_revocation(proposer, act).is_ok(),
             };
@@ -153,6 +158,7 @@ impl Vault {
             | Subject::Reseal { .. }
             | Subject::Join(_)
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => Err(FoldError::ActionMismatch),
         }
     }
@@ -179,6 +185,7 @@ impl Vault {
             Entry::KeeperJoin(effect) => self.keeper_join(index, &effect),
             Entry::KeeperRetire(effect) => self.keeper_retire(&effect),
             Entry::Budget(effect) => self.budget_raised(index, &effect),
+            Entry::Permit(effect) => self.permit_in_force(index, &effect),
             Entry::Clock(jump) => self.check_jump(&jump),
             Entry::Alarm(alarm) => self.alarms.announce(alarm, &self.policy),
             Entry::Release(release) => self.release(index, *release),
@@ -197,6 +204,7 @@ impl Vault {
     pub(super) fn advance(&mut self, time: UnixTime, unmeasured: u64) {
         self.leases.advance(time);
         self.budgets.advance(time, unmeasured, &self.policy);
+        self.permits.forget(time);
     }
 
     pub(super) fn restart(&mut self, last: UnixTime, start: UnixTime) {
@@ -227,6 +235,7 @@ impl Vault {
             }
             Proposal::Budget(proposed) => self.proposed_raise(index, time, proposed)?,
             Proposal::Revocation(proposed) => self.proposed_revocation(index, time, proposed)?,
+            Proposal::Permit(proposed) => self.proposed_permit(index, time, proposed)?,
         };
         self.proposals.add(proposal, time)
     }
@@ -327,8 +336,10 @@ impl Vault {
             ApprovalAction::Budget,
             ApprovalAction::Revoke,
             ApprovalAction::LiftRevocation,
+            ApprovalAction::Standing,
+            ApprovalAction::BreakGlass,
         ];
-        let [policy, model, platform, reseal, join, raise, revoke, lift] =
+        let [policy, model, platform, reseal, join, raise, revoke, lift, standing, glass] =
             actions.map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
@@ -342,6 +353,10 @@ impl Vault {
                 ActKind::Revoke => revoke,
                 ActKind::Lift => lift,
             },
+            Subject::Permit { permit, .. } => policy_runs.map(|()| match permit.kind {
+                PermitKind::Standing => standing,
+                PermitKind::BreakGlass => glass,
+            })?,
         };
         expected.check(statement, approve.time)?;
         proposal.check_approver(approver, proposer_rule, approve.time)?;
@@ -368,6 +383,7 @@ impl Vault {
         self.keepers.void_approved();
         self.platforms.policy_changed(self.policy.platform_threshold().is_some());
         self.budgets.follow(&self.policy);
+        self.permits.follow(&self.policy);
         Ok(())
     }
 

@@ -25,6 +25,7 @@ mod fold_proposals;
 mod genesis;
 mod keepers;
 mod log_reader;
+mod permits;
 mod platforms;
 mod policy;
 mod policy_snp;

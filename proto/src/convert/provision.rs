@@ -88,6 +88,10 @@ pub enum ProposalAction {
     Revoke,
     /// The lift of one.
     LiftRevocation,
+    /// A standing approval.
+    Standing,
+    /// Break-glass.
+    BreakGlass,
 }
 
 /// A proposal and how far it is.
@@ -253,7 +257,7 @@ impl From<GenesisWitness> for v1::GenesisWitness {
 
 impl ProposalAction {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Genesis,
         Self::Model,
         Self::Policy,
@@ -263,6 +267,8 @@ impl ProposalAction {
         Self::Budget,
         Self::Revoke,
         Self::LiftRevocation,
+        Self::Standing,
+        Self::BreakGlass,
     ];
 
     /// As it stands in approvals and on the wire.
@@ -278,6 +284,8 @@ impl ProposalAction {
             Self::Budget => "budget",
             Self::Revoke => "revoke",
             Self::LiftRevocation => "lift-revocation",
+            Self::Standing => "standing",
+            Self::BreakGlass => "break-glass",
         }
     }
 }

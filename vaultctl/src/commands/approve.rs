@@ -47,6 +47,7 @@ pub(crate) async fn approve(session: &Session, args: &ApproveArgs) -> Result<Sub
         Subject::Reseal { .. } => ApprovalAction::Reseal,
         Subject::Join(_) => ApprovalAction::KeeperJoin,
         Subject::Raise { .. } => ApprovalAction::Budget,
+        Subject::Permit { permit, .. } => permit.kind.approval(),
         Subject::Model(proposed) => {
             model::check(&remote, vault, proposed).await?;
             ApprovalAction::Model

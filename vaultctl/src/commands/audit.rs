@@ -36,6 +36,7 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::Resealed(_)
         | Entry::KeeperJoin(_)
         | Entry::Budget(_)
+        | Entry::Permit(_)
         | Entry::Clock(_)
         | Entry::Alarm(_)
         | Entry::End(_)

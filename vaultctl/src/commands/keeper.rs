@@ -96,6 +96,7 @@ fn is_join(proposal: &PendingProposal) -> bool {
         | Subject::Platform { .. }
         | Subject::Reseal { .. }
         | Subject::Raise { .. }
+        | Subject::Permit { .. }
         | Subject::Revocation { .. } => false,
     }
 }

@@ -3,6 +3,7 @@
 mod reseal;
 
 mod budget;
+mod permit;
 
 use std::fmt;
 use std::path::Path;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use vault_proto::convert::{PolicySubmission, Proposal};
 
 pub(crate) use budget::budget;
+pub(crate) use permit::permit;
 
 use super::Submission;
 use super::policy::read_policy;

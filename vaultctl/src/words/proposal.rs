@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::budget::raise_says;
 use super::entry::act_in_words;
+use super::permit::permit_says;
 use super::{joiner_in_words, reseal_in_words};
 use crate::print::{count_of, distance, indented, moment, size};
 
@@ -52,6 +53,7 @@ impl ProposalReport {
             Subject::Reseal { proposer, reseal } => ("reseal", Some(proposer), reseal_in_words(reseal, vault)),
             Subject::Join(joiner) => (KEEPER, None, joiner_in_words(joiner, vault)),
             Subject::Raise { proposer, raise } => ("budget", Some(proposer), raise_says(raise, vault, now)),
+            Subject::Permit { proposer, permit } => (permit.kind.as_str(), Some(proposer), permit_says(permit, vault)),
             Subject::Revocation { proposer, act } => match act {
                 RevocationAct::Revoke { scope, .. } => {
                     let ends = vault.leases_covered(scope, now).len() as u64;

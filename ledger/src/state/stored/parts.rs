@@ -12,6 +12,7 @@ use crate::entry::{
 use crate::genesis::Genesis;
 use crate::keepers::{Joiner, KeeperMachine};
 use crate::names::Version;
+use crate::permit::Permit;
 use crate::reseal::Reseal;
 use crate::revocation::{Marks, RevocationAct, Scope};
 use crate::snapshot::SnapshotError;
@@ -44,6 +45,7 @@ macro_rules! json {
 json! {
     AlarmEntry, "alarm";
     Marks, "marks";
+    Permit, "permit";
     PlatformAct, "act on a platform";
     RevocationAct, "revocation";
     Revoke, "revoke entry";

@@ -3,5 +3,6 @@
 pub mod budget;
 pub mod evidence;
 pub mod keys;
+pub mod permit;
 pub mod policy_text;
 pub mod world;

@@ -61,6 +61,7 @@ impl Vault {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => false,
         });
         if let Some(object) = waits.map(|proposal| proposal.object()) {

@@ -3,8 +3,8 @@
 use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
 use ledger::approvals::{self, ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{
-    self, Approve, BudgetRaised, Entry, KeeperJoin, ModelPublished, PolicyInForce, Propose, ProposedModel,
-    ProposedPolicy, ResealInForce,
+    self, Approve, BudgetRaised, Entry, KeeperJoin, ModelPublished, PermitInForce, PolicyInForce, Propose,
+    ProposedModel, ProposedPolicy, ResealInForce,
 };
 use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
 use ledger::manifest::Manifest;
@@ -96,6 +96,7 @@ impl Vault {
             | Subject::Reseal { .. }
             | Subject::Join(_)
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => false,
         });
         same.map(|proposal| proposal.object())
@@ -150,7 +151,11 @@ impl Vault {
             | ApprovalAction::KeeperJoin
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
-            | ApprovalAction::Extend => None,
+            | ApprovalAction::Extend
+            | ApprovalAction::ProposeStanding
+            | ApprovalAction::Standing
+            | ApprovalAction::ProposeBreakGlass
+            | ApprovalAction::BreakGlass => None,
         };
         self.stage_effects()?;
         let standing = standing.map(|standing| self.standing_revocation(standing));
@@ -173,6 +178,9 @@ impl Vault {
                 }
                 Subject::Raise { raise, .. } => {
                     Entry::Budget(BudgetRaised { time, proposal, object, budget: raise.budget.clone() })
+                }
+                Subject::Permit { permit, .. } => {
+                    Entry::Permit(PermitInForce { time, proposal, object, kind: permit.kind })
                 }
                 Subject::Model(ProposedModel { model, version, .. }) => {
                     let (model, version) = (model.clone(), version.clone());

@@ -6,7 +6,8 @@ use attestation::{Claims, Sha256Digest, UnixTime};
 use ledger::checkpoint::Checkpoint;
 use ledger::entry::{Entry, PlatformAct, PlatformInForce, Release};
 use ledger::genesis::{AntiRollback, Genesis};
-use ledger::state::State;
+use ledger::permit::PermitKind;
+use ledger::state::{State, Vault};
 
 use super::report::{
     AuditReport, Finding, Gap, LISTED_MAX, Listed, LogReport, PolicyLine, ReleaseLine, Released, Sum, Today, Verdict,
@@ -15,7 +16,7 @@ use super::verify::Borne;
 use crate::audit::VerifiedLog;
 use crate::bundle::Index;
 use crate::print::moment;
-use crate::words::{PolicyReport, in_words, rollback};
+use crate::words::{PolicyReport, active_in_words, in_words, rollback};
 
 /// What is counted while the log is read.
 pub(super) struct Tally {
@@ -57,7 +58,10 @@ impl Tally {
                     self.stands_out.push(rollback(genesis.anti_rollback).to_owned());
                 }
             }
-            Entry::Release(release) => self.release(index, release),
+            Entry::Release(release) => {
+                self.by_break_glass(index, release, before);
+                self.release(index, release);
+            }
             Entry::Deny(deny) => *self.denied.entry(deny.code.to_string()).or_default() += 1,
             Entry::DenySummary(summary) => {
                 for (code, count) in &summary.counts {
@@ -86,7 +90,12 @@ impl Tally {
                 self.stands_out
                     .push(format!("entry {index} sealed the keeper to another boot state: {}", reseal.object));
             }
-            Entry::Alarm(_) | Entry::Clock(_) | Entry::Budget(_) | Entry::KeeperJoin(_) | Entry::KeeperRetire(_) => {
+            Entry::Permit(_)
+            | Entry::Alarm(_)
+            | Entry::Clock(_)
+            | Entry::Budget(_)
+            | Entry::KeeperJoin(_)
+            | Entry::KeeperRetire(_) => {
                 self.stands_out.push(format!("entry {index}, {}: {}", moment(entry.time()), in_words(entry, before)));
             }
             Entry::Approve(_)
@@ -97,6 +106,20 @@ impl Tally {
             | Entry::Resealed(_)
             | Entry::Renew(_)
             | Entry::End(_) => {}
+        }
+    }
+
+    /// Such a release stands out whether a rule rings or not.
+    fn by_break_glass(&mut self, index: u64, release: &Release, before: &State) {
+        let has_glass =
+            |vault: &Vault| vault.permits().iter().any(|active| active.permit.kind == PermitKind::BreakGlass);
+        let Some(vault) = before.vault().filter(|vault| has_glass(vault)) else { return };
+        if let Some(entry) = vault.permits_used(release).and_then(|used| used.break_glass) {
+            let when = moment(release.time);
+            self.stands_out.push(format!(
+                "entry {index}, {when}: released {}@{} to {} BY THE BREAK-GLASS of entry {entry}",
+                release.model, release.version, release.platform
+            ));
         }
     }
 
@@ -230,14 +253,22 @@ fn today(state: &State, now: UnixTime) -> Today {
         vault.models().map(|model| format!("{}@{}", model.proposed.model, model.proposed.version)).collect();
     for (name, rule) in policy.release_rules() {
         let proofs: Vec<String> = rule.guest.require().iter().map(ToString::to_string).collect();
+        let by = match rule.approvals {
+            None => "without anybody".to_owned(),
+            Some(count) => format!("as any {count} of the approvers have allowed"),
+        };
         says.push(format!(
-            "without anybody: a guest that proves {} as [release.{name}] asks gets {}, groups {}; {} of at most {} leases run",
+            "{by}: a guest that proves {} as [release.{name}] asks gets {}, groups {}; {} of at most {} leases run",
             proofs.join(" and "),
             rule.models,
             rule.groups,
             vault.lease_count(name, at),
             rule.max_leases
         ));
+    }
+    says.extend(vault.permits().iter().map(|active| format!("allowed: {}", active_in_words(active))));
+    if let Some(count) = approval.break_glass_threshold {
+        says.push(format!("by break-glass, past budgets, holds and approvals: any {count} of the approvers"));
     }
     says.push(match published.is_empty() {
         true => "published: no model yet".to_owned(),

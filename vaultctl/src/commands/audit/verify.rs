@@ -17,11 +17,11 @@ use ledger::vault_file::VaultFile;
 use ring::rand::SystemRandom;
 use vault_proto::limits::CHECKPOINT_BYTES_MAX;
 
-use super::{Progress, named_blobs};
 use super::html;
 use super::read_ahead::read_ahead;
 use super::report::{AuditReport, Fault, Verdict};
 use super::tally::Tally;
+use super::{Progress, named_blobs};
 use crate::audit::{self, LogFault, LogReader};
 use crate::bundle::Bundle;
 use crate::cli::AuditVerifyArgs;
@@ -269,6 +269,7 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Resealed(_)
             | Entry::KeeperJoin(_)
             | Entry::Budget(_)
+            | Entry::Permit(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)
             | Entry::End(_)

@@ -84,7 +84,8 @@ fn policy_text(entry: Entry) -> Option<String> {
         | Proposal::Reseal(_)
         | Proposal::KeeperJoin(_)
         | Proposal::Budget(_)
-        | Proposal::Revocation(_) => None,
+        | Proposal::Revocation(_)
+        | Proposal::Permit(_) => None,
     }
 }
 

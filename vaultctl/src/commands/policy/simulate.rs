@@ -126,6 +126,7 @@ impl<'a> Simulator<'a> {
                 | Entry::KeeperJoin(_)
                 | Entry::KeeperRetire(_)
                 | Entry::Budget(_)
+                | Entry::Permit(_)
                 | Entry::Clock(_)
                 | Entry::Alarm(_)
                 | Entry::Revoke(_)
