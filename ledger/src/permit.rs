@@ -282,6 +282,9 @@ mod tests {
     #[test]
     fn the_object_is_that_of_the_format() {
         let permit = Permit::parse(samples()[0].as_bytes()).unwrap();
-        assert_eq!(permit.object().to_string(), "sha256:194b6b5ccffa06c5af2db317e8fddd500b6bc15535992ba0b885bef7723a5640");
+        assert_eq!(
+            permit.object().to_string(),
+            "sha256:194b6b5ccffa06c5af2db317e8fddd500b6bc15535992ba0b885bef7723a5640"
+        );
     }
 }

@@ -395,7 +395,7 @@ pub struct PrefetchArgs {
     /// PEM of the authorities that https key services are checked by [default: those of the system].
     #[arg(long, value_name = "FILE")]
     pub kds_ca: Option<PathBuf>,
-    /// For how long one object is tried, with all waiting for a busy service: 2m, 1h.
+    /// For how long one object is tried, with all waiting for a busy service: 30s, 2m, 1h.
     #[arg(long, value_name = "SPAN", default_value = "2m", value_parser = span)]
     pub within: u64,
 }
@@ -442,9 +442,10 @@ impl From<AntiRollbackArg> for AntiRollback {
 /// `30m`, `12h`, `7d`: whole minutes, hours or days, at most a year. Gives seconds.
 fn span(text: &str) -> Result<u64, String> {
     const SECS_MAX: u64 = 366 * 24 * 60 * 60;
-    let malformed = || "write a whole number and m, h or d, such as 7d; at most 366d".to_owned();
+    let malformed = || "write a whole number and s, m, h or d, such as 7d; at most 366d".to_owned();
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(malformed)?;
     let scale = match unit {
+        "s" => 1,
         "m" => 60,
         "h" => 60 * 60,
         "d" => 24 * 60 * 60,
@@ -475,6 +476,7 @@ mod tests {
 
     #[test]
     fn spans_are_whole_and_bounded() {
+        assert_eq!(span("90s"), Ok(90));
         assert_eq!(span("30m"), Ok(1_800));
         assert_eq!(span("7d"), Ok(604_800));
         for wrong in ["", "d", "0d", "7", "7w", "-1d", "1.5h", "367d", "99999999999999999999d", "7 d", "7é"] {

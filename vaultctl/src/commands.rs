@@ -24,7 +24,7 @@ mod witness;
 pub use audit::Verdict;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use ledger::permit::PermitKind;
@@ -261,8 +261,11 @@ async fn log_command(session: &Session, command: &LogCommand, out: &mut impl Wri
 }
 
 fn write<T: Display + Serialize>(session: &Session, report: &T, out: &mut impl Write) -> Result<Outcome, Failure> {
-    emit(report, session.form(), out)
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::file("write", Path::new("standard output"), &error))?;
-    Ok(Outcome::Done)
+    match emit(report, session.form(), out).and_then(|()| out.flush()) {
+        // Whoever reads has what it wanted, as `head` does; what came of the command stays what it is.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Outcome::Done),
+        written => written
+            .map(|()| Outcome::Done)
+            .map_err(|error| Failure::file("write", Path::new("standard output"), &error)),
+    }
 }

@@ -344,10 +344,10 @@ fn break_glass_passes_nothing_else() {
     let changes: [fn(&mut Release); 4] = [
         |release| release.renew_by = release.renew_by.plus(1),
         |release| release.marks = Some(serde_json::from_str(r#"{"groups":["header"]}"#).unwrap()),
-        |release| release.tier = attestation::Trust::Hardware,
+        |release| release.manifest = release.evidence,
         |release| release.lease = release.evidence,
     ];
-    let codes = ["renew-by-mismatch", "marks-impossible", "tier-impossible", "lease-id-mismatch"];
+    let codes = ["renew-by-mismatch", "marks-impossible", "manifest-mismatch", "lease-id-mismatch"];
     for (change, code) in changes.into_iter().zip(codes) {
         let mut world = World::asking("");
         let glass = world.permit(PermitKind::BreakGlass, 9);

@@ -18,7 +18,7 @@ use crate::{extensions, keepers, reseal, revocations};
 
 /// What the recorded log folds to under the present [`FOLD`]. An entry that means something else, or a state that holds
 /// something else, changes it: then the number in `FOLD` counts up, so that no keeper goes on from what it folded before.
-const RECORDED: (&str, &str) = ("fold 1", "sha256:7b72b2c687569869d8f62419e1fa5dda92cd377117e1b9fc37ca5c98adeddf4b");
+const RECORDED: (&str, &str) = ("fold 2", "sha256:b655461d93c6b6ff4b20fe9c09b52fe982115439fec7dd46b463be69b5e65a17");
 
 fn recorded() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/governance/data/fold.jsonl")

@@ -5,4 +5,5 @@ pub mod evidence;
 pub mod keys;
 pub mod permit;
 pub mod policy_text;
+pub mod security_key;
 pub mod world;
