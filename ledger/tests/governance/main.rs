@@ -26,6 +26,7 @@ mod genesis;
 mod keepers;
 mod log_reader;
 mod permits;
+mod permits_decide;
 mod platforms;
 mod policy;
 mod policy_snp;
