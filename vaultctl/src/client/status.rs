@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn a_field_that_is_not_what_it_must_be_is_refused_by_its_name() {
         type Change = fn(&mut v1::StatusResponse);
-        let changes: [(&str, Change); 12] = [
+        let changes: [(&str, Change); 14] = [
             ("witnesses", |status| {
                 status.witnesses = Some(v1::WitnessStatus { quorum: 1, ..Default::default() });
             }),

@@ -2,6 +2,7 @@
 
 mod export;
 mod html;
+mod measurements;
 mod past_log;
 mod read_ahead;
 mod report;

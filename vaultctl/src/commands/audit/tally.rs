@@ -7,8 +7,9 @@ use ledger::checkpoint::Checkpoint;
 use ledger::entry::{Entry, PlatformAct, PlatformInForce, Release};
 use ledger::genesis::{AntiRollback, Genesis};
 use ledger::permit::PermitKind;
-use ledger::state::{State, Vault};
+use ledger::state::{State, Vault, measurement_of};
 
+use super::measurements::Measurements;
 use super::report::{
     AuditReport, Finding, Gap, LISTED_MAX, Listed, LogReport, PolicyLine, ReleaseLine, Released, Sum, Today, Verdict,
 };
@@ -31,6 +32,7 @@ pub(super) struct Tally {
     stands_out: Vec<String>,
     /// Bytes of releases whose evidence is still being verified, which says the code.
     awaiting_code: BTreeMap<u64, u64>,
+    measurements: Measurements,
 }
 
 impl Tally {
@@ -46,12 +48,16 @@ impl Tally {
             policies: Vec::new(),
             stands_out: Vec::new(),
             awaiting_code: BTreeMap::new(),
+            measurements: Measurements::default(),
         }
     }
 
     /// An entry, and the state before it.
     pub(super) fn entry(&mut self, index: u64, entry: &Entry, before: &State) {
         self.first_entry.get_or_insert(entry.time());
+        if let Entry::Alarm(alarm) = entry {
+            self.measurements.alarm(alarm);
+        }
         match entry {
             Entry::Genesis(genesis) => {
                 if genesis.anti_rollback == AntiRollback::None {
@@ -59,6 +65,9 @@ impl Tally {
                 }
             }
             Entry::Release(release) => {
+                if let Some(vault) = before.vault() {
+                    self.measurements.release(index, release, vault.policy());
+                }
                 self.by_break_glass(index, release, before);
                 self.release(index, release);
             }
@@ -159,14 +168,19 @@ impl Tally {
         let code = match borne {
             Borne::Yes(claims) => {
                 self.evidence_verified += 1;
+                if is_release && let Err((code, why)) = self.measurements.shown(index, measurement_of(&claims)) {
+                    self.findings.push(Finding { index, code, why });
+                }
                 code_of(&claims)
             }
             Borne::Missing(missing) => {
+                self.measurements.forget(index);
                 let left_out = !self.index.has_evidence_of(index);
                 self.gaps.push(Gap { index, missing, left_out });
                 "not known: its evidence is missing".to_owned()
             }
             Borne::No(error) => {
+                self.measurements.forget(index);
                 self.findings.push(Finding { index, code: error.code(), why: error.to_string() });
                 "not known: its evidence does not verify".to_owned()
             }
