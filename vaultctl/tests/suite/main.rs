@@ -7,10 +7,10 @@
 mod forge;
 
 #[path = "../../../ledger/tests/governance/support/keys.rs"]
-#[allow(dead_code, reason = "its own tests use more of it")]
+#[allow(dead_code, unreachable_pub, reason = "a module of the tests of `ledger`, which use more of it")]
 mod keys;
 #[path = "../../../ledger/tests/governance/support/security_key.rs"]
-#[allow(dead_code, reason = "its own tests use more of it")]
+#[allow(dead_code, unreachable_pub, reason = "a module of the tests of `ledger`, which use more of it")]
 mod security_key;
 
 mod audit;
