@@ -85,6 +85,14 @@ pub enum ApprovalAction {
     LiftRevocation,
     /// Leases run on without a keeper.
     Extend,
+    /// A standing approval is proposed.
+    ProposeStanding,
+    /// A proposed standing approval counts.
+    Standing,
+    /// Break-glass is proposed.
+    ProposeBreakGlass,
+    /// Proposed break-glass counts.
+    BreakGlass,
 }
 
 /// What is signed: nothing in it is left to the context.

@@ -31,9 +31,10 @@ pub use shown::Shown;
 
 use crate::entry::{Action, BootId, Machine, ReleasedUnits};
 use crate::names::{Group, Name, Version};
+use crate::permit::PermitRequest;
 use crate::policy::{AlarmOn, GuestRule, Policy, ReleaseRule};
 use crate::revocation::{Holding, Marks};
-use crate::state::{Lease, LoggedManifest, State, Vault, Watched, measurement_of};
+use crate::state::{BudgetRefusal, Lease, LoggedManifest, State, Vault, Watched, measurement_of};
 
 /// Decides on a load. `manifest` is the one that the log names for the model; `now` is not before the last entry.
 pub fn decide(
@@ -118,12 +119,21 @@ fn granted_load(
     if leases >= rule.max_leases {
         return Err(DenialReason::TooManyLeases { rule: rule_name, max: rule.max_leases, leases });
     }
-    vault.check_budgets(&model, platform, units.bytes, now).map_err(DenialReason::Budget)?;
+    let permits =
+        PermitRequest { rule: &rule_name, model: &model, version: &version, platform, marks: Some(&marks), now };
+    let glass = vault.may_break_glass(&permits);
+    match vault.check_budgets(&model, platform, units.bytes, now) {
+        Err(BudgetRefusal::Over(_)) if glass => {}
+        judged => judged.map_err(DenialReason::Budget)?,
+    }
     let alarms = vault.policy().alarms();
     let measurement = (!alarms.is_empty()).then(|| measurement_of(verified.claims()));
     let (rings, holds) = vault.ringing(Watched { model: &model, platform, measurement, now });
-    if let Some((alarm, rule)) = holds {
+    if let Some((alarm, rule)) = holds.filter(|_| !glass) {
         return Err(DenialReason::HeldByAlarm { alarm, on: rule.on });
+    }
+    if let Some(approvals) = rule.approvals.filter(|_| !glass && !vault.has_standing(rule, &permits)) {
+        return Err(DenialReason::NotApproved { rule: rule_name, approvals });
     }
     let is_measured = rings.iter().any(|name| alarms.get(name).is_some_and(|rule| rule.on == AlarmOn::NewMeasurement));
     let measurement = measurement.filter(|_| is_measured);

@@ -24,6 +24,7 @@ mod exact;
 pub(crate) mod field;
 mod join;
 mod leave;
+mod permit;
 mod platform;
 mod read;
 mod reseal;
@@ -46,6 +47,7 @@ pub use exact::ExactEntry;
 use exact::Unread;
 pub use join::{KeeperJoin, KeeperRetire, ProposedJoin};
 pub use leave::{KeeperLeave, ProposedLeave};
+pub use permit::{PermitInForce, ProposedPermit};
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 pub use reseal::{ProposedReseal, ResealInForce, Resealed};
 
@@ -88,6 +90,8 @@ pub enum Entry {
     KeeperLeave(KeeperLeave),
     /// Approvers raised a budget.
     Budget(BudgetRaised),
+    /// Approvers let something be released.
+    Permit(PermitInForce),
     /// The keeper's clock was set ahead.
     Clock(ClockJump),
     /// The release behind it rings.
@@ -161,6 +165,7 @@ impl Entry {
             Self::Recover(entry) => entry.time,
             Self::KeeperLeave(entry) => entry.time,
             Self::Budget(entry) => entry.time,
+            Self::Permit(entry) => entry.time,
             Self::Clock(entry) => entry.time,
             Self::Alarm(entry) => entry.time,
             Self::Release(entry) => entry.time,
@@ -191,6 +196,7 @@ impl Entry {
             Self::Recover(_) => "recover",
             Self::KeeperLeave(_) => "keeper-leave",
             Self::Budget(_) => "budget",
+            Self::Permit(_) => "permit",
             Self::Clock(_) => "clock",
             Self::Alarm(_) => "alarm",
             Self::Release(_) => "release",

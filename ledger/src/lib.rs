@@ -54,6 +54,7 @@ pub mod merkle;
 pub mod model_signature;
 pub mod names;
 pub mod note;
+pub mod permit;
 pub mod policy;
 pub mod proof;
 pub mod release_log;

@@ -24,6 +24,7 @@ use attestation::{Sha256Digest, lv};
 use serde::{Deserialize, Serialize};
 
 pub use error::RevocationError;
+pub(crate) use marks::launch_if_any;
 pub use marks::{MARKED_GROUPS_MAX, Marks, PcrValues};
 pub use notice::{Notice, NoticeError, RevokedLease, notice_message, watch_message};
 

@@ -21,6 +21,7 @@ mod extensions;
 mod keepers;
 mod leases;
 mod manifest;
+mod permits;
 mod platforms;
 mod proposals;
 mod raise;
@@ -43,6 +44,7 @@ pub use escrow::{Escrow, Escrows, Recovered};
 pub use keepers::{ApprovedJoiner, Keepers, Member};
 pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 pub use manifest::{LoggedManifest, OpenManifestError};
+pub use permits::{ActivePermit, PERMITS_MAX, UsedPermits};
 pub use platforms::{EnrolledPlatform, PLATFORMS_MAX, Platforms};
 pub use proposals::{PROPOSALS_PER_PROPOSER_MAX, PendingProposal, Subject};
 pub use reseal::{NextBoot, Sealing, Standing};
@@ -194,6 +196,7 @@ impl State {
             Entry::KeeperJoin(_) | Entry::KeeperRetire(_) | Entry::KeeperLeave(_) => 0,
             Entry::Escrow(_) | Entry::Recover(_) => 0,
             Entry::Revoke(_) | Entry::Extend(_) => 0,
+            Entry::Permit(_) => 0,
             Entry::Budget(_) | Entry::Alarm(_) | Entry::Release(_) | Entry::Renew(_) | Entry::End(_) => 0,
             Entry::Deny(_) | Entry::DenySummary(_) => 0,
         }

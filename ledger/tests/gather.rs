@@ -297,6 +297,35 @@ fn writer_that_asks_nobody_commits_nothing() {
     no_quorum(ClosedLog::empty().start(verifier(), batch(&[GENESIS]), &mut Lazy(World::new())));
 }
 
+/// Asking is what failed, not a witness: the log stops as it does without a quorum.
+#[test]
+fn writer_that_cannot_ask_commits_nothing_and_stops() {
+    struct Broken(World);
+    impl Writer for Broken {
+        type Error = ();
+        fn append(&mut self, first: u64, entries: &[Vec<u8>]) -> Result<(), ()> {
+            self.0.append(first, entries)
+        }
+        fn commit(&mut self, size: u64, root: Hash) -> Result<(), ()> {
+            self.0.commit(size, root)
+        }
+        fn sign(&mut self, text: &str) -> Result<[u8; 64], ()> {
+            self.0.sign(text)
+        }
+        fn cosign(&mut self, _: &mut Gathering<'_>) -> Result<(), ()> {
+            Err(())
+        }
+        fn publish(&mut self, _: &str, _: u64) -> Result<(), ()> {
+            panic!("it is not cosigned")
+        }
+    }
+    let (world, mut log) = World::started();
+    let mut broken = Broken(world);
+    let refused = log.commit(Batch::new(), &mut broken).unwrap_err();
+    assert_eq!((&refused, refused.code()), (&LogError::Cosign(()), "log-cosign"));
+    assert_eq!(log.commit(Batch::new(), &mut broken.0).unwrap_err(), LogError::Stopped);
+}
+
 #[test]
 fn log_whose_last_commit_was_not_cosigned_is_cosigned_before_anything_is_added() {
     let (mut world, mut log) = World::started();

@@ -17,6 +17,7 @@ mod join;
 mod keeper;
 mod lease;
 mod leave;
+mod permit;
 mod platform;
 mod provision;
 mod reseal;

@@ -53,7 +53,7 @@ const fn method(name: &'static str, kind: Kind, audience: Audience) -> Method {
     Method { name, kind, audience }
 }
 
-const METHODS: [(&str, Method); 34] = [
+const METHODS: [(&str, Method); 35] = [
     ("/weightvault.v1.Vault/GetChallenge", method("Vault.GetChallenge", Kind::Challenge, Audience::Agent)),
     ("/weightvault.v1.Vault/ReleaseKeys", method("Vault.ReleaseKeys", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/RenewLease", method("Vault.RenewLease", Kind::Call, Audience::Agent)),
@@ -97,6 +97,7 @@ const METHODS: [(&str, Method); 34] = [
         "/weightvault.v1.Provision/SubmitRevocation",
         method("Provision.SubmitRevocation", Kind::Call, Audience::Engineer),
     ),
+    ("/weightvault.v1.Provision/SubmitPermit", method("Provision.SubmitPermit", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/Status", method("Provision.Status", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/Explain", method("Provision.Explain", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Audit/GetCheckpoint", method("Audit.GetCheckpoint", Kind::Call, Audience::Engineer)),

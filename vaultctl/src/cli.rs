@@ -9,6 +9,7 @@ mod extend;
 mod keeper;
 mod leave;
 mod measure;
+mod permit;
 mod reseal;
 mod revoke;
 mod witness;
@@ -26,6 +27,7 @@ pub use budget::BudgetArgs;
 pub use escrow::{ContributeArgs, CustodianCommand, EscrowCommand, EscrowProposeArgs, RecoverCommand};
 pub use evidence::{Beside, EvidenceCommand, EvidenceKind, EvidenceVerifyArgs, ExtraData, ReportData, VerifyKind};
 pub use explain::{ExplainArgs, PolicySimulateArgs, RefusalName};
+pub use permit::{Guests, PermitArgs};
 
 pub use keeper::KeeperCommand;
 
@@ -321,6 +323,17 @@ pub enum ProposeCommand {
     KeeperLeave(ProposeLeaveArgs),
     /// Propose to let something through above a budget, once. You must be an approver of the policy in force.
     Budget(BudgetArgs),
+    /// Propose a standing approval: so many releases under a rule that asks for approvals. You must be an approver of the
+    /// policy in force.
+    ///
+    /// A policy that does not list it under `approval.standing` ends it.
+    Standing(PermitArgs),
+    /// Propose to let releases pass budgets, alarms that hold and missing standing approvals, for a day at most. You must be
+    /// an approver of the policy in force.
+    ///
+    /// It takes `approval.break_glass_threshold` approvals. Every release by it rings an alarm. What a guest must prove and
+    /// what was revoked stays as it is; any policy ends it.
+    BreakGlass(PermitArgs),
 }
 
 /// `vaultctl platform …`
@@ -397,7 +410,7 @@ pub struct PrefetchArgs {
     /// PEM of the authorities that https key services are checked by [default: those of the system].
     #[arg(long, value_name = "FILE")]
     pub kds_ca: Option<PathBuf>,
-    /// For how long one object is tried, with all waiting for a busy service: 2m, 1h.
+    /// For how long one object is tried, with all waiting for a busy service: 30s, 2m, 1h.
     #[arg(long, value_name = "SPAN", default_value = "2m", value_parser = span)]
     pub within: u64,
 }
@@ -444,9 +457,10 @@ impl From<AntiRollbackArg> for AntiRollback {
 /// `30m`, `12h`, `7d`: whole minutes, hours or days, at most a year. Gives seconds.
 fn span(text: &str) -> Result<u64, String> {
     const SECS_MAX: u64 = 366 * 24 * 60 * 60;
-    let malformed = || "write a whole number and m, h or d, such as 7d; at most 366d".to_owned();
+    let malformed = || "write a whole number and s, m, h or d, such as 7d; at most 366d".to_owned();
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(malformed)?;
     let scale = match unit {
+        "s" => 1,
         "m" => 60,
         "h" => 60 * 60,
         "d" => 24 * 60 * 60,
@@ -477,6 +491,7 @@ mod tests {
 
     #[test]
     fn spans_are_whole_and_bounded() {
+        assert_eq!(span("90s"), Ok(90));
         assert_eq!(span("30m"), Ok(1_800));
         assert_eq!(span("7d"), Ok(604_800));
         for wrong in ["", "d", "0d", "7", "7w", "-1d", "1.5h", "367d", "99999999999999999999d", "7 d", "7é"] {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use attestation::Sha256Digest;
-use ledger::entry::ProposedRaise;
+use ledger::entry::{ProposedPermit, ProposedRaise};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
 use vault_proto::client::has_keeper;
@@ -195,6 +195,14 @@ impl Remote {
         const METHOD: &str = "SubmitRaise";
         let request = v1::SubmitRaiseRequest::from(raise);
         let answer = self.accepted(METHOD, self.provision().submit_raise(request).await)?;
+        self.proposal(METHOD, answer.proposal)
+    }
+
+    /// Proposes a standing approval or break-glass.
+    pub async fn submit_permit(&self, permit: ProposedPermit) -> Result<Proposal, Failure> {
+        const METHOD: &str = "SubmitPermit";
+        let request = v1::SubmitPermitRequest::from(permit);
+        let answer = self.accepted(METHOD, self.provision().submit_permit(request).await)?;
         self.proposal(METHOD, answer.proposal)
     }
 

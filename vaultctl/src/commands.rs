@@ -26,9 +26,10 @@ mod witness;
 pub use audit::Verdict;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use ledger::permit::PermitKind;
 use serde::Serialize;
 
 use crate::cli::{
@@ -90,6 +91,18 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),
         },
+        Command::Propose(ProposeCommand::Standing(args)) => {
+            match propose::permit(session, PermitKind::Standing, &args).await? {
+                Submission::Made(report) => write(session, &report, out),
+                Submission::Printed(report) => write(session, &report, out),
+            }
+        }
+        Command::Propose(ProposeCommand::BreakGlass(args)) => {
+            match propose::permit(session, PermitKind::BreakGlass, &args).await? {
+                Submission::Made(report) => write(session, &report, out),
+                Submission::Printed(report) => write(session, &report, out),
+            }
+        }
         Command::Propose(ProposeCommand::Reseal(args)) => match propose::reseal(session, &args).await? {
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),
@@ -285,8 +298,11 @@ async fn log_command(session: &Session, command: &LogCommand, out: &mut impl Wri
 }
 
 fn write<T: Display + Serialize>(session: &Session, report: &T, out: &mut impl Write) -> Result<Outcome, Failure> {
-    emit(report, session.form(), out)
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::file("write", Path::new("standard output"), &error))?;
-    Ok(Outcome::Done)
+    match emit(report, session.form(), out).and_then(|()| out.flush()) {
+        // Whoever reads has what it wanted, as `head` does; what came of the command stays what it is.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Outcome::Done),
+        written => written
+            .map(|()| Outcome::Done)
+            .map_err(|error| Failure::file("write", Path::new("standard output"), &error)),
+    }
 }

@@ -188,6 +188,13 @@ pub enum DenialReason {
         /// What rang.
         on: AlarmOn,
     },
+    /// The rule asks for a standing approval, and none covers the release.
+    NotApproved {
+        /// The rule.
+        rule: Name,
+        /// How many approvals it asks for.
+        approvals: u32,
+    },
     /// There is no such lease, or it ended.
     LeaseUnknown {
         /// Its id.
@@ -329,6 +336,7 @@ impl DenialReason {
             Self::TooManyLeases { .. } => "too-many-leases",
             Self::Budget(refusal) => refusal.code(),
             Self::HeldByAlarm { .. } => "held-by-alarm",
+            Self::NotApproved { .. } => "release-not-approved",
             Self::LeaseUnknown { .. } => "lease-unknown",
             Self::LeaseLapsed { .. } => "lease-lapsed",
             Self::RuleOfAnotherLease { .. } => "rule-of-another-lease",
@@ -416,6 +424,14 @@ impl DenialReason {
                     "alarm",
                     format!("not {on}"),
                     format!("that; approvers let it through: vaultctl propose budget {alarm}"),
+                )
+            },
+            Self::NotApproved { rule, approvals } => Explanation {
+                policy_key: Some(format!("release.{rule}.approvals")),
+                ..of(
+                    "approval",
+                    format!("a standing approval by {approvals}, not used up"),
+                    "none that covers it".into(),
                 )
             },
             Self::LeaseUnknown { lease } => of("lease", "one that runs".into(), lease.to_string()),

@@ -38,6 +38,7 @@ impl DenialReason {
                 "the window moves on, approvers raise the budget where it may be raised, or a policy allows more"
             }
             Self::HeldByAlarm { .. } => "approvers let it through: vaultctl propose budget",
+            Self::NotApproved { .. } => "approvers let it through: vaultctl propose standing",
             Self::LeaseUnknown { .. } | Self::LeaseLapsed { .. } => "the guest loads anew: that lease is over",
             Self::RuleOfAnotherLease { .. } => "the guest names the rule of its lease",
             Self::LeaseKeyMismatch => "whoever was granted the lease renews it",

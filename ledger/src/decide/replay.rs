@@ -91,6 +91,8 @@ pub enum OpenQuestion {
     EventLog,
     /// Which groups the units are of.
     Groups,
+    /// The rule asks for a standing approval, and whether one would have been given nobody knows.
+    Approval,
 }
 
 /// Decides again, by `policy`. What only the log decides (models, running leases) is taken from `vault`, the state before
@@ -118,6 +120,10 @@ fn judge(vault: &Vault, policy: &Policy, request: &PastRequest<'_>) -> Result<Op
     match request.action {
         Action::Load if request.leases >= rule.max_leases => {
             Err(DenialReason::TooManyLeases { rule: name, max: rule.max_leases, leases: request.leases })
+        }
+        // What was granted then had the approval that was asked for then.
+        Action::Load if rule.approvals > vault.policy().release_rule(&name).and_then(|rule| rule.approvals) => {
+            Ok(evidence.or(groups).or(Some(OpenQuestion::Approval)))
         }
         Action::Load | Action::Renew => Ok(evidence.or(groups)),
     }
@@ -214,6 +220,7 @@ impl OpenQuestion {
             Self::RevocationList => "revocation-list-not-shown",
             Self::EventLog => "event-log-not-at-hand",
             Self::Groups => "groups-not-known",
+            Self::Approval => "waits-for-approval",
         }
     }
 }
@@ -226,6 +233,7 @@ impl fmt::Display for OpenQuestion {
             Self::RevocationList => f.write_str("revocation lists were not asked for then"),
             Self::EventLog => f.write_str("the log of its boot is not at hand"),
             Self::Groups => f.write_str("of which groups its units are is not known"),
+            Self::Approval => f.write_str("it would wait for a standing approval"),
         }
     }
 }

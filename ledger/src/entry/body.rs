@@ -8,6 +8,7 @@ use attestation::{
 use serde::{Deserialize, Serialize};
 
 use super::budget::ProposedRaise;
+use super::permit::ProposedPermit;
 use super::platform::ProposedPlatform;
 use super::{ProposedEscrow, ProposedJoin, ProposedLeave, ProposedRecovery, ProposedReseal, field};
 use crate::extension::{Extension, ExtensionApproval};
@@ -111,6 +112,8 @@ pub enum Proposal {
     Budget(ProposedRaise),
     /// A revocation, or the lift of one, signed by an approver of the policy in force.
     Revocation(ProposedRevocation),
+    /// A standing approval or break-glass, signed by an approver of the policy in force.
+    Permit(ProposedPermit),
 }
 
 /// A policy that waits for approvals.

@@ -49,6 +49,15 @@ enum Effect {
     Stricter,
 }
 
+/// What holds where nobody is asked for approvals.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// It is not possible.
+    MayNot,
+    /// It happens without.
+    MayAnyway,
+}
+
 /// Found section by section, from who decides to who reads: within one effect that is also the order of danger.
 #[derive(Default)]
 pub(super) struct Changes(Vec<(Effect, String)>);
@@ -107,6 +116,11 @@ impl Changes {
         if a != b && !as_policies {
             // Neither: it gives no weights away, and lets others stop what runs.
             self.changed(format!("revocations need {b} approvals, before {a}"));
+        }
+        let key = "approval.break_glass_threshold";
+        self.asked(key, old.break_glass_threshold, new.break_glass_threshold, Asked::MayNot);
+        for object in &new.standing {
+            self.looser(format!("the standing approval {object} goes on; those that are not listed end"));
         }
         match (old.proposer, new.proposer) {
             (ProposerRule::MayNotApprove, ProposerRule::MayApprove) => {
@@ -240,6 +254,7 @@ impl Changes {
         self.code_cover(&format!("{key}.snp.code_covered_by"), &old.guest, &new.guest);
         self.permitted(&format!("{key}.models"), &old.models, &new.models);
         self.permitted(&format!("{key}.groups"), &old.groups, &new.groups);
+        self.asked(&format!("{key}.approvals"), old.approvals, new.approvals, Asked::MayAnyway);
         let (a, b) = (old.max_leases, new.max_leases);
         if a != b {
             self.either(b > a, format!("{key} runs at most {b} leases, before {a}"));
@@ -265,6 +280,16 @@ impl Changes {
             }
             (UnitCheck::SealOnly, UnitCheck::Hashed) => self.stricter(format!("{key} verifies the hash of each unit")),
             (UnitCheck::Hashed, UnitCheck::Hashed) | (UnitCheck::SealOnly, UnitCheck::SealOnly) => {}
+        }
+    }
+
+    /// A number of approvals that may be left out.
+    fn asked(&mut self, key: &str, old: Option<u32>, new: Option<u32>, without: Asked) {
+        match (old, new) {
+            (Some(a), Some(b)) if a != b => self.either(b < a, format!("{key} is {b}, before {a}")),
+            (Some(a), None) => self.either(without == Asked::MayAnyway, format!("{key} is gone, before {a}")),
+            (None, Some(b)) => self.either(without == Asked::MayNot, format!("{key} is new: {b}")),
+            (Some(_), Some(_)) | (None, None) => {}
         }
     }
 

@@ -71,6 +71,11 @@ pub enum PolicyProblem {
         /// How many approvers can sign.
         approvers: usize,
     },
+    /// Break-glass would take fewer approvals than a policy.
+    BreakGlassEasier {
+        /// What a policy takes.
+        threshold: u32,
+    },
     /// Not a usable OpenSSH public key.
     SshKeyRefused(KeyError),
     /// Two ids have the same key.
@@ -246,6 +251,7 @@ impl PolicyProblem {
             Self::NotAfterMalformed => "policy-not-after-malformed",
             Self::ThresholdZero => "policy-threshold-zero",
             Self::ThresholdUnreachable { .. } => "policy-threshold-unreachable",
+            Self::BreakGlassEasier { .. } => "policy-break-glass-easier",
             Self::SshKeyRefused(KeyError::Malformed) => "policy-ssh-key-malformed",
             Self::SshKeyRefused(KeyError::Unsupported) => "policy-ssh-key-unsupported",
             Self::SshKeyRefused(KeyError::Weak) => "policy-ssh-key-weak",
@@ -331,6 +337,12 @@ impl fmt::Display for PolicyProblem {
             Self::FormatUnknown { found } => return write!(f, "format {found} is unknown; write 1"),
             Self::ThresholdUnreachable { threshold, approvers } => {
                 return write!(f, "{threshold} approvals can never be given: {approvers} can sign; write at most that");
+            }
+            Self::BreakGlassEasier { threshold } => {
+                return write!(
+                    f,
+                    "break-glass takes at least as many approvals as a policy; write at least {threshold}"
+                );
             }
             Self::PublisherKeyRefused(error) => return write!(f, "{error}; write the PEM of one public key"),
             Self::WitnessKeyRefused(error) => {

@@ -37,7 +37,8 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
     let trust_anchors = anchors(root.tables_if_any("anchors")?)?;
     let keeper = keeper(root.table("keeper")?)?;
     let publish = by_name(root.named_tables_if_any("publish")?, |fields| publish_rule(fields, &approval))?;
-    let release = by_name(root.named_tables_if_any("release")?, |fields| release_rule(fields, &keeper).map(Arc::new))?;
+    let release =
+        by_name(root.named_tables_if_any("release")?, |fields| release_rule(fields, &keeper, &approval).map(Arc::new))?;
     check_platforms(&release, platform_threshold)?;
     let budgets = budget_parse::budgets(&mut root)?;
     let alarms = alarm_parse::alarms(&mut root, &budgets)?;
@@ -82,6 +83,8 @@ fn lineage(root: &mut Fields) -> Result<Lineage, PolicyError> {
 fn approval(mut fields: Fields) -> Result<Approval, PolicyError> {
     let threshold = fields.count("threshold")?;
     let revoke_threshold = fields.count_if_any("revoke_threshold")?;
+    let break_glass = fields.count_if_any("break_glass_threshold")?;
+    let standing = standing(&mut fields)?;
     let proposer = match fields.yes_or_no("proposer_may_approve")?.value {
         true => ProposerRule::MayApprove,
         false => ProposerRule::MayNotApprove,
@@ -91,7 +94,19 @@ fn approval(mut fields: Fields) -> Result<Approval, PolicyError> {
     let threshold = reachable(&threshold, able_to_approve(proposer, &approvers))?;
     // Left out it is no easier than anything else; that one person suffices has to be written.
     let revoke_threshold = revoke_threshold.map_or(Ok(threshold), |field| reachable(&field, approvers.len()))?;
-    Ok(Approval { threshold, revoke_threshold, proposer, approvers })
+    let able = able_to_approve(proposer, &approvers);
+    let break_glass_threshold = break_glass.map(|field| match reachable(&field, able)? {
+        count if count < threshold => Err(field.refuse(PolicyProblem::BreakGlassEasier { threshold })),
+        count => Ok(count),
+    });
+    let break_glass_threshold = break_glass_threshold.transpose()?;
+    Ok(Approval { threshold, revoke_threshold, break_glass_threshold, standing, proposer, approvers })
+}
+
+/// The standing approvals that outlive the policy before.
+fn standing(fields: &mut Fields) -> Result<Vec<Sha256Digest>, PolicyError> {
+    let listed = if fields.has("standing") { fields.texts("standing")? } else { Vec::new() };
+    listed.iter().map(value::digest).collect()
 }
 
 /// Where the proposer does not count, a threshold of all could never be reached, and no policy would ever follow.
@@ -254,7 +269,7 @@ fn publish_rule(mut fields: Fields, approval: &Approval) -> Result<PublishRule, 
     Ok(PublishRule { models, keys, approvals })
 }
 
-fn release_rule(mut fields: Fields, keeper: &KeeperRule) -> Result<ReleaseRule, PolicyError> {
+fn release_rule(mut fields: Fields, keeper: &KeeperRule, approval: &Approval) -> Result<ReleaseRule, PolicyError> {
     let (require_key, pcrs_key, snp_key) = (fields.key("require"), fields.key("pcrs"), fields.key("snp.measurements"));
     let rule = ReleaseRule {
         models: models(&mut fields)?,
@@ -266,6 +281,10 @@ fn release_rule(mut fields: Fields, keeper: &KeeperRule) -> Result<ReleaseRule, 
         unit_check: match fields.yes_or_no("verify_units")?.value {
             true => UnitCheck::Hashed,
             false => UnitCheck::SealOnly,
+        },
+        approvals: match fields.count_if_any("approvals")? {
+            Some(field) => Some(reachable(&field, able_to_approve(approval.proposer, &approval.approvers))?),
+            None => None,
         },
     };
     fields.finish()?;

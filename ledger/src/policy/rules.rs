@@ -59,6 +59,10 @@ pub struct Approval {
     pub threshold: u32,
     /// How many must sign a revocation, whoever proposes it included; where it is not written, as many as a policy.
     pub revoke_threshold: u32,
+    /// How many must sign break-glass, at least `threshold`; `None`: there is none.
+    pub break_glass_threshold: Option<u32>,
+    /// The standing approvals of the policy before that go on, by object.
+    pub standing: Vec<Sha256Digest>,
     /// Whether the signature of the one who proposed a policy counts.
     pub proposer: ProposerRule,
     /// All approvers; ids and keys are distinct.
@@ -303,6 +307,8 @@ pub struct ReleaseRule {
     pub max_leases: u32,
     /// Whether an agent checks the hash of each unit.
     pub unit_check: UnitCheck,
+    /// How many approvers must sign the standing approval that a release waits for; `None`: it waits for none.
+    pub approvals: Option<u32>,
 }
 
 impl ReleaseRule {

@@ -97,7 +97,7 @@ impl PcrValues {
     }
 
     /// Whether `quoted` has each of them with this value.
-    pub(super) fn are_within(&self, quoted: &Self) -> bool {
+    pub(crate) fn are_within(&self, quoted: &Self) -> bool {
         self.0.iter().all(|(index, value)| quoted.0.get(index) == Some(value))
     }
 
@@ -165,18 +165,18 @@ impl<'de> Deserialize<'de> for PcrValues {
     }
 }
 
-mod launch_if_any {
+pub(crate) mod launch_if_any {
     use super::{Deserializer, Serializer, Sha384};
     use crate::entry::field;
 
-    pub(super) fn serialize<S: Serializer>(value: &Option<Sha384>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &Option<Sha384>, serializer: S) -> Result<S::Ok, S::Error> {
         match value {
             Some(value) => field::hex::serialize(value, serializer),
             None => serializer.serialize_none(),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Sha384>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Sha384>, D::Error> {
         field::hex::deserialize(deserializer).map(Some)
     }
 }

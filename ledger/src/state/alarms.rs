@@ -10,6 +10,7 @@ use super::leases::Leases;
 use super::stored::stored;
 use crate::entry::{AlarmEntry, Release};
 use crate::names::{Name, Version};
+use crate::permit::PermitKind;
 use crate::policy::{AlarmOn, AlarmRule, AlarmThen, Policy};
 
 /// The most pairs of model and platform, or of model and measurement, that are known. With more, what is not known yet
@@ -23,11 +24,11 @@ const MEASUREMENT_TAG: &[u8] = b"weightvault/v1 measurement\0";
 /// A release that rang.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
-    /// Index of its `release` entry; the `alarm` entry stands before it.
+    /// Index of its `release` entry; where a rule rings, the `alarm` entry stands before it.
     pub entry: u64,
     /// When.
     pub time: UnixTime,
-    /// The rules, by name.
+    /// The rules, by name; `break-glass` is the last where that let it through.
     pub rules: Vec<Name>,
     /// Model.
     pub model: Name,
@@ -143,19 +144,24 @@ impl Alarms {
         }
     }
 
-    /// A release was taken: what it showed is known from now on.
-    pub(super) fn take(&mut self, entry: u64, release: &Release) {
+    /// A release was taken: what it showed is known from now on. By break-glass it rings although no rule does.
+    pub(super) fn take(&mut self, entry: u64, release: &Release, by_break_glass: bool) {
         know(&mut self.platforms, &release.model, release.platform);
-        let Some(alarm) = self.announced.take() else { return };
-        if let Some(measurement) = alarm.measurement {
+        let announced = self.announced.take();
+        if let Some(measurement) = announced.as_ref().and_then(|alarm| alarm.measurement) {
             know(&mut self.measurements, &release.model, measurement);
+        }
+        let mut rules = announced.map(|alarm| alarm.rules).unwrap_or_default();
+        rules.extend(by_break_glass.then(break_glass));
+        if rules.is_empty() {
+            return;
         }
         self.count += 1;
         if self.newest.len() >= ALARMS_SHOWN_MAX {
             self.newest.pop_front();
         }
         let (time, model, version) = (release.time, release.model.clone(), release.version.clone());
-        self.newest.push_back(Alarm { entry, time, rules: alarm.rules, model, version, platform: release.platform });
+        self.newest.push_back(Alarm { entry, time, rules, model, version, platform: release.platform });
     }
 
     /// Another entry stands where the announced release should: the announcement is of nothing.
@@ -170,6 +176,11 @@ impl Alarms {
     pub(super) fn newest(&self) -> impl Iterator<Item = &Alarm> {
         self.newest.iter().rev()
     }
+}
+
+/// What an alarm of the state has in the place of a rule.
+fn break_glass() -> Name {
+    Name::try_from(PermitKind::BreakGlass.as_str()).expect("it is a name")
 }
 
 fn know(known: &mut BTreeSet<(Name, Sha256Digest)>, model: &Name, what: Sha256Digest) {

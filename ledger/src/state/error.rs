@@ -3,6 +3,7 @@ use std::fmt;
 use attestation::UnixTime;
 
 use super::budgets::{BudgetRefusal, RAISE_SECS_MAX, RAISES_MAX};
+use super::permits::PERMITS_MAX;
 use crate::approvals::ApprovalError;
 use crate::entry::EntryError;
 use crate::escrow::EscrowError;
@@ -10,6 +11,7 @@ use crate::extension::ExtensionError;
 use crate::genesis::GenesisError;
 use crate::keepers::JoinError;
 use crate::names::Name;
+use crate::permit::{PERMIT_RELEASES_MAX, PermitKind};
 use crate::policy::PolicyError;
 use crate::reseal::ResealError;
 
@@ -214,6 +216,28 @@ pub enum FoldError {
     RaiseRepeated,
     /// Too many raises are not yet past their end.
     TooManyRaises,
+    /// The rule asks for a standing approval, and none covers the release.
+    ReleaseNotApproved,
+    /// A standing approval under a rule that asks for none.
+    StandingNotAsked,
+    /// The policy in force has no `approval.break_glass_threshold`.
+    BreakGlassNotAllowed,
+    /// A permit for no release, or for more than one can be for.
+    PermitReleases {
+        /// How many.
+        releases: u64,
+    },
+    /// A permit ends too late, or before it begins.
+    PermitUntil {
+        /// Which of the two it is.
+        kind: PermitKind,
+        /// Its last moment.
+        until: UnixTime,
+    },
+    /// The same permit was approved before.
+    PermitRepeated,
+    /// Too many permits of a kind are not yet past their end.
+    TooManyPermits,
     /// An alarm of no rule.
     AlarmEmpty,
     /// The rules of an alarm are not ascending.
@@ -341,6 +365,13 @@ impl FoldError {
             Self::RaiseUntil { .. } => "raise-until",
             Self::RaiseRepeated => "raise-repeated",
             Self::TooManyRaises => "too-many-raises",
+            Self::ReleaseNotApproved => "release-not-approved",
+            Self::StandingNotAsked => "standing-not-asked",
+            Self::BreakGlassNotAllowed => "break-glass-not-allowed",
+            Self::PermitReleases { .. } => "permit-releases",
+            Self::PermitUntil { .. } => "permit-until",
+            Self::PermitRepeated => "permit-repeated",
+            Self::TooManyPermits => "too-many-permits",
             Self::AlarmEmpty => "alarm-empty",
             Self::AlarmUnordered => "alarm-unordered",
             Self::AlarmUnknown => "alarm-unknown",
@@ -457,6 +488,21 @@ impl fmt::Display for FoldError {
             }
             Self::RaiseRepeated => f.write_str("this very raise was approved already; propose one with another end"),
             Self::TooManyRaises => write!(f, "{RAISES_MAX} raises are not yet past their end; wait, or change the policy"),
+            Self::ReleaseNotApproved => f.write_str(
+                "the rule asks for approvals, and no standing approval covers the release: vaultctl propose standing",
+            ),
+            Self::StandingNotAsked => f.write_str("the rule asks for no approvals: write `approvals` in it first"),
+            Self::BreakGlassNotAllowed => {
+                f.write_str("the policy in force has no approval.break_glass_threshold: there is no break-glass")
+            }
+            Self::PermitReleases { releases } => {
+                write!(f, "a permit is for 1 to {PERMIT_RELEASES_MAX} releases, and this one for {releases}")
+            }
+            Self::PermitUntil { kind, until } => {
+                write!(f, "a {kind} ends after it begins and within {} s, and this one at {until}", kind.secs_max())
+            }
+            Self::PermitRepeated => f.write_str("this very permit was approved already; propose one with another end"),
+            Self::TooManyPermits => write!(f, "{PERMITS_MAX} such permits are not yet past their end; wait, or change the policy"),
             Self::Revoked { revocation } => write!(f, "revoked by entry {revocation}"),
             Self::AlreadyRevoked { revocation } => write!(f, "entry {revocation} has revoked this already"),
             Self::RevocationUnknown { entry } => write!(f, "entry {entry} is no revocation in force"),

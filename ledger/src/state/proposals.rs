@@ -12,6 +12,7 @@ use crate::entry::{GenesisWitness, PlatformChange, ProposedModel, ProposedRaise}
 use crate::escrow::{EscrowPlan, Recovery};
 use crate::keepers::Joiner;
 use crate::names::Name;
+use crate::permit::Permit;
 use crate::policy::{Policy, ProposerRule};
 use crate::reseal::Reseal;
 use crate::revocation::{ActKind, RevocationAct};
@@ -91,6 +92,13 @@ pub enum Subject {
         /// The act.
         act: RevocationAct,
     },
+    /// A standing approval or break-glass.
+    Permit {
+        /// The approver who signed the proposal.
+        proposer: Name,
+        /// What it lets be released.
+        permit: Box<Permit>,
+    },
 }
 
 impl Subject {
@@ -103,6 +111,7 @@ impl Subject {
             | Self::Escrow { proposer, .. }
             | Self::Leave { proposer, .. }
             | Self::Raise { proposer, .. }
+            | Self::Permit { proposer, .. }
             | Self::Revocation { proposer, .. } => Some(proposer),
             Self::Model(_) | Self::Join(_) | Self::Recover(_) => None,
         }
@@ -120,8 +129,8 @@ impl Subject {
             (Self::Join(_) | Self::Recover(_), _) | (_, Self::Join(_) | Self::Recover(_)) => false,
             (Self::Platform { .. }, _) | (_, Self::Platform { .. }) => false,
             (
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Escrow { .. } | Self::Leave { .. } | Self::Raise { .. },
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Escrow { .. } | Self::Leave { .. } | Self::Raise { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Escrow { .. } | Self::Leave { .. } | Self::Raise { .. } | Self::Permit { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::Escrow { .. } | Self::Leave { .. } | Self::Raise { .. } | Self::Permit { .. },
             ) => self.proposer() == other.proposer(),
         }
     }
@@ -141,7 +150,8 @@ impl Subject {
             | Self::Escrow { .. }
             | Self::Recover(_)
             | Self::Leave { .. }
-            | Self::Raise { .. } => self.proposer(),
+            | Self::Raise { .. }
+            | Self::Permit { .. } => self.proposer(),
         }
     }
 }
@@ -296,6 +306,7 @@ impl Proposals {
             | Subject::Recover(_)
             | Subject::Leave { .. }
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,
             Subject::Platform { change, .. } => change.platform != changed.platform && change.label != changed.label,
         });
@@ -312,6 +323,7 @@ impl Proposals {
             | Subject::Recover(_)
             | Subject::Leave { .. }
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,
             Subject::Reseal { .. } => false,
         });
@@ -328,6 +340,7 @@ impl Proposals {
             | Subject::Recover(_)
             | Subject::Leave { .. }
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,
             Subject::Join(joiner) => !void(joiner),
         });
@@ -375,6 +388,7 @@ impl Proposals {
             | Subject::Recover(_)
             | Subject::Leave { .. }
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,
         });

@@ -8,7 +8,7 @@ use super::error::FoldError;
 use super::proposals::{PendingProposal, Subject};
 use super::vault::Vault;
 use crate::approvals::{ApprovalAction, raise_object};
-use crate::entry::{BudgetRaised, ClockJump, ProposedRaise, Release};
+use crate::entry::{BudgetRaised, ClockJump, ProposedRaise};
 use crate::names::Name;
 use crate::policy::{AlarmRule, AlarmThen};
 
@@ -59,18 +59,6 @@ impl Vault {
     /// The newest of them first, at most [`ALARMS_SHOWN_MAX`](super::ALARMS_SHOWN_MAX).
     pub fn alarms(&self) -> impl Iterator<Item = &Alarm> {
         self.alarms.newest()
-    }
-
-    /// A release takes its part of every budget, and rings as its alarm says, or is refused.
-    pub(super) fn spend(&mut self, index: u64, release: &Release) -> Result<(), FoldError> {
-        let asked = Asked { model: &release.model, platform: release.platform, bytes: release.units.bytes };
-        let policy = std::sync::Arc::clone(self.policy());
-        let charges = self.budgets.check(&asked, &policy, &self.leases, release.time).map_err(FoldError::Budget)?;
-        let held = self.alarms.check(release, &policy, &self.leases, self.budgets.raises())?;
-        self.budgets.take(&asked, &charges, &policy, release.time);
-        held.iter().for_each(|alarm| self.budgets.raises_mut().pass(alarm, release.time));
-        self.alarms.take(index, release);
-        Ok(())
     }
 
     /// A jump is some of the time since the entry before, or all of it.

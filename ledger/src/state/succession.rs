@@ -110,6 +110,7 @@ impl Succession {
             | Entry::Reseal(_)
             | Entry::Resealed(_)
             | Entry::Budget(_)
+            | Entry::Permit(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)
             | Entry::Revoke(_)
@@ -189,7 +190,8 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
                     | Proposal::Platform(_)
                     | Proposal::Reseal(_)
                     | Proposal::Budget(_)
-                    | Proposal::Revocation(_),
+                    | Proposal::Revocation(_)
+                    | Proposal::Permit(_),
                 ..
             })
             | Entry::Genesis(_)
@@ -199,6 +201,7 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
             | Entry::Reseal(_)
             | Entry::Resealed(_)
             | Entry::Budget(_)
+            | Entry::Permit(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)
             | Entry::Revoke(_)

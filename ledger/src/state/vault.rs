@@ -13,6 +13,7 @@ use super::error::FoldError;
 use super::escrow::Escrows;
 use super::keepers::Keepers;
 use super::leases::{Lease, Leases};
+use super::permits::Permits;
 use super::platforms::Platforms;
 use super::proposals::{PendingProposal, Proposals, Subject};
 use super::reseal::Sealing;
@@ -24,6 +25,7 @@ use crate::entry::{Approve, Entry, ModelPublished, PolicyInForce, Proposal, Prop
 use crate::genesis::{Genesis, SealTo};
 use crate::keepers::KeeperMachine;
 use crate::names::{Name, Version};
+use crate::permit::PermitKind;
 use crate::policy::{Lineage, Policy};
 use crate::revocation::ActKind;
 
@@ -42,6 +44,7 @@ pub struct Vault {
     pub(super) budgets: Budgets,
     pub(super) alarms: Alarms,
     pub(super) revocations: Revocations,
+    pub(super) permits: Permits,
 }
 
 /// A model that may be released.
@@ -72,6 +75,7 @@ impl Vault {
             budgets: Budgets::default(),
             alarms: Alarms::default(),
             revocations: Revocations::default(),
+            permits: Permits::default(),
         }
     }
 
@@ -115,6 +119,7 @@ impl Vault {
                 Subject::Recover(_) => true,
                 Subject::Leave { instance, .. } => runs && self.check_leave(*instance).is_ok(),
                 Subject::Raise { .. } => runs && !self.budgets.raises().is_full(),
+                Subject::Permit { permit, .. } => runs && !self.permits.is_full(permit.kind),
                 // A policy past its end must not be what keeps somebody from revoking.
                 Subject::Revocation { proposer, act } => self.check_revocation(proposer, act).is_ok(),
             };
@@ -171,6 +176,7 @@ impl Vault {
             | Subject::Recover(_)
             | Subject::Leave { .. }
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => Err(FoldError::ActionMismatch),
         }
     }
@@ -200,6 +206,7 @@ impl Vault {
             Entry::Recover(effect) => self.recovered(index, &effect),
             Entry::KeeperLeave(effect) => self.keeper_leave(&effect),
             Entry::Budget(effect) => self.budget_raised(index, &effect),
+            Entry::Permit(effect) => self.permit_in_force(index, &effect),
             Entry::Clock(jump) => self.check_jump(&jump),
             Entry::Alarm(alarm) => self.alarms.announce(alarm, &self.policy),
             Entry::Release(release) => self.release(index, *release),
@@ -218,6 +225,7 @@ impl Vault {
     pub(super) fn advance(&mut self, time: UnixTime, unmeasured: u64) {
         self.leases.advance(time);
         self.budgets.advance(time, unmeasured, &self.policy);
+        self.permits.forget(time);
     }
 
     pub(super) fn restart(&mut self, last: UnixTime, start: UnixTime) {
@@ -251,6 +259,7 @@ impl Vault {
             Proposal::KeeperLeave(proposed) => self.proposed_leave(index, time, &proposed)?,
             Proposal::Budget(proposed) => self.proposed_raise(index, time, proposed)?,
             Proposal::Revocation(proposed) => self.proposed_revocation(index, time, proposed)?,
+            Proposal::Permit(proposed) => self.proposed_permit(index, time, proposed)?,
         };
         self.proposals.add(proposal, time)
     }
@@ -354,8 +363,10 @@ impl Vault {
             ApprovalAction::Budget,
             ApprovalAction::Revoke,
             ApprovalAction::LiftRevocation,
+            ApprovalAction::Standing,
+            ApprovalAction::BreakGlass,
         ];
-        let [policy, model, platform, reseal, join, escrow, recover, leave, raise, revoke, lift] =
+        let [policy, model, platform, reseal, join, escrow, recover, leave, raise, revoke, lift, standing, glass] =
             actions.map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
@@ -372,6 +383,10 @@ impl Vault {
                 ActKind::Revoke => revoke,
                 ActKind::Lift => lift,
             },
+            Subject::Permit { permit, .. } => policy_runs.map(|()| match permit.kind {
+                PermitKind::Standing => standing,
+                PermitKind::BreakGlass => glass,
+            })?,
         };
         expected.check(statement, approve.time)?;
         proposal.check_approver(approver, proposer_rule, approve.time)?;
@@ -399,6 +414,7 @@ impl Vault {
         self.keepers.void_approved();
         self.platforms.policy_changed(self.policy.platform_threshold().is_some());
         self.budgets.follow(&self.policy);
+        self.permits.follow(&self.policy);
         Ok(())
     }
 

@@ -27,6 +27,8 @@ mod fold_proposals;
 mod genesis;
 mod keepers;
 mod log_reader;
+mod permits;
+mod permits_decide;
 mod platforms;
 mod policy;
 mod policy_snp;

@@ -7,6 +7,7 @@ use ledger::entry::{
     Action, AlarmEntry, Deny, DenySummary, Entry, Extend, PlatformAct, PlatformChange, Proposal, Release,
 };
 use ledger::merkle::{Tree, leaf_hash};
+use ledger::permit::{Permit, PermitKind, STANDING_SECS_MAX};
 use ledger::snapshot::{self, FOLD, Folded, SnapshotError};
 use ledger::state::State;
 
@@ -142,9 +143,9 @@ fn every_type() -> World {
     let budgets = budget("platform", "hold", "releases_per_hour = 2\nbytes_per_day = \"9000B\"");
     let change = |text: String| {
         let images = format!("11 = [\"{PCR_11_KEEPER}\"");
-        text.replace("threshold = 2\n", "threshold = 2\nrevoke_threshold = 1\n")
+        text.replace("threshold = 2\n", "threshold = 2\nrevoke_threshold = 1\nbreak_glass_threshold = 2\n")
             .replace("[keeper]", "[platforms]\nthreshold = 2\n\n[keeper]")
-            .replace("max_leases = 4", "max_leases = 1000\nek_without_certificate = true")
+            .replace("max_leases = 4", "max_leases = 1000\napprovals = 2\nek_without_certificate = true")
             .replacen(&images, &format!("{images}, \"{}\"", "2b".repeat(32)), 1)
             + rules
             + &budgets
@@ -152,6 +153,8 @@ fn every_type() -> World {
     let mut world = World::with_policy(change).opened().published();
     let start = world.start(1);
     world.must(start);
+    let standing = world.permit(PermitKind::Standing, 100);
+    world.must_permit(&Permit { until: world.now.plus(STANDING_SECS_MAX), ..standing });
     rest(&mut world);
     world
 }
@@ -172,6 +175,8 @@ fn rest(world: &mut World) {
         let _ = world.apply(&Entry::Release(Box::new(release(world, n))));
     }
     world.must_raise(releases(3));
+    let glass = world.permit(PermitKind::BreakGlass, 1);
+    world.must_permit(&glass);
     let over = release(world, 7);
     world.must(Entry::Release(Box::new(over)));
     world.pass(60);
@@ -215,6 +220,9 @@ fn rest(world: &mut World) {
     let raise = world.proposed_raise(releases(9), world.now.plus(60));
     let raise = world.propose(Proposal::Budget(raise));
     world.must(raise);
+    let permit = world.permit(PermitKind::BreakGlass, 2);
+    let permit = world.propose(Proposal::Permit(world.proposed_permit(&permit)));
+    world.must(permit);
     let platform = world.proposed_platform(ALICE, change(PlatformAct::Remove, 0));
     world.must(platform);
 }

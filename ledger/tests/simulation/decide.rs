@@ -262,7 +262,14 @@ impl Run {
                     self.revoke(sim, proposal, object, &act)?;
                     continue;
                 }
-                Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } | Subject::Join(_) => {
+                Subject::Model(_)
+                | Subject::Platform { .. }
+                | Subject::Reseal { .. }
+                | Subject::Join(_)
+                | Subject::Escrow { .. }
+                | Subject::Recover(_)
+                | Subject::Leave { .. }
+                | Subject::Permit { .. } => {
                     return Err("not in this simulation".to_owned());
                 }
             };

@@ -7,13 +7,16 @@ use ledger::state::Alarm;
 use super::{Fault, WireError, digest, name, version};
 use crate::v1;
 
+/// Every rule of a policy, and break-glass.
+const RULES_MAX: usize = ALARMS_MAX + 1;
+
 impl TryFrom<v1::AlarmSummary> for Alarm {
     type Error = WireError;
 
     fn try_from(alarm: v1::AlarmSummary) -> Result<Self, WireError> {
         const CODE: &str = "malformed-rules";
-        if alarm.rules.len() > ALARMS_MAX {
-            let fault = Fault::TooLarge { max: ALARMS_MAX, found: alarm.rules.len() };
+        if alarm.rules.len() > RULES_MAX {
+            let fault = Fault::TooLarge { max: RULES_MAX, found: alarm.rules.len() };
             return Err(WireError::new(CODE, fault));
         }
         Ok(Self {

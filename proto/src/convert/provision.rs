@@ -94,6 +94,10 @@ pub enum ProposalAction {
     Revoke,
     /// The lift of one.
     LiftRevocation,
+    /// A standing approval.
+    Standing,
+    /// Break-glass.
+    BreakGlass,
 }
 
 /// A proposal and how far it is.
@@ -259,7 +263,7 @@ impl From<GenesisWitness> for v1::GenesisWitness {
 
 impl ProposalAction {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Genesis,
         Self::Model,
         Self::Policy,
@@ -272,6 +276,8 @@ impl ProposalAction {
         Self::Budget,
         Self::Revoke,
         Self::LiftRevocation,
+        Self::Standing,
+        Self::BreakGlass,
     ];
 
     /// As it stands in approvals and on the wire.
@@ -290,6 +296,8 @@ impl ProposalAction {
             Self::Budget => "budget",
             Self::Revoke => "revoke",
             Self::LiftRevocation => "lift-revocation",
+            Self::Standing => "standing",
+            Self::BreakGlass => "break-glass",
         }
     }
 }

@@ -9,11 +9,12 @@ pub(crate) use attestation::{
     PcrSelection, Sha256Digest, SnpEvidence, TpmIdentity, TpmQuote, Trust, UnitSet, UnixTime,
 };
 pub(crate) use ledger::approvals::raise_object;
-pub(crate) use ledger::entry::{PlatformAct, PlatformChange, ProposedRaise, RaiseAmounts};
+pub(crate) use ledger::entry::{PlatformAct, PlatformChange, ProposedPermit, ProposedRaise, RaiseAmounts};
 pub(crate) use ledger::manifest::Selection;
+pub(crate) use ledger::permit::{Permit, PermitKind};
 pub(crate) use ledger::policy::BudgetUnit;
 pub(crate) use ledger::reseal::Reseal;
-pub(crate) use ledger::state::{Alarm, BudgetOf, BudgetUse};
+pub(crate) use ledger::state::{ActivePermit, Alarm, BudgetOf, BudgetUse};
 pub(crate) use prost::Message;
 pub(crate) use vault_proto::convert::*;
 pub(crate) use vault_proto::{limits, v1};

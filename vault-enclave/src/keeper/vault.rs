@@ -9,6 +9,7 @@ mod follow;
 mod join;
 mod load;
 mod open;
+mod permit;
 mod platform;
 mod provision;
 mod renew;
@@ -198,6 +199,7 @@ impl Vault {
             Request::SubmitRaise(request) => self.submit_raise(request),
             Request::SubmitApproval(request) => self.submit_approval(request),
             Request::SubmitRevocation(request) => self.submit_revocation(request),
+            Request::SubmitPermit(request) => self.submit_permit(request),
             Request::WatchLease(request) => self.watch_lease(request),
             Request::SubmitExtension(request) => self.submit_extension(request),
             Request::Status(_) => Ok(Outcome::Now(Ok(self.status()))),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ledger::entry::ProposedRaise;
+use ledger::entry::{ProposedPermit, ProposedRaise};
 use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::convert;
@@ -255,6 +255,19 @@ impl Provision for ProvisionService {
         let relayed = async {
             let call = Call::SubmitRevocation(RevocationSubmission::try_from(message)?.into());
             let pick = |reply| if let Reply::SubmitRevocation(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn submit_permit(
+        &self,
+        request: Request<v1::SubmitPermitRequest>,
+    ) -> Result<Response<v1::SubmitPermitResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitPermit(ProposedPermit::try_from(message)?.into());
+            let pick = |reply| if let Reply::SubmitPermit(reply) = reply { Some(reply) } else { None };
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await

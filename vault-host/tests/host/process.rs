@@ -264,4 +264,6 @@ fn a_bad_configuration_is_refused_with_what_to_do() {
     let garbage = place.path("garbage.pem");
     std::fs::write(&garbage, "garbage").unwrap();
     refused(&place.config(&format!("[tls]\ncert = {garbage:?}\nkey = {garbage:?}")), &["tls-identity"]);
+    let witness = format!("[witnesses.\"witness.example/1\"]\nurl = \"https://witness.example\"\nca = {garbage:?}");
+    refused(&place.config(&witness), &["witness-authority", "witness.example/1"]);
 }

@@ -44,7 +44,7 @@ impl BudgetArgs {
     }
 }
 
-fn unix_time(text: &str) -> Result<UnixTime, std::num::ParseIntError> {
+pub(super) fn unix_time(text: &str) -> Result<UnixTime, std::num::ParseIntError> {
     text.parse().map(UnixTime)
 }
 

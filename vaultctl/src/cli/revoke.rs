@@ -60,7 +60,7 @@ pub struct RevokeWhat {
     pub lift: Option<u64>,
 }
 
-fn measurement(text: &str) -> Result<Scope, String> {
+pub(super) fn measurement(text: &str) -> Result<Scope, String> {
     let mut launch = [0; 48];
     if hex::decode_to_slice(text, &mut launch).is_ok() {
         return Ok(Scope::Launch { launch });

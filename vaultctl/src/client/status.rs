@@ -6,7 +6,7 @@ use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::cosignature::WITNESSES_MAX;
 use ledger::escrow::CUSTODIANS_MAX;
 use ledger::genesis::AntiRollback;
-use ledger::state::{ALARMS_SHOWN_MAX, Alarm, BudgetUse};
+use ledger::state::{ALARMS_SHOWN_MAX, ActivePermit, Alarm, BudgetUse, PERMITS_MAX};
 use serde::Serialize;
 use vault_proto::convert::{KeeperSealing, Proposal};
 use vault_proto::v1;
@@ -65,6 +65,8 @@ pub struct VaultStatus {
     pub leases: Vec<Lease>,
     /// What the budgets have used.
     pub budgets: Vec<BudgetUse>,
+    /// Standing approvals and break-glass.
+    pub permits: Vec<ActivePermit>,
     /// How many releases rang an alarm.
     pub alarm_count: u64,
     /// The newest of them first.
@@ -171,6 +173,9 @@ impl TryFrom<v1::StatusResponse> for VaultStatus {
         if status.pending.len() > LISTED_MAX || status.leases.len() > LISTED_MAX || status.budgets.len() > LISTED_MAX {
             return Err(StatusError { field: "the number of proposals or leases" });
         }
+        if status.permits.len() > 2 * PERMITS_MAX {
+            return Err(StatusError { field: "permits" });
+        }
         if status.alarms.len() > ALARMS_SHOWN_MAX {
             return Err(StatusError { field: "alarms" });
         }
@@ -185,6 +190,7 @@ impl TryFrom<v1::StatusResponse> for VaultStatus {
         let pending = status.pending.into_iter().map(Proposal::try_from);
         let sealing = status.sealing.map(KeeperSealing::try_from);
         let alarms = status.alarms.into_iter().map(Alarm::try_from);
+        let permits = status.permits.into_iter().map(ActivePermit::try_from);
         let budgets = status.budgets.into_iter().map(BudgetUse::try_from);
         Ok(Self {
             state: state(&status.state)?,
@@ -199,6 +205,7 @@ impl TryFrom<v1::StatusResponse> for VaultStatus {
             pending: pending.collect::<Result<_, _>>().map_err(|_| StatusError { field: "pending" })?,
             leases: status.leases.into_iter().map(Lease::try_from).collect::<Result<_, _>>()?,
             budgets: budgets.collect::<Result<_, _>>().map_err(|_| StatusError { field: "budgets" })?,
+            permits: permits.collect::<Result<_, _>>().map_err(|_| StatusError { field: "permits" })?,
             alarm_count: status.alarm_count,
             alarms: alarms.collect::<Result<_, _>>().map_err(|_| StatusError { field: "alarms" })?,
             time_source: status.time_source,
@@ -346,7 +353,7 @@ mod tests {
     #[test]
     fn a_field_that_is_not_what_it_must_be_is_refused_by_its_name() {
         type Change = fn(&mut v1::StatusResponse);
-        let changes: [(&str, Change); 15] = [
+        let changes: [(&str, Change); 99] = [
             ("escrow", |status| {
                 let custodians = vec!["notary".to_owned(); 17];
                 status.escrow = Some(v1::EscrowStatus { custodians, ..Default::default() });
@@ -361,6 +368,8 @@ mod tests {
             }),
             ("alarms", |status| status.alarms.push(v1::AlarmSummary::default())),
             ("alarms", |status| status.alarms = vec![v1::AlarmSummary::default(); 17]),
+            ("permits", |status| status.permits.push(v1::PermitSummary::default())),
+            ("permits", |status| status.permits = vec![v1::PermitSummary::default(); 129]),
             ("budgets", |status| status.budgets.push(v1::BudgetUse::default())),
             ("state", |status| status.state = "fine".to_owned()),
             ("vault_id", |status| status.vault_id = vec![1; 31]),

@@ -51,6 +51,7 @@ pub(crate) async fn approve(session: &Session, args: &ApproveArgs) -> Result<Sub
         Subject::Recover(_) => ApprovalAction::Recover,
         Subject::Leave { .. } => ApprovalAction::KeeperLeave,
         Subject::Raise { .. } => ApprovalAction::Budget,
+        Subject::Permit { permit, .. } => permit.kind.approval(),
         Subject::Model(proposed) => {
             model::check(&remote, vault, proposed).await?;
             ApprovalAction::Model

@@ -2,6 +2,7 @@
 
 mod export;
 mod html;
+mod measurements;
 mod past_log;
 mod read_ahead;
 mod report;
@@ -39,6 +40,7 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::Recover(_)
         | Entry::KeeperLeave(_)
         | Entry::Budget(_)
+        | Entry::Permit(_)
         | Entry::Clock(_)
         | Entry::Alarm(_)
         | Entry::End(_)

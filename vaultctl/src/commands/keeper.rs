@@ -112,6 +112,7 @@ fn is_join(proposal: &PendingProposal) -> bool {
         | Subject::Recover(_)
         | Subject::Leave { .. }
         | Subject::Raise { .. }
+        | Subject::Permit { .. }
         | Subject::Revocation { .. } => false,
     }
 }

@@ -4,6 +4,7 @@ mod leave;
 mod reseal;
 
 mod budget;
+mod permit;
 
 use std::fmt;
 use std::path::Path;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use vault_proto::convert::{PolicySubmission, Proposal};
 
 pub(crate) use budget::budget;
+pub(crate) use permit::permit;
 
 use super::Submission;
 use super::policy::read_policy;

@@ -5,18 +5,19 @@ use std::fmt;
 use attestation::UnixTime;
 use ledger::approvals::{self, ApprovalAction};
 use ledger::entry::{
-    Approve, Cause, Entry, Extend, PlatformAct, Proposal, Propose, ProposedPlatform, RecoverInForce, Release, Revoke,
-    TimeSource,
+    Approve, Cause, Entry, Extend, PermitInForce, PlatformAct, Proposal, Propose, ProposedPlatform, RecoverInForce,
+    Release, Revoke, TimeSource,
 };
 use ledger::escrow::Rollback;
 use ledger::extension::Extension;
 use ledger::policy::Approver;
 use ledger::revocation::{ActKind, RevocationAct};
-use ledger::state::{State, Subject, Vault};
+use ledger::state::{PendingProposal, State, Subject, Vault};
 use serde::Serialize;
 
 use super::budget::{alarm_rings, clock_jump, raise_in_words};
 use super::claims::tier_in_words;
+use super::permit::{passed_by, permit_in_words};
 use crate::print::{count_of, moment, size};
 
 /// An entry, explained.
@@ -103,9 +104,10 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
         Entry::Budget(raised) => {
             format!("the raise of budget {} counts, proposed at {}", raised.budget, raised.proposal)
         }
+        Entry::Permit(permit) => permitted(permit, before),
         Entry::Clock(jump) => clock_jump(jump),
         Entry::Alarm(alarm) => alarm_rings(alarm, before),
-        Entry::Release(release) => released(release),
+        Entry::Release(release) => released(release) + &passed_by(release, before),
         Entry::Renew(renew) => {
             let leases: Vec<String> = renew.renewals.iter().map(|renewal| renewal.lease.to_string()).collect();
             format!("{} renewed: {}", count_of(leases.len() as u64, "lease"), leases.join(", "))
@@ -183,6 +185,10 @@ fn proposed(propose: &Propose, before: &State) -> String {
             let by = signer(&raise.statement, &raise.signature, before);
             format!("{by} proposes to raise {}: {}", raise_in_words(raise), raise.object)
         }
+        Proposal::Permit(proposed) => {
+            let by = signer(&proposed.statement, &proposed.signature, before);
+            format!("{by} proposes a {}: {}", permit_in_words(&proposed.permit), proposed.object)
+        }
         Proposal::Model(model) => format!(
             "publisher {} proposes {}@{}, {} in {}: {}",
             model.publisher,
@@ -214,7 +220,8 @@ fn revoked(revoke: &Revoke, before: &State) -> String {
             | Subject::Escrow { .. }
             | Subject::Recover(_)
             | Subject::Leave { .. }
-            | Subject::Raise { .. },
+            | Subject::Raise { .. }
+            | Subject::Permit { .. },
         )
         | None => "nothing that was proposed".to_owned(),
     };
@@ -242,6 +249,18 @@ fn recovered(recover: &RecoverInForce, before: &State) -> String {
         "keeper {lost} is lost, and {by} has its vault by its custodians, proposed at {}; {rollback}",
         recover.proposal
     )
+}
+
+fn permitted(effect: &PermitInForce, before: &State) -> String {
+    let mut pending = before.vault().into_iter().flat_map(|vault| vault.pending(effect.time));
+    let proposal = pending.find(|proposal| proposal.entry() == effect.proposal);
+    match proposal.map(PendingProposal::subject) {
+        Some(Subject::Permit { permit, .. }) => {
+            format!("in force: {}, proposed at {}", permit_in_words(permit), effect.proposal)
+        }
+        // The fold refuses such an entry.
+        _ => "nothing that was proposed".to_owned(),
+    }
 }
 
 fn extended(extend: &Extend) -> String {
@@ -292,6 +311,10 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::Revoke => "the revocation",
                 ApprovalAction::LiftRevocation => "the lift of a revocation",
                 ApprovalAction::Extend => "the extension",
+                ApprovalAction::ProposeStanding => "the proposal of standing approval",
+                ApprovalAction::Standing => "standing approval",
+                ApprovalAction::ProposeBreakGlass => "the proposal of break-glass",
+                ApprovalAction::BreakGlass => "BREAK-GLASS",
             };
             format!("{by} approves {what} {}", statement.object)
         }

@@ -137,6 +137,13 @@ fn approval(policy: &Policy) -> Clause {
         1 => "any one of them ends leases and stops releases (revoke)".to_owned(),
         several => format!("{several} of them end leases and stop releases (revoke)"),
     });
+    says.push(match approval.break_glass_threshold {
+        None => "there is no break-glass".to_owned(),
+        Some(count) => {
+            format!("{count} of them let releases pass budgets, holds and approvals for a day (break-glass)")
+        }
+    });
+    says.extend(approval.standing.iter().map(|object| format!("the standing approval {object} goes on")));
     says.extend(approval.approvers.iter().map(ToString::to_string));
     says.push(match approval.proposer {
         ProposerRule::MayApprove => "who proposes a policy may also approve it".to_owned(),
@@ -192,6 +199,7 @@ fn releases(policy: &Policy) -> impl Iterator<Item = Clause> + '_ {
             BareEks::Refused => {}
         }
         let (lease, end, most) = (span(rule.lease.seconds()), rule.lease_end, rule.max_leases);
+        says.extend(rule.approvals.map(|count| format!("each release takes a standing approval by {count} approvers")));
         says.push(format!("lease of {lease}, then: {end}; at most {most} at once"));
         says.push(checked.to_owned());
         Clause { section: format!("release.{name}"), says }

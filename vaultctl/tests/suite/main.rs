@@ -6,6 +6,13 @@
 #[allow(dead_code, reason = "the forge serves several crates, and each uses a part of it")]
 mod forge;
 
+#[path = "../../../ledger/tests/governance/support/keys.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a module of the tests of `ledger`, which use more of it")]
+mod keys;
+#[path = "../../../ledger/tests/governance/support/security_key.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a module of the tests of `ledger`, which use more of it")]
+mod security_key;
+
 mod audit;
 mod budget;
 mod captured_evidence;
@@ -20,9 +27,11 @@ mod keeper_evidence;
 mod log;
 mod measure;
 mod peer;
+mod permit;
 mod policy_command;
 mod revoke;
 mod scene;
+mod security_keys;
 mod ssh;
 mod status;
 mod stored_evidence;

@@ -38,6 +38,28 @@ fn a_difference_is_in_words() {
     assert_eq!(run(&["policy", "diff", "--json", text(&old), text(&old)]).done()["changes"], json!([]));
 }
 
+/// As `head` does once it has what it wants.
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = std::process::Command::new(env!("CARGO_BIN_EXE_vaultctl"))
+        .args(["policy", "template"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!((ended.status.code(), ended.stderr), (Some(0), Vec::new()));
+    // Any other failure to write is one.
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let ended = std::process::Command::new(env!("CARGO_BIN_EXE_vaultctl"))
+        .args(["policy", "template"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(String::from_utf8(ended.stderr).unwrap().contains("standard output"));
+}
+
 #[test]
 fn the_template_is_toml_with_comments() {
     let template = run(&["policy", "template"]);

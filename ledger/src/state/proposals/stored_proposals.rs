@@ -29,6 +29,7 @@ impl Stored for Subject {
             Self::Raise { proposer, raise } => of(to, 4, proposer, raise),
             Self::Revocation { proposer, act } => of(to, 5, proposer, act),
             Self::Leave { proposer, instance } => of(to, 9, proposer, instance),
+            Self::Permit { proposer, permit } => of(to, 10, proposer, permit),
             Self::Join(joiner) => {
                 6u8.store(to);
                 joiner.store(to);
@@ -53,6 +54,7 @@ impl Stored for Subject {
             7 => Self::Escrow { proposer: Stored::restore(from)?, plan: Stored::restore(from)? },
             8 => Self::Recover(Stored::restore(from)?),
             9 => Self::Leave { proposer: Stored::restore(from)?, instance: Stored::restore(from)? },
+            10 => Self::Permit { proposer: Stored::restore(from)?, permit: Stored::restore(from)? },
             _ => return Err(SnapshotError::Malformed { what: "proposal" }),
         })
     }

@@ -13,6 +13,7 @@ use crate::escrow::{Custodian, EscrowPlan, LogPoint, Recovery, Rollback, ShareDi
 use crate::genesis::Genesis;
 use crate::keepers::{Joiner, KeeperMachine};
 use crate::names::Version;
+use crate::permit::Permit;
 use crate::reseal::Reseal;
 use crate::revocation::{Marks, RevocationAct, Scope};
 use crate::snapshot::SnapshotError;
@@ -50,6 +51,7 @@ macro_rules! json {
 json! {
     AlarmEntry, "alarm";
     Marks, "marks";
+    Permit, "permit";
     PlatformAct, "act on a platform";
     RevocationAct, "revocation";
     Revoke, "revoke entry";

@@ -21,6 +21,7 @@ impl Stored for Vault {
             budgets,
             alarms,
             revocations,
+            permits,
         } = self;
         genesis.store(to);
         policy.store(to);
@@ -34,6 +35,7 @@ impl Stored for Vault {
         budgets.store(to);
         alarms.store(to);
         revocations.store(to);
+        permits.store(to);
     }
 
     fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
@@ -50,6 +52,7 @@ impl Stored for Vault {
             budgets: Stored::restore(from)?,
             alarms: Stored::restore(from)?,
             revocations: Stored::restore(from)?,
+            permits: Stored::restore(from)?,
         };
         vault.budgets.count(&vault.policy);
         Ok(vault)

@@ -3,5 +3,7 @@
 pub mod budget;
 pub mod evidence;
 pub mod keys;
+pub mod permit;
 pub mod policy_text;
+pub mod security_key;
 pub mod world;

@@ -167,7 +167,11 @@ impl World {
             | ApprovalAction::Budget
             | ApprovalAction::Revoke
             | ApprovalAction::LiftRevocation
-            | ApprovalAction::Extend => (self.policy().digest(), self.policy().serial()),
+            | ApprovalAction::Extend
+            | ApprovalAction::ProposeStanding
+            | ApprovalAction::Standing
+            | ApprovalAction::ProposeBreakGlass
+            | ApprovalAction::BreakGlass => (self.policy().digest(), self.policy().serial()),
         };
         let vault = self.genesis.vault_id();
         ApprovalStatement { action, object, previous, vault, serial, not_after: self.now.plus(3600) }

@@ -86,6 +86,7 @@ impl Vault {
             | Subject::Recover(_)
             | Subject::Leave { .. }
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => false,
         });
         if let Some(object) = waits.map(|proposal| proposal.object()) {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
 use ledger::approvals::{self, ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{
-    self, Approve, BudgetRaised, Entry, KeeperJoin, KeeperLeave, ModelPublished, PolicyInForce, Propose, ProposedModel,
-    ProposedPolicy, ResealInForce,
+    self, Approve, BudgetRaised, Entry, KeeperJoin, KeeperLeave, ModelPublished, PermitInForce, PolicyInForce, Propose,
+    ProposedModel, ProposedPolicy, ResealInForce,
 };
 use ledger::keeper_evidence::{KeeperClaims, KeeperRun};
 use ledger::manifest::Manifest;
@@ -102,6 +102,7 @@ impl Vault {
             | Subject::Recover(_)
             | Subject::Leave { .. }
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => false,
         });
         same.map(|proposal| proposal.object())
@@ -162,7 +163,11 @@ impl Vault {
             | ApprovalAction::ProposeKeeperLeave
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
-            | ApprovalAction::Extend => None,
+            | ApprovalAction::Extend
+            | ApprovalAction::ProposeStanding
+            | ApprovalAction::Standing
+            | ApprovalAction::ProposeBreakGlass
+            | ApprovalAction::BreakGlass => None,
         };
         self.stage_effects()?;
         let standing = standing.map(|standing| self.standing_act(standing));
@@ -189,6 +194,9 @@ impl Vault {
                 }
                 Subject::Raise { raise, .. } => {
                     Entry::Budget(BudgetRaised { time, proposal, object, budget: raise.budget.clone() })
+                }
+                Subject::Permit { permit, .. } => {
+                    Entry::Permit(PermitInForce { time, proposal, object, kind: permit.kind })
                 }
                 Subject::Model(ProposedModel { model, version, .. }) => {
                     let (model, version) = (model.clone(), version.clone());

@@ -3,6 +3,7 @@
 use attestation::{Sha256Digest, UnixTime};
 use ledger::entry::{PlatformChange, ProposedModel, TimeSource};
 use ledger::names::Name;
+use ledger::permit::PermitKind;
 use ledger::revocation::ActKind;
 use ledger::state::{Member, PendingProposal, Subject};
 use vault_proto::convert::{KeeperIdentity, Proposal, ProposalAction};
@@ -33,6 +34,8 @@ impl Vault {
         let leases = leases.collect();
         let alarms = vault.into_iter().flat_map(|vault| vault.alarms()).cloned().map(v1::AlarmSummary::from).collect();
         let budgets = vault.into_iter().flat_map(|vault| vault.budget_uses(now)).map(v1::BudgetUse::from).collect();
+        let permits =
+            vault.into_iter().flat_map(|vault| vault.permits()).cloned().map(v1::PermitSummary::from).collect();
         let policy = vault.map(|vault| vault.policy());
         let open = policy.is_some();
         let head = self.log.head();
@@ -55,6 +58,7 @@ impl Vault {
             budgets,
             alarm_count: vault.map_or(0, |vault| vault.alarm_count()),
             alarms,
+            permits,
             time_source: match self.clock.source() {
                 TimeSource::HostClock => "host clock",
                 TimeSource::Witnesses => "witnesses",
@@ -115,6 +119,9 @@ impl Vault {
             Subject::Raise { proposer, raise } => {
                 (ProposalAction::Budget, format!("raise of budget {} by {proposer}", raise.budget))
             }
+            Subject::Permit { proposer, permit } => {
+                (permit_action(permit.kind), summary(&format!("{permit} by {proposer}")))
+            }
             Subject::Model(model) => {
                 let ProposedModel { model, version, bytes, units, .. } = model;
                 (ProposalAction::Model, format!("model {model}@{version}, {bytes} bytes in {units} units"))
@@ -149,8 +156,7 @@ impl Vault {
                     ActKind::Revoke => ProposalAction::Revoke,
                     ActKind::Lift => ProposalAction::LiftRevocation,
                 };
-                // A revocation of PCRs may be longer than a line.
-                (action, format!("{act} by {proposer}").chars().take(SUMMARY_BYTES_MAX).collect())
+                (action, summary(&format!("{act} by {proposer}")))
             }
         };
         let approved_by = proposal.approved_by(now).cloned().collect();
@@ -175,6 +181,8 @@ impl Vault {
             (ProposalAction::KeeperJoin, member.let_in().entry(), "another keeper".to_owned())
         } else if let Some(raise) = vault.raises().iter().find(|raise| raise.object == object) {
             (ProposalAction::Budget, raise.entry, format!("raise of budget {}", raise.budget))
+        } else if let Some(active) = vault.permits().iter().find(|active| active.object == object) {
+            (permit_action(active.permit.kind), active.entry, summary(&active.permit.to_string()))
         } else {
             let model = vault.models().find(|model| model.proposed.object == object)?;
             let ProposedModel { model: name, version, .. } = &model.proposed;
@@ -213,7 +221,9 @@ impl Vault {
                 | ProposalAction::KeeperLeave
                 | ProposalAction::Budget
                 | ProposalAction::Revoke
-                | ProposalAction::LiftRevocation,
+                | ProposalAction::LiftRevocation
+                | ProposalAction::Standing
+                | ProposalAction::BreakGlass,
                 Some(vault),
             ) => (vault.policy().digest(), vault.policy().serial()),
             (_, _) => (self.genesis.core().digest(), 0),
@@ -221,5 +231,17 @@ impl Vault {
         let proposal =
             Proposal { action, object, previous, serial, approved_by, threshold, effective: false, entry, summary };
         proposal.into()
+    }
+}
+
+/// What names PCRs may be longer than a line.
+fn summary(text: &str) -> String {
+    text.chars().take(SUMMARY_BYTES_MAX).collect()
+}
+
+const fn permit_action(kind: PermitKind) -> ProposalAction {
+    match kind {
+        PermitKind::Standing => ProposalAction::Standing,
+        PermitKind::BreakGlass => ProposalAction::BreakGlass,
     }
 }

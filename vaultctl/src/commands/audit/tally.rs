@@ -6,8 +6,10 @@ use attestation::{Claims, Sha256Digest, UnixTime};
 use ledger::checkpoint::Checkpoint;
 use ledger::entry::{Entry, PlatformAct, PlatformInForce, Release};
 use ledger::genesis::{AntiRollback, Genesis};
-use ledger::state::State;
+use ledger::permit::PermitKind;
+use ledger::state::{State, Vault, measurement_of};
 
+use super::measurements::Measurements;
 use super::report::{
     AuditReport, Finding, Gap, LISTED_MAX, Listed, LogReport, PolicyLine, ReleaseLine, Released, Sum, Today, Verdict,
 };
@@ -15,7 +17,7 @@ use super::verify::Borne;
 use crate::audit::VerifiedLog;
 use crate::bundle::Index;
 use crate::print::moment;
-use crate::words::{PolicyReport, in_words, rollback};
+use crate::words::{PolicyReport, active_in_words, in_words, rollback};
 
 /// What is counted while the log is read.
 pub(super) struct Tally {
@@ -30,6 +32,7 @@ pub(super) struct Tally {
     stands_out: Vec<String>,
     /// Bytes of releases whose evidence is still being verified, which says the code.
     awaiting_code: BTreeMap<u64, u64>,
+    measurements: Measurements,
 }
 
 impl Tally {
@@ -45,19 +48,29 @@ impl Tally {
             policies: Vec::new(),
             stands_out: Vec::new(),
             awaiting_code: BTreeMap::new(),
+            measurements: Measurements::default(),
         }
     }
 
     /// An entry, and the state before it.
     pub(super) fn entry(&mut self, index: u64, entry: &Entry, before: &State) {
         self.first_entry.get_or_insert(entry.time());
+        if let Entry::Alarm(alarm) = entry {
+            self.measurements.alarm(alarm);
+        }
         match entry {
             Entry::Genesis(genesis) => {
                 if genesis.anti_rollback == AntiRollback::None {
                     self.stands_out.push(rollback(genesis.anti_rollback).to_owned());
                 }
             }
-            Entry::Release(release) => self.release(index, release),
+            Entry::Release(release) => {
+                if let Some(vault) = before.vault() {
+                    self.measurements.release(index, release, vault.policy());
+                }
+                self.by_break_glass(index, release, before);
+                self.release(index, release);
+            }
             Entry::Deny(deny) => *self.denied.entry(deny.code.to_string()).or_default() += 1,
             Entry::DenySummary(summary) => {
                 for (code, count) in &summary.counts {
@@ -86,7 +99,8 @@ impl Tally {
                 self.stands_out
                     .push(format!("entry {index} sealed the keeper to another boot state: {}", reseal.object));
             }
-            Entry::Alarm(_)
+            Entry::Permit(_)
+            | Entry::Alarm(_)
             | Entry::Clock(_)
             | Entry::Budget(_)
             | Entry::KeeperJoin(_)
@@ -104,6 +118,20 @@ impl Tally {
             | Entry::Resealed(_)
             | Entry::Renew(_)
             | Entry::End(_) => {}
+        }
+    }
+
+    /// Such a release stands out whether a rule rings or not.
+    fn by_break_glass(&mut self, index: u64, release: &Release, before: &State) {
+        let has_glass =
+            |vault: &Vault| vault.permits().iter().any(|active| active.permit.kind == PermitKind::BreakGlass);
+        let Some(vault) = before.vault().filter(|vault| has_glass(vault)) else { return };
+        if let Some(entry) = vault.permits_used(release).and_then(|used| used.break_glass) {
+            let when = moment(release.time);
+            self.stands_out.push(format!(
+                "entry {index}, {when}: released {}@{} to {} BY THE BREAK-GLASS of entry {entry}",
+                release.model, release.version, release.platform
+            ));
         }
     }
 
@@ -143,14 +171,19 @@ impl Tally {
         let code = match borne {
             Borne::Yes(claims) => {
                 self.evidence_verified += 1;
+                if is_release && let Err((code, why)) = self.measurements.shown(index, measurement_of(&claims)) {
+                    self.findings.push(Finding { index, code, why });
+                }
                 code_of(&claims)
             }
             Borne::Missing(missing) => {
+                self.measurements.forget(index);
                 let left_out = !self.index.has_evidence_of(index);
                 self.gaps.push(Gap { index, missing, left_out });
                 "not known: its evidence is missing".to_owned()
             }
             Borne::No(error) => {
+                self.measurements.forget(index);
                 self.findings.push(Finding { index, code: error.code(), why: error.to_string() });
                 "not known: its evidence does not verify".to_owned()
             }
@@ -237,14 +270,22 @@ fn today(state: &State, now: UnixTime) -> Today {
         vault.models().map(|model| format!("{}@{}", model.proposed.model, model.proposed.version)).collect();
     for (name, rule) in policy.release_rules() {
         let proofs: Vec<String> = rule.guest.require().iter().map(ToString::to_string).collect();
+        let by = match rule.approvals {
+            None => "without anybody".to_owned(),
+            Some(count) => format!("as any {count} of the approvers have allowed"),
+        };
         says.push(format!(
-            "without anybody: a guest that proves {} as [release.{name}] asks gets {}, groups {}; {} of at most {} leases run",
+            "{by}: a guest that proves {} as [release.{name}] asks gets {}, groups {}; {} of at most {} leases run",
             proofs.join(" and "),
             rule.models,
             rule.groups,
             vault.lease_count(name, at),
             rule.max_leases
         ));
+    }
+    says.extend(vault.permits().iter().map(|active| format!("allowed: {}", active_in_words(active))));
+    if let Some(count) = approval.break_glass_threshold {
+        says.push(format!("by break-glass, past budgets, holds and approvals: any {count} of the approvers"));
     }
     says.push(match published.is_empty() {
         true => "published: no model yet".to_owned(),

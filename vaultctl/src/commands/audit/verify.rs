@@ -283,6 +283,7 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Recover(_)
             | Entry::KeeperLeave(_)
             | Entry::Budget(_)
+            | Entry::Permit(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)
             | Entry::End(_)

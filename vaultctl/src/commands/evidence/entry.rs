@@ -93,6 +93,7 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Extend(_)
         | Entry::Deny(_)
         | Entry::Budget(_)
+        | Entry::Permit(_)
         | Entry::Clock(_)
         | Entry::Alarm(_)
         | Entry::DenySummary(_) => return Err(without_evidence(index, type_name)),

@@ -87,7 +87,8 @@ fn policy_text(entry: Entry) -> Option<String> {
         | Proposal::Recover(_)
         | Proposal::KeeperLeave(_)
         | Proposal::Budget(_)
-        | Proposal::Revocation(_) => None,
+        | Proposal::Revocation(_)
+        | Proposal::Permit(_) => None,
     }
 }
 

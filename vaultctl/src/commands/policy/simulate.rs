@@ -129,6 +129,7 @@ impl<'a> Simulator<'a> {
                 | Entry::Recover(_)
                 | Entry::KeeperLeave(_)
                 | Entry::Budget(_)
+                | Entry::Permit(_)
                 | Entry::Clock(_)
                 | Entry::Alarm(_)
                 | Entry::Revoke(_)

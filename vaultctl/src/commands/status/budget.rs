@@ -4,11 +4,12 @@ use std::fmt;
 
 use attestation::{Sha256Digest, UnixTime};
 use ledger::names::{Name, Version};
-use ledger::state::{Alarm, BudgetOf, BudgetUse};
+use ledger::permit::Permit;
+use ledger::state::{ActivePermit, Alarm, BudgetOf, BudgetUse};
 use serde::Serialize;
 
 use crate::print::{distance, moment};
-use crate::words::used;
+use crate::words::{active_in_words, used};
 
 /// What a limit has used.
 #[derive(Debug, Serialize)]
@@ -43,6 +44,31 @@ impl BudgetLine {
 }
 
 impl fmt::Display for BudgetLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.says)
+    }
+}
+
+/// A standing approval, or break-glass.
+#[derive(Debug, Serialize)]
+pub(super) struct PermitLine {
+    entry: u64,
+    object: Sha256Digest,
+    permit: Permit,
+    left: u64,
+    #[serde(skip)]
+    says: String,
+}
+
+impl PermitLine {
+    pub(super) fn new(active: ActivePermit, now: UnixTime) -> Self {
+        let says = format!("{} ({})", active_in_words(&active), distance(active.permit.until, now));
+        let ActivePermit { entry, object, permit, left } = active;
+        Self { entry, object, permit, left, says }
+    }
+}
+
+impl fmt::Display for PermitLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.says)
     }

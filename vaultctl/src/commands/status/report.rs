@@ -8,7 +8,7 @@ use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::genesis::AntiRollback;
 use serde::Serialize;
 
-use super::budget::{AlarmLine, BudgetLine};
+use super::budget::{AlarmLine, BudgetLine, PermitLine};
 
 use crate::client::{EscrowHolders, Lease, LostKeeper, VaultState, VaultStatus, WitnessQuorum};
 use crate::keeper::VaultRun;
@@ -34,6 +34,7 @@ pub(crate) struct StatusReport {
     pending: Vec<PendingLine>,
     leases: Vec<LeaseLine>,
     budgets: Vec<BudgetLine>,
+    permits: Vec<PermitLine>,
     alarm_count: u64,
     alarms: Vec<AlarmLine>,
     expiries: Vec<Expiry>,
@@ -175,6 +176,7 @@ impl StatusReport {
             time_source: status.time_source,
             pending: pending.collect(),
             leases: status.leases.into_iter().map(LeaseLine::from).collect(),
+            permits: status.permits.into_iter().map(|active| PermitLine::new(active, now)).collect(),
             alarm_count: status.alarm_count,
             alarms: status.alarms.into_iter().map(|alarm| AlarmLine::new(alarm, now)).collect(),
             budgets: status.budgets.into_iter().map(|line| BudgetLine::new(line, now)).collect(),
@@ -284,6 +286,10 @@ impl fmt::Display for StatusReport {
             writeln!(f, "budgets:")?;
         }
         self.budgets.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        if !self.permits.is_empty() {
+            writeln!(f, "let through by approvers:")?;
+        }
+        self.permits.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
         if self.alarm_count > 0 {
             writeln!(f, "{}; the newest:", alarms(self.alarm_count))?;
         }

@@ -10,13 +10,14 @@ use attestation::{
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::checkpoint::{Checkpoint, LogVerifier};
 use ledger::entry::{
-    Approve, BudgetRaised, Entry, GenesisWitness, KeeperJoin, ModelPublished, PlatformInForce, PolicyInForce, Proposal,
-    Propose, ProposedPlatform, ProposedPolicy, ProposedRaise, ProposedReseal, ProposedRevocation, ResealInForce,
-    Revoke, Start, TimeSource,
+    Approve, BudgetRaised, Entry, GenesisWitness, KeeperJoin, ModelPublished, PermitInForce, PlatformInForce,
+    PolicyInForce, Proposal, Propose, ProposedPermit, ProposedPlatform, ProposedPolicy, ProposedRaise, ProposedReseal,
+    ProposedRevocation, ResealInForce, Revoke, Start, TimeSource,
 };
 use ledger::genesis::{Core, Genesis};
 use ledger::merkle::{Tree, leaf_hash};
 use ledger::names::Version;
+use ledger::permit::PermitKind;
 use ledger::policy::Policy;
 use ledger::revocation::{ActKind, RevocationAct};
 use ledger::state::{PendingProposal, State, Subject};
@@ -218,6 +219,12 @@ impl Keeper {
         self.proposal(object)
     }
 
+    pub(super) fn submit_permit(&mut self, permit: ProposedPermit) -> convert::Proposal {
+        let object = permit.object;
+        self.append(&Entry::Propose(Propose { time: now(), proposal: Proposal::Permit(permit) }));
+        self.proposal(object)
+    }
+
     pub(super) fn submit_revocation(&mut self, submission: convert::RevocationSubmission) -> convert::Proposal {
         let revocation = RevocationAct::parse(&submission.revocation).unwrap();
         let object = revocation.object();
@@ -277,6 +284,9 @@ impl Keeper {
             Subject::Raise { raise, .. } => {
                 Entry::Budget(BudgetRaised { time, proposal: entry, object, budget: raise.budget.clone() })
             }
+            Subject::Permit { permit, .. } => {
+                Entry::Permit(PermitInForce { time, proposal: entry, object, kind: permit.kind })
+            }
             Subject::Model(proposed) => Entry::Model(ModelPublished {
                 time,
                 proposal: entry,
@@ -324,6 +334,10 @@ impl Keeper {
             Subject::Recover(_) => convert::ProposalAction::Recover,
             Subject::Leave { .. } => convert::ProposalAction::KeeperLeave,
             Subject::Raise { .. } => convert::ProposalAction::Budget,
+            Subject::Permit { permit, .. } => match permit.kind {
+                PermitKind::Standing => convert::ProposalAction::Standing,
+                PermitKind::BreakGlass => convert::ProposalAction::BreakGlass,
+            },
             Subject::Revocation { act, .. } => match act.kind() {
                 ActKind::Revoke => convert::ProposalAction::Revoke,
                 ActKind::Lift => convert::ProposalAction::LiftRevocation,

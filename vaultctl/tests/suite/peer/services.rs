@@ -183,6 +183,13 @@ impl Provision for Shared {
         Ok(Response::new(SubmitRaiseResponse { proposal: Some(proposal.into()) }))
     }
 
+    async fn submit_permit(&self, request: Request<SubmitPermitRequest>) -> Answer<SubmitPermitResponse> {
+        let mut keeper = self.0.lock().unwrap();
+        refuse(&keeper)?;
+        let proposal = keeper.submit_permit(read(request)?);
+        Ok(Response::new(SubmitPermitResponse { proposal: Some(proposal.into()) }))
+    }
+
     async fn submit_revocation(&self, request: Request<SubmitRevocationRequest>) -> Answer<SubmitRevocationResponse> {
         let mut keeper = self.0.lock().unwrap();
         refuse(&keeper)?;
