@@ -129,8 +129,18 @@ impl Subject {
             (Self::Join(_) | Self::Recover(_), _) | (_, Self::Join(_) | Self::Recover(_)) => false,
             (Self::Platform { .. }, _) | (_, Self::Platform { .. }) => false,
             (
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Escrow { .. } | Self::Leave { .. } | Self::Raise { .. } | Self::Permit { .. },
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Escrow { .. } | Self::Leave { .. } | Self::Raise { .. } | Self::Permit { .. },
+                Self::Policy { .. }
+                | Self::Reseal { .. }
+                | Self::Escrow { .. }
+                | Self::Leave { .. }
+                | Self::Raise { .. }
+                | Self::Permit { .. },
+                Self::Policy { .. }
+                | Self::Reseal { .. }
+                | Self::Escrow { .. }
+                | Self::Leave { .. }
+                | Self::Raise { .. }
+                | Self::Permit { .. },
             ) => self.proposer() == other.proposer(),
         }
     }
@@ -367,6 +377,7 @@ impl Proposals {
             | Subject::Escrow { .. }
             | Subject::Recover(_)
             | Subject::Raise { .. }
+            | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,
             Subject::Leave { .. } => false,
         });

@@ -18,7 +18,7 @@ use crate::{beside, escrow, extensions, keepers, reseal, revocations};
 
 /// What the recorded log folds to under the present [`FOLD`]. An entry that means something else, or a state that holds
 /// something else, changes it: then the number in `FOLD` counts up, so that no keeper goes on from what it folded before.
-const RECORDED: (&str, &str) = ("fold 2", "sha256:267649848a35433b8c7c538f8871877e945d12124ac39179811607d259c28e0a");
+const RECORDED: (&str, &str) = ("fold 2", "sha256:e063e5bba861df07c0858def63d609c8697b89e276f8579c705d5f2a31c128d7");
 
 /// The same of the log of a vault with witnesses, which several keepers write to.
 const RECORDED_SHARED: &str = "sha256:3e9bee454e2955b7349027b74eef0ead8eb8e2bb57e7d6df24ff3bfe87e169d6";

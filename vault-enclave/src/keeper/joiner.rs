@@ -254,6 +254,8 @@ pub(super) fn check_keys(keys: &VaultKeys, genesis: &Genesis) -> Result<(), Join
 /// Why a keeper does not take over.
 #[derive(Debug)]
 pub enum JoiningError {
+    /// The vault has no counter, which would keep a copy of the keeper that takes a lost one's place out.
+    NoCounter,
     /// The directory is of a keeper with a vault of its own, or of one that joins another.
     OtherUse,
     /// It has the keys already.
@@ -292,6 +294,7 @@ impl JoiningError {
     #[must_use]
     pub fn code(&self) -> &str {
         match self {
+            Self::NoCounter => "recover-no-counter",
             Self::OtherUse => "joining-other-use",
             Self::Joined => "joining-done",
             Self::OtherVault { .. } => "joining-other-vault",
@@ -313,6 +316,7 @@ impl JoiningError {
 impl fmt::Display for JoiningError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoCounter => f.write_str("this vault has no counter: no keeper takes the place of a lost one"),
             Self::OtherUse => f.write_str(
                 "this directory is of a keeper with a vault of its own, or of one that joins another: give --dir an empty one",
             ),

@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn a_field_that_is_not_what_it_must_be_is_refused_by_its_name() {
         type Change = fn(&mut v1::StatusResponse);
-        let changes: [(&str, Change); 99] = [
+        let changes: [(&str, Change); 17] = [
             ("escrow", |status| {
                 let custodians = vec!["notary".to_owned(); 17];
                 status.escrow = Some(v1::EscrowStatus { custodians, ..Default::default() });

@@ -25,6 +25,8 @@ pub fn approved_recovery(vault: &Vault, approve: &Approve) -> Option<Arc<Recover
         | Subject::Reseal { .. }
         | Subject::Join(_)
         | Subject::Escrow { .. }
+        | Subject::Leave { .. }
+        | Subject::Permit { .. }
         | Subject::Raise { .. }
         | Subject::Revocation { .. } => None,
     }
