@@ -6,6 +6,7 @@
 
 pub mod attack;
 pub mod candidate;
+pub mod fleet;
 pub mod forge;
 pub mod golden;
 pub mod guest;
