@@ -4,7 +4,6 @@
 //! the real programs. Prints one line of JSON.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -162,7 +161,10 @@ fn start(world: &mut World) -> Value {
     let log = keeper.log();
     let at = |text: &str| log.lines().find(|line| line.contains(text)).map(time_of).expect("a line of the log");
     let (attached, folded, open) = (at("host attached"), at("snapshot="), at("the vault is open"));
-    let rss = |process: &Running| memory(process.pid());
+    let rss = |process: &Running| {
+        let resident = process.resident();
+        json!({ "rss_mib": resident.now, "peak_mib": resident.peak })
+    };
     json!({
         "listens_s": listens, "host_s": host_s, "fold_s": (folded - attached).as_seconds_f64(),
         "open_s": (open - attached).as_seconds_f64(), "keeper": rss(keeper),
@@ -173,14 +175,4 @@ fn start(world: &mut World) -> Value {
 fn time_of(line: &str) -> OffsetDateTime {
     let stamp = line.split_whitespace().next().unwrap_or_default();
     OffsetDateTime::parse(stamp, &Rfc3339).unwrap_or_else(|error| panic!("{error}: {line}"))
-}
-
-/// VmRSS and VmHWM of a process, in MiB.
-fn memory(pid: u32) -> Value {
-    let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).expect("it runs");
-    let of = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
-    };
-    json!({ "rss_mib": of("VmRSS"), "peak_mib": of("VmHWM") })
 }

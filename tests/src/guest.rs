@@ -47,12 +47,23 @@ impl Guest {
 
     /// As [`Guest::new`], of a host that listens there.
     pub async fn at(url: String, authority: &Authority) -> Self {
-        let mut tpm = SoftTpm::ecc();
-        for index in PCRS {
-            tpm.pcrs[index as usize] = guest_pcr(index);
-        }
-        let identity = tpm.identity(authority, &[]);
-        let channel = Endpoint::from_shared(url).expect("a URL").connect().await.expect("the host listens");
+        let (tpm, identity) = machine(authority);
+        let endpoint = Endpoint::from_shared(url).expect("a URL");
+        Self::with(endpoint.connect().await.expect("the host listens"), tpm, identity)
+    }
+
+    /// As [`Guest::new`], and connects when it asks for the first time. Only within a runtime.
+    pub fn unconnected(world: &World) -> Self {
+        let (tpm, identity) = machine(&world.forge);
+        Self::with(endpoint(world).connect_lazy(), tpm, identity)
+    }
+
+    /// The same machine after its agent began anew: other keys, and no connection yet.
+    pub fn restarted(self, world: &World) -> Self {
+        Self::with(endpoint(world).connect_lazy(), self.tpm, self.identity)
+    }
+
+    fn with(channel: Channel, tpm: SoftTpm, identity: TpmIdentity) -> Self {
         let rng = SystemRandom::new();
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&rng).expect("a key");
         Self {
@@ -291,4 +302,18 @@ impl Guest {
         let request = v1::ExplainRequest { request_id: refusal.request_id };
         self.provision.explain(request).await.expect("it is in the journal").into_inner()
     }
+}
+
+fn endpoint(world: &World) -> Endpoint {
+    Endpoint::from_shared(world.url()).expect("a URL")
+}
+
+/// A TPM in the state that the policy names, and what it is known by.
+fn machine(authority: &Authority) -> (SoftTpm, TpmIdentity) {
+    let mut tpm = SoftTpm::ecc();
+    for index in PCRS {
+        tpm.pcrs[index as usize] = guest_pcr(index);
+    }
+    let identity = tpm.identity(authority, &[]);
+    (tpm, identity)
 }

@@ -7,6 +7,7 @@
 pub mod attack;
 pub mod candidate;
 pub mod escrow;
+pub mod fleet;
 pub mod forge;
 pub mod golden;
 pub mod guest;

@@ -10,6 +10,15 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long anything may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// The memory of a process that is in RAM, in MiB (proc_pid_status(5)).
+#[derive(Clone, Copy, Debug)]
+pub struct Resident {
+    /// Now: VmRSS.
+    pub now: u64,
+    /// The most since its start: VmHWM.
+    pub peak: u64,
+}
+
 /// A process that is killed when this is dropped.
 pub struct Running {
     child: Child,
@@ -33,6 +42,16 @@ impl Running {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has in memory.
+    pub fn resident(&self) -> Resident {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let of = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).expect("a line of every process");
+            line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number of KiB") / 1024
+        };
+        Resident { now: of("VmRSS:"), peak: of("VmHWM:") }
     }
 
     /// SIGKILL, and the end of it.

@@ -6,8 +6,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use vault_host::{BoundHost, Config, Copied, check_store, check_tls, copy_store};
+
+/// Open files beside connections: listeners, the log, uploads, models that are read.
+const FILES_BESIDE: u64 = 256;
 
 /// The untrusted gRPC broker of a weight vault: stores ciphertext and log, relays to the keeper.
 #[derive(Parser)]
@@ -98,6 +102,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), String> {
 fn serve(path: &Path) -> Result<(), String> {
     let config = read(path)?;
     vault_host::init_log_lines(config.log_format);
+    raise_file_limit(config.limits.connections);
     // Each upload keeps a thread that writes; the rest of the disk's work needs some beside them.
     let blocking_threads = config.limits.streams as usize + 128;
     let runtime =
@@ -108,6 +113,20 @@ fn serve(path: &Path) -> Result<(), String> {
         let stop = stop_signal().map_err(|error| format!("can't wait for signals: {error}"))?;
         host.serve(stop).await.map_err(|error| format!("{}: {error}", error.code()))
     })
+}
+
+/// As many open files as the system lets this process have: every agent is one, and shells and service managers start a
+/// program with 1,024.
+fn raise_file_limit(connections: u32) {
+    let most = getrlimit(Resource::Nofile).maximum;
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+    if raised.is_err() || most.is_some_and(|most| most < u64::from(connections) + FILES_BESIDE) {
+        tracing::warn!(
+            ?most,
+            connections,
+            "fewer files may be open than limits.connections: raise the limit (LimitNOFILE=)"
+        );
+    }
 }
 
 fn read(path: &Path) -> Result<Config, String> {

@@ -220,13 +220,16 @@ impl Leases {
     /// last granted, where the rule has become shorter since. Its holder has that signed. One that was revoked had no
     /// renewal since, and all before it are in the log.
     pub(super) fn restart(&mut self, last: UnixTime, start: UnixTime, policy: &Policy) {
-        let alive = self.in_force(last).filter(|(_, lease)| lease.revoked.is_none());
-        let alive: Vec<Sha256Digest> = alive.map(|(id, _)| id).collect();
-        for id in alive {
-            if let Some(mut lease) = self.remove(id) {
-                let rule = policy.release_rule(&lease.rule).map_or(0, |rule| rule.lease.seconds());
-                lease.renew_by = lease.renew_by.max(start.plus(rule.max(lease.seconds)));
-                self.add(id, lease);
+        for (id, lease) in &mut self.by_id {
+            if lease.renew_by < last || lease.revoked.is_some() {
+                continue;
+            }
+            let rule = policy.release_rule(&lease.rule).map_or(0, |rule| rule.lease.seconds());
+            let until = start.plus(rule.max(lease.seconds));
+            // It runs at `last`, so only its place in the order of ends changes.
+            if until > lease.renew_by && self.running.by_end.remove(&(lease.renew_by, *id)) {
+                self.running.by_end.insert((until, *id));
+                lease.renew_by = until;
             }
         }
     }

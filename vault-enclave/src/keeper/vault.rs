@@ -131,6 +131,8 @@ impl Vault {
         for job in jobs {
             // So that none of them is turned away where each release takes more than one entry.
             if self.pending.batch.len() + self.renewals.entries(1) + ENTRIES_PER_JOB_MAX > BATCH_ENTRIES_MAX {
+                // Also where the renewals alone fill a batch: a commit of nothing else would leave them.
+                self.stage_renewals();
                 self.commit()?;
             }
             self.handle(job);

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a seal, an upload and an attested load cost beside `cp`, in one run on one machine; what a
-//! release costs a keeper; what verifying evidence costs; and, alone, what a long log costs.
+//! release costs a keeper; what verifying evidence costs; and, alone, what a long log costs, or many agents at once.
 
+mod fleet;
 mod log;
 mod verify;
 
@@ -32,6 +33,9 @@ pub(crate) struct BenchArgs {
     /// A long log alone, of so many entries: takes no model.
     #[arg(long, value_name = "ENTRIES", num_args = 0..=1, default_missing_value = "1000000", conflicts_with = "verify")]
     log: Option<u64>,
+    /// So many agents at once alone, which start, renew and restart: takes no model.
+    #[arg(long, value_name = "AGENTS", num_args = 0..=1, default_missing_value = "1000", conflicts_with_all = ["verify", "log"])]
+    agents: Option<u32>,
     /// Beside it the same by the crate `sev`, which is downloaded and built for that.
     #[arg(long)]
     peers: bool,
@@ -62,6 +66,9 @@ impl Rate {
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     if let Some(entries) = args.log {
         return long_log(entries, args.json);
+    }
+    if let Some(agents) = args.agents {
+        return many_agents(agents, args.json);
     }
     let verification = verify::measure(args.quick, args.peers)?;
     if args.verify {
@@ -112,6 +119,17 @@ fn long_log(entries: u64, as_json: bool) -> Result<()> {
     match as_json {
         true => println!("{}", json!({ "log": measured })),
         false => log::print(&measured, profile()),
+    }
+    Ok(())
+}
+
+fn many_agents(agents: u32, as_json: bool) -> Result<()> {
+    setup::system_packages(false)?;
+    build()?;
+    let measured = fleet::measure(agents)?;
+    match as_json {
+        true => println!("{}", json!({ "agents": measured })),
+        false => fleet::print(&measured, profile()),
     }
     Ok(())
 }
