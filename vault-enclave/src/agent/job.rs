@@ -109,6 +109,8 @@ pub(super) struct Loaded {
     pub(super) files: usize,
     pub(super) bytes: u64,
     pub(super) seconds: f64,
+    /// Of all threads of the loader meanwhile.
+    pub(super) cpu_seconds: f64,
     pub(super) place: String,
     pub(super) insecure: bool,
     pub(super) huge: bool,
