@@ -15,9 +15,11 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::{Method, RequestId};
 
 mod audit;
+mod buffers;
 mod fetch;
 mod provision;
 mod sizes;
+mod units;
 mod upload;
 mod vault;
 mod watch;
@@ -25,6 +27,7 @@ mod watch;
 pub(crate) use audit::AuditService;
 pub(crate) use provision::ProvisionService;
 pub(crate) use sizes::ProvisionBySize;
+pub(crate) use units::WithUnits;
 pub(crate) use vault::VaultService;
 
 /// What the services share.

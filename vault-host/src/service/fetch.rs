@@ -5,33 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::buffer::spare_capacity;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tracing::Instrument;
 use vault_proto::convert::Range;
 use vault_proto::v1::FetchUnitsResponse;
 
+use super::buffers::{BUFFER_BYTES, Buffer};
 use crate::admission::Connection;
 use crate::status::Refused;
 use crate::store::{Model, StoreError};
 
-/// Data of one message.
-const CHUNK_BYTES: u64 = 1 << 20;
 /// Messages that are read ahead of the client.
 const CHUNKS_AHEAD: usize = 2;
 /// A client that takes nothing for so long has given up, whatever its connection says.
 const STALL_TIME_MAX: Duration = Duration::from_secs(60);
 
-type Chunks = mpsc::Sender<Result<FetchUnitsResponse, Status>>;
+type Chunk = Result<FetchUnitsResponse, Status>;
+type Chunks = mpsc::Sender<Chunk>;
 
 /// Checks that all ranges lie inside their units, then sends them in order.
 pub(super) fn begin(
     model: Arc<Model>,
     ranges: &[Range],
     connection: Option<Connection>,
-) -> Result<ReceiverStream<Result<FetchUnitsResponse, Status>>, Refused> {
+) -> Result<mpsc::Receiver<Chunk>, Refused> {
     let ranges = ranges.iter().map(|range| bounded(&model, range)).collect::<Result<Vec<_>, _>>()?;
     let (chunks, stream) = mpsc::channel(CHUNKS_AHEAD);
     let send_all = async move {
@@ -62,7 +60,7 @@ pub(super) fn begin(
         tracing::info!(bytes = sent, "sent all ranges");
     };
     tokio::spawn(send_all.in_current_span());
-    Ok(ReceiverStream::new(stream))
+    Ok(stream)
 }
 
 enum Ended {
@@ -90,7 +88,7 @@ async fn send_range(model: &Arc<Model>, range: Range, chunks: &Chunks) -> Result
     let end = range.offset + range.length;
     let mut offset = range.offset;
     while offset < end {
-        let length = (end - offset).min(CHUNK_BYTES);
+        let length = (end - offset).min(BUFFER_BYTES as u64);
         let file = file.clone();
         let data = on_blocking_thread(move || read_chunk(&file, offset, length)).await.map_err(Ended::Failed)?;
         let chunk = FetchUnitsResponse { unit: range.unit, offset, data };
@@ -106,20 +104,20 @@ async fn send_range(model: &Arc<Model>, range: Range, chunks: &Chunks) -> Result
 /// Units never change, so a unit that ends early is a damaged one.
 fn read_chunk(file: &File, offset: u64, length: u64) -> Result<Bytes, StoreError> {
     let failed = |error| StoreError::io("a sealed unit".as_ref(), error);
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    // Read into memory as it comes: to clear it first would cost as much as to read.
-    let mut data = Vec::with_capacity(length);
-    while data.len() < length {
-        let at = offset + data.len() as u64;
-        let room = spare_capacity(&mut data);
-        match rustix::io::pread(file, room, at) {
+    let mut data = Buffer::new(usize::try_from(length).unwrap_or(usize::MAX));
+    let (mut rest, mut at) = (data.as_mut(), offset);
+    while !rest.is_empty() {
+        match rustix::io::pread(file, &mut *rest, at) {
             Ok(0) => return Err(failed(std::io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(read) => {
+                rest = &mut rest[read..];
+                at += read as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(failed(error.into())),
         }
     }
-    data.truncate(length);
-    Ok(data.into())
+    Ok(Bytes::from_owner(data))
 }
 
 async fn on_blocking_thread<T: Send + 'static>(
