@@ -1,8 +1,8 @@
 //! What sealing and loading cost beside the bare loops, `cp` and a raw stream, each once: JSON. `cargo xtask bench` runs it,
 //! as often as it wants samples, and shows the medians.
 //!
-//! `data_path SOURCE HUGE PLAIN`: a directory of plaintext files, an empty directory on a tmpfs of huge pages, and one on a
-//! plain tmpfs. Sealed units lie on the first.
+//! `data_path SOURCE HUGE PLAIN DISK`: a directory of plaintext files, an empty directory on a tmpfs of huge pages, one on a
+//! plain tmpfs, and one on a disk. Sealed units lie on the first, and a copy of them on the disk.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -19,7 +19,7 @@ use ring::signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
 use vault_enclave::bare::{self, SealedChunks};
 use vault_enclave::derive::{KeeperContext, ModelContext};
-use vault_enclave::open::{Destination, GrantedModel, LocalUnits};
+use vault_enclave::open::{Destination, GrantedModel, LocalUnits, ReadBy};
 use vault_enclave::place::{Facts, judge};
 use vault_enclave::publisher::PublisherSigner;
 use vault_enclave::seal::{DirectoryTarget, SealRequest, SourceModel};
@@ -34,15 +34,22 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let (source, huge, plain) = match arguments.as_slice() {
-        [source, huge, plain] => (source, huge, plain),
+    let (source, huge, plain, disk) = match arguments.as_slice() {
+        [source, huge, plain, disk] => (source, huge, plain, disk),
         [source, place] => return Ok(bare::warm(&place.join("warm"), bytes_of(source)?)?),
-        _ => return Err("usage: data_path SOURCE HUGE PLAIN, or data_path SOURCE PLACE to warm as much memory".into()),
+        _ => {
+            return Err(
+                "usage: data_path SOURCE HUGE PLAIN DISK, or data_path SOURCE PLACE to warm as much memory".into()
+            );
+        }
     };
     let mut bench = Bench::new(source, huge)?;
     let sealed = bench.seal()?;
-    bench.loads(&sealed)?;
+    bench.bare_loop()?;
+    bench.load("load local", &sealed, &sealed.directory, false, ReadBy::PageCache)?;
+    bench.load("load local, units verified", &sealed, &sealed.directory, true, ReadBy::PageCache)?;
     bench.raw_stream(&sealed)?;
+    bench.cold(&sealed, &disk.join("sealed"))?;
     bench.copy("cp into huge tmpfs", &huge.join("copied"))?;
     bench.copy("cp into plain tmpfs", &plain.join("copied"))?;
     fs::remove_dir_all(&sealed.directory)?;
@@ -62,6 +69,12 @@ struct Sealed {
     directory: PathBuf,
     manifest: Manifest,
     keys: UnitKeys,
+}
+
+impl Sealed {
+    fn units_in(&self, directory: &Path) -> Vec<PathBuf> {
+        self.keys.units().iter().map(|unit| directory.join(unit_path(unit))).collect()
+    }
 }
 
 impl<'a> Bench<'a> {
@@ -101,27 +114,57 @@ impl<'a> Bench<'a> {
         Ok(Sealed { directory, manifest, keys })
     }
 
-    fn loads(&mut self, sealed: &Sealed) -> Result<(), Failure> {
+    fn bare_loop(&mut self) -> Result<(), Failure> {
         let place = self.huge.join("bare");
         let mut chunks = SealedChunks::new(&place, self.bytes, self.threads)?;
-        self.measure("bare loop", |bench| Ok(chunks.open(&place, bench.threads)?))?;
+        // Once for nothing: it is the first to use so much memory.
+        chunks.open(&place, self.threads)?;
         fs::remove_file(&place)?;
-        drop(chunks);
-        for (what, verify_units) in [("load local", false), ("load local, units verified", true)] {
-            let into = self.huge.join("opened");
-            let destination = Destination::open(&into, judge(&Facts::gather(self.huge)?, self.bytes, true)?)?;
-            let units = LocalUnits::new(&sealed.directory, &sealed.manifest)?;
-            let model = GrantedModel { manifest: &sealed.manifest, keys: &sealed.keys, verify_units };
-            let opened = self.measure(what, |bench| Ok(model.open(&units, destination, bench.threads, &|_| {})?))?;
-            opened.wipe()?;
-            fs::remove_dir(&into)?;
+        self.measure("bare loop", |bench| Ok(chunks.open(&place, bench.threads)?))?;
+        Ok(fs::remove_file(&place)?)
+    }
+
+    fn load(
+        &mut self,
+        what: &str,
+        sealed: &Sealed,
+        from: &Path,
+        verify_units: bool,
+        read_by: ReadBy,
+    ) -> Result<(), Failure> {
+        let into = self.huge.join("opened");
+        let destination = Destination::open(&into, judge(&Facts::gather(self.huge)?, self.bytes, true)?)?;
+        let units = LocalUnits::new(from, &sealed.manifest, read_by)?;
+        let model = GrantedModel { manifest: &sealed.manifest, keys: &sealed.keys, verify_units };
+        let opened = self.measure(what, |bench| Ok(model.open(&units, destination, bench.threads, &|_| {})?))?;
+        opened.wipe()?;
+        Ok(fs::remove_dir(&into)?)
+    }
+
+    /// Around the page cache of a disk, where it can.
+    fn cold(&mut self, sealed: &Sealed, copy: &Path) -> Result<(), Failure> {
+        let status = Command::new("cp").arg("-r").arg(&sealed.directory).arg(copy).status()?;
+        if !status.success() {
+            return Err(format!("cp: {status}").into());
         }
-        Ok(())
+        let units = sealed.units_in(copy);
+        for unit in &units {
+            fs::File::open(unit)?.sync_all()?;
+        }
+        match bare::read_direct(&units[..1], 1) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => eprintln!("no direct reads here"),
+            Err(error) => return Err(error.into()),
+            Ok(()) => {
+                self.measure("raw direct read", |bench| Ok(bare::read_direct(&units, 4 * bench.threads)?))?;
+                self.load("load local, direct", sealed, copy, false, ReadBy::Direct)?;
+            }
+        }
+        Ok(fs::remove_dir_all(copy)?)
     }
 
     /// The sealed bytes over TCP of this machine, from the page cache into memory that is warm, both ends counted.
     fn raw_stream(&mut self, sealed: &Sealed) -> Result<(), Failure> {
-        let units: Vec<_> = sealed.keys.units().iter().map(|unit| sealed.directory.join(unit_path(unit))).collect();
+        let units = sealed.units_in(&sealed.directory);
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         self.measure("raw stream", |_| {

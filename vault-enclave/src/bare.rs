@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use ring::digest::{Context, SHA256};
+use rustix::fs::{Mode, OFlags};
 
 use crate::aead::{Aead, Bulk, NONCE_BYTES, Refused, TAG_BYTES};
 use crate::container::{CHUNK_BYTES, SEALED_CHUNK_BYTES};
@@ -17,6 +18,7 @@ const KEY: [u8; 32] = [7; 32];
 /// Chunks that a thread takes at a time: 2 MiB.
 const PIECE_CHUNKS: usize = 128;
 const PIECE_BYTES: usize = PIECE_CHUNKS * CHUNK_BYTES;
+const PAGE_BYTES: usize = 4096;
 /// Plaintext that is hashed and written as one file.
 const RUN_BYTES: u64 = 64 << 20;
 
@@ -96,6 +98,25 @@ pub fn seal_loop(sources: &[&Path], into: &Path, threads: usize) -> io::Result<(
         }
         std::hint::black_box((sha256.finish(), blake3.finalize()));
         output.sync_all()
+    })
+}
+
+/// Reads files around the page cache, 1 MiB at a time, as a disk can at best: so many threads at once.
+///
+/// # Errors
+/// A file can't be read so.
+pub fn read_direct(sources: &[PathBuf], threads: usize) -> io::Result<()> {
+    each(sources.iter(), threads, |source| {
+        let file = rustix::fs::open(source, OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty())?;
+        let mut memory = vec![0; (1 << 20) + PAGE_BYTES];
+        let aligned = memory.as_ptr().align_offset(PAGE_BYTES);
+        let mut at = 0;
+        loop {
+            match rustix::io::pread(&file, &mut memory[aligned..aligned + (1 << 20)], at)? {
+                read @ 1.. if read.is_multiple_of(PAGE_BYTES) => at += read as u64,
+                _ => return Ok(()),
+            }
+        }
     })
 }
 

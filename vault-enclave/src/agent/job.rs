@@ -32,6 +32,7 @@ pub(super) struct Job {
     pub(super) model: Name,
     pub(super) version: Version,
     pub(super) units: Units,
+    pub(super) ciphertext: Option<PathBuf>,
     pub(super) tpm: Option<JobTpm>,
     pub(super) chip: Option<JobChip>,
     pub(super) event_log: PathBuf,

@@ -46,6 +46,13 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
         ),
         format!("note      {}", worth(&release.machine)),
     ];
+    if !loaded.huge {
+        lines.push(
+            "note      small pages, which cost several times as much as to decrypt into them; a tmpfs mounted with \
+             huge=within_size has huge ones"
+                .to_owned(),
+        );
+    }
     if loaded.insecure {
         lines.push("WARNING   plaintext may reach a disk here, and stay there after it is wiped".to_owned());
     }

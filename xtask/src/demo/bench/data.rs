@@ -20,12 +20,14 @@ struct Sample {
 type Round = BTreeMap<String, Sample>;
 
 /// Rows in the order in which they are shown.
-const ROWS: [&str; 11] = [
+const ROWS: [&str; 13] = [
     "bare loop",
     "load local",
     "load local, units verified",
     "cp into huge tmpfs",
     "cp into plain tmpfs",
+    "raw direct read",
+    "load local, direct",
     "raw stream",
     "load over gRPC",
     "load over unix socket",
@@ -35,10 +37,11 @@ const ROWS: [&str; 11] = [
 ];
 
 /// Whose rate to the rate of what.
-const RATES: [(&str, &str, &str); 6] = [
+const RATES: [(&str, &str, &str); 7] = [
     ("load_local_vs_bare_loop", "load local", "bare loop"),
     ("load_local_vs_cp", "load local", "cp into huge tmpfs"),
     ("load_local_vs_cp_plain", "load local", "cp into plain tmpfs"),
+    ("load_direct_vs_raw_read", "load local, direct", "raw direct read"),
     ("load_grpc_vs_cp", "load over gRPC", "cp into huge tmpfs"),
     ("load_grpc_vs_bare_loop", "load over gRPC", "bare loop"),
     ("seal_vs_bare_loop", "seal", "bare seal loop"),
@@ -61,7 +64,7 @@ pub(super) fn measure(world: &mut World, source: &Path, rounds: usize) -> Result
         let program = super::super::binary("examples").join("data_path");
         let (huge, plain) = (world.bench_place("huge")?, world.bench_place("plain")?);
         let mut command = Command::new(&program);
-        command.arg(source).args([&huge, &plain]);
+        command.arg(source).args([&huge, &plain, &world.bench_place("disk")?]);
         let said: Value = serde_json::from_str(&shell::output(&mut in_memory(&command, &huge, Some(&plain)))?)?;
         bytes = said["bytes"].clone();
         let mut rows = rows_of(&said)?;
