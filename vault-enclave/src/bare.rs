@@ -150,8 +150,8 @@ fn each<T: Send>(
     let run = || std::iter::from_fn(next).try_for_each(&act);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(run)).collect();
-        let joined = workers.into_iter().map(|worker| worker.join());
-        joined.map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        let mut joined = workers.into_iter().map(|worker| worker.join());
+        joined.try_for_each(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 

@@ -58,7 +58,7 @@ pub(super) fn play(args: &DemoArgs) -> Result<()> {
         Tier::Snp => "Start a soft SNP platform: keeper, guest; and a stranger with a TPM alone",
     };
     let mut world = steps.step(machines, |details| World::start(args.tier, model, python, details))?;
-    steps.step("Make keys and write the first policy", |details| world.write_policy(details))?;
+    steps.step("Make keys and write the first policy", |details| world.write_policy(true, details))?;
     steps.step("Start keeper and host", |details| world.start_services(details))?;
     steps.step("Genesis: each approver verifies the keeper himself, then signs", |details| world.genesis(details))?;
     steps.step("Seal the model and upload it", |details| world.seal(details, &mut findings))?;
@@ -95,7 +95,7 @@ impl World {
         Ok(Self { place, children, model, python, tier, keeper, guest, stranger })
     }
 
-    pub(super) fn write_policy(&mut self, details: &mut Details) -> Result<()> {
+    pub(super) fn write_policy(&mut self, verify_units: bool, details: &mut Details) -> Result<()> {
         let mut approvers = Vec::new();
         for name in APPROVERS {
             let key = self.place.path(name);
@@ -124,6 +124,7 @@ impl World {
             guest_pcrs,
             keeper: &self.keeper,
             guest: &self.guest,
+            verify_units,
             model: &self.model.name,
         })?;
         fs::write(self.place.path("policy.toml"), policy)?;
