@@ -21,7 +21,7 @@ use crate::{beside, escrow, extensions, keepers, reseal, revocations};
 const RECORDED: (&str, &str) = ("fold 2", "sha256:e063e5bba861df07c0858def63d609c8697b89e276f8579c705d5f2a31c128d7");
 
 /// The same of the log of a vault with witnesses, which several keepers write to.
-const RECORDED_SHARED: &str = "sha256:3e9bee454e2955b7349027b74eef0ead8eb8e2bb57e7d6df24ff3bfe87e169d6";
+const RECORDED_SHARED: &str = "sha256:d0e81b886ca7c90bf380c12f7ff2f125dc838c64798ea3913cbbca71d8ee8270";
 
 fn recorded(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/governance/data").join(name)
