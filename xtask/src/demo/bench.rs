@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: what a seal, an upload and an attested load cost beside `cp`, in one run on one machine; what a
 //! release costs a keeper; what verifying evidence costs; and, alone, what a long log costs, or many agents at once.
 
-mod fleet;
 pub(super) mod data;
+mod fleet;
 mod log;
 mod verify;
 
