@@ -4,6 +4,7 @@
 //! messages become domain types, and there every length is checked.
 #![forbid(unsafe_code)]
 
+pub mod bulk;
 pub mod client;
 pub mod collateral;
 pub mod convert;

@@ -17,6 +17,7 @@ pub mod init;
 pub mod lease_signer;
 pub mod load;
 pub mod loader;
+pub mod numa;
 pub mod options;
 pub mod remote;
 pub mod run;

@@ -35,6 +35,9 @@ pub const HEADER_BYTES: usize = SALT_BYTES + COMMITMENT_BYTES;
 /// Longest plaintext: 2^38 chunks, the final one short.
 pub const MESSAGE_BYTES_MAX: u64 = (1 << 38) * CHUNK_BYTES as u64 - 1;
 
+/// Chunks that are brought to their place and opened at a time: 256 KiB, half of a core's own cache.
+pub(crate) const BATCH_CHUNKS: usize = 16;
+
 const SALT_BYTES: usize = 24;
 const COMMITMENT_BYTES: usize = 32;
 const LABEL: &[u8] = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0";
@@ -185,19 +188,36 @@ impl Opener {
         })
     }
 
-    /// Opens the piece at chunk `first` whose ciphertext lies in its place already, its tags apart. On failure all of
-    /// `dest` is wiped.
-    pub(crate) fn open_in_place<A: Aead>(
+    /// Opens the piece at chunk `first` in place. `feed` brings ciphertext to where its plaintext will be, and the tags apart,
+    /// of at most [`BATCH_CHUNKS`] chunks at a time, which are opened while they are in the cache. On failure all of `dest`
+    /// is wiped; `refused` makes the error of what was not what was sealed.
+    pub(crate) fn open_in_place<A: Aead, E>(
         &self,
         first: u64,
         dest: &mut [u8],
-        tags: &[[u8; TAG_BYTES]],
-    ) -> Result<(), OpenError> {
-        let chunks = self.layout.piece_chunks(first, dest.len())?;
-        if tags.len() != chunks {
-            return Err(OpenError::Piece { first, bytes: dest.len() });
+        refused: impl Fn(OpenError) -> E,
+        mut feed: impl FnMut(&mut [u8], &mut [[u8; TAG_BYTES]]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let chunks = self.layout.piece_chunks(first, dest.len()).map_err(&refused)?;
+        let opened = self.key.with_cipher::<A, _>(|aead, base| {
+            let mut tags = [[0; TAG_BYTES]; BATCH_CHUNKS];
+            for begin in (0..chunks).step_by(BATCH_CHUNKS) {
+                let end = chunks.min(begin + BATCH_CHUNKS);
+                let last = dest.len().min(end * CHUNK_BYTES);
+                let (batch, tags) = (&mut dest[begin * CHUNK_BYTES..last], &mut tags[..end - begin]);
+                feed(batch, tags)?;
+                for (index, tag) in tags.iter().enumerate() {
+                    let number = first + (begin + index) as u64;
+                    let opened = aead.open(nonce(base, number), chunk_mut(batch, index), tag);
+                    opened.map_err(|Refused| refused(OpenError::Chunk(number)))?;
+                }
+            }
+            Ok(())
+        });
+        if opened.is_err() {
+            dest.zeroize();
         }
-        self.open_each::<A>(first, chunks, dest, |index, _| tags.get(index).copied().ok_or(Refused))
+        opened
     }
 
     fn open_each<A: Aead>(
@@ -282,14 +302,20 @@ impl MessageKey {
         chunks: usize,
         mut act: impl FnMut(&A, usize, [u8; NONCE_BYTES]) -> Result<(), Refused>,
     ) -> Result<(), OpenError> {
+        self.with_cipher::<A, _>(|aead, base| {
+            (0..chunks).zip(first..).try_for_each(|(index, number)| {
+                act(aead, index, nonce(base, number)).map_err(|Refused| OpenError::Chunk(number))
+            })
+        })
+    }
+
+    /// Calls `act` with the cipher and the base nonce.
+    fn with_cipher<A: Aead, R>(&self, act: impl FnOnce(&A, &[u8; NONCE_BYTES]) -> R) -> R {
         self.0.with_bytes(|bytes| {
             wiped(|| {
                 let (key, rest) = bytes.split_first_chunk().expect("key, nonce and commitment");
                 let (base, _) = rest.split_first_chunk().expect("nonce and commitment");
-                let aead = A::new(key);
-                (0..chunks).zip(first..).try_for_each(|(index, number)| {
-                    act(&aead, index, nonce(base, number)).map_err(|Refused| OpenError::Chunk(number))
-                })
+                act(&A::new(key), base)
             })
         })
     }

@@ -7,6 +7,7 @@
 //! **Never.** Nothing here trusts the host: what it stores or relays is checked against the head, a digest or a signature.
 
 pub mod agent;
+pub mod bare;
 pub mod chip;
 pub mod collateral_args;
 pub mod container;

@@ -13,6 +13,7 @@
 
 mod adopt;
 mod destination;
+mod direct;
 mod error;
 mod source;
 mod worker;
@@ -21,17 +22,14 @@ use attestation::UnitSet;
 use ledger::manifest::{Manifest, PlanUnit};
 
 pub use destination::{Destination, OpenedModel};
+pub use direct::DirectReader;
 pub use error::{DestinationError, OpenModelError};
-pub use source::{LocalUnits, SourceError, UnitSource};
+pub use source::{LocalReader, LocalUnits, ReadBy, SourceError, UnitSource};
 
 use crate::container::CHUNK_BYTES;
 use crate::region::FileMapping;
 use crate::unit_keys::UnitKeys;
 use worker::{Segment, Shared};
-
-/// Longest run of plaintext that one thread opens, where nothing asks for a unit to be read in one go.
-const SEGMENT_BYTES: usize = 64 * 1024 * 1024;
-const _: () = assert!(SEGMENT_BYTES.is_multiple_of(CHUNK_BYTES));
 
 /// A model whose keys were granted.
 pub struct GrantedModel<'a> {
@@ -53,7 +51,7 @@ impl GrantedModel<'_> {
         granted(self.manifest, self.keys.units()).map(|units| units.iter().map(|(_, unit)| unit.length).sum())
     }
 
-    /// Opens the granted units of `source` into `destination`, with `threads` threads; `progress` is told of each run
+    /// Opens the granted units of `source` into `destination`, for `cores` cores; `progress` is told of each run
     /// of plaintext bytes that passed, from any thread.
     ///
     /// # Errors
@@ -62,22 +60,32 @@ impl GrantedModel<'_> {
         &self,
         source: &S,
         destination: Destination,
-        threads: usize,
+        cores: usize,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<OpenedModel, OpenModelError> {
         let granted = granted(self.manifest, self.keys.units())?;
         let mut opened = OpenedModel::begin(destination)?;
         let mut mappings = opened.create_files(self.manifest.units(), &granted)?;
         let shared = Shared::new(self, source, progress);
-        let segments = self.segments(&granted, &mut mappings);
-        shared.open_all(segments, threads)?;
+        let mut segments = self.segments(&granted, &mut mappings, source.run_bytes());
+        if self.verify_units {
+            // A long unit that came last would keep one thread busy while the others have nothing left.
+            segments.sort_by_key(|segment| std::cmp::Reverse(segment.dest.len()));
+        }
+        shared.open_all(segments, source.threads(cores))?;
         opened.publish(mappings)?;
         Ok(opened)
     }
 
     /// The granted ranges of the mapped files, in the order of the units, cut for the threads.
-    fn segments<'m>(&self, granted: &[(u32, &PlanUnit)], mappings: &'m mut [Option<FileMapping>]) -> Vec<Segment<'m>> {
-        let longest = if self.verify_units { usize::MAX / CHUNK_BYTES * CHUNK_BYTES } else { SEGMENT_BYTES };
+    fn segments<'m>(
+        &self,
+        granted: &[(u32, &PlanUnit)],
+        mappings: &'m mut [Option<FileMapping>],
+        run_bytes: usize,
+    ) -> Vec<Segment<'m>> {
+        let longest = if self.verify_units { usize::MAX } else { run_bytes.max(CHUNK_BYTES) };
+        let longest = longest / CHUNK_BYTES * CHUNK_BYTES;
         let mut segments = Vec::new();
         let mut files = mappings.iter_mut();
         let mut rest: &'m mut [u8] = &mut [];

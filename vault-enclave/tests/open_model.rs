@@ -14,7 +14,8 @@ use ledger::manifest::{Manifest, Selection, unit_path};
 use proptest::prelude::*;
 use vault_enclave::container::OpenError;
 use vault_enclave::open::{
-    Destination, DestinationError, GrantedModel, LocalUnits, OpenModelError, SourceError, UnitSource,
+    Destination, DestinationError, GrantedModel, LocalReader, LocalUnits, OpenModelError, ReadBy, SourceError,
+    UnitSource,
 };
 use vault_enclave::place::{self, Facts, MountFacts};
 use vault_enclave::unit_keys::UnitKeys;
@@ -98,6 +99,25 @@ fn an_opened_model_is_the_source_byte_for_byte() {
         opened.wipe().unwrap();
         assert!(is_empty(&world.path(&into)));
     }
+}
+
+#[test]
+fn a_model_that_is_read_around_the_page_cache_is_the_source_byte_for_byte() {
+    let Sealed { world, source, sealed, manifest, keys } = sealed();
+    let units = LocalUnits::new(sealed, manifest, ReadBy::Direct).unwrap();
+    for verify_units in [false, true] {
+        let opened = world.open_from(&units, manifest, keys, verify_units, "direct").unwrap();
+        assert_eq!(files_of(&world.path("direct")), files_of(source));
+        drop(opened);
+    }
+    let probed = LocalUnits::new(sealed, manifest, ReadBy::Probe).unwrap();
+    assert!(units.is_direct() && !probed.is_direct(), "what was just sealed is in the page cache");
+    let index = index_of("model-1.safetensors", "layer.0");
+    let copy = damaged("direct-damaged", |copy| change(&unit(copy, index), |bytes| bytes[56 + 16_400] ^= 1));
+    let units = LocalUnits::new(&copy, manifest, ReadBy::Direct).unwrap();
+    let refused = world.open_from(&units, manifest, keys, false, "direct").err();
+    assert_eq!(refused, Some(OpenModelError::Unit { unit: index, error: OpenError::Chunk(1) }));
+    assert!(is_empty(&world.path("direct")));
 }
 
 #[test]
@@ -275,7 +295,8 @@ fn where_only_locks_keep_a_place_safe_the_pages_are_locked_until_the_model_is_wi
     let destination = Destination::open(&world.path("locked"), place::judge(&swapping, bytes, false).unwrap()).unwrap();
     let before = locked_kilobytes();
     let model = GrantedModel { manifest, keys, verify_units: false };
-    let opened = model.open(&LocalUnits::new(sealed, manifest).unwrap(), destination, 2, &|_| {}).unwrap();
+    let opened =
+        model.open(&LocalUnits::new(sealed, manifest, ReadBy::Probe).unwrap(), destination, 2, &|_| {}).unwrap();
     assert!(locked_kilobytes() >= before + bytes / 1024);
     assert_eq!(files_of(&world.path("locked")), files_of(source));
     opened.wipe().unwrap();
@@ -323,7 +344,7 @@ struct Slow<'a> {
     destination: Option<PathBuf>,
 }
 
-struct Trickle(fs::File, Option<u64>);
+struct Trickle(LocalReader, Option<u64>);
 
 impl Read for Trickle {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -356,7 +377,7 @@ fn modes_of(directory: &Path) -> Vec<(String, u32)> {
 #[test]
 fn files_cannot_be_read_before_everything_passed_and_slow_sources_are_good_enough() {
     let Sealed { world, source, sealed, manifest, keys } = sealed();
-    let units = LocalUnits::new(sealed, manifest).unwrap();
+    let units = LocalUnits::new(sealed, manifest, ReadBy::Probe).unwrap();
     let slow = Slow { units, ends_after: None, destination: Some(world.path("slow")) };
     let opened = world.open_from(&slow, manifest, keys, true, "slow").unwrap();
     assert_eq!(files_of(&world.path("slow")), files_of(source));
@@ -366,7 +387,11 @@ fn files_cannot_be_read_before_everything_passed_and_slow_sources_are_good_enoug
 #[test]
 fn a_source_that_ends_early_is_refused() {
     let Sealed { world, sealed, manifest, keys, .. } = sealed();
-    let slow = Slow { units: LocalUnits::new(sealed, manifest).unwrap(), ends_after: Some(20_000), destination: None };
+    let slow = Slow {
+        units: LocalUnits::new(sealed, manifest, ReadBy::Probe).unwrap(),
+        ends_after: Some(20_000),
+        destination: None,
+    };
     let refused = world.open_from(&slow, manifest, keys, false, "early").err().unwrap();
     assert!(matches!(refused, OpenModelError::Length { expected, found, .. } if found < expected), "{refused:?}");
     assert!(is_empty(&world.path("early")));

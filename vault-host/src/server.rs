@@ -26,7 +26,7 @@ use crate::config::{Config, KeeperTls, Tls};
 use crate::journal::Journal;
 use crate::link::KeeperAddress;
 use crate::link::{self, Dial, Keepers, Notices, Turns, Witnesses};
-use crate::service::{AuditService, Host, ProvisionBySize, ProvisionService, VaultService};
+use crate::service::{AuditService, Host, ProvisionBySize, ProvisionService, VaultService, WithUnits};
 use crate::store::{self, ABANDONED_AFTER, Store, StoreError};
 
 /// How long calls under way may go on after the host was told to stop.
@@ -332,7 +332,7 @@ fn routes(host: &Arc<Host>, services: Services) -> Routes {
     let audit = AuditServer::new(AuditService(host.clone()))
         .max_decoding_message_size(AUDIT_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(VAULT_REPLY_BYTES_MAX);
-    let routes = Routes::new(vault).add_service(audit);
+    let routes = Routes::new(WithUnits(vault)).add_service(audit);
     match services {
         Services::All => routes.add_service(ProvisionBySize::new(ProvisionService(host.clone()))),
         Services::AllButProvision => routes,

@@ -18,6 +18,7 @@ mod audit;
 mod fetch;
 mod provision;
 mod sizes;
+mod units;
 mod upload;
 mod vault;
 mod watch;
@@ -25,6 +26,7 @@ mod watch;
 pub(crate) use audit::AuditService;
 pub(crate) use provision::ProvisionService;
 pub(crate) use sizes::ProvisionBySize;
+pub(crate) use units::WithUnits;
 pub(crate) use vault::VaultService;
 
 /// How long an answer about the other hosts is good.

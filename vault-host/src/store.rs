@@ -20,6 +20,7 @@ use vault_proto::convert::{ModelName, Publication, UnitUpload};
 use vault_proto::v1::ReaderCredential;
 
 mod blobs;
+mod buffers;
 mod copy;
 mod error;
 mod files;
@@ -33,6 +34,7 @@ mod segment;
 mod tile_files;
 mod uploads;
 
+pub(crate) use buffers::BUFFER_BYTES;
 pub use copy::{Copied, copy_store};
 pub use error::StoreError;
 pub(crate) use models::Model;

@@ -1,7 +1,7 @@
 //! Sealed units over gRPC, as the readers that the opening threads pull from.
 //!
 //! Each range is one FetchUnits call, received by a task of the runtime and handed over through a queue of a few
-//! messages, so that memory is bounded by ranges × messages whatever the size of the model. A stream that breaks is begun
+//! frames, so that memory is bounded by ranges × frames whatever the size of the model. A stream that breaks is begun
 //! again from where it broke.
 
 use std::io::{self, Read};
@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tonic::Status;
+use vault_proto::bulk::{Piece, UnitStreamError};
 use vault_proto::client::CallError;
 use vault_proto::convert::{FetchRequest, ModelName, Range as WireRange};
 use vault_proto::limits::DATA_BYTES_MAX;
@@ -20,8 +21,8 @@ use vault_proto::v1;
 use super::remote::Remote;
 use crate::open::{SourceError, UnitSource};
 
-/// Messages of one range that wait to be opened, each at most 4 MiB and 1 MiB as our host sends them.
-const MESSAGES_WAITING: usize = 2;
+/// Frames of one range that wait to be opened, each at most 1 MiB: `remote::FRAME_BYTES_MAX`.
+const FRAMES_WAITING: usize = 2;
 /// How long a stream may stand still.
 const STALL_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often in a row a stream is begun again without a byte of progress.
@@ -37,7 +38,7 @@ pub(super) struct RemoteUnits {
 
 /// The bytes of one range, in order.
 pub(super) struct RangeReader {
-    messages: Receiver<io::Result<Bytes>>,
+    frames: Receiver<io::Result<Bytes>>,
     current: Bytes,
 }
 
@@ -53,11 +54,11 @@ impl UnitSource for RemoteUnits {
     type Reader = RangeReader;
 
     fn read(&self, unit: u32, range: Range<u64>) -> Result<Self::Reader, SourceError> {
-        let (sender, messages) = channel(MESSAGES_WAITING);
+        let (sender, frames) = channel(FRAMES_WAITING);
         let fetch =
             Fetch { remote: self.remote.clone(), model: self.model.clone(), unit, at: range.start, end: range.end };
         self.runtime.spawn(fetch.run(sender));
-        Ok(RangeReader { messages, current: Bytes::new() })
+        Ok(RangeReader { frames, current: Bytes::new() })
     }
 }
 
@@ -65,8 +66,8 @@ impl Read for RangeReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
             // The receiving task never waits for ever: it sends, fails or ends.
-            match self.messages.blocking_recv() {
-                Some(message) => self.current = message?,
+            match self.frames.blocking_recv() {
+                Some(frame) => self.current = frame?,
                 None => return Ok(0),
             }
         }
@@ -75,7 +76,7 @@ impl Read for RangeReader {
         Ok(bytes)
     }
 
-    /// As many parts as one message fills.
+    /// As many parts as one frame fills.
     fn read_vectored(&mut self, parts: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
         let mut total = 0;
         for part in parts.iter_mut().filter(|part| !part.is_empty()) {
@@ -125,36 +126,42 @@ impl Fetch {
     async fn stream(&mut self, sender: &Sender<io::Result<Bytes>>) -> io::Result<Ended> {
         let range = WireRange { unit: self.unit, offset: self.at, length: self.end - self.at };
         let request = FetchRequest { model: self.model.clone(), ranges: vec![range] };
-        let answer = self.remote.fetch_client().fetch_units(v1::FetchUnitsRequest::from(request)).await;
-        let mut stream = answer.map_err(|status| self.failed(&status))?.into_inner();
+        let answer = self.remote.fetch(&v1::FetchUnitsRequest::from(request)).await;
+        let mut stream = answer.map_err(|status| self.failed(&status))?;
         while self.at < self.end {
-            let next = tokio::time::timeout(STALL_TIME_MAX, stream.message()).await;
+            let next = tokio::time::timeout(STALL_TIME_MAX, stream.next()).await;
             let next = next.map_err(|_| broken("the host stopped sending"))?;
-            let Some(message) = next.map_err(|status| self.failed(&status))? else {
-                return Err(broken("the host ended the stream early"));
-            };
-            self.check(&message)?;
-            self.at += message.data.len() as u64;
-            if sender.send(Ok(message.data)).await.is_err() {
-                return Ok(Ended::ReaderGone);
+            match next.map_err(|error| self.stream_failed(error))? {
+                None => return Err(broken("the host ended the stream early")),
+                Some(Piece::Head { unit, offset, bytes }) => self.check(unit, offset, bytes)?,
+                Some(Piece::Data(data)) => {
+                    self.at += data.len() as u64;
+                    if sender.send(Ok(data)).await.is_err() {
+                        return Ok(Ended::ReaderGone);
+                    }
+                }
             }
         }
         Ok(Ended::Complete)
     }
 
     /// A host that sends anything but the next bytes is not asked again.
-    fn check(&self, message: &v1::FetchUnitsResponse) -> io::Result<()> {
-        let bytes = message.data.len();
+    fn check(&self, unit: u32, offset: u64, bytes: usize) -> io::Result<()> {
         let fits = (1..=DATA_BYTES_MAX).contains(&bytes) && bytes as u64 <= self.end - self.at;
-        if fits && message.unit == self.unit && message.offset == self.at {
+        if fits && unit == self.unit && offset == self.at {
             return Ok(());
         }
-        let (unit, at) = (self.unit, self.at);
-        let text = format!(
-            "the host sent {bytes} bytes of unit {} at {} where unit {unit} at {at} was next",
-            message.unit, message.offset
-        );
+        let (wanted, at) = (self.unit, self.at);
+        let text =
+            format!("the host sent {bytes} bytes of unit {unit} at {offset} where unit {wanted} at {at} was next");
         Err(io::Error::new(io::ErrorKind::InvalidData, text))
+    }
+
+    fn stream_failed(&self, error: UnitStreamError) -> io::Error {
+        match error {
+            UnitStreamError::Status(status) => self.failed(&status),
+            UnitStreamError::Frames(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+        }
     }
 
     fn failed(&self, status: &Status) -> io::Error {

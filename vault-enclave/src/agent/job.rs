@@ -32,6 +32,7 @@ pub(super) struct Job {
     pub(super) model: Name,
     pub(super) version: Version,
     pub(super) units: Units,
+    pub(super) ciphertext: Option<PathBuf>,
     pub(super) tpm: Option<JobTpm>,
     pub(super) chip: Option<JobChip>,
     pub(super) event_log: PathBuf,
@@ -109,6 +110,8 @@ pub(super) struct Loaded {
     pub(super) files: usize,
     pub(super) bytes: u64,
     pub(super) seconds: f64,
+    /// Of all threads of the loader meanwhile.
+    pub(super) cpu_seconds: f64,
     pub(super) place: String,
     pub(super) insecure: bool,
     pub(super) huge: bool,

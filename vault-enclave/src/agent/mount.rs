@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use super::job::Owner;
+use super::numa::Numa;
 use crate::failure::{Failure, Kind};
 use crate::place::{Facts, PlaceError, judge};
 
@@ -22,6 +23,8 @@ const KINDS: [(&str, &str); 5] = [
 /// Room beyond the plaintext: what a tmpfs needs for itself, and for the last page of each file.
 const ROOM_BYTES: u64 = 16 << 20;
 const PAGE_BYTES: u64 = 4 << 10;
+/// [`PlaceError::MemoryFull`].
+const MEMORY_FULL: &str = "memory-too-small";
 
 /// A mount. It is taken away when this is dropped; what still has files of it open keeps them until it ends.
 pub(super) struct PrivateMount {
@@ -45,11 +48,11 @@ pub(super) fn enter_namespace() -> Result<(), Failure> {
 
 impl PrivateMount {
     /// Mounts memory at `at` for `bytes` of plaintext in `files` files: the first kind that the kernel has and that is
-    /// judged safe. Says which others were not, so that nobody wonders about the speed.
+    /// judged safe, on the nodes that `numa` names. Says which others were not, so that nobody wonders about the speed.
     ///
     /// # Errors
     /// `mount`, or why the last of them is not safe.
-    pub(super) fn new(at: &Path, bytes: u64, files: usize) -> Result<Self, Failure> {
+    pub(super) fn new(at: &Path, bytes: u64, files: usize, numa: Option<&Numa>) -> Result<Self, Failure> {
         std::fs::create_dir_all(at).map_err(|error| {
             Failure::io(at.display(), &error)
                 .next("give --at a directory that is there, or whose parent can be written")
@@ -58,8 +61,14 @@ impl PrivateMount {
         let size = bytes.saturating_add(ROOM_BYTES).saturating_add(files as u64 * PAGE_BYTES);
         let mut refused = None;
         for (filesystem, options) in KINDS {
-            match Self::of_kind(&at, filesystem, options, size, bytes) {
+            // A ramfs would take no notice of where its memory is to come from.
+            if filesystem == "ramfs" && numa.is_some() {
+                continue;
+            }
+            match Self::of_kind(&at, filesystem, options, size, bytes, numa) {
                 Ok(mount) => return Ok(mount),
+                // So it is for every kind.
+                Err(failure) if failure.code() == MEMORY_FULL => return Err(failure),
                 Err(failure) => {
                     eprintln!("no {}: {}", kind(filesystem, options), failure.message());
                     refused = Some(failure);
@@ -74,15 +83,23 @@ impl PrivateMount {
         &self.at
     }
 
-    fn of_kind(at: &Path, filesystem: &str, options: &str, size: u64, bytes: u64) -> Result<Self, Failure> {
+    fn of_kind(
+        at: &Path,
+        filesystem: &str,
+        options: &str,
+        size: u64,
+        bytes: u64,
+        numa: Option<&Numa>,
+    ) -> Result<Self, Failure> {
         let failed =
             |errno: Errno| Failure::new(Kind::Failed, "mount", format!("this kernel does not mount it: {errno}"));
-        let data = match (filesystem, options) {
-            ("tmpfs", "") => format!("mode=0700,size={size}"),
-            ("tmpfs", options) => format!("mode=0700,size={size},{options}"),
-            _ => "mode=0700".to_owned(),
-        };
-        let data = CString::new(data).map_err(|error| Failure::new(Kind::Failed, "mount", error))?;
+        let mut data = vec!["mode=0700".to_owned()];
+        if filesystem == "tmpfs" {
+            data.push(format!("size={size}"));
+            data.extend(numa.map(Numa::mount_option));
+            data.extend((!options.is_empty()).then(|| options.to_owned()));
+        }
+        let data = CString::new(data.join(",")).map_err(|error| Failure::new(Kind::Failed, "mount", error))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         rustix::mount::mount("weightvault", at, filesystem, flags, data.as_c_str()).map_err(failed)?;
         let mounted = Self { at: at.to_owned() };
@@ -154,7 +171,7 @@ mod tests {
         };
         let looking = std::thread::spawn(look);
         in_a_namespace(move || {
-            let mount = PrivateMount::new(&at, 1 << 20, 3).unwrap();
+            let mount = PrivateMount::new(&at, 1 << 20, 3, None).unwrap();
             std::fs::write(mount.path().join("file"), b"plaintext").unwrap();
             mounted.send(()).unwrap();
             go_on.recv().unwrap();
@@ -170,10 +187,39 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("weights");
         in_a_namespace(move || {
-            let mount = PrivateMount::new(&at, 1 << 20, 1).unwrap();
+            let mount = PrivateMount::new(&at, 1 << 20, 1, None).unwrap();
             mount.give(Owner { uid: 1234, gid: 5678 }).unwrap();
             let metadata = std::fs::metadata(mount.path()).unwrap();
             assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777), (1234, 5678, 0o700));
+        });
+    }
+
+    #[test]
+    fn memory_comes_from_the_nodes_that_were_named_or_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("weights");
+        in_a_namespace(move || {
+            let on = |numa: &str| PrivateMount::new(&at, 1 << 20, 1, Some(&numa.parse().unwrap()));
+            match on("bind:0") {
+                Ok(mount) => {
+                    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+                    let line = mounts.lines().find(|line| line.contains(mount.path().to_str().unwrap())).unwrap();
+                    assert!(line.contains("mpol=bind:0") && line.contains(" tmpfs "), "{line}");
+                }
+                Err(failure) => eprintln!("skipped: a kernel without NUMA: {failure}"),
+            }
+            assert_eq!(on("bind:1023").err().unwrap().code(), "mount", "no machine here has so many nodes");
+        });
+    }
+
+    #[test]
+    fn a_machine_without_the_memory_is_refused_before_anything_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("weights");
+        in_a_namespace(move || {
+            let refused = PrivateMount::new(&at, 1 << 60, 1, None).err().unwrap();
+            assert_eq!(refused.code(), MEMORY_FULL);
+            assert_eq!(std::fs::read_dir(&at).unwrap().count(), 0);
         });
     }
 
@@ -182,7 +228,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("weights");
         in_a_namespace(move || {
-            let mount = PrivateMount::new(&at, 8 << 20, 1).unwrap();
+            let mount = PrivateMount::new(&at, 8 << 20, 1, None).unwrap();
             if Facts::gather(mount.path()).unwrap().mount.filesystem == "tmpfs" {
                 std::fs::write(mount.path().join("fits"), vec![1; 8 << 20]).unwrap();
                 assert!(std::fs::write(mount.path().join("does-not"), vec![1; 32 << 20]).is_err());

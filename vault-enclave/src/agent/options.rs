@@ -55,6 +55,10 @@ pub struct ModelArgs {
     /// Ask this host instead of those in the vault file: http://…, https://… or unix:/path. Can be given more than once.
     #[arg(long, value_name = "URL")]
     host: Vec<String>,
+    /// Read the sealed units from here and not from the host: a directory that `seal --out` made, or a copy of one. It is not
+    /// trusted: what it delivers opens, or is refused.
+    #[arg(long, value_name = "DIR")]
+    ciphertext: Option<PathBuf>,
     /// PEM of the authority that https hosts are checked by. No other authority is asked.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -77,6 +81,7 @@ pub(super) struct Request {
     pub(super) rule: Name,
     pub(super) model: ModelName,
     pub(super) selection: Selection,
+    pub(super) ciphertext: Option<PathBuf>,
     pub(super) devices: Devices,
     pub(super) state: Option<PathBuf>,
     pub(super) extensions: Extensions,
@@ -107,8 +112,7 @@ impl Devices {
         };
         let tpm = tpm.map(|tcti: TctiConfig| ek.apply(tcti)).transpose()?;
         // The loader has another working directory.
-        let event_log = std::path::absolute(event_log).map_err(|error| Failure::io(event_log.display(), &error))?;
-        Ok(Self { tpm, snp, collateral: collateral.open()?, event_log })
+        Ok(Self { tpm, snp, collateral: collateral.open()?, event_log: absolute(event_log)? })
     }
 }
 
@@ -159,6 +163,8 @@ impl ModelArgs {
             rule: self.rule.clone().unwrap_or_else(|| self.model.0.model.clone()),
             model: self.model.0.clone(),
             selection,
+            // The loader has another working directory.
+            ciphertext: self.ciphertext.as_deref().map(absolute).transpose()?,
             devices: Devices::new(self.tpm.as_deref(), &self.ek, self.snp.clone(), &self.collateral, &self.event_log)?,
             state: self.state.clone(),
             extensions: Extensions::new(&self.extension, self.extensions.as_deref()),
@@ -169,6 +175,10 @@ impl ModelArgs {
     pub(super) fn model(&self) -> &Name {
         &self.model.0.model
     }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::io(path.display(), &error))
 }
 
 pub(super) fn read(path: &std::path::Path, max: usize) -> Result<Vec<u8>, Failure> {

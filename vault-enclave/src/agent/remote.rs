@@ -5,12 +5,13 @@ use std::time::Duration;
 use ledger::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status, Streaming};
+use vault_proto::bulk::UnitStream;
 use vault_proto::client::{CallError, connect};
 use vault_proto::convert::{
     Challenge, ChallengeRequest, EndLease, Grant, ModelName, ReleaseRequest, RenewRequest, SignedLease, WatchEvent,
     WatchLease,
 };
-use vault_proto::limits::{DATA_BYTES_MAX, VAULT_REPLY_BYTES_MAX};
+use vault_proto::limits::VAULT_REPLY_BYTES_MAX;
 use vault_proto::v1;
 use vault_proto::v1::vault_client::VaultClient;
 
@@ -149,9 +150,9 @@ impl Remote {
         Ok(Watched { remote: self.clone(), events })
     }
 
-    /// For ciphertext: at most one message of it at a time.
-    pub(super) fn fetch_client(&self) -> VaultClient<Channel> {
-        VaultClient::new(self.channel.clone()).max_decoding_message_size(DATA_BYTES_MAX + 64)
+    /// Begins a stream of ciphertext.
+    pub(super) async fn fetch(&self, request: &v1::FetchUnitsRequest) -> Result<UnitStream, Status> {
+        UnitStream::fetch(&self.channel, request).await
     }
 
     fn client(&self) -> VaultClient<Channel> {

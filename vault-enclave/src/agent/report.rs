@@ -16,7 +16,8 @@ pub(super) fn loaded(held: &Held, into: &Path) {
 
 fn lines(held: &Held, into: &Path) -> Vec<String> {
     let (release, loaded) = (&held.release, &held.loaded);
-    let rate = loaded.bytes as f64 / loaded.seconds.max(f64::EPSILON) / 1e9;
+    let gigabytes = loaded.bytes as f64 / 1e9;
+    let (rate, cpu) = (gigabytes / loaded.seconds.max(f64::EPSILON), loaded.cpu_seconds / gigabytes.max(f64::EPSILON));
     let pages = if loaded.huge { ", huge pages" } else { "" };
     let mut lines = vec![
         format!(
@@ -31,7 +32,7 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
             release.model, release.version, release.units.count, loaded.index, loaded.host
         ),
         format!(
-            "opened    {} files, {} bytes in {:.2} s, {rate:.2} GB/s, into {} ({}{pages})",
+            "opened    {} files, {} bytes in {:.2} s, {rate:.2} GB/s, {cpu:.3} CPU s/GB, into {} ({}{pages})",
             loaded.files,
             loaded.bytes,
             loaded.seconds,
@@ -45,6 +46,13 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
         ),
         format!("note      {}", worth(&release.machine)),
     ];
+    if !loaded.huge {
+        lines.push(
+            "note      small pages, which cost several times as much as to decrypt into them; a tmpfs mounted with \
+             huge=within_size has huge ones"
+                .to_owned(),
+        );
+    }
     if loaded.insecure {
         lines.push("WARNING   plaintext may reach a disk here, and stay there after it is wiped".to_owned());
     }

@@ -17,6 +17,7 @@ use super::holder::{Lease, Lost};
 use super::lease_signer::LeaseSigner;
 use super::load::{begin, end, hold, runtime};
 use super::mount::{PrivateMount, enter_namespace};
+use super::numa::Numa;
 use super::options::{ModelArgs, Request};
 use super::report;
 use super::state;
@@ -58,6 +59,9 @@ pub struct RunArgs {
     /// Run CMD as this user, without supplementary groups [default: the user of this process].
     #[arg(long, value_name = "NAME|UID[:GID]")]
     user: Option<UserArg>,
+    /// Take the memory from these NUMA nodes: interleave, interleave:NODES, or bind:NODES, with nodes as in 0,2-3.
+    #[arg(long, value_name = "PLACEMENT")]
+    numa: Option<Numa>,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -90,7 +94,7 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
     runtime()?.block_on(async {
         let mut caught = Caught::new()?;
         let (bytes, files) = size(&request).await?;
-        let mount = PrivateMount::new(&at, bytes, files)?;
+        let mount = PrivateMount::new(&at, bytes, files, args.numa.as_ref())?;
         let place = judge(&Facts::gather(mount.path())?, bytes, false)?;
         let destination = Destination::open(mount.path(), place)?;
         let identity = state::identity(&request.devices, request.state.as_deref())?;

@@ -121,11 +121,11 @@ fn a_piece_that_is_no_run_of_whole_chunks_is_refused() {
         let refused = Err(OpenError::Piece { first, bytes });
         assert_eq!(sealer.seal_piece::<Bulk>(first, &vec![0; bytes], &mut vec![0; bytes + 16]), refused);
         assert_eq!(opener.open_piece::<Bulk>(first, &vec![0; bytes + 16], &mut vec![0; bytes]), refused);
-        assert_eq!(opener.open_in_place::<Bulk>(first, &mut vec![0; bytes], &[[0; 16]]), refused);
+        let never = |_: &mut [u8], _: &mut [[u8; 16]]| panic!("nothing is read for it");
+        assert_eq!(opener.open_in_place::<Bulk, _>(first, &mut vec![0; bytes], |error| error, never), refused);
     }
     let refused = Err(OpenError::Piece { first: 0, bytes: CHUNK_BYTES });
     assert_eq!(opener.open_piece::<Bulk>(0, &[0; CHUNK_BYTES], &mut [0; CHUNK_BYTES]), refused);
-    assert_eq!(opener.open_in_place::<Bulk>(0, &mut [0; CHUNK_BYTES], &[]), refused);
 }
 
 #[test]
@@ -139,7 +139,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_was_sealed_in_pieces_opens_in_place(length in 0_usize..80_000, cut in 0_usize..5, seed: u8) {
+    fn what_was_sealed_in_pieces_opens_in_place(
+        length in prop_oneof![0_usize..80_000, 500_000_usize..600_000, Just(BATCH_CHUNKS * CHUNK_BYTES)], cut in 0_usize..5, seed: u8,
+    ) {
         let plain: Vec<u8> = (0..length).map(|i| (i as u8).wrapping_mul(seed)).collect();
         let (sealer, header) = Sealer::new(&KEY, b"c", length as u64, &SystemRandom::new()).unwrap();
         let layout = Layout::of_plaintext(length as u64).unwrap();
@@ -154,14 +156,26 @@ proptest! {
         prop_assert_eq!(open_anything::<Bulk>(&KEY, b"c", &whole).unwrap(), plain.clone());
 
         let opener = Opener::new(&KEY, b"c", layout, &header).unwrap();
-        let (mut dest, mut tags) = (Vec::new(), Vec::new());
-        for chunk in sealed.chunks(SEALED_CHUNK_BYTES) {
-            let (data, tag) = chunk.split_last_chunk().unwrap();
-            dest.extend_from_slice(data);
-            tags.push(*tag);
-        }
-        opener.open_in_place::<Bulk>(0, &mut dest, &tags).unwrap();
-        prop_assert_eq!(dest, plain);
+        let mut dest = vec![0; length];
+        let mut chunks = sealed.chunks(SEALED_CHUNK_BYTES);
+        let feed = |batch: &mut [u8], tags: &mut [[u8; 16]]| {
+            let mut data = Vec::new();
+            for place in tags {
+                let (chunk, tag) = chunks.next().unwrap().split_last_chunk().unwrap();
+                data.extend_from_slice(chunk);
+                *place = *tag;
+            }
+            batch.copy_from_slice(&data);
+            Ok(())
+        };
+        opener.open_in_place::<Bulk, _>(0, &mut dest, |error| error, feed).unwrap();
+        prop_assert!(dest == plain);
+        let unread = |batch: &mut [u8], _: &mut [[u8; 16]]| {
+            batch.fill(1);
+            Err(OpenError::Length(0))
+        };
+        prop_assert_eq!(opener.open_in_place::<Bulk, _>(0, &mut dest, |error| error, unread), Err(OpenError::Length(0)));
+        prop_assert!(dest.iter().all(|byte| *byte == 0), "what was not opened is wiped");
     }
 
     #[test]

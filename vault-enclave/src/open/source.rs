@@ -2,13 +2,21 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, IoSliceMut, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use ledger::manifest::{Manifest, unit_path};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::direct::{DirectReader, is_cached};
+
+/// A disk wants several reads at a time. Each thread makes one.
+const DIRECT_READS_PER_CORE: usize = 4;
+/// Units that are looked at to know whether a model is in the page cache.
+const PROBES: usize = 16;
 
 /// Delivers ranges of sealed units. Called from several threads; each reader is read by one.
 pub trait UnitSource: Sync {
@@ -20,6 +28,17 @@ pub trait UnitSource: Sync {
     /// # Errors
     /// [`SourceError`].
     fn read(&self, unit: u32, range: Range<u64>) -> Result<Self::Reader, SourceError>;
+
+    /// How many threads open, where there are so many cores.
+    fn threads(&self, cores: usize) -> usize {
+        cores
+    }
+
+    /// Bytes of plaintext that a thread takes at a time, about: few where a range costs little, so that no thread is left
+    /// with much when the others are done.
+    fn run_bytes(&self) -> usize {
+        64 << 20
+    }
 }
 
 /// Why sealed bytes could not be had.
@@ -57,6 +76,42 @@ impl From<io::Error> for SourceError {
 pub struct LocalUnits<'m> {
     directory: OwnedFd,
     manifest: &'m Manifest,
+    direct: bool,
+}
+
+/// How local files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadBy {
+    /// Through the page cache where most of a sample is in it, else around it.
+    Probe,
+    /// Through the page cache.
+    PageCache,
+    /// Around it (`O_DIRECT`), where the file system can.
+    Direct,
+}
+
+/// Bytes of a local file.
+pub enum LocalReader {
+    /// Through the page cache.
+    Cached(File),
+    /// Around it.
+    Direct(DirectReader),
+}
+
+impl Read for LocalReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Cached(file) => file.read(into),
+            Self::Direct(reader) => reader.read(into),
+        }
+    }
+
+    fn read_vectored(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Cached(file) => file.read_vectored(parts),
+            Self::Direct(reader) => reader.read_vectored(parts),
+        }
+    }
 }
 
 impl<'m> LocalUnits<'m> {
@@ -64,20 +119,52 @@ impl<'m> LocalUnits<'m> {
     ///
     /// # Errors
     /// Where the directory cannot be opened.
-    pub fn new(directory: &Path, manifest: &'m Manifest) -> io::Result<Self> {
+    pub fn new(directory: &Path, manifest: &'m Manifest, read_by: ReadBy) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { directory: rustix::fs::open(directory, flags, Mode::empty())?, manifest })
+        let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+        let mut units = Self { directory, manifest, direct: read_by == ReadBy::Direct };
+        if read_by == ReadBy::Probe {
+            units.direct = !units.is_mostly_cached();
+        }
+        Ok(units)
+    }
+
+    /// Whether files are read around the page cache.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Looks at the middle of some units. One that can't be opened says nothing here, and is refused when it is read.
+    fn is_mostly_cached(&self) -> bool {
+        let units = self.manifest.units();
+        let step = units.len().div_ceil(PROBES).max(1);
+        let found = (0_u32..).zip(units).step_by(step).filter_map(|(index, unit)| {
+            let file = self.open(index, OFlags::empty()).ok()?;
+            Some(is_cached(&File::from(file), unit.sealed_len() / 2))
+        });
+        let found: Vec<bool> = found.collect();
+        found.iter().filter(|cached| **cached).count() * 2 >= found.len()
+    }
+
+    fn open(&self, unit: u32, more: OFlags) -> Result<OwnedFd, Errno> {
+        // Nothing in the directory is trusted: a link out of it would be read as a unit, or never end.
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | more;
+        rustix::fs::openat2(&self.directory, unit_path(unit), flags, Mode::empty(), resolve)
     }
 }
 
 impl UnitSource for LocalUnits<'_> {
-    type Reader = File;
+    type Reader = LocalReader;
 
     fn read(&self, unit: u32, range: Range<u64>) -> Result<Self::Reader, SourceError> {
-        // Nothing in the directory is trusted: a link out of it would be read as a unit, or never end.
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = rustix::fs::openat2(&self.directory, unit_path(unit), flags, Mode::empty(), resolve);
+        let direct = if self.direct { self.open(unit, OFlags::DIRECT) } else { Err(Errno::INVAL) };
+        let (file, direct) = match direct {
+            // Not asked for, or a file system that has no direct reads.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => (self.open(unit, OFlags::empty()), false),
+            opened => (opened, true),
+        };
         let mut file = File::from(file.map_err(io::Error::from)?);
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -87,8 +174,19 @@ impl UnitSource for LocalUnits<'_> {
         if metadata.len() != expected {
             return Err(SourceError::Length { expected, found: metadata.len() });
         }
-        file.seek(SeekFrom::Start(range.start))?;
         // Reads go on to the end of the file where they are let, which the caller does not.
-        Ok(file)
+        if direct {
+            return Ok(LocalReader::Direct(DirectReader::new(file.into(), range.start)));
+        }
+        file.seek(SeekFrom::Start(range.start))?;
+        Ok(LocalReader::Cached(file))
+    }
+
+    fn threads(&self, cores: usize) -> usize {
+        if self.direct { cores * DIRECT_READS_PER_CORE } else { cores }
+    }
+
+    fn run_bytes(&self) -> usize {
+        16 << 20
     }
 }

@@ -8,12 +8,11 @@ use ledger::manifest::PlanUnit;
 
 use super::{GrantedModel, OpenModelError, UnitSource};
 use crate::aead::{Bulk, TAG_BYTES};
-use crate::container::{CHUNK_BYTES, HEADER_BYTES, Layout, Opener};
+use crate::container::{BATCH_CHUNKS, CHUNK_BYTES, HEADER_BYTES, Layout, Opener};
 use crate::derive::ModelContext;
 use crate::region::prefault;
 
-/// Chunks that are read and opened at a time: 2 MiB, which stays in the cache between the two, and 256 parts for one
-/// vectored read (the kernel takes 1024).
+/// Chunks whose memory is had, and whose cipher is made, at a time: 2 MiB, a huge page.
 const PIECE_CHUNKS: usize = 128;
 
 /// A run of plaintext within one unit, for one thread.
@@ -69,7 +68,6 @@ impl<'a, S: UnitSource> Shared<'a, S> {
         let layout = Layout::of_plaintext(unit.length).map_err(refused)?;
         let (mut input, opener) = self.begin(&segment, unit, layout)?;
         let mut first = segment.first;
-        let mut tags = [[0; TAG_BYTES]; PIECE_CHUNKS + 1];
         // An empty unit is one piece without bytes.
         let mut rest = Some(segment.dest);
         while let Some(dest) = rest.take() {
@@ -86,8 +84,8 @@ impl<'a, S: UnitSource> Shared<'a, S> {
                 let sealed = input.read_and_hash(piece.len() + chunks * TAG_BYTES)?;
                 opener.open_piece::<Bulk>(first, sealed, piece).map_err(refused)?;
             } else {
-                input.read_in_place(piece, &mut tags[..chunks])?;
-                opener.open_in_place::<Bulk>(first, piece, &tags[..chunks]).map_err(refused)?;
+                opener
+                    .open_in_place::<Bulk, _>(first, piece, refused, |batch, tags| input.read_in_place(batch, tags))?;
             }
             first += chunks as u64;
             (self.progress)(piece.len() as u64);
@@ -162,12 +160,14 @@ struct Digest {
 
 impl<R: Read> Input<R> {
     /// Reads chunks to their place and their tags apart, in one call where the reader can.
-    fn read_in_place(&mut self, piece: &mut [u8], tags: &mut [[u8; TAG_BYTES]]) -> Result<(), OpenModelError> {
-        let (full, last) = piece.split_at_mut(piece.len() / CHUNK_BYTES * CHUNK_BYTES);
-        // A piece that ends the message has a short final chunk, which may be empty; another one has none.
+    fn read_in_place(&mut self, batch: &mut [u8], tags: &mut [[u8; TAG_BYTES]]) -> Result<(), OpenModelError> {
+        let (full, last) = batch.split_at_mut(batch.len() / CHUNK_BYTES * CHUNK_BYTES);
+        // A batch that ends the message has a short final chunk, which may be empty; another one has none.
         let chunks = full.chunks_mut(CHUNK_BYTES).chain(std::iter::once(last));
         let pairs = chunks.zip(tags.iter_mut());
-        let mut parts: Vec<_> = pairs.flat_map(|(chunk, tag)| [IoSliceMut::new(chunk), IoSliceMut::new(tag)]).collect();
+        let mut parts = pairs.flat_map(|(chunk, tag)| [IoSliceMut::new(chunk), IoSliceMut::new(tag)]);
+        let mut parts: [_; 2 * BATCH_CHUNKS] =
+            std::array::from_fn(|_| parts.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
         self.read(&mut parts)
     }
 

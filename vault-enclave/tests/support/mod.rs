@@ -12,7 +12,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair};
 use tempfile::TempDir;
 use vault_enclave::derive::{KeeperContext, ModelContext, RootSource};
-use vault_enclave::open::{Destination, GrantedModel, LocalUnits, OpenModelError, OpenedModel, UnitSource};
+use vault_enclave::open::{Destination, GrantedModel, LocalUnits, OpenModelError, OpenedModel, ReadBy, UnitSource};
 use vault_enclave::place::{self, Facts};
 use vault_enclave::publisher::PublisherSigner;
 use vault_enclave::seal::{DirectoryTarget, SealError, SealRequest, SourceModel};
@@ -92,7 +92,7 @@ impl World {
         verify_units: bool,
         into: &str,
     ) -> Result<OpenedModel, OpenModelError> {
-        self.open_from(&LocalUnits::new(sealed, manifest).unwrap(), manifest, keys, verify_units, into)
+        self.open_from(&LocalUnits::new(sealed, manifest, ReadBy::Probe).unwrap(), manifest, keys, verify_units, into)
     }
 
     pub fn open_from<S: UnitSource>(

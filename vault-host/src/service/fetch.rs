@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tracing::Instrument;
 use vault_proto::convert::Range;
@@ -12,16 +11,15 @@ use vault_proto::v1::FetchUnitsResponse;
 
 use crate::admission::Connection;
 use crate::status::Refused;
-use crate::store::{Model, Store, StoreError, UnitReader};
+use crate::store::{BUFFER_BYTES, Model, Store, StoreError, UnitReader};
 
-/// Data of one message.
-const CHUNK_BYTES: u64 = 1 << 20;
 /// Messages that are read ahead of the client.
 const CHUNKS_AHEAD: usize = 2;
 /// A client that takes nothing for so long has given up, whatever its connection says.
 const STALL_TIME_MAX: Duration = Duration::from_secs(60);
 
-type Chunks = mpsc::Sender<Result<FetchUnitsResponse, Status>>;
+type Chunk = Result<FetchUnitsResponse, Status>;
+type Chunks = mpsc::Sender<Chunk>;
 
 /// Checks that all ranges lie inside their units, then sends them in order.
 pub(super) fn begin(
@@ -29,7 +27,7 @@ pub(super) fn begin(
     model: Arc<Model>,
     ranges: &[Range],
     connection: Option<Connection>,
-) -> Result<ReceiverStream<Result<FetchUnitsResponse, Status>>, Refused> {
+) -> Result<mpsc::Receiver<Chunk>, Refused> {
     let ranges = ranges.iter().map(|range| bounded(&model, range)).collect::<Result<Vec<_>, _>>()?;
     let (chunks, stream) = mpsc::channel(CHUNKS_AHEAD);
     let send_all = async move {
@@ -60,7 +58,7 @@ pub(super) fn begin(
         tracing::info!(bytes = sent, "sent all ranges");
     };
     tokio::spawn(send_all.in_current_span());
-    Ok(ReceiverStream::new(stream))
+    Ok(stream)
 }
 
 enum Ended {
@@ -88,7 +86,7 @@ async fn send_range(store: &Arc<dyn Store>, model: &Arc<Model>, range: Range, ch
     let end = range.offset + range.length;
     let mut offset = range.offset;
     while offset < end {
-        let length = (end - offset).min(CHUNK_BYTES);
+        let length = (end - offset).min(BUFFER_BYTES as u64);
         let (unit, at) = (unit.clone(), offset);
         let data = on_blocking_thread(move || unit.read(at, usize::try_from(length).unwrap_or(usize::MAX)))
             .await

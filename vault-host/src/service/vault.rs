@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio_stream::Empty;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use vault_proto::convert::{
@@ -10,6 +11,7 @@ use vault_proto::convert::{
 use vault_proto::v1;
 use vault_proto::v1::vault_server::Vault;
 
+use super::units::Units;
 use super::{Host, enter, fetch, watch};
 use crate::link::{Call, Reply};
 use crate::store::Model;
@@ -111,7 +113,8 @@ impl Vault for VaultService {
         self.0.answer_holding(context, read).await
     }
 
-    type FetchUnitsStream = ReceiverStream<Result<v1::FetchUnitsResponse, Status>>;
+    /// Always empty: what is sent goes around the codec, as [`Units`].
+    type FetchUnitsStream = Empty<Result<v1::FetchUnitsResponse, Status>>;
 
     async fn fetch_units(
         &self,
@@ -124,7 +127,10 @@ impl Vault for VaultService {
             let model = self.0.on_disk(move |store| store.released(&name)).await?;
             fetch::begin(self.0.store.clone(), model, &request.ranges, context.connection.clone())
         };
-        self.0.answer(context.clone(), begin).await
+        let messages = self.0.answer(context.clone(), begin).await?.into_inner();
+        let mut response = Response::new(tokio_stream::empty());
+        response.extensions_mut().insert(Units::new(messages));
+        Ok(response)
     }
 
     async fn list_models(

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use ledger::log_reader::AuthorisedReader;
 use ledger::manifest::Manifest;
 use ledger::tiles::Tile;
-use rustix::buffer::spare_capacity;
 use rustix::fs::FlockOperation;
 use vault_proto::convert::{ModelName, Publication, UnitUpload};
 use vault_proto::limits::READ_LOG_MAX;
 use vault_proto::v1::ReaderCredential;
 
 use super::blobs::Blobs;
+use super::buffers::Buffer;
 use super::files::{self, Scratch};
 use super::follow::{self, Follower};
 use super::log::{self, Log};
@@ -239,19 +239,20 @@ impl Follower for LocalStore {
 impl UnitReader for File {
     fn read(&self, offset: u64, length: usize) -> Result<Bytes, StoreError> {
         let failed = |error| StoreError::io("a sealed unit".as_ref(), error);
-        // Read into memory as it comes: to clear it first would cost as much as to read.
-        let mut data = Vec::with_capacity(length);
-        while data.len() < length {
-            let at = offset + data.len() as u64;
-            let room = spare_capacity(&mut data);
-            match rustix::io::pread(self, room, at) {
+        let mut data = Buffer::new(length);
+        let (mut rest, mut at) = (data.as_mut(), offset);
+        while !rest.is_empty() {
+            match rustix::io::pread(self, &mut *rest, at) {
                 Ok(0) => return Err(failed(std::io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(read) => {
+                    rest = &mut rest[read..];
+                    at += read as u64;
+                }
+                Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(failed(error.into())),
             }
         }
-        data.truncate(length);
-        Ok(data.into())
+        Ok(Bytes::from_owner(data))
     }
 }
 

@@ -1,7 +1,10 @@
+use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::time::Duration;
 
+use prost::Message;
 use tonic::Code;
-use vault_proto::v1::{FetchUnitsRequest, UnitRange};
+use vault_proto::v1::{FetchUnitsRequest, FetchUnitsResponse, UnitRange};
 
 use crate::audit::{checkpoint, genesis};
 use crate::model::{SealedModel, proposes};
@@ -98,4 +101,45 @@ async fn a_unit_that_is_missing_on_disk_ends_the_stream_with_an_error() {
     let mut stream = host.vault().await.fetch_units(ranges).await.unwrap().into_inner();
     assert_eq!(stream.message().await.unwrap().unwrap().data, **model.units[0]);
     assert_eq!(stream.message().await.unwrap_err().code(), Code::Unavailable);
+}
+
+/// Runs the stock gRPC of Python; `None` where there is no such Python.
+async fn python_fetches(host: &RunningHost, request: &FetchUnitsRequest) -> Option<Output> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python =
+        std::env::var_os("WEIGHTVAULT_PYTHON").map_or_else(|| package.join("../target/venv/bin/python"), PathBuf::from);
+    if !python.exists() {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{} is missing", python.display());
+        eprintln!("skipped: {} is missing; `cargo xtask setup --python` makes it", python.display());
+        return None;
+    }
+    let mut command = tokio::process::Command::new(python);
+    command.arg(package.join("tests/fetch_units.py")).arg(host.address.to_string());
+    Some(command.arg(hex::encode(request.encode_to_vec())).output().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_stock_client_in_another_language_reads_the_stream() {
+    let place = Place::new();
+    let model = SealedModel::new("minilm", "1", &[3_000_000, 0, 70_000], 1);
+    let host = host_with(&place, &model, "").await;
+    let Some(output) = python_fetches(&host, &request(&[(0, 0, 0), (2, 5, 0), (1, 0, 1)])).await else { return };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut rest = output.stdout.as_slice();
+    let mut units = [(0, 0), (2, 5), (1, 0)].map(|(unit, offset)| (unit, offset, Vec::new()));
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let (message, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+        rest = after;
+        let message = FetchUnitsResponse::decode(message).unwrap();
+        let (_, offset, data) = units.iter_mut().find(|(unit, ..)| *unit == message.unit).unwrap();
+        assert_eq!(message.offset, *offset + data.len() as u64);
+        data.extend_from_slice(&message.data);
+    }
+    let [whole, tail, byte] = units.map(|(.., data)| data);
+    assert!(whole == **model.units[0] && tail == model.units[2][5..] && byte == model.units[1][..1]);
+
+    std::fs::remove_file(place.data_dir().join("models/minilm/1/units/00001.cob")).unwrap();
+    let broken = python_fetches(&host, &request(&[(2, 0, 0), (1, 0, 0)])).await.unwrap();
+    let said = String::from_utf8_lossy(&broken.stderr).into_owned();
+    assert!(!broken.status.success() && said.starts_with("UNAVAILABLE: "), "{said}");
 }

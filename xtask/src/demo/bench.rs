@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a seal, an upload and an attested load cost beside `cp`, in one run on one machine; what a
 //! release costs a keeper; what verifying evidence costs; and, alone, what a long log costs, or many agents at once.
 
+pub(super) mod data;
 mod fleet;
 mod log;
 mod verify;
@@ -10,10 +11,7 @@ use super::scenario::{Findings, World};
 use super::{DemoModel, Details};
 use crate::{Result, model, setup, shell};
 use serde_json::{Value, json};
-use std::fs;
-use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -21,12 +19,15 @@ pub(crate) struct BenchArgs {
     /// Size of the synthetic model.
     #[arg(long, default_value = "1G", value_parser = model::parse_size)]
     size: u64,
-    /// Loads, of which the median counts.
+    /// Rounds, of which the median counts.
     #[arg(long, default_value_t = 5)]
     runs: usize,
     /// A small model and one load: shows that it works, its numbers mean nothing.
     #[arg(long)]
     quick: bool,
+    /// Sealing and loading alone.
+    #[arg(long, conflicts_with_all = ["verify", "log"])]
+    data: bool,
     /// Verification of evidence alone: takes no TPM and no model.
     #[arg(long)]
     verify: bool,
@@ -44,24 +45,6 @@ pub(crate) struct BenchArgs {
     json: bool,
 }
 
-/// Median, least and most of some runs, in GB/s (1e9 bytes).
-struct Rate {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Rate {
-    fn of(mut rates: Vec<f64>) -> Result<Self> {
-        rates.sort_by(f64::total_cmp);
-        let (Some(&least), Some(&most), Some(&median)) = (rates.first(), rates.last(), rates.get(rates.len() / 2))
-        else {
-            return Err("nothing was measured".into());
-        };
-        Ok(Self { median, least, most })
-    }
-}
-
 /// Runs the subcommand.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     if let Some(entries) = args.log {
@@ -69,6 +52,14 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     if let Some(agents) = args.agents {
         return many_agents(agents, args.json);
+    }
+    if args.data {
+        let data = data_path(args)?;
+        match args.json {
+            true => println!("{}", json!({ "profile": profile(), "data": data })),
+            false => print_data(&data),
+        }
+        return Ok(());
     }
     let verification = verify::measure(args.quick, args.peers)?;
     if args.verify {
@@ -78,38 +69,33 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         }
         return Ok(());
     }
-    let (size, runs) = if args.quick { (32 << 20, 1) } else { (args.size, args.runs.max(1)) };
-    setup::system_packages(false)?;
+    let data = data_path(args)?;
     build()?;
-    let releases = if args.quick { RELEASES_QUICK } else { RELEASES };
-    let release = release_cost(releases)?;
+    let release = release_cost(if args.quick { RELEASES_QUICK } else { RELEASES })?;
+    print(args, &data, &release, &verification);
+    Ok(())
+}
+
+/// Seals, publishes and loads a synthetic model in a vault of its own.
+fn data_path(args: &BenchArgs) -> Result<Value> {
+    let (size, rounds) = if args.quick { (32 << 20, 1) } else { (args.size, args.runs.max(1)) };
+    setup::system_packages(false)?;
+    build_data_path()?;
     let dir = shell::target_dir().join("bench-model");
     model::make(size, &dir)?;
-    let bytes: u64 = fs::read_dir(&dir)?.map(|file| Ok(file?.metadata()?.len())).sum::<std::io::Result<u64>>()?;
     let source = DemoModel { dir: dir.clone(), name: "bench".into(), what: "a synthetic model".into() };
     let (mut details, mut findings) = (Details::default(), Findings::default());
     let mut world = World::start(Tier::Tpm, source, None, &mut details)?;
-    world.write_policy(&mut details)?;
+    // As the bare loop: hashing has a row of its own.
+    world.write_policy(false, &mut details)?;
     world.start_services(&mut details)?;
     world.genesis(&mut details)?;
     world.seal(&mut details, &mut findings)?;
     world.approve(&mut details, &mut findings)?;
-    let mut loads = Vec::new();
-    let mut copies = Vec::new();
-    for run in 0..runs {
-        loads.push(rate_in(&world.load_once(&format!("load-{run}"))?, "opened")?);
-        copies.push(copy(&dir, bytes)?);
-    }
-    let seal = world.said("seal")?;
-    let rows = [
-        ("seal", Rate::of(vec![rate_in(&seal, "sealed:")?])?),
-        ("upload", Rate::of(vec![rate_in(&seal, "uploaded:")?])?),
-        ("load over gRPC into tmpfs", Rate::of(loads)?),
-        ("cp into the same tmpfs", Rate::of(copies)?),
-    ];
+    let mut measured = data::measure(&mut world, &dir, rounds)?;
+    measured["upload_gb_s"] = json!(data::number_before(&world.said("seal")?, "uploaded:", "GB/s")?);
     world.end()?;
-    print(args, bytes, runs, &rows, &release, &verification);
-    Ok(())
+    Ok(measured)
 }
 
 fn long_log(entries: u64, as_json: bool) -> Result<()> {
@@ -151,6 +137,15 @@ fn build() -> Result<()> {
     shell::run(shell::cargo().args(["build", "--release", "--workspace", "--bins", "--examples"]))
 }
 
+/// What the data path takes, of the same.
+fn build_data_path() -> Result<()> {
+    if cfg!(debug_assertions) {
+        return build();
+    }
+    let packages = ["--package=vault-enclave", "--package=vault-host", "--package=vaultctl"];
+    shell::run(shell::cargo().args(["build", "--release", "--bins", "--example=data_path"]).args(packages))
+}
+
 /// Releases by a real keeper on a software TPM to guests one after the other; what the keeper's threads spent, and what
 /// the parts of a release take that have to do with keys, as JSON.
 fn release_cost(releases: u32) -> Result<Value> {
@@ -164,93 +159,39 @@ fn release_cost(releases: u32) -> Result<Value> {
 }
 
 /// Everything that has a goal, as a share of it or of what was measured beside it in the same run.
-fn ratios(load: &Rate, seal: &Rate, copy: &Rate, release: &Value, verification: &Value) -> Value {
+fn ratios(data: &Value, release: &Value, verification: &Value) -> Value {
     let cpu = release["keeper_cpu_ms"].as_f64().map(|cpu| cpu / RELEASE_CPU_MS_MAX);
-    let mut ratios = json!({
-        "load_grpc_vs_cp": load.median / copy.median,
-        "seal_vs_cp": seal.median / copy.median,
-        "release_cpu_vs_max": cpu,
-    });
-    if let (Some(ratios), Some(verification)) = (ratios.as_object_mut(), verification["ratios"].as_object()) {
-        ratios.extend(verification.clone());
+    let mut ratios = serde_json::Map::from_iter([("release_cpu_vs_max".to_owned(), json!(cpu))]);
+    for more in [&data["ratios"], &verification["ratios"]] {
+        ratios.extend(more.as_object().cloned().unwrap_or_default());
     }
-    ratios
+    Value::Object(ratios)
 }
 
-fn print(args: &BenchArgs, bytes: u64, runs: usize, rows: &[(&str, Rate); 4], release: &Value, verification: &Value) {
-    let [(_, seal), _, (_, load), (_, copy)] = rows;
+fn print(args: &BenchArgs, data: &Value, release: &Value, verification: &Value) {
     let profile = profile();
-    let ratios = ratios(load, seal, copy, release, verification);
+    let ratios = ratios(data, release, verification);
     if args.json {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(what, rate)| json!({ "what": what, "gb_s": rate.median, "least": rate.least, "most": rate.most }))
-            .collect();
         let report = json!({
-            "bytes": bytes, "runs": runs, "profile": profile, "rows": rows, "ratios": ratios, "release": release,
-            "verify": verification,
+            "profile": profile, "ratios": ratios, "data": data, "release": release, "verify": verification,
         });
         println!("{report}");
         return;
     }
-    println!(
-        "\n{:<28} {:>8}  {:>8} {:>8}   GB/s, {bytes} bytes, {runs} runs, {profile} build",
-        "", "median", "least", "most"
-    );
-    for (what, rate) in rows {
-        println!("{what:<28} {:>8.2}  {:>8.2} {:>8.2}", rate.median, rate.least, rate.most);
-    }
-    println!("ratios: {ratios}");
+    print_data(data);
     let [cpu, tpm] = ["keeper_cpu_ms", "tpm_thread_cpu_ms"].map(|field| release[field].as_f64().unwrap_or(f64::NAN));
     println!(
-        "a release costs the keeper {cpu:.2} ms of CPU (at most {RELEASE_CPU_MS_MAX} in a release build), and {tpm:.2} ms on its TPM \
+        "\na release costs the keeper {cpu:.2} ms of CPU (at most {RELEASE_CPU_MS_MAX} in a release build), and {tpm:.2} ms on its TPM \
          thread; mean of {}",
         release["releases"]
     );
     verify::print_rows(&release["parts"], &format!("µs, one thread, {profile} build"));
     verify::print(verification);
+    println!("\nall ratios: {ratios}");
 }
 
-/// The number before `GB/s` on the line that begins so.
-fn rate_in(output: &str, begins: &str) -> Result<f64> {
-    let line = output.lines().map(str::trim).find(|line| line.starts_with(begins));
-    let line = line.ok_or_else(|| format!("no line {begins:?} in:\n{output}"))?;
-    let words: Vec<&str> = line.split([' ', ',']).filter(|word| !word.is_empty()).collect();
-    let at = words.iter().position(|word| *word == "GB/s").and_then(|at| at.checked_sub(1));
-    let rate = at.and_then(|at| words.get(at)).ok_or_else(|| format!("no rate in {line:?}"))?;
-    Ok(rate.parse()?)
-}
-
-/// `cp` of the source into memory that was never touched.
-fn copy(source: &Path, bytes: u64) -> Result<f64> {
-    let to = format!("/dev/shm/weightvault-bench-{}", std::process::id());
-    let start = Instant::now();
-    shell::output(Command::new("cp").arg("-r").arg(source).arg(&to))?;
-    let time = start.elapsed().as_secs_f64();
-    fs::remove_dir_all(&to)?;
-    // A rate for people: a double holds the bytes of any model here exactly.
-    #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
-    let bytes = bytes as f64;
-    Ok(bytes / 1e9 / time)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rate_is_read_from_the_line_that_begins_so() {
-        let output =
-            "x\n  sealed:   91.6 MB in 0.1 s, 0.62 GB/s\nopened    13 files, 9 bytes in 0.29 s, 0.32 GB/s, into /x";
-        assert_eq!(rate_in(output, "sealed:").unwrap(), 0.62);
-        assert_eq!(rate_in(output, "opened").unwrap(), 0.32);
-        assert!(rate_in(output, "uploaded:").is_err());
-    }
-
-    #[test]
-    fn median_is_the_one_in_the_middle() {
-        let rate = Rate::of(vec![3.0, 1.0, 2.0]).unwrap();
-        assert_eq!((rate.median, rate.least, rate.most), (2.0, 1.0, 3.0));
-        assert!(Rate::of(Vec::new()).is_err());
-    }
+fn print_data(data: &Value) {
+    data::print(data, profile());
+    println!("upload, once: {:.2} GB/s", data["upload_gb_s"].as_f64().unwrap_or(f64::NAN));
+    println!("ratios: {}", data["ratios"]);
 }

@@ -142,6 +142,12 @@ impl Children {
         Ok(())
     }
 
+    /// The id of a process that was started and not ended.
+    pub(crate) fn pid(&self, name: &str) -> Result<u32> {
+        let running = self.running.iter().find(|running| running.name == name);
+        Ok(running.ok_or_else(|| format!("{name} does not run"))?.child.id())
+    }
+
     /// Waits for Ctrl-C. Says so if one of the processes ends meanwhile.
     pub(crate) fn until_interrupted(&mut self) -> Result<()> {
         while !self.interrupted.load(Ordering::Relaxed) {

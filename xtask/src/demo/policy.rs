@@ -18,6 +18,8 @@ pub(super) struct Parts<'a> {
     pub(super) keeper: &'a Machine,
     /// Likewise.
     pub(super) guest: &'a Machine,
+    /// Whether a load compares each unit with what the publisher signed.
+    pub(super) verify_units: bool,
     /// Name of the model, and of the rules.
     pub(super) model: &'a str,
 }
@@ -72,7 +74,7 @@ groups = "any"
 lease = "5m"
 on_lease_end = "end"
 max_leases = 8
-verify_units = true
+verify_units = {verify_units}
 {guest_section}
 [audit]
 readers = "any"
@@ -80,6 +82,7 @@ readers = "any"
         not_after = next_year()?,
         approvers = parts.approvers.join(",\n  "),
         publisher = parts.publisher,
+        verify_units = parts.verify_units,
     ))
 }
 

@@ -7,7 +7,7 @@ use super::machine::{Machine, TCB, Tier};
 use super::{Children, DemoArgs, DemoModel, Details, Place, Steps, binary, policy};
 use crate::{Result, setup, shell, test};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 const LONG_LIMIT: Duration = Duration::from_secs(3600);
 /// The PCRs that the policy names: firmware, boot loader, Secure Boot, kernel and command line, our program.
 const PCRS: &str = "0,2,4,7,9,11";
+/// Where the host listens beside its port.
+const HOST_SOCKET: &str = "host.sock";
 const APPROVERS: [&str; 3] = ["alice", "bob", "carol"];
 
 /// Everything that runs while the demo does.
@@ -56,7 +58,7 @@ pub(super) fn play(args: &DemoArgs) -> Result<()> {
         Tier::Snp => "Start a soft SNP platform: keeper, guest; and a stranger with a TPM alone",
     };
     let mut world = steps.step(machines, |details| World::start(args.tier, model, python, details))?;
-    steps.step("Make keys and write the first policy", |details| world.write_policy(details))?;
+    steps.step("Make keys and write the first policy", |details| world.write_policy(true, details))?;
     steps.step("Start keeper and host", |details| world.start_services(details))?;
     steps.step("Genesis: each approver verifies the keeper himself, then signs", |details| world.genesis(details))?;
     steps.step("Seal the model and upload it", |details| world.seal(details, &mut findings))?;
@@ -93,7 +95,7 @@ impl World {
         Ok(Self { place, children, model, python, tier, keeper, guest, stranger })
     }
 
-    pub(super) fn write_policy(&mut self, details: &mut Details) -> Result<()> {
+    pub(super) fn write_policy(&mut self, verify_units: bool, details: &mut Details) -> Result<()> {
         let mut approvers = Vec::new();
         for name in APPROVERS {
             let key = self.place.path(name);
@@ -122,6 +124,7 @@ impl World {
             guest_pcrs,
             keeper: &self.keeper,
             guest: &self.guest,
+            verify_units,
             model: &self.model.name,
         })?;
         fs::write(self.place.path("policy.toml"), policy)?;
@@ -138,9 +141,10 @@ impl World {
         self.children.wait_ready("keeper", LIMIT, || socket.exists().then_some(()))?;
         let port = free_port()?;
         let config = format!(
-            "data_dir = \"{}\"\nkeeper = \"unix:{}\"\nlisten = \"127.0.0.1:{port}\"\n",
+            "data_dir = \"{}\"\nkeeper = \"unix:{}\"\nlisten = \"127.0.0.1:{port}\"\nunix = \"{}\"\n",
             self.place.path("host").display(),
-            socket.display()
+            socket.display(),
+            self.place.path(HOST_SOCKET).display()
         );
         fs::write(self.place.path("host.toml"), config)?;
         fs::write(self.place.path("url"), format!("http://127.0.0.1:{port}"))?;
@@ -207,18 +211,40 @@ impl World {
         Ok(())
     }
 
-    /// Loads into memory, to its end: what the agent said when it was ready.
-    pub(super) fn load_once(&mut self, log: &str) -> Result<String> {
-        let into = private_place();
+    /// Loads into `into`, or else into memory as it is mounted, and to its end: what the agent said when it was ready. `unix`
+    /// is over the host's socket; `wrap` puts the command into another.
+    pub(super) fn load_once(
+        &mut self,
+        log: &str,
+        unix: bool,
+        into: Option<&Path>,
+        wrap: impl FnOnce(Command) -> Command,
+    ) -> Result<String> {
+        let into = into.map_or_else(private_place, Path::to_owned);
         let mut load = Command::new(binary("vault-enclave"));
         load.arg("load").arg(format!("{}@1", self.model.name)).arg("--vault").arg(self.vault());
         load.args(self.guest.arguments()).arg("--into").arg(&into);
-        self.children.spawn(log, &load)?;
+        if unix {
+            load.arg("--host").arg(format!("unix:{}", self.place.path(HOST_SOCKET).display()));
+        }
+        self.children.spawn(log, &wrap(load))?;
         self.children.wait_for_line(log, LONG_LIMIT, "ready ")?;
         let said = fs::read_to_string(self.children.log(log))?;
         self.children.end(log)?;
         let _ = fs::remove_dir(&into);
         Ok(said)
+    }
+
+    /// What the host has spent so far, on all CPUs.
+    pub(super) fn host_cpu_seconds(&self) -> Result<f64> {
+        super::bench::data::cpu_seconds(self.children.pid("host")?)
+    }
+
+    /// An empty directory, to mount memory at.
+    pub(super) fn bench_place(&self, name: &str) -> Result<PathBuf> {
+        let place = self.place.path(name);
+        fs::create_dir_all(&place)?;
+        Ok(place)
     }
 
     /// What a finished step wrote.
