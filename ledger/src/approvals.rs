@@ -65,6 +65,10 @@ pub enum ApprovalAction {
     Reseal,
     /// A proposed keeper may take over.
     KeeperJoin,
+    /// Keys of another epoch are asked for.
+    ProposeKeyEpoch,
+    /// An epoch begins with the keys that the keeper made.
+    KeyEpoch,
     /// A raise of a budget is proposed.
     ProposeBudget,
     /// A proposed raise of a budget counts.

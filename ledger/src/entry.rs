@@ -22,6 +22,7 @@ mod error;
 mod exact;
 pub(crate) mod field;
 mod join;
+mod key_epoch;
 mod platform;
 mod read;
 mod reseal;
@@ -42,6 +43,7 @@ pub use error::EntryError;
 pub use exact::ExactEntry;
 use exact::Unread;
 pub use join::{KeeperJoin, KeeperRetire, ProposedJoin};
+pub use key_epoch::{KeyEpoch, ProposedEpoch};
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 pub use reseal::{ProposedReseal, ResealInForce, Resealed};
 
@@ -76,6 +78,8 @@ pub enum Entry {
     KeeperJoin(KeeperJoin),
     /// The keeper ends, and names its successor.
     KeeperRetire(KeeperRetire),
+    /// The vault has other keys from here on.
+    KeyEpoch(Box<KeyEpoch>),
     /// Approvers raised a budget.
     Budget(BudgetRaised),
     /// The keeper's clock was set ahead.
@@ -147,6 +151,7 @@ impl Entry {
             Self::Resealed(entry) => entry.time,
             Self::KeeperJoin(entry) => entry.time,
             Self::KeeperRetire(entry) => entry.time,
+            Self::KeyEpoch(entry) => entry.time,
             Self::Budget(entry) => entry.time,
             Self::Clock(entry) => entry.time,
             Self::Alarm(entry) => entry.time,
@@ -174,6 +179,7 @@ impl Entry {
             Self::Resealed(_) => "resealed",
             Self::KeeperJoin(_) => "keeper-join",
             Self::KeeperRetire(_) => "keeper-retire",
+            Self::KeyEpoch(_) => "key-epoch",
             Self::Budget(_) => "budget",
             Self::Clock(_) => "clock",
             Self::Alarm(_) => "alarm",

@@ -16,6 +16,7 @@
 //! - [`decide`](mod@decide): one rule, all of it, or a denial that says claim, expected, seen and the policy's key.
 //! - [`reseal`]: to which boot state a keeper may be sealed before the reboot that brings it.
 //! - [`keepers`]: which keeper may take over a vault, and what its predecessor says last.
+//! - [`key_epoch`]: which keys follow those of the genesis, and who says so.
 //! - [`cosignature`]: a quorum of witnesses, which no operator of a keeper has in hand. [`witness`] is what one checks.
 //! - [`snapshot`]: a fold that was done before, for a keeper that starts.
 //! - [`release_log`]: no log entry, no key. It is the only code that makes a [`release_log::Logged`].
@@ -45,6 +46,7 @@ pub mod genesis;
 pub mod json;
 pub mod keeper_evidence;
 pub mod keepers;
+pub mod key_epoch;
 pub mod lease;
 pub mod log_reader;
 pub mod manifest;

@@ -18,6 +18,7 @@ mod ceremony;
 mod error;
 mod extensions;
 mod keepers;
+mod key_epochs;
 mod leases;
 mod manifest;
 mod platforms;
@@ -39,6 +40,7 @@ pub use budgets::{BudgetExcess, BudgetOf, BudgetRefusal, BudgetUse, HISTORY_MAX,
 pub use ceremony::Ceremony;
 pub use error::FoldError;
 pub use keepers::{ApprovedJoiner, Keepers};
+pub use key_epochs::{Begun, KeyEpochs};
 pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 pub use manifest::{LoggedManifest, OpenManifestError};
 pub use platforms::{EnrolledPlatform, PLATFORMS_MAX, Platforms};
@@ -189,7 +191,7 @@ impl State {
             Entry::Clock(jump) => jump.unmeasured,
             Entry::Genesis(_) | Entry::Propose(_) | Entry::Approve(_) | Entry::Policy(_) | Entry::Model(_) => 0,
             Entry::Platform(_) | Entry::Reseal(_) | Entry::Resealed(_) => 0,
-            Entry::KeeperJoin(_) | Entry::KeeperRetire(_) => 0,
+            Entry::KeeperJoin(_) | Entry::KeeperRetire(_) | Entry::KeyEpoch(_) => 0,
             Entry::Revoke(_) | Entry::Extend(_) => 0,
             Entry::Budget(_) | Entry::Alarm(_) | Entry::Release(_) | Entry::Renew(_) | Entry::End(_) => 0,
             Entry::Deny(_) | Entry::DenySummary(_) => 0,

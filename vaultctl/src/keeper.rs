@@ -68,8 +68,9 @@ pub async fn vault_run(remote: &Remote, vault: &VaultFile, session: &Session) ->
             .why("it names no policy and no checkpoint, as the keeper of an open vault does")
     })?;
     let standing = KeeperStanding { policy: standing.policy, checkpoint: standing.checkpoint };
-    let verified =
-        run.verify_vault(vault.genesis(), vault.keeper(), standing, answer.evidence.evidence).map_err(not_verified)?;
+    let verified = run
+        .verify_vault(vault.genesis(), (vault.keeper(), vault.keys()), standing, answer.evidence.evidence)
+        .map_err(not_verified)?;
     let verifier = LogVerifier::of(vault.genesis());
     let checkpoint = verifier.verify_checkpoint(verified.statement().checkpoint()).map_err(|error| {
         Failure::new(Kind::NotVerified, error.code(), "the checkpoint in the keeper's evidence is not good").why(error)

@@ -7,6 +7,7 @@ mod entry;
 mod explain;
 mod fields;
 mod join;
+mod key_epoch;
 mod policy;
 mod proposal;
 mod refusal;
@@ -24,6 +25,7 @@ pub use explain::{
 };
 pub use fields::{ChainFields, QuoteFields, ReportFields};
 pub use join::{joiner_in_words, machine_in_words};
+pub use key_epoch::epoch_in_words;
 pub use policy::{PolicyReport, warnings};
 pub use proposal::{ProposalReport, platform_in_words};
 pub use refusal::{Refused, read_report};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::ProposedRaise;
 use super::platform::ProposedPlatform;
-use super::{ProposedJoin, ProposedReseal, field};
+use super::{ProposedEpoch, ProposedJoin, ProposedReseal, field};
 use crate::extension::{Extension, ExtensionApproval};
 use crate::genesis::{AntiRollback, SealTo};
 use crate::names::{Name, Version};
@@ -98,6 +98,8 @@ pub enum Proposal {
     Reseal(ProposedReseal),
     /// Another keeper, which proved itself to the one that runs.
     KeeperJoin(ProposedJoin),
+    /// Keys of the next epoch, which an approver asked the keeper for.
+    KeyEpoch(Box<ProposedEpoch>),
     /// A raise of a budget, signed by an approver of the policy in force.
     Budget(ProposedRaise),
     /// A revocation, or the lift of one, signed by an approver of the policy in force.

@@ -8,6 +8,7 @@ use crate::entry::EntryError;
 use crate::extension::ExtensionError;
 use crate::genesis::GenesisError;
 use crate::keepers::JoinError;
+use crate::key_epoch::EpochError;
 use crate::names::Name;
 use crate::policy::PolicyError;
 use crate::reseal::ResealError;
@@ -187,6 +188,8 @@ pub enum FoldError {
     Reseal(ResealError),
     /// Another keeper may not take over.
     Join(JoinError),
+    /// About the keys of an epoch.
+    Epoch(EpochError),
     /// A release passes a budget.
     Budget(BudgetRefusal),
     /// A clock entry says nothing, or more than the time since the entry before.
@@ -328,6 +331,7 @@ impl FoldError {
             Self::SinceAfterTime => "since-after-time",
             Self::Reseal(error) => error.code(),
             Self::Join(error) => error.code(),
+            Self::Epoch(error) => error.code(),
             Self::Budget(refusal) => refusal.code(),
             Self::UnmeasuredImpossible => "unmeasured-impossible",
             Self::BudgetUnknown => "budget-unknown",
@@ -427,6 +431,7 @@ impl fmt::Display for FoldError {
             Self::SinceAfterTime => f.write_str("the summary begins after its end"),
             Self::Reseal(error) => error.fmt(f),
             Self::Join(error) => error.fmt(f),
+            Self::Epoch(error) => error.fmt(f),
             Self::Budget(refusal) => refusal.fmt(f),
             Self::UnmeasuredImpossible => {
                 f.write_str("the clock can't have gone unmeasured for none, or more, of the time since the entry before")

@@ -193,6 +193,7 @@ impl Vault {
         // What was sealed, and is yet to be, was the root of the keeper that is no more.
         self.sealing = Sealing::default();
         self.proposals.void_reseals();
+        self.proposals.void_epochs();
         self.proposals.void_joins(|_| true);
         Ok(())
     }

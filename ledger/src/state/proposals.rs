@@ -10,6 +10,7 @@ use attestation::{Sha256Digest, UnixTime};
 use super::error::FoldError;
 use crate::entry::{PlatformChange, ProposedModel, ProposedRaise};
 use crate::keepers::Joiner;
+use crate::key_epoch::NextEpoch;
 use crate::names::Name;
 use crate::policy::{Policy, ProposerRule};
 use crate::reseal::Reseal;
@@ -58,6 +59,13 @@ pub enum Subject {
     },
     /// Another keeper, by its evidence.
     Join(Arc<Joiner>),
+    /// Keys of the next epoch, which the keeper made.
+    KeyEpoch {
+        /// The approver who asked for them.
+        proposer: Name,
+        /// The keys.
+        next: Arc<NextEpoch>,
+    },
     /// A raise of a budget.
     Raise {
         /// The approver who signed the proposal.
@@ -81,6 +89,7 @@ impl Subject {
             Self::Policy { proposer, .. }
             | Self::Platform { proposer, .. }
             | Self::Reseal { proposer, .. }
+            | Self::KeyEpoch { proposer, .. }
             | Self::Raise { proposer, .. }
             | Self::Revocation { proposer, .. } => Some(proposer),
             Self::Model(_) | Self::Join(_) => None,
@@ -93,15 +102,21 @@ impl Subject {
             (Self::Revocation { proposer, .. }, Self::Revocation { proposer: another, .. }) => proposer == another,
             (Self::Revocation { .. }, _) | (_, Self::Revocation { .. }) => false,
             (Self::Platform { proposer, .. }, Self::Platform { proposer: another, .. }) => proposer == another,
-            (Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }, Self::Platform { .. })
-            | (Self::Platform { .. }, Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. }) => false,
+            (
+                Self::Policy { .. } | Self::Reseal { .. } | Self::KeyEpoch { .. } | Self::Raise { .. },
+                Self::Platform { .. },
+            )
+            | (
+                Self::Platform { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::KeyEpoch { .. } | Self::Raise { .. },
+            ) => false,
             (Self::Model(_), _) | (_, Self::Model(_)) => false,
             // Each machine has one: together they are bounded as those of a person are.
             (Self::Join(_), Self::Join(_)) => true,
             (Self::Join(_), _) | (_, Self::Join(_)) => false,
             (
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
-                Self::Policy { .. } | Self::Reseal { .. } | Self::Raise { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::KeyEpoch { .. } | Self::Raise { .. },
+                Self::Policy { .. } | Self::Reseal { .. } | Self::KeyEpoch { .. } | Self::Raise { .. },
             ) => self.proposer() == other.proposer(),
         }
     }
@@ -118,6 +133,7 @@ impl Subject {
             | Self::Platform { .. }
             | Self::Reseal { .. }
             | Self::Join(_)
+            | Self::KeyEpoch { .. }
             | Self::Raise { .. } => self.proposer(),
         }
     }
@@ -252,6 +268,7 @@ impl Proposals {
             | Subject::Model(_)
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Platform { change, .. } => change.platform != changed.platform && change.label != changed.label,
@@ -265,6 +282,7 @@ impl Proposals {
             | Subject::Model(_)
             | Subject::Platform { .. }
             | Subject::Join(_)
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Reseal { .. } => false,
@@ -278,10 +296,16 @@ impl Proposals {
             | Subject::Model(_)
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Join(joiner) => !void(joiner),
         });
+    }
+
+    /// Voids those of key epochs: a keeper keeps the keys that it made last, and they are for where it was then.
+    pub(super) fn void_epochs(&mut self) {
+        self.0.retain(|_, proposal| !matches!(proposal.subject, Subject::KeyEpoch { .. }));
     }
 
     /// Voids what took effect.
@@ -296,6 +320,7 @@ impl Proposals {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => true,
             Subject::Model(model) => model.model != published.model || model.version != published.version,

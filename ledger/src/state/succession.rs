@@ -11,12 +11,13 @@ use crate::approvals::{ApprovalAction, ApprovalStatement};
 use crate::entry::{Entry, EntryError, Proposal, Propose};
 use crate::genesis::Genesis;
 use crate::keepers::KeeperMachine;
+use crate::key_epoch::EpochKeys;
 use crate::policy::Policy;
 
 /// An entry of the log and its index.
 pub type IndexedEntry = (u64, Vec<u8>);
 
-/// Keeps, of a log that is read, the entries that made its policies and its keepers.
+/// Keeps, of a log that is read, the entries that made its policies, its keepers and its keys.
 #[derive(Debug, Clone, Default)]
 pub struct Succession {
     /// Each with the object that it is about.
@@ -31,6 +32,7 @@ pub struct Succession {
 pub(crate) struct Succeeded {
     pub(crate) policy: Arc<Policy>,
     pub(crate) keeper: KeeperMachine,
+    pub(crate) keys: EpochKeys,
 }
 
 impl Succession {
@@ -39,10 +41,14 @@ impl Succession {
         let object = match Entry::parse(bytes)? {
             Entry::Propose(Propose { proposal: Proposal::Policy(proposed), .. }) => Some(proposed.object),
             Entry::Propose(Propose { proposal: Proposal::KeeperJoin(proposed), .. }) => Some(proposed.object),
+            Entry::Propose(Propose { proposal: Proposal::KeyEpoch(proposed), .. }) => Some(proposed.object),
             Entry::Approve(approve) => {
                 let statement = ApprovalStatement::parse(approve.statement.as_bytes());
                 let about = |said: &ApprovalStatement| {
-                    matches!(said.action, ApprovalAction::Policy | ApprovalAction::KeeperJoin)
+                    matches!(
+                        said.action,
+                        ApprovalAction::Policy | ApprovalAction::KeeperJoin | ApprovalAction::KeyEpoch
+                    )
                 };
                 statement.ok().filter(about).map(|said| said.object)
             }
@@ -53,6 +59,10 @@ impl Succession {
                 None
             }
             Entry::KeeperJoin(effect) => {
+                self.keep(effect.object, effect.proposal, (index, bytes.to_vec()));
+                None
+            }
+            Entry::KeyEpoch(effect) => {
                 self.keep(effect.object, effect.proposal, (index, bytes.to_vec()));
                 None
             }
@@ -122,11 +132,15 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
         }
         (last, time) = (*index, entry.time());
         match &entry {
-            Entry::Propose(Propose { proposal: Proposal::Policy(_) | Proposal::KeeperJoin(_), .. })
+            Entry::Propose(Propose {
+                proposal: Proposal::Policy(_) | Proposal::KeeperJoin(_) | Proposal::KeyEpoch(_),
+                ..
+            })
             | Entry::Approve(_)
             | Entry::Policy(_)
             | Entry::KeeperJoin(_)
-            | Entry::KeeperRetire(_) => vault.take(*index, entry)?,
+            | Entry::KeeperRetire(_)
+            | Entry::KeyEpoch(_) => vault.take(*index, entry)?,
             // Of a keeper that took over, the first one.
             Entry::Start(start) if vault.keepers().successor().is_some() => vault.keeper_started(start.keeper)?,
             Entry::Propose(Propose {
@@ -156,5 +170,6 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
             | Entry::DenySummary(_) => return Err(FoldError::ActionMismatch),
         }
     }
-    Ok(Succeeded { policy: Arc::clone(vault.policy()), keeper: *vault.keepers().current() })
+    let keys = vault.epochs().present().clone();
+    Ok(Succeeded { policy: Arc::clone(vault.policy()), keeper: *vault.keepers().current(), keys })
 }

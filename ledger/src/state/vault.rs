@@ -11,6 +11,7 @@ use super::alarms::Alarms;
 use super::budgets::Budgets;
 use super::error::FoldError;
 use super::keepers::Keepers;
+use super::key_epochs::KeyEpochs;
 use super::leases::{Lease, Leases};
 use super::platforms::Platforms;
 use super::proposals::{PendingProposal, Proposals, Subject};
@@ -32,6 +33,7 @@ pub struct Vault {
     genesis: Arc<Genesis>,
     policy: Arc<Policy>,
     pub(super) keepers: Keepers,
+    pub(super) epochs: KeyEpochs,
     pub(super) proposals: Proposals,
     pub(super) platforms: Platforms,
     models: BTreeMap<Name, BTreeMap<Version, Arc<PublishedModel>>>,
@@ -57,10 +59,12 @@ impl Vault {
     pub(super) fn open(genesis: Arc<Genesis>) -> Self {
         let policy = Arc::new(genesis.policy().clone());
         let keepers = Keepers::founded_by(KeeperMachine::from(genesis.keeper()));
+        let epochs = KeyEpochs::first(&genesis);
         Self {
             genesis,
             policy,
             keepers,
+            epochs,
             proposals: Proposals::default(),
             platforms: Platforms::default(),
             models: BTreeMap::new(),
@@ -94,11 +98,20 @@ impl Vault {
 
     /// The oldest proposal that can take effect at `now`.
     pub fn due(&self, now: UnixTime) -> Option<&PendingProposal> {
+        self.dues(now).next()
+    }
+
+    /// The proposals that can take effect at `now`, oldest first: any of them may make another one void.
+    pub fn dues(&self, now: UnixTime) -> impl Iterator<Item = &PendingProposal> {
         let runs = !self.policy.is_expired(now);
-        self.pending(now).find(|proposal| {
+        self.pending(now).filter(move |proposal| {
             let permitted = match proposal.subject() {
                 Subject::Policy { .. } => true,
-                Subject::Model(_) | Subject::Platform { .. } | Subject::Reseal { .. } | Subject::Join(_) => runs,
+                Subject::Model(_)
+                | Subject::Platform { .. }
+                | Subject::Reseal { .. }
+                | Subject::Join(_)
+                | Subject::KeyEpoch { .. } => runs,
                 Subject::Raise { .. } => runs && !self.budgets.raises().is_full(),
                 // A policy past its end must not be what keeps somebody from revoking.
                 Subject::Revocation { proposer, act } => self.check_revocation(proposer, act).is_ok(),
@@ -152,6 +165,7 @@ impl Vault {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => Err(FoldError::ActionMismatch),
         }
@@ -178,6 +192,7 @@ impl Vault {
             Entry::Resealed(effect) => self.resealed(&effect),
             Entry::KeeperJoin(effect) => self.keeper_join(index, &effect),
             Entry::KeeperRetire(effect) => self.keeper_retire(&effect),
+            Entry::KeyEpoch(effect) => self.key_epoch(index, &effect),
             Entry::Budget(effect) => self.budget_raised(index, &effect),
             Entry::Clock(jump) => self.check_jump(&jump),
             Entry::Alarm(alarm) => self.alarms.announce(alarm, &self.policy),
@@ -223,6 +238,13 @@ impl Vault {
                 self.proposals.check(&proposal, time)?;
                 // What the same machine proposed before was of a root that it has made anew.
                 self.proposals.void_joins(|joiner| joiner.machine.platform == proposed.platform);
+                proposal
+            }
+            Proposal::KeyEpoch(proposed) => {
+                let proposal = self.proposed_epoch(index, time, &proposed)?;
+                self.proposals.check(&proposal, time)?;
+                // The keeper keeps the keys that it made last.
+                self.proposals.void_epochs();
                 proposal
             }
             Proposal::Budget(proposed) => self.proposed_raise(index, time, proposed)?,
@@ -324,11 +346,12 @@ impl Vault {
             ApprovalAction::Platform,
             ApprovalAction::Reseal,
             ApprovalAction::KeeperJoin,
+            ApprovalAction::KeyEpoch,
             ApprovalAction::Budget,
             ApprovalAction::Revoke,
             ApprovalAction::LiftRevocation,
         ];
-        let [policy, model, platform, reseal, join, raise, revoke, lift] =
+        let [policy, model, platform, reseal, join, epoch, raise, revoke, lift] =
             actions.map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
@@ -337,6 +360,7 @@ impl Vault {
             Subject::Platform { .. } => policy_runs.map(|()| platform)?,
             Subject::Reseal { .. } => policy_runs.map(|()| reseal)?,
             Subject::Join(_) => policy_runs.map(|()| join)?,
+            Subject::KeyEpoch { .. } => policy_runs.map(|()| epoch)?,
             Subject::Raise { .. } => policy_runs.map(|()| raise)?,
             Subject::Revocation { act, .. } => match act.kind() {
                 ActKind::Revoke => revoke,

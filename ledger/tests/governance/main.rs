@@ -24,6 +24,7 @@ mod fold_leases;
 mod fold_proposals;
 mod genesis;
 mod keepers;
+mod key_epochs;
 mod log_reader;
 mod platforms;
 mod policy;

@@ -13,11 +13,11 @@ use ledger::state::State;
 use crate::support::budget::{budget, platform, releases};
 use crate::support::policy_text::PCR_11_KEEPER;
 use crate::support::world::{ALICE, World};
-use crate::{extensions, keepers, reseal, revocations};
+use crate::{extensions, keepers, key_epochs, reseal, revocations};
 
 /// What the recorded log folds to under the present [`FOLD`]. An entry that means something else, or a state that holds
 /// something else, changes it: then the number in `FOLD` counts up, so that no keeper goes on from what it folded before.
-const RECORDED: (&str, &str) = ("fold 1", "sha256:7b72b2c687569869d8f62419e1fa5dda92cd377117e1b9fc37ca5c98adeddf4b");
+const RECORDED: (&str, &str) = ("fold 2", "sha256:25770b4ff99f631aff9b9206dfbbe93c99171ee9e11a6d2992943b906cf5b2a5");
 
 fn recorded() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/governance/data/fold.jsonl")
@@ -185,9 +185,11 @@ fn rest(world: &mut World) {
     world.must(end);
     refusals(world);
     world.pass(7200);
+    key_epochs::must_begin(world, 2);
     keepers::take_over(world, 2);
     world.must_change_policy(|text| text.replace("lease = \"15m\"", "lease = \"20m\""));
     keepers::must_wait(world);
+    key_epochs::must_propose(world, 3);
     let waiting = world.next_policy(|text| text.replace("lease = \"15m\"", "lease = \"10m\""));
     world.must_propose_policy(&waiting);
     let waiting = revocations::revoke(world, revocations::scope(r#"{"by":"model","model":"llama"}"#));

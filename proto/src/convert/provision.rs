@@ -82,6 +82,8 @@ pub enum ProposalAction {
     Reseal,
     /// Another keeper.
     KeeperJoin,
+    /// Keys of another epoch.
+    KeyEpoch,
     /// A raise of a budget.
     Budget,
     /// A revocation.
@@ -253,13 +255,14 @@ impl From<GenesisWitness> for v1::GenesisWitness {
 
 impl ProposalAction {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Genesis,
         Self::Model,
         Self::Policy,
         Self::Platform,
         Self::Reseal,
         Self::KeeperJoin,
+        Self::KeyEpoch,
         Self::Budget,
         Self::Revoke,
         Self::LiftRevocation,
@@ -275,6 +278,7 @@ impl ProposalAction {
             Self::Platform => "platform",
             Self::Reseal => "reseal",
             Self::KeeperJoin => "keeper-join",
+            Self::KeyEpoch => "key-epoch",
             Self::Budget => "budget",
             Self::Revoke => "revoke",
             Self::LiftRevocation => "lift-revocation",

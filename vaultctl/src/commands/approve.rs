@@ -46,6 +46,7 @@ pub(crate) async fn approve(session: &Session, args: &ApproveArgs) -> Result<Sub
         Subject::Platform { .. } => ApprovalAction::Platform,
         Subject::Reseal { .. } => ApprovalAction::Reseal,
         Subject::Join(_) => ApprovalAction::KeeperJoin,
+        Subject::KeyEpoch { .. } => ApprovalAction::KeyEpoch,
         Subject::Raise { .. } => ApprovalAction::Budget,
         Subject::Model(proposed) => {
             model::check(&remote, vault, proposed).await?;

@@ -35,6 +35,7 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::Reseal(_)
         | Entry::Resealed(_)
         | Entry::KeeperJoin(_)
+        | Entry::KeyEpoch(_)
         | Entry::Budget(_)
         | Entry::Clock(_)
         | Entry::Alarm(_)

@@ -95,6 +95,7 @@ fn is_join(proposal: &PendingProposal) -> bool {
         | Subject::Model(_)
         | Subject::Platform { .. }
         | Subject::Reseal { .. }
+        | Subject::KeyEpoch { .. }
         | Subject::Raise { .. }
         | Subject::Revocation { .. } => false,
     }

@@ -77,6 +77,10 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
             hex::encode(retire.counter_name),
             retire.counter
         ),
+        Entry::KeyEpoch(epoch) => format!(
+            "epoch {} begins: the vault has other keys, proposed at {}: {}",
+            epoch.epoch, epoch.proposal, epoch.object
+        ),
         Entry::Budget(raised) => {
             format!("the raise of budget {} counts, proposed at {}", raised.budget, raised.proposal)
         }
@@ -136,6 +140,10 @@ fn proposed(propose: &Propose, before: &State) -> String {
             join.platform,
             join.object
         ),
+        Proposal::KeyEpoch(proposed) => {
+            let by = signer(&proposed.statement, &proposed.signature, before);
+            format!("{by} asks for keys of epoch {}: {}", proposed.epoch, proposed.object)
+        }
         Proposal::Budget(raise) => {
             let by = signer(&raise.statement, &raise.signature, before);
             format!("{by} proposes to raise {}: {}", raise_in_words(raise), raise.object)
@@ -168,6 +176,7 @@ fn revoked(revoke: &Revoke, before: &State) -> String {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. },
         )
         | None => "nothing that was proposed".to_owned(),
@@ -217,6 +226,8 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::ProposeReseal => "the proposal of reseal",
                 ApprovalAction::Reseal => "reseal",
                 ApprovalAction::KeeperJoin => "keeper",
+                ApprovalAction::ProposeKeyEpoch => "the proposal of a key epoch",
+                ApprovalAction::KeyEpoch => "key epoch",
                 ApprovalAction::ProposeBudget => "the proposal of raise",
                 ApprovalAction::Budget => "raise",
                 ApprovalAction::Revoke => "the revocation",

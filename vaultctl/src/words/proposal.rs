@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::budget::raise_says;
 use super::entry::act_in_words;
-use super::{joiner_in_words, reseal_in_words};
+use super::{epoch_in_words, joiner_in_words, reseal_in_words};
 use crate::print::{count_of, distance, indented, moment, size};
 
 /// The kind of a proposal that nobody signed: the machine showed itself.
@@ -51,6 +51,7 @@ impl ProposalReport {
             Subject::Platform { proposer, change } => ("platform", Some(proposer), platform_in_words(change, vault)),
             Subject::Reseal { proposer, reseal } => ("reseal", Some(proposer), reseal_in_words(reseal, vault)),
             Subject::Join(joiner) => (KEEPER, None, joiner_in_words(joiner, vault)),
+            Subject::KeyEpoch { proposer, next } => ("key epoch", Some(proposer), epoch_in_words(next, vault)),
             Subject::Raise { proposer, raise } => ("budget", Some(proposer), raise_says(raise, vault, now)),
             Subject::Revocation { proposer, act } => match act {
                 RevocationAct::Revoke { scope, .. } => {

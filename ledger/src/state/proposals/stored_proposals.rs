@@ -28,6 +28,7 @@ impl Stored for Subject {
             Self::Reseal { proposer, reseal } => of(to, 3, proposer, reseal),
             Self::Raise { proposer, raise } => of(to, 4, proposer, raise),
             Self::Revocation { proposer, act } => of(to, 5, proposer, act),
+            Self::KeyEpoch { proposer, next } => of(to, 7, proposer, next),
             Self::Join(joiner) => {
                 6u8.store(to);
                 joiner.store(to);
@@ -44,6 +45,7 @@ impl Stored for Subject {
             4 => Self::Raise { proposer: Stored::restore(from)?, raise: Stored::restore(from)? },
             5 => Self::Revocation { proposer: Stored::restore(from)?, act: Stored::restore(from)? },
             6 => Self::Join(Stored::restore(from)?),
+            7 => Self::KeyEpoch { proposer: Stored::restore(from)?, next: Stored::restore(from)? },
             _ => return Err(SnapshotError::Malformed { what: "proposal" }),
         })
     }

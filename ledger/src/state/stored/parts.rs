@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use attestation::{AkName, LeaseKey, Sha256Digest, Trust, UnixTime};
+use attestation::{AkName, HpkePublicKey, IdentityKey, LeaseKey, Sha256Digest, Trust, UnixTime};
 
 use super::{Reader, Stored, Writer, stored};
 use crate::entry::{
@@ -11,6 +11,7 @@ use crate::entry::{
 };
 use crate::genesis::Genesis;
 use crate::keepers::{Joiner, KeeperMachine};
+use crate::key_epoch::{EpochKeys, NextEpoch};
 use crate::names::Version;
 use crate::reseal::Reseal;
 use crate::revocation::{Marks, RevocationAct, Scope};
@@ -24,6 +25,8 @@ stored!(RaiseAmounts { bytes, releases, platforms, leases });
 stored!(ReleasedUnits { count, bytes, digest });
 stored!(KeeperMachine { instance, platform, ak_name });
 stored!(Joiner { machine, hpke_key, counter_name, counter, pcrs, measurement });
+stored!(EpochKeys { epoch, wrap_key, identity_key });
+stored!(NextEpoch { instance, ak_name, keys });
 stored!(Reseal { instance, ak_name, pcrs, measurement });
 
 /// In JSON, as entries have them.
@@ -68,6 +71,8 @@ macro_rules! key {
 
 key! {
     AkName, 34, "name of an attestation key";
+    HpkePublicKey, 1665, "wrap key";
+    IdentityKey, 97, "identity key";
     LeaseKey, 32, "lease key";
 }
 
@@ -128,6 +133,16 @@ impl Stored for Arc<Reseal> {
 
     fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
         Reseal::restore(from).map(Self::new)
+    }
+}
+
+impl Stored for Arc<NextEpoch> {
+    fn store(&self, to: &mut Writer) {
+        NextEpoch::store(self, to);
+    }
+
+    fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        NextEpoch::restore(from).map(Self::new)
     }
 }
 

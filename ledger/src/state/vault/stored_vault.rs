@@ -12,6 +12,7 @@ impl Stored for Vault {
             genesis,
             policy,
             keepers,
+            epochs,
             proposals,
             platforms,
             models,
@@ -24,6 +25,7 @@ impl Stored for Vault {
         genesis.store(to);
         policy.store(to);
         keepers.store(to);
+        epochs.store(to);
         proposals.store(to);
         platforms.store(to);
         models.store(to);
@@ -39,6 +41,7 @@ impl Stored for Vault {
             genesis: Stored::restore(from)?,
             policy: Stored::restore(from)?,
             keepers: Stored::restore(from)?,
+            epochs: Stored::restore(from)?,
             proposals: Stored::restore(from)?,
             platforms: Stored::restore(from)?,
             models: Stored::restore(from)?,

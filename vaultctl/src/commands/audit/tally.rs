@@ -86,7 +86,12 @@ impl Tally {
                 self.stands_out
                     .push(format!("entry {index} sealed the keeper to another boot state: {}", reseal.object));
             }
-            Entry::Alarm(_) | Entry::Clock(_) | Entry::Budget(_) | Entry::KeeperJoin(_) | Entry::KeeperRetire(_) => {
+            Entry::Alarm(_)
+            | Entry::Clock(_)
+            | Entry::Budget(_)
+            | Entry::KeeperJoin(_)
+            | Entry::KeeperRetire(_)
+            | Entry::KeyEpoch(_) => {
                 self.stands_out.push(format!("entry {index}, {}: {}", moment(entry.time()), in_words(entry, before)));
             }
             Entry::Approve(_)

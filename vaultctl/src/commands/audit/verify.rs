@@ -17,11 +17,11 @@ use ledger::vault_file::VaultFile;
 use ring::rand::SystemRandom;
 use vault_proto::limits::CHECKPOINT_BYTES_MAX;
 
-use super::{Progress, named_blobs};
 use super::html;
 use super::read_ahead::read_ahead;
 use super::report::{AuditReport, Fault, Verdict};
 use super::tally::Tally;
+use super::{Progress, named_blobs};
 use crate::audit::{self, LogFault, LogReader};
 use crate::bundle::Bundle;
 use crate::cli::AuditVerifyArgs;
@@ -268,6 +268,7 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Reseal(_)
             | Entry::Resealed(_)
             | Entry::KeeperJoin(_)
+            | Entry::KeyEpoch(_)
             | Entry::Budget(_)
             | Entry::Clock(_)
             | Entry::Alarm(_)

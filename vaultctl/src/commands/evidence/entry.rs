@@ -82,6 +82,7 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Reseal(_)
         | Entry::Resealed(_)
         | Entry::KeeperJoin(_)
+        | Entry::KeyEpoch(_)
         | Entry::End(_)
         | Entry::Revoke(_)
         | Entry::Extend(_)

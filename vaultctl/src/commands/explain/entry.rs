@@ -83,6 +83,7 @@ fn policy_text(entry: Entry) -> Option<String> {
         | Proposal::Platform(_)
         | Proposal::Reseal(_)
         | Proposal::KeeperJoin(_)
+        | Proposal::KeyEpoch(_)
         | Proposal::Budget(_)
         | Proposal::Revocation(_) => None,
     }

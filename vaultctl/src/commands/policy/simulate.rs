@@ -125,6 +125,7 @@ impl<'a> Simulator<'a> {
                 | Entry::Resealed(_)
                 | Entry::KeeperJoin(_)
                 | Entry::KeeperRetire(_)
+                | Entry::KeyEpoch(_)
                 | Entry::Budget(_)
                 | Entry::Clock(_)
                 | Entry::Alarm(_)
