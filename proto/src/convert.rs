@@ -17,6 +17,7 @@ mod keeper;
 mod lease;
 mod platform;
 mod provision;
+mod key_epoch;
 mod reseal;
 mod revocation;
 mod vault;
@@ -31,6 +32,7 @@ pub use provision::{
     Approval, GenesisWitness, PolicySubmission, Proposal, ProposalAction, Publication, UnitUpload, first_piece,
     next_piece,
 };
+pub use key_epoch::{KeyEpochLinks, KeyEpochSubmission, KeyEpochsRequest};
 pub use reseal::{KeeperSealing, NextSealing, ResealSubmission};
 pub use revocation::{RevocationNotice, RevocationSubmission, WatchEvent, WatchLease, extension};
 pub use vault::{Challenge, ChallengeFor, ChallengeRequest, FetchRequest, Grant, ModelName, Range, ReleaseRequest};

@@ -9,6 +9,7 @@ pub mod candidate;
 pub mod forge;
 pub mod golden;
 pub mod guest;
+pub mod knife;
 pub mod long_log;
 pub mod memory;
 pub mod newcomer;

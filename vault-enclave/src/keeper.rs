@@ -123,6 +123,7 @@ impl Keeper {
                     Phase::Open(vault)
                 }
                 Ok(Opened::Retired(retired)) => Phase::retired(retired),
+                Ok(Opened::Epoch) => keeper.resume_now(Why::epoch()),
                 Err(error) => {
                     tracing::warn!(code = error.code(), %error, "the vault can't be opened");
                     keeper.resume(Why::of_start(&error))
@@ -142,6 +143,14 @@ impl Keeper {
                 tracing::error!(code = error.code(), %error, "the keeper stops");
                 Phase::Stopped(error.to_string())
             }
+        }
+    }
+
+    /// The same, to be opened with the next turn.
+    fn resume_now(&self, why: Why) -> Phase {
+        match self.resume(why) {
+            Phase::Closed { run, why, .. } => Phase::Closed { run, why, retry: Instant::now() },
+            phase => phase,
         }
     }
 
@@ -199,6 +208,20 @@ impl Keeper {
         });
     }
 
+    /// After the commit that began an epoch: its keys are under another root, so the keeper starts anew, with them.
+    fn begin_epoch(&mut self) {
+        self.advance(|keeper, phase| match phase {
+            Phase::Open(vault) if vault.moves_on() => {
+                if let Err(refusal) = vault.begin_epoch() {
+                    tracing::warn!(%refusal, "the files are not of the epoch that has begun: the next start does it");
+                }
+                keeper.resume_now(Why::epoch())
+            }
+            phase => phase,
+        });
+        self.reopen();
+    }
+
     /// A failed commit closes the vault: the state that was decided on is not the one that is durable.
     fn closed_by(&mut self, error: &LogError<CommitError>) {
         tracing::warn!(code = error.code(), %error, "a commit failed: the log is folded anew");
@@ -224,6 +247,7 @@ impl Keep for Keeper {
         {
             self.closed_by(&error);
         }
+        self.begin_epoch();
     }
 
     fn batch(&mut self, jobs: Vec<Job>) {
@@ -245,6 +269,7 @@ impl Keep for Keeper {
             self.closed_by(&error);
         }
         self.retire();
+        self.begin_epoch();
     }
 }
 
@@ -258,6 +283,10 @@ impl Phase {
 impl Why {
     fn plain(message: &str) -> Self {
         Self { code: "vault-closed", message: message.to_owned() }
+    }
+
+    fn epoch() -> Self {
+        Self { code: "epoch-begins", message: "the vault begins a key epoch: try again in a moment".to_owned() }
     }
 
     /// Witnesses are not the keeper's own: whoever runs them must hear of it by name.
@@ -282,6 +311,7 @@ impl Why {
             | OpenError::Snapshot(_)
             | OpenError::OtherGenesis
             | OpenError::OtherKeeper
+            | OpenError::OtherEpoch
             | OpenError::Superseded
             | OpenError::Refused(_) => Self::plain(&error.to_string()),
         }

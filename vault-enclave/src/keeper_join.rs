@@ -71,7 +71,7 @@ fn join(args: &JoinArgs) -> Result<(), Box<dyn std::error::Error>> {
     };
     let _refresher = Refresher::start(collateral)?;
     let dir = KeeperDir::open(&args.dir)?;
-    let joining = Joining::open(dir, &Devices { tpm, snp }, vault.genesis()).map_err(coded)?;
+    let joining = Joining::open(dir, &Devices { tpm, snp }, &vault).map_err(coded)?;
     show(&joining, &vault);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(wait(joining, args, &vault))?;

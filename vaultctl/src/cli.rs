@@ -304,6 +304,13 @@ pub enum ProposeCommand {
     },
     /// Propose to seal the keeper to the boot state that an update will bring, before the reboot that brings it.
     Reseal(ProposeResealArgs),
+    /// Ask the keeper to make keys for the next epoch: what ends an update, or follows a keeper that retired. You must be an
+    /// approver of the policy in force.
+    KeyEpoch {
+        /// How to sign.
+        #[command(flatten)]
+        signing: Signing,
+    },
     /// Propose to let something through above a budget, once. You must be an approver of the policy in force.
     Budget(BudgetArgs),
 }

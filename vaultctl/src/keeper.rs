@@ -45,8 +45,8 @@ pub async fn ceremony_run(remote: &Remote, policy: &Policy, session: &Session) -
     Ok(CeremonyRun { keeper, evidence })
 }
 
-/// Verifies the evidence of the keeper of an open vault, under the vault file alone: its id, its keys, its keeper's
-/// rules.
+/// Verifies the evidence of the keeper of an open vault, under the vault file alone: its id, its keys and those that
+/// follow them, its keeper's rules.
 pub async fn vault_run(remote: &Remote, vault: &VaultFile, session: &Session) -> Result<VaultRun, Failure> {
     let identity = remote.keeper_identity().await?;
     match identity.vault_id {
@@ -61,6 +61,7 @@ pub async fn vault_run(remote: &Remote, vault: &VaultFile, session: &Session) ->
                 .next("vaultctl init status --vault FILE says who has not signed"));
         }
     }
+    let vault = &remote.follow(vault).await?;
     let run = KeeperRun::start(vault.policy(), &identity.tpm, session.now(), session.rng()).map_err(not_verified)?;
     let answer = remote.keeper_evidence(question(&run)).await?;
     let standing = answer.standing.ok_or_else(|| {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use attestation::{Credential, JoinChallenge, JoinerKeys, Sha256Digest, TpmIdentity, TpmPart};
 use ledger::genesis::{AntiRollback, Core, Genesis, SealTo};
+use ledger::key_epoch::EpochKeys;
+use ledger::vault_file::VaultFile;
 use ring::rand::{SecureRandom, SystemRandom};
 use vault_proto::convert::{self, HandOver, JoinRequest};
 
@@ -38,6 +40,7 @@ pub struct Joining {
     root: Root,
     anchor: Anchor,
     genesis: Genesis,
+    vault_keys: EpochKeys,
     context: KeeperContext,
     pair: HpkeKeyPair,
     keys: JoinerKeys,
@@ -56,8 +59,8 @@ impl Joining {
     ///
     /// # Errors
     /// [`JoiningError`].
-    pub fn open(dir: KeeperDir, devices: &Devices, genesis: &Genesis) -> Result<Self, JoiningError> {
-        let dir = Arc::new(dir);
+    pub fn open(dir: KeeperDir, devices: &Devices, vault: &VaultFile) -> Result<Self, JoiningError> {
+        let (dir, genesis) = (Arc::new(dir), vault.genesis());
         match genesis.core().anti_rollback() {
             AntiRollback::Counter => {}
             AntiRollback::Witnesses | AntiRollback::None => return Err(JoiningError::NoCounter),
@@ -70,15 +73,16 @@ impl Joining {
             Err(RootError::Absent) => make(&dir, devices, genesis)?,
             Err(error) => return Err(error.into()),
         };
-        Self::of(dir, devices, genesis, opened)
+        Self::of(dir, devices, vault, opened)
     }
 
     fn of(
         dir: Arc<KeeperDir>,
         devices: &Devices,
-        genesis: &Genesis,
+        vault: &VaultFile,
         (root, anchor): (root::KeeperRoot, Anchor),
     ) -> Result<Self, JoiningError> {
+        let (genesis, vault_keys) = (vault.genesis(), vault.keys().clone());
         let context = anchor.context().ok_or(JoiningError::OtherUse)?;
         if context.core != genesis.vault_id() {
             return Err(JoiningError::OtherUse);
@@ -99,7 +103,7 @@ impl Joining {
             counter: count,
         };
         let hardware = Hardware::new(devices.clone(), root.ak, genesis.policy().keeper())?;
-        Ok(Self { dir, hardware, root: root.root, anchor, genesis: genesis.clone(), context, pair, keys })
+        Ok(Self { dir, hardware, root: root.root, anchor, genesis: genesis.clone(), vault_keys, context, pair, keys })
     }
 
     /// For the challenge.
@@ -156,9 +160,9 @@ impl Joining {
             root,
         };
         let wrapped = WrappedKeys { enc: enc.to_vec(), ciphertext: wrapped_keys };
-        let identity_key = &self.genesis.keeper().identity_key;
+        let identity_key = &self.vault_keys.identity_key;
         let secrets = unwrap_vault_keys(&self.pair, identity_key, &info, (&wrapped, &signature))?;
-        check_keys(&VaultKeys::from_secrets(&secrets)?, &self.genesis)?;
+        check_keys(&VaultKeys::from_secrets(&secrets)?, &self.genesis, &self.vault_keys)?;
         let record = seal_vault_keys(&self.root, &self.context, &secrets, &SystemRandom::new())?;
         self.dir.replace(KEYS_FILE, &record)?;
         self.anchor.commit(size, *root.as_bytes())?;
@@ -188,13 +192,8 @@ fn make(
     Ok((root, anchor))
 }
 
-/// Core and keys of a keeper that has taken over, at its starts.
-pub(super) fn joined(
-    dir: &KeeperDir,
-    root: &Root,
-    context: &KeeperContext,
-    (genesis, size): (&[u8], u64),
-) -> Result<(Core, VaultKeys), StartError> {
+/// Core of a keeper that has taken over, at its starts.
+pub(super) fn core(context: &KeeperContext, (genesis, size): (&[u8], u64)) -> Result<Core, StartError> {
     if Sha256Digest::of(genesis) != context.core {
         return Err(StartError::CoreChanged);
     }
@@ -202,16 +201,19 @@ pub(super) fn joined(
     if size == 0 {
         return Err(StartError::Joining);
     }
-    let record = dir.read(KEYS_FILE).map_err(StartError::Dir)?.ok_or(StartError::VaultKeysDamaged)?;
-    let secrets = open_vault_keys(root, context, &record).map_err(|_| StartError::VaultKeysDamaged)?;
-    let keys = VaultKeys::from_secrets(&secrets).map_err(StartError::Keys)?;
-    Ok((genesis.core().clone(), keys))
+    Ok(genesis.core().clone())
 }
 
-fn check_keys(keys: &VaultKeys, genesis: &Genesis) -> Result<(), JoiningError> {
-    let named = genesis.keeper();
+/// Its keys, as they were handed over.
+pub(super) fn keys(dir: &KeeperDir, root: &Root, context: &KeeperContext) -> Result<VaultKeys, StartError> {
+    let record = dir.read(KEYS_FILE).map_err(StartError::Dir)?.ok_or(StartError::VaultKeysDamaged)?;
+    let secrets = open_vault_keys(root, context, &record).map_err(|_| StartError::VaultKeysDamaged)?;
+    VaultKeys::from_secrets(&secrets).map_err(StartError::Keys)
+}
+
+fn check_keys(keys: &VaultKeys, genesis: &Genesis, named: &EpochKeys) -> Result<(), JoiningError> {
     let same = *keys.identity_key() == named.identity_key
-        && *keys.log_key() == named.log_key
+        && *keys.log_key() == genesis.keeper().log_key
         && *keys.wrap_key() == named.wrap_key;
     if same { Ok(()) } else { Err(JoiningError::OtherKeys) }
 }
@@ -230,7 +232,7 @@ pub enum JoiningError {
         /// Which.
         found: Sha256Digest,
     },
-    /// What was handed over are not the keys that the genesis names.
+    /// What was handed over are not the keys that the vault file names.
     OtherKeys,
     /// The root.
     Root(RootError),

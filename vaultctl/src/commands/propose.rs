@@ -1,5 +1,6 @@
 //! `vaultctl propose …`
 
+mod key_epoch;
 mod reseal;
 
 mod budget;
@@ -24,6 +25,7 @@ use crate::failure::{Failure, Kind};
 use crate::session::Session;
 use crate::signing::{self, Signed};
 use crate::words::warnings;
+pub(crate) use key_epoch::key_epoch;
 pub(crate) use reseal::reseal;
 
 /// A policy that was proposed.

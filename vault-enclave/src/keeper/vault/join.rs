@@ -60,6 +60,7 @@ impl Vault {
             | Subject::Model(_)
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => false,
         });

@@ -10,6 +10,7 @@ use ledger::release_log::{Batch, ClosedLog, LogError};
 use ledger::state::State;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::epoch::{Epoch, is_of};
 use super::{Pending, Records, Renewals, Vault};
 use crate::head::Anchor;
 use crate::keeper::challenges::Challenges;
@@ -38,6 +39,8 @@ pub(crate) enum OpenError {
     OtherGenesis,
     /// The log has another keeper than this machine's.
     OtherKeeper,
+    /// The vault is in another epoch than this keeper's keys are of.
+    OtherEpoch,
     /// The record that opened the root is of a boot state that a reseal took the place of.
     Superseded,
     /// The keeper's own hardware is not what the policy asks for, or another step of the start failed.
@@ -54,6 +57,7 @@ impl OpenError {
             Self::Commit(error) => error.code(),
             Self::OtherGenesis => "genesis-other",
             Self::OtherKeeper => "log-other-keeper",
+            Self::OtherEpoch => "epoch-keys-missing",
             Self::Superseded => "root-superseded",
             Self::Refused(refusal) => refusal.code(),
         }
@@ -68,6 +72,10 @@ impl std::fmt::Display for OpenError {
             Self::Commit(error) => error.fmt(f),
             Self::OtherGenesis => f.write_str("the host's log begins with the genesis of another keeper"),
             Self::OtherKeeper => f.write_str("the log names another keeper than this machine's, and not as its successor"),
+            Self::OtherEpoch => f.write_str(
+                "the log has begun a key epoch whose keys this keeper does not have: restore `root.epoch.json` from a copy, it is \
+                 sealed to this machine",
+            ),
             Self::Superseded => f.write_str(
                 "this machine booted a state that the vault's keeper is no longer sealed to, and its root was opened by a record \
                  of before: boot the state that the last approved reseal names",
@@ -109,6 +117,8 @@ pub(crate) struct Run {
 pub(crate) enum Opened {
     /// It serves.
     Vault(Box<Vault>),
+    /// The log has begun an epoch: the keeper's files are of it now, and it starts with them.
+    Epoch,
     /// Its last entry named a successor, now or in a run before.
     Retired(Box<Retired>),
 }
@@ -128,6 +138,9 @@ impl Run {
     /// [`OpenError`]. Head and counter may have moved: whoever tries again resumes from the directory.
     pub(crate) fn open(self, store: &Store) -> Result<Opened, OpenError> {
         let Folded { log, mut state, genesis, tier } = self.fold(store)?;
+        if self.moves_on(&state)? {
+            return Ok(Opened::Epoch);
+        }
         if self.has_retired(&state) {
             return Ok(Opened::Retired(Box::new(self.retired(state, genesis))));
         }
@@ -171,6 +184,7 @@ impl Run {
         Ok(Vault {
             genesis,
             instance: self.instance,
+            epoch: Epoch::of(&state),
             keys: self.keys,
             hardware: self.hardware,
             tier,
@@ -205,13 +219,11 @@ impl Run {
         Ok(Folded { log, state, genesis, tier })
     }
 
-    /// The keeper opens only a genesis with its own core and keys.
+    /// The keeper opens only a genesis with its own core and log key, which it has for good.
     pub(in crate::keeper) fn check_genesis(&self, genesis: &Genesis) -> Result<(), OpenError> {
         let keeper = genesis.keeper();
         let own = genesis.core().digest() == self.core.digest()
-            && keeper.identity_key == *self.keys.identity_key()
-            && keeper.log_key == *self.keys.log_key()
-            && keeper.wrap_key == *self.keys.wrap_key();
+            && keeper.log_key == *self.keys.log_key();
         if own { Ok(()) } else { Err(OpenError::OtherGenesis) }
     }
 
@@ -225,6 +237,19 @@ impl Run {
             }
         };
         if named { Ok(()) } else { Err(OpenError::OtherKeeper) }
+    }
+
+    /// Whether the log has begun an epoch since the last start, and the files of this keeper are of it now.
+    ///
+    /// # Errors
+    /// `epoch-keys-missing`; what TPM or disk say.
+    fn moves_on(&self, state: &State) -> Result<bool, OpenError> {
+        let Some(present) = state.vault().map(|vault| vault.epochs().present()) else { return Ok(false) };
+        if is_of(&self.keys, present) {
+            return Ok(false);
+        }
+        let moved = self.records.begin_epoch(&self.hardware.devices, &self.anchor, present);
+        moved.map_err(OpenError::Refused)?.then_some(true).ok_or(OpenError::OtherEpoch)
     }
 
     /// Whether the log ends with this keeper's last entry.

@@ -1,5 +1,7 @@
 //! Models, policies and approvals: proposals that take effect when enough signatures are in the log.
 
+use std::sync::Arc;
+
 use attestation::{Evidence, KeeperChallenge, Sha256Digest, UnixTime};
 use ledger::approvals::{self, ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{
@@ -54,8 +56,9 @@ impl Vault {
             return Ok(Outcome::Now(Ok(Response::PublishModel(response))));
         }
         let context = ModelContext::from(&manifest);
-        let dek = self.keys.unwrap_dek(context, &dek).map_err(|error| Refusal::denied(error.code(), error))?;
-        let record = record::seal_dek(self.keys.kek(), self.vault_id(), manifest.plan_digest(), &dek, &self.rng)
+        let dek = self.keys.unwrap_dek(context, &dek).map_err(|error| self.not_unwrapped(error))?;
+        let kek = (self.keys.kek(), self.epoch.number);
+        let record = record::seal_dek(kek, self.vault_id(), manifest.plan_digest(), &dek, &self.rng)
             .map_err(|error| Refusal::unavailable(error.code(), error))?;
         let model_sig = Sha256Digest::of(&model_signature);
         let proposed = ProposedModel {
@@ -95,6 +98,7 @@ impl Vault {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Revocation { .. } => false,
         });
@@ -148,6 +152,8 @@ impl Vault {
             | ApprovalAction::ProposeReseal
             | ApprovalAction::Reseal
             | ApprovalAction::KeeperJoin
+            | ApprovalAction::ProposeKeyEpoch
+            | ApprovalAction::KeyEpoch
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
             | ApprovalAction::Extend => None,
@@ -163,9 +169,10 @@ impl Vault {
     /// What has reached its threshold takes effect: an entry of its own.
     pub(super) fn stage_effects(&mut self) -> Result<(), Refusal> {
         let time = self.now();
+        let mut passed_over = Vec::new();
         loop {
             let Some(vault) = self.state.vault() else { return Ok(()) };
-            let Some(due) = vault.due(time) else { return Ok(()) };
+            let Some(due) = vault.dues(time).find(|due| !passed_over.contains(&due.entry())) else { return Ok(()) };
             let (proposal, object) = (due.entry(), due.object());
             let entry = match due.subject() {
                 Subject::Policy { policy, .. } => {
@@ -183,6 +190,17 @@ impl Vault {
                     Entry::Reseal(ResealInForce { time, proposal, object, present: self.records.boot_state() })
                 }
                 Subject::Join(_) => Entry::KeeperJoin(KeeperJoin { time, proposal, object }),
+                Subject::KeyEpoch { next, .. } => {
+                    let next = Arc::clone(next);
+                    self.stage_renewals();
+                    match self.stage_epoch((proposal, object), &next) {
+                        // Nothing stands behind it in this run.
+                        Ok(()) => return Ok(()),
+                        Err(refusal) => tracing::warn!(%refusal, proposal, "an approved key epoch can't begin"),
+                    }
+                    passed_over.push(proposal);
+                    continue;
+                }
                 Subject::Revocation { act, .. } => {
                     let act = act.clone();
                     self.stage_renewals();
@@ -250,6 +268,7 @@ impl Vault {
     pub(super) fn keeper_evidence(&mut self, request: v1::GetKeeperEvidenceRequest) -> Result<Outcome, Refusal> {
         let KeeperEvidenceRequest { nonce, credential } = request.try_into()?;
         let keeper = self.genesis.keeper().clone();
+        let (wrap_key, identity_key) = (self.keys.wrap_key().clone(), self.keys.identity_key().clone());
         let answer = if let Some(vault) = self.state.vault() {
             let policy = vault.policy();
             // The selection is that of the genesis, which is what a caller with a vault file knows.
@@ -259,8 +278,8 @@ impl Vault {
                 KeeperChallenge {
                     nonce,
                     vault,
-                    wrap_key: keeper.wrap_key,
-                    identity_key: keeper.identity_key,
+                    wrap_key,
+                    identity_key,
                     log_key: keeper.log_key,
                     policy: policy_digest,
                     checkpoint: checkpoint.clone(),

@@ -57,6 +57,8 @@ impl Vault {
             time_source: "host clock".to_owned(),
             genesis: self.genesis.bytes().to_vec(),
             sealing: self.sealing(),
+            epoch: vault.map_or(0, |vault| vault.epochs().present().epoch),
+            epoch_since: vault.map_or(0, |vault| vault.epochs().since().seconds()),
             witnesses: self.genesis.policy().witnesses().map(|policy| witnesses(policy, self.log.seen())),
         })
     }
@@ -77,8 +79,8 @@ impl Vault {
             tpm: self.hardware.identity.clone(),
             instance: self.instance,
             core_digest: self.genesis.core().digest(),
-            wrap_key: keeper.wrap_key.clone(),
-            identity_key: keeper.identity_key.clone(),
+            wrap_key: self.keys.wrap_key().clone(),
+            identity_key: self.keys.identity_key().clone(),
             log_key: keeper.log_key.clone(),
             vault_id: open.map(|_| self.vault_id()),
             pcrs,
@@ -119,6 +121,9 @@ impl Vault {
             Subject::Reseal { proposer, .. } => {
                 (ProposalAction::Reseal, format!("another boot state of the keeper by {proposer}"))
             }
+            Subject::KeyEpoch { proposer, next } => {
+                (ProposalAction::KeyEpoch, format!("keys of epoch {} by {proposer}", next.keys.epoch))
+            }
             Subject::Join(joiner) => {
                 (ProposalAction::KeeperJoin, format!("another keeper, on platform {}", joiner.machine.platform))
             }
@@ -147,6 +152,9 @@ impl Vault {
             (ProposalAction::Reseal, 0, "another boot state of the keeper".to_owned())
         } else if let Some(approved) = vault.keepers().approved().filter(|approved| approved.object() == object) {
             (ProposalAction::KeeperJoin, approved.entry(), "another keeper".to_owned())
+        } else if vault.epochs().begun().is_some_and(|begun| begun.object == object) {
+            let entry = vault.epochs().entries().last().copied().unwrap_or(0);
+            (ProposalAction::KeyEpoch, entry, format!("keys of epoch {}", vault.epochs().present().epoch))
         } else if let Some(raise) = vault.raises().iter().find(|raise| raise.object == object) {
             (ProposalAction::Budget, raise.entry, format!("raise of budget {}", raise.budget))
         } else {
@@ -182,6 +190,7 @@ impl Vault {
                 | ProposalAction::Platform
                 | ProposalAction::Reseal
                 | ProposalAction::KeeperJoin
+                | ProposalAction::KeyEpoch
                 | ProposalAction::Budget
                 | ProposalAction::Revoke
                 | ProposalAction::LiftRevocation,
