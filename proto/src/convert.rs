@@ -14,10 +14,10 @@ mod budget;
 mod evidence;
 mod join;
 mod keeper;
+mod key_epoch;
 mod lease;
 mod platform;
 mod provision;
-mod key_epoch;
 mod reseal;
 mod revocation;
 mod vault;
@@ -26,13 +26,13 @@ pub use asked::{AskedEvidence, AskedQuote};
 pub use evidence::EvidenceSet;
 pub use join::{HandOver, JoinAnswer, JoinChallenge, JoinRequest, joiner_identity};
 pub use keeper::{KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeeperStanding, core, genesis};
+pub use key_epoch::{KeyEpochLinks, KeyEpochSubmission, KeyEpochsRequest};
 pub use lease::{EndLease, RenewRequest, SignedLease};
 pub use platform::PlatformSubmission;
 pub use provision::{
     Approval, GenesisWitness, PolicySubmission, Proposal, ProposalAction, Publication, UnitUpload, first_piece,
     next_piece,
 };
-pub use key_epoch::{KeyEpochLinks, KeyEpochSubmission, KeyEpochsRequest};
 pub use reseal::{KeeperSealing, NextSealing, ResealSubmission};
 pub use revocation::{RevocationNotice, RevocationSubmission, WatchEvent, WatchLease, extension};
 pub use vault::{Challenge, ChallengeFor, ChallengeRequest, FetchRequest, Grant, ModelName, Range, ReleaseRequest};

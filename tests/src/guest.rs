@@ -11,7 +11,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use vault_enclave::wrap::HpkeKeyPair;
-use vault_proto::convert::{KeyEpochLinks, Approval, Challenge, EvidenceSet, ReleaseRequest};
+use vault_proto::convert::{Approval, Challenge, EvidenceSet, KeyEpochLinks, ReleaseRequest};
 use vault_proto::v1::provision_client::ProvisionClient;
 use vault_proto::v1::vault_client::VaultClient;
 use vault_proto::v1::{self, ReleaseKeysResponse, UnitSelection, unit_selection};

@@ -10,6 +10,7 @@ use ledger::key_epoch::EpochKeys;
 use ledger::lease::LeaseStatement;
 use ledger::vault_file::VaultFile;
 use vault_tests::knife::{Cut, Knife, relayed};
+use vault_tests::newcomer::Newcomer;
 use vault_tests::world::APPROVERS;
 use vault_tests::{Boot, Guest, Running, Swtpm, World, binary, relay, run, run_ok};
 
@@ -29,8 +30,14 @@ fn epoch(world: &World) -> u64 {
 /// Proposed, approved, begun, and open again.
 fn begin(world: &mut World) {
     let before = epoch(world);
-    run_ok(&mut propose(world));
-    world.approve(&APPROVERS[1..]);
+    let said = run_ok(propose(world).arg("--json"));
+    // What was shown to the signer follows behind.
+    let mut documents = serde_json::Deserializer::from_str(&said).into_iter::<serde_json::Value>();
+    let said = documents.next().expect("a report").expect("JSON");
+    let object = said["object"].as_str().expect("an object");
+    for name in &APPROVERS[1..] {
+        run_ok(world.vaultctl().args(["approve", object, "--yes", "--key"]).arg(world.path(name)));
+    }
     opens(world);
     assert_eq!(epoch(world), before + 1);
 }
@@ -71,7 +78,7 @@ async fn a_vault_goes_on_with_the_keys_of_its_next_epoch() {
     let (mut world, guest) = World::open_with_guest();
     world.publish("1");
     let file_before = world.vault_file();
-    let mut held = load(&world, &guest, "held");
+    let held = load(&world, &guest, "held");
     let mut renewing = Guest::new(&world).await;
     let grant = renewing.load().await.expect("a grant");
     let lease = LeaseStatement::parse(&grant.lease.as_ref().expect("a lease").statement).expect("a lease");
@@ -314,4 +321,36 @@ fn the_first_epoch_is_that_of_the_genesis() {
     let file = world.vault_file();
     assert_eq!(file.keys(), &EpochKeys::from(file.genesis().keeper()));
     assert_eq!(epoch(&world), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keeper_that_takes_over_has_the_keys_of_the_present_epoch_and_begins_the_next() {
+    let mut world = World::open();
+    world.publish("1");
+    begin(&mut world);
+    let newcomer = Newcomer::new(&world, "b");
+    let mut joining = newcomer.join(&world);
+    joining.wait_for("Proposed as");
+    world.approve(&APPROVERS[..2]);
+    let (code, log) = joining.wait();
+    assert_eq!(code, Some(0), "{log}");
+    world.keeper.take().expect("it runs").kill();
+    let before = newcomer.take_over(&mut world, "a");
+    drop(world.host.take());
+    world.start_keeper();
+    world.start_host();
+    world.keeper.as_mut().expect("it was started").wait_for("the vault is open");
+    let written = world.path("written.json");
+    run_ok(world.vaultctl().arg("vault-file").arg("--out").arg(&written));
+    fs::copy(&written, world.vault()).expect("the directory is ours");
+    assert_eq!(epoch(&world), 2);
+    Guest::new(&world).await.load().await.expect("a grant");
+    // What the keeper before still has ends with the next epoch.
+    begin(&mut world);
+    assert!(!file(&world, "vault-keys").exists());
+    Guest::new(&world).await.load().await.expect("a grant");
+    world.keeper.take().expect("it runs").kill();
+    world.start_keeper();
+    assert_eq!(epoch(&world), 3);
+    drop(before);
 }

@@ -94,10 +94,10 @@ fn show(joining: &Joining, vault: &VaultFile) {
     println!("  NV counter:      {} at {}", hex::encode(keys.counter_name), keys.counter);
 }
 
-async fn wait(joining: Joining, args: &JoinArgs, vault: &VaultFile) -> Result<(), Box<dyn std::error::Error>> {
+async fn wait(mut joining: Joining, args: &JoinArgs, vault: &VaultFile) -> Result<(), Box<dyn std::error::Error>> {
     let mut said = None;
     for tries in 0_u32.. {
-        match ask(&joining, args, vault).await {
+        match ask(&mut joining, args, vault).await {
             Ok((run, JoinAnswer::HandOver(hand_over))) => {
                 return joining.take(&run, hand_over).map_err(coded).map_err(Into::into);
             }
@@ -112,11 +112,15 @@ async fn wait(joining: Joining, args: &JoinArgs, vault: &VaultFile) -> Result<()
 }
 
 async fn ask(
-    joining: &Joining,
+    joining: &mut Joining,
     args: &JoinArgs,
     vault: &VaultFile,
 ) -> Result<(crate::keeper::JoinRun, JoinAnswer), Failure> {
     let remote: Remote = args.vault.connect(vault).await?;
+    // A keeper that has retired says no more of it: then the vault is in the epoch that it was in before.
+    if let Ok(followed) = remote.follow(vault.clone()).await {
+        joining.expect_keys(followed.keys());
+    }
     let challenge = remote.join_challenge(joining.identity()).await?;
     let (request, run) = joining.answer(challenge).map_err(coded)?;
     Ok((run, remote.join(request).await?))

@@ -148,6 +148,8 @@ fn unseal(tpm: &Tpm, record: &RootRecord, place: Place) -> Result<TpmSecret, Roo
 
 /// Its file in the keeper's directory.
 pub(crate) const FILE: &str = "root.json";
+/// The file of the keys that a keeper which joined was handed.
+pub(crate) const HANDED_OVER_FILE: &str = "vault-keys";
 /// The file of the root of the epoch to come.
 pub(crate) const EPOCH_FILE: &str = "root.epoch.json";
 /// The file of the boot state to come.

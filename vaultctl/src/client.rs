@@ -15,9 +15,8 @@ use ledger::vault_file::VaultFile;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use vault_proto::convert::{
-    KeyEpochLinks, KeyEpochSubmission, KeyEpochsRequest,
-    Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, PlatformSubmission, PolicySubmission, Proposal,
-    ResealSubmission, RevocationSubmission,
+    Approval, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeyEpochLinks, KeyEpochSubmission,
+    KeyEpochsRequest, PlatformSubmission, PolicySubmission, Proposal, ResealSubmission, RevocationSubmission,
 };
 use vault_proto::limits::{BLOB_BYTES_MAX, CHECKPOINT_BYTES_MAX, GET_ENTRIES_MAX, PROVISION_MESSAGE_BYTES_MAX};
 use vault_proto::v1;

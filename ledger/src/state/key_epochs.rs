@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use attestation::{Sha256Digest, UnixTime};
+use attestation::{IdentityKey, Sha256Digest, UnixTime};
 
 use super::error::FoldError;
 use super::proposals::{PendingProposal, Subject};
@@ -19,6 +19,8 @@ use crate::key_epoch::{EpochError, EpochKeys, NextEpoch, check_next, check_succe
 pub struct KeyEpochs {
     present: EpochKeys,
     since: UnixTime,
+    /// The identity keys of before, each with the moment at which the next one took its place.
+    former: Vec<(IdentityKey, UnixTime)>,
     /// Indices of the `key-epoch` entries, in order.
     entries: Vec<u64>,
     /// SHA-256 of every key that was one of the vault.
@@ -36,14 +38,14 @@ pub struct Begun {
     pub records: Sha256Digest,
 }
 
-stored!(KeyEpochs { present, since, entries, used, begun });
+stored!(KeyEpochs { present, since, former, entries, used, begun });
 stored!(Begun { object, records });
 
 impl KeyEpochs {
     pub(super) fn first(genesis: &Genesis) -> Self {
         let present = EpochKeys::from(genesis.keeper());
         let used = present.digests().into();
-        Self { present, since: genesis.time(), entries: Vec::new(), used, begun: None }
+        Self { present, since: genesis.time(), former: Vec::new(), entries: Vec::new(), used, begun: None }
     }
 
     /// The keys of now.
@@ -54,6 +56,13 @@ impl KeyEpochs {
     /// Since when they are the vault's.
     pub fn since(&self) -> UnixTime {
         self.since
+    }
+
+    /// Whether an identity key of the vault signed `message` at this moment, by the message's own word: that of now, or one of
+    /// before for what was issued while it was the vault's.
+    pub fn signed(&self, message: &[u8], signature: &[u8], issued: UnixTime) -> bool {
+        let former = self.former.iter().filter(|(_, until)| issued <= *until).map(|(key, _)| key);
+        std::iter::once(&self.present.identity_key).chain(former).any(|key| key.verify(message, signature).is_ok())
     }
 
     /// Indices of the `key-epoch` entries: the first one began epoch 2.
@@ -162,9 +171,10 @@ impl Vault {
         }
         self.check_epoch(next).map_err(FoldError::Epoch)?;
         check_successor(&self.epochs.present, effect, self.id()).map_err(FoldError::Epoch)?;
-        let KeyEpochs { present, since, entries, used, begun } = &mut self.epochs;
+        let KeyEpochs { present, since, former, entries, used, begun } = &mut self.epochs;
         used.extend(keys.digests());
         entries.push(index);
+        former.push((present.identity_key.clone(), effect.time));
         (*present, *since) = (keys, effect.time);
         *begun = Some(Begun { object: effect.object, records: effect.records });
         self.proposals.void_epochs();

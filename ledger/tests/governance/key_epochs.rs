@@ -131,6 +131,20 @@ fn an_epoch_has_its_keys_from_its_entry_on() {
     assert_eq!(world.vault().epochs().present(), &keys(3));
 }
 
+#[test]
+fn what_a_key_signed_while_it_was_the_vaults_goes_on_to_count() {
+    let mut world = World::open();
+    let (early, message) = (world.now, b"a lease".as_slice());
+    world.pass(60);
+    must_begin(&mut world, 2);
+    let begun = world.now;
+    world.pass(60);
+    let signed = |by: u32, issued| world.vault().epochs().signed(message, &identity_sign(seed(by), message), issued);
+    assert!(signed(1, early) && signed(1, begun));
+    assert!(!signed(1, begun.plus(1)), "the key of before signs nothing new");
+    assert!(signed(2, world.now) && !signed(3, early));
+}
+
 fn keys_of_genesis() -> EpochKeys {
     EpochKeys::from(&keeper())
 }

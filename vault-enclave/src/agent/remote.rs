@@ -9,8 +9,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
 use vault_proto::client::{CallError, connect};
 use vault_proto::convert::{
-    Challenge, ChallengeRequest, EndLease, Grant, KeyEpochLinks, KeyEpochsRequest, ModelName, ReleaseRequest, RenewRequest, SignedLease, WatchEvent,
-    WatchLease,
+    Challenge, ChallengeRequest, EndLease, Grant, KeyEpochLinks, KeyEpochsRequest, ModelName, ReleaseRequest,
+    RenewRequest, SignedLease, WatchEvent, WatchLease,
 };
 use vault_proto::limits::{DATA_BYTES_MAX, VAULT_REPLY_BYTES_MAX};
 use vault_proto::v1;

@@ -31,7 +31,7 @@ use crate::wrap::{HpkeKeyPair, WrapError, WrappedKeys};
 /// File of the genesis of the vault that a keeper joins, in its directory.
 pub(super) const GENESIS_FILE: &str = "genesis";
 /// File of the vault's keys, sealed under the root.
-pub(super) const KEYS_FILE: &str = "vault-keys";
+pub(super) const KEYS_FILE: &str = root::HANDED_OVER_FILE;
 
 /// A keeper that has no vault yet.
 pub struct Joining {
@@ -104,6 +104,13 @@ impl Joining {
         };
         let hardware = Hardware::new(devices.clone(), root.ak, genesis.policy().keeper())?;
         Ok(Self { dir, hardware, root: root.root, anchor, genesis: genesis.clone(), vault_keys, context, pair, keys })
+    }
+
+    /// The vault is in this epoch: its keys are to be handed over.
+    pub fn expect_keys(&mut self, keys: &EpochKeys) {
+        if keys.epoch > self.vault_keys.epoch {
+            self.vault_keys = keys.clone();
+        }
     }
 
     /// For the challenge.

@@ -13,8 +13,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, IntoStreamingRequest, Request, Response, Status};
 use vault_proto::client::{CALL_SECS_MAX, CallError, connect};
 use vault_proto::convert::{
-    JoinAnswer, JoinChallenge, JoinRequest, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeyEpochLinks, KeyEpochsRequest, Proposal,
-    Publication, UnitUpload,
+    JoinAnswer, JoinChallenge, JoinRequest, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeyEpochLinks,
+    KeyEpochsRequest, Proposal, Publication, UnitUpload,
 };
 use vault_proto::limits::PROVISION_MESSAGE_BYTES_MAX;
 use vault_proto::v1;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ring::rand::SecureRandom;
 
 use super::record::{EpochRecord, RootRecord};
-use super::{EPOCH_FILE, FILE, NEXT_FILE, Place, RootError, RootRecords, root_of, unseal};
+use super::{EPOCH_FILE, FILE, HANDED_OVER_FILE, NEXT_FILE, Place, RootError, RootRecords, root_of, unseal};
 use crate::chip::Chip;
 use crate::container::OpenError;
 use crate::secret::{Root, TpmSecret};
@@ -57,6 +57,8 @@ impl RootRecords {
     /// What the disk says; either may then be there.
     pub(crate) fn begin_epoch(&self) -> Result<(), RootError> {
         self.dir.remove(NEXT_FILE)?;
-        Ok(self.dir.rename(EPOCH_FILE, FILE)?)
+        self.dir.rename(EPOCH_FILE, FILE)?;
+        // Under the root that is gone.
+        Ok(self.dir.remove(HANDED_OVER_FILE)?)
     }
 }

@@ -7,8 +7,8 @@ use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::convert;
 use vault_proto::convert::{
-    Approval, JoinRequest, KeeperEvidenceRequest, KeyEpochSubmission, PlatformSubmission, PolicySubmission, Publication, ResealSubmission,
-    RevocationSubmission, UnitUpload,
+    Approval, JoinRequest, KeeperEvidenceRequest, KeyEpochSubmission, PlatformSubmission, PolicySubmission,
+    Publication, ResealSubmission, RevocationSubmission, UnitUpload,
 };
 use vault_proto::v1;
 use vault_proto::v1::Coarse;

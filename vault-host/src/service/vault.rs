@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use vault_proto::convert::{
-    self, ChallengeRequest, EndLease, FetchRequest, KeyEpochsRequest, ModelName, ReleaseRequest, RenewRequest, WatchLease,
+    self, ChallengeRequest, EndLease, FetchRequest, KeyEpochsRequest, ModelName, ReleaseRequest, RenewRequest,
+    WatchLease,
 };
 use vault_proto::v1;
 use vault_proto::v1::vault_server::Vault;

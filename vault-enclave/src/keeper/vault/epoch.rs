@@ -67,17 +67,14 @@ impl Vault {
         vetted.map_err(|error| Refusal::denied(error.code(), error))?;
         let epoch = self.epoch.number.saturating_add(1);
         let keys = self.keys.renewed(&self.rng)?;
-        let secrets = keys.epoch_secrets(self.anchor.counter_auth()).map_err(crate::vault_keys::VaultKeysError::from)?;
+        let secrets =
+            keys.epoch_secrets(self.anchor.counter_auth()).map_err(crate::vault_keys::VaultKeysError::from)?;
         // Durable before it is proposed: what approvers agree to must be there when it begins.
         self.records.make_epoch(&self.hardware.devices, &self.rng, epoch, &secrets)?;
         let next = NextEpoch {
             instance: self.instance,
             ak_name: self.hardware.ak_name,
-            keys: EpochKeys {
-                epoch,
-                wrap_key: keys.wrap_key().clone(),
-                identity_key: keys.identity_key().clone(),
-            },
+            keys: EpochKeys { epoch, wrap_key: keys.wrap_key().clone(), identity_key: keys.identity_key().clone() },
         };
         let proposed = ProposedEpoch::new(&next, self.vault_id(), statement, signature);
         let object = proposed.object;
@@ -96,7 +93,8 @@ impl Vault {
         (proposal, object): (u64, Sha256Digest),
         next: &NextEpoch,
     ) -> Result<(), Refusal> {
-        let missing = || Refusal::unavailable("epoch-keys-missing", "the keys that were proposed are gone: propose anew");
+        let missing =
+            || Refusal::unavailable("epoch-keys-missing", "the keys that were proposed are gone: propose anew");
         let (_, keys) = self.records.epoch_root(&self.hardware.devices)?.ok_or_else(missing)?;
         if !is_of(&keys, &next.keys) {
             return Err(missing());

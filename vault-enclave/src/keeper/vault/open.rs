@@ -222,8 +222,7 @@ impl Run {
     /// The keeper opens only a genesis with its own core and log key, which it has for good.
     pub(in crate::keeper) fn check_genesis(&self, genesis: &Genesis) -> Result<(), OpenError> {
         let keeper = genesis.keeper();
-        let own = genesis.core().digest() == self.core.digest()
-            && keeper.log_key == *self.keys.log_key();
+        let own = genesis.core().digest() == self.core.digest() && keeper.log_key == *self.keys.log_key();
         if own { Ok(()) } else { Err(OpenError::OtherGenesis) }
     }
 

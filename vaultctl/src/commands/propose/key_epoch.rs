@@ -62,7 +62,11 @@ pub(crate) async fn key_epoch(session: &Session, signing: &Signing) -> Result<Su
 
 impl fmt::Display for KeyEpochReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} proposed keys of epoch {}, which the keeper made (entry {}).", self.proposed_by, self.epoch, self.entry)?;
+        writeln!(
+            f,
+            "{} proposed keys of epoch {}, which the keeper made (entry {}).",
+            self.proposed_by, self.epoch, self.entry
+        )?;
         writeln!(f, "  object: {}", self.object)?;
         writeln!(f, "Next: {} approvers run", self.threshold)?;
         writeln!(f, "  vaultctl approve {} --vault FILE --key KEY", self.object)

@@ -291,6 +291,7 @@ impl Keeper {
                 act: change.act,
                 platform: change.platform,
             }),
+            Subject::KeyEpoch { .. } => panic!("the peer's keeper has one epoch"),
             Subject::Join(_) => Entry::KeeperJoin(KeeperJoin { time, proposal: entry, object }),
             Subject::Reseal { .. } => {
                 let present = ledger::reseal::boot_state(&self.pcrs());
@@ -318,6 +319,7 @@ impl Keeper {
             Subject::Platform { .. } => convert::ProposalAction::Platform,
             Subject::Reseal { .. } => convert::ProposalAction::Reseal,
             Subject::Join(_) => convert::ProposalAction::KeeperJoin,
+            Subject::KeyEpoch { .. } => convert::ProposalAction::KeyEpoch,
             Subject::Raise { .. } => convert::ProposalAction::Budget,
             Subject::Revocation { act, .. } => match act.kind() {
                 ActKind::Revoke => convert::ProposalAction::Revoke,
