@@ -145,7 +145,7 @@ impl Vault {
 
     fn plan_of(&mut self, model: &ledger::entry::ProposedModel) -> Result<Sha256Digest, Refusal> {
         if let Some(records) = self.epoch.records
-            && let Some((plan, _)) = row(&*self.models.blob(&self.store, records)?, model.dek_record)
+            && let Some((plan, _)) = row(&self.models.blob(&self.store, records)?, model.dek_record)
         {
             return Ok(plan);
         }
@@ -212,5 +212,35 @@ impl Vault {
         });
         read.map_err(|error| Refusal::unavailable("log-unavailable", error))?;
         Ok(EpochLink { entry, proof: self.log_proof(index)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_found_by_the_digest_that_its_model_names_and_no_other_is() {
+        let row_of = |digest: u8, plan: u8| {
+            [[digest; 32].as_slice(), &[plan; 32], &[digest.wrapping_add(plan); RECORD_BYTES]].concat()
+        };
+        let blob: Vec<u8> = [(1, 9), (4, 8), (7, 7)].iter().flat_map(|(digest, plan)| row_of(*digest, *plan)).collect();
+        for (digest, plan) in [(1, 9), (4, 8), (7, 7)] {
+            let found = row(&blob, Sha256Digest::from_bytes([digest; 32])).unwrap();
+            assert_eq!(found, (Sha256Digest::from_bytes([plan; 32]), &[digest + plan; RECORD_BYTES][..]));
+        }
+        for other in [0, 2, 8, 255] {
+            assert!(row(&blob, Sha256Digest::from_bytes([other; 32])).is_none());
+        }
+        assert!(row(&[], Sha256Digest::from_bytes([1; 32])).is_none());
+    }
+
+    #[test]
+    fn a_dek_record_has_the_length_of_its_place_in_a_row() {
+        let rng = ring::rand::SystemRandom::new();
+        let (kek, dek) = (crate::secret::Kek::generate(&rng).unwrap(), crate::secret::Dek::generate(&rng).unwrap());
+        let digest = Sha256Digest::of(b"vault");
+        let record = record::seal_dek((&kek, 2), digest, digest, &dek, &rng).unwrap();
+        assert_eq!(record.len(), RECORD_BYTES);
     }
 }
