@@ -100,6 +100,33 @@ async fn of_two_hosts_that_append_at_one_position_one_is_told_and_nothing_is_ove
     assert_eq!(code(winner.append(5, &entries(9..10)).await), "log-under-checkpoint");
 }
 
+/// What a witness may have cosigned, no other host's keeper writes over, and it finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_under_a_proposed_checkpoint_stay_whatever_another_host_writes() {
+    let Some(s3) = S3::start() else { return };
+    let (one, two) = (Place::new(), Place::new());
+    let (_first, first) = host_on(&s3, &one).await;
+    let (_second, second) = host_on(&s3, &two).await;
+    first.append(0, &entries(0..5)).await.unwrap();
+    assert_eq!(second.read(0, 10).await.unwrap(), entries(0..5));
+    let proposed = checkpoint(&entries(0..3));
+    assert_eq!(code(first.propose_checkpoint(&checkpoint(&entries(7..10)), 3).await), "checkpoint-root");
+    assert_eq!(code(first.propose_checkpoint(&checkpoint(&entries(0..6)), 6).await), "checkpoint-size");
+    first.propose_checkpoint(&proposed, 3).await.unwrap();
+
+    // The other host has not seen it, and may not write; having read, not below it, and behind it as before.
+    assert_eq!(code(second.append(1, &entries(8..9)).await), "log-conflict");
+    let head = second.log_head().await;
+    assert_eq!((head.size, head.checkpoint.as_str(), head.proposed.as_str()), (5, "", proposed.as_str()));
+    assert_eq!(code(second.append(2, &entries(8..9)).await), "log-under-checkpoint");
+    second.append(3, &entries(20..21)).await.unwrap();
+    assert_eq!(code(second.propose_checkpoint(&checkpoint(&entries(0..2)), 2).await), "checkpoint-size");
+    // Published, it is no longer proposed.
+    second.put_checkpoint(&proposed, 3).await.unwrap();
+    let head = second.log_head().await;
+    assert_eq!((head.size, head.checkpoint.as_str(), head.proposed.as_str()), (4, proposed.as_str(), ""));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_came_by_one_host_is_served_by_another() {
     let Some(s3) = S3::start() else { return };

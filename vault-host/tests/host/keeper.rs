@@ -14,8 +14,9 @@ use tonic::{Request, Response, Status, Streaming};
 use vault_proto::limits::LINK_MESSAGE_BYTES_MAX;
 use vault_proto::v1::keeper_link_server::{KeeperLink, KeeperLinkServer};
 use vault_proto::v1::{
-    AppendLog, AttachRequest, AttachResponse, GetBlob, KeeperRefusal, KeeperReply, PutBlob, PutCheckpoint, ReadLog,
-    StoreCall, attach_request, attach_response, keeper_call, keeper_reply, store_call, store_result,
+    AppendLog, AttachRequest, AttachResponse, GetBlob, KeeperRefusal, KeeperReply, LogHead, ProposeCheckpoint, PutBlob,
+    PutCheckpoint, ReadLog, StoreCall, TakeTurn, attach_request, attach_response, keeper_call, keeper_reply,
+    store_call, store_result,
 };
 
 pub type Call = keeper_call::Request;
@@ -132,6 +133,19 @@ impl Keeper {
     pub async fn put_checkpoint(&self, checkpoint: &str, size: u64) -> Result<(), String> {
         let checkpoint = checkpoint.to_owned();
         done(self.store(store_call::Call::PutCheckpoint(PutCheckpoint { checkpoint, size })).await)
+    }
+
+    pub async fn propose_checkpoint(&self, checkpoint: &str, size: u64) -> Result<(), String> {
+        let checkpoint = checkpoint.to_owned();
+        done(self.store(store_call::Call::ProposeCheckpoint(ProposeCheckpoint { checkpoint, size })).await)
+    }
+
+    /// How far the log is; with it begins this keeper's turn.
+    pub async fn log_head(&self) -> LogHead {
+        match self.store(store_call::Call::TakeTurn(TakeTurn {})).await {
+            store_result::Result::LogHead(head) => head,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub async fn read(&self, first: u64, count: u32) -> Result<Vec<Vec<u8>>, String> {
