@@ -75,6 +75,10 @@ pub enum ApprovalAction {
     ProposeKeeperLeave,
     /// A keeper leaves the others.
     KeeperLeave,
+    /// Keys of another epoch are asked for.
+    ProposeKeyEpoch,
+    /// An epoch begins with the keys that the keeper made.
+    KeyEpoch,
     /// A raise of a budget is proposed.
     ProposeBudget,
     /// A proposed raise of a budget counts.

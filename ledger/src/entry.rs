@@ -23,6 +23,7 @@ mod escrow;
 mod exact;
 pub(crate) mod field;
 mod join;
+mod key_epoch;
 mod leave;
 mod permit;
 mod platform;
@@ -46,6 +47,7 @@ pub use escrow::{EscrowInForce, ProposedEscrow, ProposedRecovery, RecoverInForce
 pub use exact::ExactEntry;
 use exact::Unread;
 pub use join::{KeeperJoin, KeeperRetire, ProposedJoin};
+pub use key_epoch::{KeyEpoch, ProposedEpoch};
 pub use leave::{KeeperLeave, ProposedLeave};
 pub use permit::{PermitInForce, ProposedPermit};
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
@@ -88,6 +90,8 @@ pub enum Entry {
     Recover(RecoverInForce),
     /// A keeper decides no more, and others go on.
     KeeperLeave(KeeperLeave),
+    /// The vault has other keys from here on.
+    KeyEpoch(Box<KeyEpoch>),
     /// Approvers raised a budget.
     Budget(BudgetRaised),
     /// Approvers let something be released.
@@ -164,6 +168,7 @@ impl Entry {
             Self::Escrow(entry) => entry.time,
             Self::Recover(entry) => entry.time,
             Self::KeeperLeave(entry) => entry.time,
+            Self::KeyEpoch(entry) => entry.time,
             Self::Budget(entry) => entry.time,
             Self::Permit(entry) => entry.time,
             Self::Clock(entry) => entry.time,
@@ -195,6 +200,7 @@ impl Entry {
             Self::Escrow(_) => "escrow",
             Self::Recover(_) => "recover",
             Self::KeeperLeave(_) => "keeper-leave",
+            Self::KeyEpoch(_) => "key-epoch",
             Self::Budget(_) => "budget",
             Self::Permit(_) => "permit",
             Self::Clock(_) => "clock",

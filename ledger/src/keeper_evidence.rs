@@ -11,7 +11,7 @@
 //! let rng = ring::rand::SystemRandom::new();
 //! let run = KeeperRun::start(vault.policy(), identity, now, &rng)?;
 //! let (evidence, standing) = ask(run.nonce(), run.credential());
-//! let keeper = run.verify_vault(vault.genesis(), vault.keeper(), standing, evidence)?;
+//! let keeper = run.verify_vault(vault.genesis(), (vault.keeper(), vault.keys()), standing, evidence)?;
 //! println!("policy {}, {}", keeper.statement().policy(), keeper.claims().trust());
 //! # Ok(()) }
 //! ```
@@ -31,6 +31,7 @@ pub use recovering::{RecoveringError, RecoveringKeeper, RecoveryClaims};
 
 use crate::genesis::{Genesis, KeeperIdentity};
 use crate::keepers::KeeperMachine;
+use crate::key_epoch::EpochKeys;
 use crate::policy::{KeeperRule, PcrMismatch, Policy, SnpMismatch, SnpRule, TpmRule};
 
 /// The first step: the keeper's TPM is endorsed and permitted, and a question for it is made. One use: not `Clone`.
@@ -207,23 +208,22 @@ impl<'a> KeeperRun<'a> {
         Ok(GenesisKeeper { identity, core: claims.core, verified, question })
     }
 
-    /// The second step with the keeper of an open vault: the evidence must be over the keeper binding with the vault's own
-    /// keys, by the very chip, TPM and AK of `machine`: those of the founder, or of a keeper that was let in later. Whether the
-    /// checkpoint is signed is for the caller to check.
+    /// The second step with the keeper of an open vault: the evidence must be over the keeper binding with the keys of the
+    /// vault's epoch, by the very chip, TPM and AK of `machine`: those of the founder, or of a keeper that was let in later.
+    /// Whether the checkpoint is signed is for the caller to check.
     pub fn verify_vault(
         self,
         genesis: &Genesis,
-        machine: &KeeperMachine,
+        (machine, keys): (&KeeperMachine, &EpochKeys),
         standing: KeeperStanding,
         evidence: Evidence,
     ) -> Result<Verified<Keeper>, KeeperEvidenceError> {
-        let keeper = genesis.keeper();
         let binding = KeeperChallenge {
             nonce: self.question.nonce,
             vault: genesis.vault_id(),
-            wrap_key: keeper.wrap_key.clone(),
-            identity_key: keeper.identity_key.clone(),
-            log_key: keeper.log_key.clone(),
+            wrap_key: keys.wrap_key.clone(),
+            identity_key: keys.identity_key.clone(),
+            log_key: genesis.keeper().log_key.clone(),
             policy: standing.policy,
             checkpoint: standing.checkpoint,
             tpm: self.tpm_part(),

@@ -17,6 +17,7 @@
 //! - [`reseal`]: to which boot state a keeper may be sealed before the reboot that brings it.
 //! - [`keepers`]: which keeper may take over a vault, and what its predecessor says last.
 //! - [`escrow`]: who keeps the vault's keys against the loss of its keeper, and who gets them then.
+//! - [`key_epoch`]: which keys follow those of the genesis, and who says so.
 //! - [`cosignature`]: a quorum of witnesses, which no operator of a keeper has in hand. [`witness`] is what one checks.
 //! - [`snapshot`]: a fold that was done before, for a keeper that starts.
 //! - [`release_log`]: no log entry, no key. It is the only code that makes a [`release_log::Logged`].
@@ -47,6 +48,7 @@ pub mod genesis;
 pub mod json;
 pub mod keeper_evidence;
 pub mod keepers;
+pub mod key_epoch;
 pub mod lease;
 pub mod log_reader;
 pub mod manifest;

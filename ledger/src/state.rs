@@ -19,6 +19,7 @@ mod error;
 mod escrow;
 mod extensions;
 mod keepers;
+mod key_epochs;
 mod leases;
 mod manifest;
 mod permits;
@@ -42,6 +43,7 @@ pub use ceremony::Ceremony;
 pub use error::FoldError;
 pub use escrow::{Escrow, Escrows, Recovered};
 pub use keepers::{ApprovedJoiner, Keepers, Member};
+pub use key_epochs::{Begun, KeyEpochs};
 pub use leases::{Lease, RENEWAL_COMMIT_SECS_MAX};
 pub use manifest::{LoggedManifest, OpenManifestError};
 pub use permits::{ActivePermit, PERMITS_MAX, UsedPermits};
@@ -194,7 +196,7 @@ impl State {
             Entry::Genesis(_) | Entry::Propose(_) | Entry::Approve(_) | Entry::Policy(_) | Entry::Model(_) => 0,
             Entry::Platform(_) | Entry::Reseal(_) | Entry::Resealed(_) => 0,
             Entry::KeeperJoin(_) | Entry::KeeperRetire(_) | Entry::KeeperLeave(_) => 0,
-            Entry::Escrow(_) | Entry::Recover(_) => 0,
+            Entry::Escrow(_) | Entry::Recover(_) | Entry::KeyEpoch(_) => 0,
             Entry::Revoke(_) | Entry::Extend(_) => 0,
             Entry::Permit(_) => 0,
             Entry::Budget(_) | Entry::Alarm(_) | Entry::Release(_) | Entry::Renew(_) | Entry::End(_) => 0,

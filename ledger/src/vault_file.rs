@@ -10,10 +10,12 @@ use std::sync::Arc;
 use attestation::{AkName, HpkePublicKey, IdentityKey, LogKey, Sha256Digest, TrustAnchors};
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::LogVerifier;
 use crate::entry::field;
 use crate::genesis::{Genesis, GenesisError};
 use crate::json::{self, JsonError};
 use crate::keepers::KeeperMachine;
+use crate::key_epoch::{self, EpochError, EpochKeys, EpochLink};
 use crate::policy::{KeeperRule, Policy};
 use crate::state::{FoldError, IndexedEntry, Succeeded, succeed};
 
@@ -37,6 +39,8 @@ pub struct VaultFile {
     policy: Arc<Policy>,
     /// Those that they lead to; there is one at least.
     keepers: Vec<KeeperMachine>,
+    /// Those of the last epoch that it knows.
+    keys: EpochKeys,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,13 +74,15 @@ impl VaultFile {
         }
         let policy = Arc::new(genesis.policy().clone());
         let keepers = vec![KeeperMachine::from(genesis.keeper())];
-        Ok(Self { genesis, hosts, policies: Vec::new(), policy, keepers })
+        let keys = EpochKeys::from(genesis.keeper());
+        Ok(Self { genesis, hosts, policies: Vec::new(), policy, keepers, keys })
     }
 
     /// The same with the entries that changed policy and keeper since, as [`Succession`](crate::state::Succession) keeps them.
     pub fn with_policies(self, policies: Vec<IndexedEntry>) -> Result<Self, VaultFileError> {
-        let Succeeded { policy, keepers } = succeed(&self.genesis, &policies).map_err(VaultFileError::Policies)?;
-        let file = Self { policies, policy, keepers, ..self };
+        let Succeeded { policy, keepers, keys } =
+            succeed(&self.genesis, &policies).map_err(VaultFileError::Policies)?;
+        let file = Self { policies, policy, keepers, keys, ..self };
         match file.encode().len() {
             bytes if bytes > VAULT_FILE_BYTES_MAX => Err(VaultFileError::TooLong { bytes }),
             _ => Ok(file),
@@ -136,7 +142,7 @@ impl VaultFile {
 
     /// Signs grants and leases.
     pub fn identity_key(&self) -> &IdentityKey {
-        &self.genesis.keeper().identity_key
+        &self.keys.identity_key
     }
 
     /// Signs checkpoints.
@@ -146,7 +152,7 @@ impl VaultFile {
 
     /// DEKs are wrapped to it.
     pub fn wrap_key(&self) -> &HpkePublicKey {
-        &self.genesis.keeper().wrap_key
+        &self.keys.wrap_key
     }
 
     /// The newest policy that it knows: the first one, unless it carries later ones.
@@ -168,6 +174,17 @@ impl VaultFile {
     /// The keeper with this attestation key; where it knows none, the one that evidence will then not be of.
     pub fn keeper_with(&self, ak_name: &AkName) -> &KeeperMachine {
         self.keepers.iter().find(|keeper| keeper.ak_name == *ak_name).unwrap_or_else(|| self.keeper())
+    }
+
+    /// The newest keys that it knows: of the genesis, unless it carries or follows a later epoch.
+    pub fn keys(&self) -> &EpochKeys {
+        &self.keys
+    }
+
+    /// The same that goes on with the keys which these links lead to. The file that it is written as stays what it was.
+    pub fn following(self, links: &[EpochLink]) -> Result<Self, EpochError> {
+        let keys = key_epoch::follow(&self.keys, &LogVerifier::of(&self.genesis), links)?;
+        Ok(Self { keys, ..self })
     }
 
     /// What a keeper of this vault must prove.

@@ -15,6 +15,7 @@ mod escrow;
 mod evidence;
 mod join;
 mod keeper;
+mod key_epoch;
 mod lease;
 mod leave;
 mod permit;
@@ -29,6 +30,7 @@ pub use escrow::{Contribution, EscrowSubmission, RecoveryOffer, RecoveryProgress
 pub use evidence::EvidenceSet;
 pub use join::{HandOver, JoinAnswer, JoinChallenge, JoinRequest, joiner_identity};
 pub use keeper::{KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeeperStanding, core, genesis};
+pub use key_epoch::{KeyEpochLinks, KeyEpochSubmission, KeyEpochsRequest};
 pub use lease::{EndLease, RenewRequest, SignedLease};
 pub use leave::LeaveSubmission;
 pub use platform::PlatformSubmission;

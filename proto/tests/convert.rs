@@ -54,6 +54,9 @@ fn everything_comes_back_as_it_went_at_its_largest() {
     });
     comes_back::<_, v1::SubmitApprovalRequest>(approval());
     comes_back::<_, v1::SubmitApprovalRequest>(Approval { witness: None, ..approval() });
+    comes_back::<_, v1::SubmitKeyEpochRequest>(key_epoch());
+    comes_back::<_, v1::GetKeyEpochsRequest>(KeyEpochsRequest { known: 3 });
+    comes_back::<_, v1::GetKeyEpochsResponse>(key_epochs());
     comes_back::<_, v1::SubmitResealRequest>(reseal(None));
     comes_back::<_, v1::SubmitResealRequest>(reseal(Some([9; 48])));
     for next in
@@ -405,6 +408,18 @@ fn submissions_of_another_form_are_refused() {
         "malformed-statement": |m| m.statement = vec![1; 1025],
         "malformed-signature": |m| m.signature = "s".repeat(4097),
         "malformed-signature": |m| m.signature.clear(),
+    );
+    refuses!(KeyEpochSubmission, v1::SubmitKeyEpochRequest, key_epoch();
+        "malformed-statement": |m| m.statement.clear(),
+        "malformed-signature": |m| m.signature.clear(),
+    );
+    refuses!(KeyEpochsRequest, v1::GetKeyEpochsRequest, KeyEpochsRequest { known: 3 };
+        "malformed-epoch": |m| m.known = 0,
+    );
+    refuses!(KeyEpochLinks, v1::GetKeyEpochsResponse, key_epochs();
+        "malformed-entry": |m| m.links[0].entry.clear(),
+        "malformed-log-proof": |m| m.links[0].log_proof.clear(),
+        "malformed-links": |m| m.links = vec![m.links[0].clone(); 65],
     );
     refuses!(ResealSubmission, v1::SubmitResealRequest, reseal(Some([9; 48]));
         "malformed-instance": |m| m.instance.clear(),

@@ -11,7 +11,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use vault_enclave::wrap::HpkeKeyPair;
-use vault_proto::convert::{Approval, Challenge, EvidenceSet, ReleaseRequest};
+use vault_proto::convert::{Approval, Challenge, EvidenceSet, KeyEpochLinks, ReleaseRequest};
 use vault_proto::v1::provision_client::ProvisionClient;
 use vault_proto::v1::vault_client::VaultClient;
 use vault_proto::v1::{self, ReleaseKeysResponse, UnitSelection, unit_selection};
@@ -277,6 +277,12 @@ impl Guest {
     /// The refusal.
     pub async fn propose_raise(&mut self, raise: ProposedRaise) -> Result<v1::SubmitRaiseResponse, Status> {
         Ok(self.provision.submit_raise(v1::SubmitRaiseRequest::from(raise)).await?.into_inner())
+    }
+
+    /// What leads from the keys of this epoch to the present ones.
+    pub async fn key_epochs(&mut self, known: u32) -> KeyEpochLinks {
+        let answer = self.vault.get_key_epochs(v1::GetKeyEpochsRequest { known }).await.expect("links");
+        answer.into_inner().try_into().expect("links")
     }
 
     /// A release of every unit of `demo@1`, or its refusal.

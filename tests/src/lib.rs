@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod forge;
 pub mod golden;
 pub mod guest;
+pub mod knife;
 pub mod long_log;
 pub mod memory;
 pub mod newcomer;

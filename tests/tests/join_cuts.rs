@@ -4,110 +4,20 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use rustix::process::{Pid, Signal, kill_process};
+use vault_tests::knife::{Cut, Knife};
 use vault_tests::newcomer::Newcomer;
-use vault_tests::relay::{self, Gate, Way};
+use vault_tests::relay;
 use vault_tests::world::APPROVERS;
 use vault_tests::{Boot, Guest, Swtpm, World, binary, run_ok};
 
-/// TPM2_NV_Increment (TPM 2.0 Part 2, table 12).
-const NV_INCREMENT: [u8; 4] = [0, 0, 1, 0x34];
 /// What is put back before every cut.
 const DIRS: [&str; 5] = ["keeper", "host", "tpm", "keeper-b", "tpm-b"];
 
 fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     run_ok(Command::new("cp").arg("-a").arg(from).arg(to));
-}
-
-/// Where a process is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
-    /// In the place of the n-th thing that the keeper says to its host, from 0, once the challenge is redeemed.
-    Said(u32),
-    /// In the place of the increment.
-    Increment,
-    /// The TPM has counted, and its answer is lost.
-    Counted,
-    /// In the place of the n-th thing that the keeper says after it has counted.
-    SaidAfterwards(u32),
-}
-
-/// Kills a process at a cut.
-#[derive(Default)]
-struct Knife(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    armed: Option<(Pid, Cut)>,
-    said: u32,
-    /// Of the increment: sent, answered.
-    increment: (bool, bool),
-}
-
-impl Knife {
-    fn arm(&self, pid: u32, cut: Cut) {
-        let pid = Pid::from_raw(pid.try_into().expect("a process id")).expect("a process id");
-        *self.lock() = State { armed: Some((pid, cut)), ..State::default() };
-    }
-
-    /// Whether it has cut.
-    fn has_cut(&self) -> bool {
-        self.lock().armed.is_none()
-    }
-
-    fn tpm(self: &Arc<Self>) -> Gate {
-        let knife = Arc::clone(self);
-        Arc::new(move |way, bytes| {
-            let mut state = knife.lock();
-            match way {
-                Way::Up if bytes.get(6..10) == Some(&NV_INCREMENT) => {
-                    state.increment.0 = true;
-                    state.strike(Cut::Increment)
-                }
-                Way::Down if state.increment == (true, false) => {
-                    state.increment.1 = true;
-                    state.said = 0;
-                    state.strike(Cut::Counted)
-                }
-                Way::Up | Way::Down => true,
-            }
-        })
-    }
-
-    fn link(self: &Arc<Self>) -> Gate {
-        let knife = Arc::clone(self);
-        Arc::new(move |way, bytes| {
-            let mut state = knife.lock();
-            // A frame of HTTP/2 without data, such as an acknowledgement, is nothing that is said.
-            if way == Way::Up || bytes.get(3) != Some(&0) || state.armed.is_none() {
-                return true;
-            }
-            let cut = if state.increment.1 { Cut::SaidAfterwards(state.said) } else { Cut::Said(state.said) };
-            state.said += 1;
-            state.strike(cut)
-        })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Whether what comes by may go on.
-    fn strike(&mut self, here: Cut) -> bool {
-        match self.armed {
-            Some((pid, cut)) if cut == here => {
-                self.armed = None;
-                kill_process(pid, Signal::KILL).expect("it is a process that this test started");
-                false
-            }
-            Some(_) | None => true,
-        }
-    }
 }
 
 /// A world whose approvers have let a keeper in, with everything switched off.

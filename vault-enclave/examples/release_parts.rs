@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let context = KeeperContext { instance: [3; 32], core: Sha256Digest::of(b"core") };
     let keys = VaultKeys::derive(&Root::generate(&rng)?, &context)?;
     let guest = HpkeKeyPair::generate(&rng)?.public_key().clone();
-    let record = seal_dek(keys.kek(), VAULT, PLAN, &Dek::generate(&rng)?, &rng)?;
+    let record = seal_dek((keys.kek(), 1), VAULT, PLAN, &Dek::generate(&rng)?, &rng)?;
     let units = UnitSet::try_from((0..UNITS).collect::<Vec<_>>())?;
     let id = ModelId {
         vault: VAULT,
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         publisher: Sha256Digest::of(b"publisher"),
     };
     let unit_keys = || {
-        let dek = open_dek(keys.kek(), VAULT, PLAN, &record).expect("it was sealed so");
+        let dek = open_dek((keys.kek(), 1), VAULT, PLAN, &record).expect("it was sealed so");
         UnitKeys::derive(&dek, ModelContext { id: &id, plan: PLAN }, units.clone()).expect("locked memory")
     };
     let derived = unit_keys();

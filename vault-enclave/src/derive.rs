@@ -11,13 +11,14 @@ use sha2::Sha512;
 use zeroize::Zeroize;
 
 use crate::secret::{
-    CounterAuth, HeadKey, Root, Secret, SecretError, SnapshotKey, SnpDerivedSecret, TpmSecret, VaultKeysKey,
+    CounterAuth, EpochKey, HeadKey, Root, Secret, SecretError, SnapshotKey, SnpDerivedSecret, TpmSecret, VaultKeysKey,
 };
 use crate::stack::wiped;
 
 const ROOT_SALT: &[u8] = b"weightvault/v1 root\0";
 const HEAD: &[u8] = b"weightvault/v1 head\0";
 const SNAPSHOT: &[u8] = b"weightvault/v1 snapshot\0";
+const EPOCH: &[u8] = b"weightvault/v1 epoch\0";
 const COUNTER: &[u8] = b"weightvault/v1 counter\0";
 const KEY: &[u8] = b"weightvault/v1 key\0";
 const UNIT: &[u8] = b"weightvault/v1 unit\0";
@@ -94,7 +95,18 @@ pub fn snapshot_key(root: &Root) -> Result<SnapshotKey, SecretError> {
     })
 }
 
-/// What authorises use of the keeper's counter in the TPM.
+/// What seals the secrets of the epoch that a root was made for.
+///
+/// # Errors
+/// [`SecretError::Memory`].
+pub fn epoch_key(root: &Root) -> Result<EpochKey, SecretError> {
+    EpochKey::init_with(|key| {
+        root.with_bytes(|root| expand(root, &[EPOCH], key));
+        Ok(())
+    })
+}
+
+/// What authorises use of the keeper's counter in the TPM, of the root that the counter was defined under.
 ///
 /// # Errors
 /// [`SecretError::Memory`].

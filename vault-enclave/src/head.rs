@@ -11,6 +11,7 @@
 //! register beside it names the run, and a commit is counted only where the register still names it afterwards. Starting
 //! a copy stops the keeper, and what a copy wrote before the keeper's start falls behind with its first two commits.
 
+mod epoch;
 mod record;
 mod reset;
 
@@ -25,7 +26,7 @@ pub use ledger::genesis::AntiRollback;
 use crate::container::OpenError;
 use crate::derive::{self, KeeperContext};
 use crate::keeper_dir::{KeeperDir, KeeperDirError};
-use crate::record::{open_head, seal_head};
+use crate::record::seal_head;
 use crate::secret::{CounterAuth, HeadKey, Root, SecretError};
 use crate::tpm::{Counter, RunId, Tpm, TpmError, TpmName};
 use record::HeadRecord;
@@ -85,11 +86,18 @@ impl Anchor {
     /// # Errors
     /// [`AnchorError`]: each reason not to start is its own.
     pub fn open(dir: Arc<KeeperDir>, tpm: Tpm, root: &Root) -> Result<Self, AnchorError> {
+        let auth = derive::counter_auth(root)?;
+        Self::open_with(dir, tpm, root, auth)
+    }
+
+    /// The same with the authorisation of a counter that was defined under an older root.
+    ///
+    /// # Errors
+    /// As [`Anchor::open`].
+    pub fn open_with(dir: Arc<KeeperDir>, tpm: Tpm, root: &Root, auth: CounterAuth) -> Result<Self, AnchorError> {
         let key = derive::head_key(root)?;
-        let sealed = dir.read(FILE)?.ok_or(AnchorError::HeadMissing)?;
-        let head = open_head(&key, &sealed).map_err(|_| AnchorError::HeadDamaged)?;
-        let head = HeadRecord::parse(&head).ok_or(AnchorError::HeadDamaged)?;
-        let auth = Arc::new(derive::counter_auth(root)?);
+        let head = epoch::read(&dir, &key)?;
+        let auth = Arc::new(auth);
         let mut anchor = Self { dir, tpm, key, auth, run: run_id()?, head, counted: 0, stopped: false };
         anchor.expect_tpm(anchor.head.srk_name)?;
         if let Some(counter) = anchor.head.counter {

@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use ledger::escrow::RecoveryMode;
 use ledger::genesis::{AntiRollback, Genesis};
 use ledger::release_log::LogError;
+use ledger::vault_file::VaultFile;
 use vault_proto::v1::{self, keeper_call::Request, keeper_reply::Response};
 
 use crate::keeper_dir::KeeperDir;
@@ -113,16 +114,16 @@ impl Keeper {
         dir: KeeperDir,
         devices: Devices,
         store: Store,
-        genesis: &Genesis,
+        vault: &VaultFile,
         mode: RecoveryMode,
     ) -> Result<Self, JoiningError> {
         // What the lost keeper's head was is known by what it signed; copies of it are kept out by the new one's counter.
-        match genesis.core().anti_rollback() {
+        match vault.genesis().core().anti_rollback() {
             AntiRollback::Counter => {}
             AntiRollback::Witnesses | AntiRollback::None => return Err(JoiningError::NoCounter),
         }
         let dir = Arc::new(dir);
-        let joining = match Joining::open_in(Arc::clone(&dir), &devices, genesis) {
+        let joining = match Joining::open_in(Arc::clone(&dir), &devices, vault) {
             Err(JoiningError::Joined) if mode == RecoveryMode::Recover => {
                 return Self::open_in(dir, devices, store).map_err(|error| JoiningError::Start(Box::new(error)));
             }
@@ -169,6 +170,7 @@ impl Keeper {
                     Phase::Open(vault)
                 }
                 Ok(Opened::Retired(retired)) => Phase::retired(retired),
+                Ok(Opened::Epoch) => keeper.resume_now(Why::epoch()),
                 Err(error) => {
                     tracing::warn!(code = error.code(), %error, "the vault can't be opened");
                     keeper.resume(Why::of_start(&error))
@@ -188,6 +190,14 @@ impl Keeper {
                 tracing::error!(code = error.code(), %error, "the keeper stops");
                 Phase::Stopped(error.to_string())
             }
+        }
+    }
+
+    /// The same, to be opened with the next turn.
+    fn resume_now(&self, why: Why) -> Phase {
+        match self.resume(why) {
+            Phase::Closed { run, why, .. } => Phase::Closed { run, why, retry: Instant::now() },
+            phase => phase,
         }
     }
 
@@ -245,6 +255,20 @@ impl Keeper {
         });
     }
 
+    /// After the commit that began an epoch: its keys are under another root, so the keeper starts anew, with them.
+    fn begin_epoch(&mut self) {
+        self.advance(|keeper, phase| match phase {
+            Phase::Open(vault) if vault.moves_on() => {
+                if let Err(refusal) = vault.begin_epoch() {
+                    tracing::warn!(%refusal, "the files are not of the epoch that has begun: the next start does it");
+                }
+                keeper.resume_now(Why::epoch())
+            }
+            phase => phase,
+        });
+        self.reopen();
+    }
+
     /// A failed commit closes the vault: the state that was decided on is not the one that is durable.
     fn closed_by(&mut self, error: &LogError<CommitError>) {
         tracing::warn!(code = error.code(), %error, "a commit failed: the log is folded anew");
@@ -272,6 +296,7 @@ impl Keep for Keeper {
         }
         // Another keeper may have written that it left.
         self.retire();
+        self.begin_epoch();
     }
 
     fn batch(&mut self, jobs: Vec<Job>) {
@@ -299,6 +324,7 @@ impl Keep for Keeper {
             self.closed_by(&error);
         }
         self.retire();
+        self.begin_epoch();
     }
 }
 
@@ -312,6 +338,10 @@ impl Phase {
 impl Why {
     fn plain(message: &str) -> Self {
         Self { code: "vault-closed", message: message.to_owned() }
+    }
+
+    fn epoch() -> Self {
+        Self { code: "epoch-begins", message: "the vault begins a key epoch: try again in a moment".to_owned() }
     }
 
     /// Witnesses are not the keeper's own: whoever runs them must hear of it by name.
@@ -339,6 +369,7 @@ impl Why {
             | OpenError::OtherGenesis
             | OpenError::OtherKeeper
             | OpenError::DeclaredLost
+            | OpenError::OtherEpoch
             | OpenError::Superseded
             | OpenError::Refused(_) => Self::plain(&error.to_string()),
         }

@@ -73,7 +73,7 @@ fn join(args: &JoinArgs) -> Result<(), Box<dyn std::error::Error>> {
     };
     let _refresher = Refresher::start(collateral)?;
     let dir = KeeperDir::open(&args.dir)?;
-    let joining = Joining::open(dir, &Devices { tpm, snp }, vault.genesis()).map_err(coded)?;
+    let joining = Joining::open(dir, &Devices { tpm, snp }, &vault).map_err(coded)?;
     show(&joining, &vault);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(wait(joining, args, &vault))?;
@@ -105,10 +105,10 @@ fn show(joining: &Joining, vault: &VaultFile) {
     }
 }
 
-async fn wait(joining: Joining, args: &JoinArgs, vault: &VaultFile) -> Result<(), Box<dyn std::error::Error>> {
+async fn wait(mut joining: Joining, args: &JoinArgs, vault: &VaultFile) -> Result<(), Box<dyn std::error::Error>> {
     let mut said = None;
     for tries in 0_u32.. {
-        match ask(&joining, args, vault).await {
+        match ask(&mut joining, args, vault).await {
             Ok((run, JoinAnswer::HandOver(hand_over))) => {
                 return joining.take(&run, hand_over).map_err(coded).map_err(Into::into);
             }
@@ -123,11 +123,15 @@ async fn wait(joining: Joining, args: &JoinArgs, vault: &VaultFile) -> Result<()
 }
 
 async fn ask(
-    joining: &Joining,
+    joining: &mut Joining,
     args: &JoinArgs,
     vault: &VaultFile,
 ) -> Result<(crate::keeper::JoinRun, JoinAnswer), Failure> {
     let remote: Remote = args.vault.connect(vault).await?;
+    // A keeper that has retired says no more of it: then the vault is in the epoch that it was in before.
+    if let Ok(followed) = remote.follow(vault.clone()).await {
+        joining.expect_keys(followed.keys());
+    }
     let challenge = remote.join_challenge(joining.identity()).await?;
     let (request, run) = joining.answer(challenge).map_err(coded)?;
     Ok((run, remote.join(request).await?))

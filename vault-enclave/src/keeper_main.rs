@@ -143,7 +143,7 @@ fn open(
     if let Some(file) = &args.recover.recover {
         let mode = args.recover.mode()?;
         let vault = VaultFile::parse(&std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?)?;
-        let keeper = Keeper::recover(dir, devices, store.clone(), vault.genesis(), mode);
+        let keeper = Keeper::recover(dir, devices, store.clone(), &vault, mode);
         return Ok(keeper.map_err(|error| format!("{error} ({})", error.code()))?);
     }
     Ok(Keeper::open(dir, devices, store.clone()).map_err(|error| format!("{error} ({})", error.code()))?)

@@ -142,8 +142,8 @@ fn use_every_key(halves: &mut Halves) {
     dek.with_bytes(|bytes| halves.note("dek", bytes));
     let wrapped = wrap::wrap_dek(vault.wrap_key(), context, &dek, &rng).unwrap();
     let dek = vault.unwrap_dek(context, &wrapped).unwrap();
-    let record = record::seal_dek(vault.kek(), id.vault, context.plan, &dek, &rng).unwrap();
-    let dek = record::open_dek(vault.kek(), id.vault, context.plan, &record).unwrap();
+    let record = record::seal_dek((vault.kek(), 1), id.vault, context.plan, &dek, &rng).unwrap();
+    let dek = record::open_dek((vault.kek(), 1), id.vault, context.plan, &record).unwrap();
 
     let units = UnitSet::try_from(vec![0, 1, 2]).unwrap();
     let keys = UnitKeys::derive(&dek, context, units.clone()).unwrap();

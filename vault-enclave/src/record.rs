@@ -8,34 +8,40 @@ use ring::rand::SecureRandom;
 
 use crate::aead::Small;
 use crate::container::{Layout, OpenError, open_message, seal_message};
-use crate::derive::KeeperContext;
-use crate::secret::{Dek, EscrowKey, HeadKey, Kek, Root, SnapshotKey, VaultSecrets};
+use crate::derive::{self, KeeperContext};
+use crate::secret::{Dek, EpochSecrets, EscrowKey, HeadKey, Kek, Root, SnapshotKey, VaultSecrets};
 
 const RECORD: &[u8] = b"weightvault/v1 record\0";
-/// Epoch of the KEK: one in this version.
-const KEK_EPOCH: u32 = 1;
+/// Of what no epoch makes anew: a keeper that joined was handed its keys under its first root, and the object of an escrow
+/// names the epoch of its keys itself.
+const FIRST_EPOCH: u32 = 1;
 
-/// Seals a DEK under the KEK. `plan` is the plan digest of the model version, `vault` the vault's id.
+/// Seals a DEK under the KEK of this epoch. `plan` is the plan digest of the model version, `vault` the vault's id.
 ///
 /// # Errors
 /// [`OpenError::Secret`].
 pub fn seal_dek(
-    kek: &Kek,
+    (kek, epoch): (&Kek, u32),
     vault: Sha256Digest,
     plan: Sha256Digest,
     dek: &Dek,
     rng: &dyn SecureRandom,
 ) -> Result<Vec<u8>, OpenError> {
-    let context = dek_context(vault, plan);
+    let context = dek_context(vault, plan, epoch);
     kek.with_bytes(|kek| dek.with_bytes(|dek| seal_message::<Small>(kek, &context, dek, rng)))
 }
 
 /// Opens a DEK record.
 ///
 /// # Errors
-/// [`OpenError`]; a record of another vault or plan has another commitment.
-pub fn open_dek(kek: &Kek, vault: Sha256Digest, plan: Sha256Digest, record: &[u8]) -> Result<Dek, OpenError> {
-    let context = dek_context(vault, plan);
+/// [`OpenError`]; a record of another vault, plan or epoch has another commitment.
+pub fn open_dek(
+    (kek, epoch): (&Kek, u32),
+    vault: Sha256Digest,
+    plan: Sha256Digest,
+    record: &[u8],
+) -> Result<Dek, OpenError> {
+    let context = dek_context(vault, plan, epoch);
     Dek::init_with(|dek| kek.with_bytes(|kek| open_message::<Small>(kek, &context, record, dek)))
 }
 
@@ -180,19 +186,47 @@ pub fn open_outbox(kek: &Kek, vault: Sha256Digest, object: Sha256Digest, record:
 }
 
 fn outbox_context(vault: Sha256Digest, object: Sha256Digest) -> Vec<u8> {
-    context("escrow outbox", object.as_bytes(), KEK_EPOCH, vault)
+    context("escrow outbox", object.as_bytes(), FIRST_EPOCH, vault)
 }
 
 fn escrow_context(vault: Sha256Digest, object: Sha256Digest, epoch: u32) -> Vec<u8> {
     context("escrow", object.as_bytes(), epoch, vault)
 }
 
-fn vault_keys_context(keeper: &KeeperContext) -> Vec<u8> {
-    context("vault keys", &keeper.instance, KEK_EPOCH, keeper.core)
+/// Seals the secrets of an epoch under the root that was made for it.
+///
+/// # Errors
+/// [`OpenError::Secret`].
+pub(crate) fn seal_epoch_secrets(
+    root: &Root,
+    epoch: u32,
+    secrets: &EpochSecrets,
+    rng: &dyn SecureRandom,
+) -> Result<Vec<u8>, OpenError> {
+    let (key, context) = (derive::epoch_key(root)?, epoch_context(epoch));
+    key.with_bytes(|key| secrets.with_bytes(|secrets| seal_message::<Small>(key, &context, secrets, rng)))
 }
 
-fn dek_context(vault: Sha256Digest, plan: Sha256Digest) -> Vec<u8> {
-    context("dek", plan.as_bytes(), KEK_EPOCH, vault)
+/// Opens them.
+///
+/// # Errors
+/// [`OpenError`]; those of another root or epoch have another commitment.
+pub(crate) fn open_epoch_secrets(root: &Root, epoch: u32, record: &[u8]) -> Result<EpochSecrets, OpenError> {
+    let (key, context) = (derive::epoch_key(root)?, epoch_context(epoch));
+    EpochSecrets::init_with(|secrets| key.with_bytes(|key| open_message::<Small>(key, &context, record, secrets)))
+}
+
+/// The root is of one keeper, one vault and one epoch already.
+fn epoch_context(epoch: u32) -> Vec<u8> {
+    context("epoch keys", &[], epoch, Sha256Digest::from_bytes([0; 32]))
+}
+
+fn vault_keys_context(keeper: &KeeperContext) -> Vec<u8> {
+    context("vault keys", &keeper.instance, FIRST_EPOCH, keeper.core)
+}
+
+fn dek_context(vault: Sha256Digest, plan: Sha256Digest, epoch: u32) -> Vec<u8> {
+    context("dek", plan.as_bytes(), epoch, vault)
 }
 
 fn head_context() -> Vec<u8> {
@@ -222,12 +256,13 @@ mod tests {
         let rng = SystemRandom::new();
         let (kek, other_kek) = (Kek::generate(&rng).unwrap(), Kek::generate(&rng).unwrap());
         let dek = Dek::generate(&rng).unwrap();
-        let record = seal_dek(&kek, VAULT, PLAN, &dek, &rng).unwrap();
-        let opened = open_dek(&kek, VAULT, PLAN, &record).unwrap();
+        let record = seal_dek((&kek, 1), VAULT, PLAN, &dek, &rng).unwrap();
+        let opened = open_dek((&kek, 1), VAULT, PLAN, &record).unwrap();
         opened.with_bytes(|opened| dek.with_bytes(|dek| assert_eq!(opened, dek)));
-        assert_eq!(open_dek(&other_kek, VAULT, PLAN, &record).err(), Some(OpenError::Commitment));
-        assert_eq!(open_dek(&kek, PLAN, PLAN, &record).err(), Some(OpenError::Commitment));
-        assert_eq!(open_dek(&kek, VAULT, VAULT, &record).err(), Some(OpenError::Commitment));
+        assert_eq!(open_dek((&other_kek, 1), VAULT, PLAN, &record).err(), Some(OpenError::Commitment));
+        assert_eq!(open_dek((&kek, 1), PLAN, PLAN, &record).err(), Some(OpenError::Commitment));
+        assert_eq!(open_dek((&kek, 2), VAULT, PLAN, &record).err(), Some(OpenError::Commitment));
+        assert_eq!(open_dek((&kek, 1), VAULT, VAULT, &record).err(), Some(OpenError::Commitment));
     }
 
     #[test]
@@ -262,11 +297,23 @@ mod tests {
     }
 
     #[test]
+    fn epoch_secrets_open_under_their_own_root_and_epoch_alone() {
+        let rng = SystemRandom::new();
+        let (root, other) = (Root::generate(&rng).unwrap(), Root::generate(&rng).unwrap());
+        let secrets = EpochSecrets::generate(&rng).unwrap();
+        let record = seal_epoch_secrets(&root, 2, &secrets, &rng).unwrap();
+        let opened = open_epoch_secrets(&root, 2, &record).unwrap();
+        opened.with_bytes(|opened| secrets.with_bytes(|secrets| assert_eq!(opened, secrets)));
+        assert_eq!(open_epoch_secrets(&other, 2, &record).err(), Some(OpenError::Commitment));
+        assert_eq!(open_epoch_secrets(&root, 3, &record).err(), Some(OpenError::Commitment));
+    }
+
+    #[test]
     fn a_dek_record_of_another_length_is_refused() {
         let rng = SystemRandom::new();
         let kek = Kek::generate(&rng).unwrap();
-        let context = dek_context(VAULT, PLAN);
+        let context = dek_context(VAULT, PLAN, 1);
         let record = kek.with_bytes(|kek| seal_message::<Small>(kek, &context, &[7; 63], &rng)).unwrap();
-        assert_eq!(open_dek(&kek, VAULT, PLAN, &record).err(), Some(OpenError::Length(record.len() as u64)));
+        assert_eq!(open_dek((&kek, 1), VAULT, PLAN, &record).err(), Some(OpenError::Length(record.len() as u64)));
     }
 }

@@ -6,6 +6,7 @@
 //! that brings it. There is no other way to it: where TPM or board is lost, so
 //! is the vault, unless another keeper has it.
 
+mod epoch;
 mod record;
 mod records;
 
@@ -17,11 +18,13 @@ use ledger::genesis::SealTo;
 use ring::rand::SecureRandom;
 
 use crate::chip::Chip;
+use crate::container::OpenError;
 use crate::derive::RootSource;
 use crate::keeper_dir::{KeeperDir, KeeperDirError};
 use crate::secret::{Root, SecretError, TpmSecret};
 use crate::snp::{SealingError, SnpSealing};
 use crate::tpm::{PcrValues, Tpm, TpmError, TpmName, TpmObject};
+pub(crate) use record::EpochRecord;
 use record::RootRecord;
 pub use records::{Place, RootRecords};
 
@@ -59,7 +62,7 @@ pub fn create(
     pcrs: PcrSelection,
     rng: &dyn SecureRandom,
 ) -> Result<KeeperRoot, RootError> {
-    for file in [FILE, NEXT_FILE, crate::head::FILE] {
+    for file in [FILE, NEXT_FILE, EPOCH_FILE, crate::head::FILE] {
         if dir.read(file)?.is_some() {
             return Err(RootError::Exists);
         }
@@ -77,7 +80,7 @@ pub fn create(
     let sealed = tpm.seal(Arc::clone(&secret), pcrs).wait()?;
     let ak = tpm.create_ak().wait()?;
     let root = root_of(&secret, snp.as_ref(), chip)?;
-    let record = RootRecord { srk_name, sealed, ak, snp };
+    let record = RootRecord { srk_name, sealed, ak, snp, epoch: None };
     dir.replace(FILE, &record.encode())?;
     Ok(KeeperRoot::of(root, record, Place::Present))
 }
@@ -108,6 +111,11 @@ pub fn open(dir: &KeeperDir, tpm: &Tpm, chip: Option<&Chip>) -> Result<KeeperRoo
 }
 
 impl KeeperRoot {
+    /// The secrets of the epoch that it was made for.
+    pub(crate) fn epoch(&self) -> Option<&EpochRecord> {
+        self.record.epoch.as_ref()
+    }
+
     fn of(root: Root, record: RootRecord, place: Place) -> Self {
         Self { root, ak: record.ak.clone(), pcrs: record.sealed.pcrs.clone(), seal_to: record.seal_to(), record, place }
     }
@@ -140,6 +148,10 @@ fn unseal(tpm: &Tpm, record: &RootRecord, place: Place) -> Result<TpmSecret, Roo
 
 /// Its file in the keeper's directory.
 pub(crate) const FILE: &str = "root.json";
+/// The file of the keys that a keeper which joined was handed.
+pub(crate) const HANDED_OVER_FILE: &str = "vault-keys";
+/// The file of the root of the epoch to come.
+pub(crate) const EPOCH_FILE: &str = "root.epoch.json";
 /// The file of the boot state to come.
 pub(crate) const NEXT_FILE: &str = "root.next.json";
 
@@ -167,6 +179,8 @@ pub enum RootError {
     Dir(KeeperDirError),
     /// It is sealed to a chip too, and this keeper was started without an SNP device.
     ChipMissing,
+    /// The secrets of an epoch could not be sealed.
+    Epoch(OpenError),
     /// The chip derives no such key.
     Chip(SealingError),
     /// Memory for secrets, or randomness.
@@ -186,6 +200,7 @@ impl RootError {
             Self::Tpm(error) => error.code(),
             Self::Dir(error) => error.code(),
             Self::ChipMissing => "root-chip-missing",
+            Self::Epoch(error) => error.code(),
             Self::Chip(error) => error.code(),
             Self::Secret(error) => error.code(),
         }
@@ -224,6 +239,7 @@ impl fmt::Display for RootError {
                 f,
                 "the root is sealed to an SNP chip too: start the keeper on its guest, with --snp; `vault-enclave doctor` shows what there is"
             ),
+            Self::Epoch(error) => error.fmt(f),
             Self::Chip(error) => error.fmt(f),
             Self::Secret(error) => error.fmt(f),
         }

@@ -152,6 +152,14 @@ key! {
     EscrowShare, 32
 }
 key! {
+    /// Seals the secrets of a key epoch beside the root that they belong to.
+    EpochKey, 32
+}
+key! {
+    /// The secret halves of a vault's keys, and what authorises its counter, which outlives the root that made it.
+    EpochSecrets, 176
+}
+key! {
     /// Data encryption key of one model version: the origin of its unit keys.
     Dek, 64
 }

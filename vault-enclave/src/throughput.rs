@@ -26,12 +26,14 @@ fn release_operations() {
     let vault = VaultKeys::derive(&root, &context).unwrap();
     let id = model_id("bench", "1");
     let context = ModelContext { id: &id, plan: Sha256Digest::of(b"plan") };
-    let record = record::seal_dek(vault.kek(), id.vault, context.plan, &Dek::generate(&rng).unwrap(), &rng).unwrap();
+    let record =
+        record::seal_dek((vault.kek(), 1), id.vault, context.plan, &Dek::generate(&rng).unwrap(), &rng).unwrap();
     let agent = HpkeKeyPair::generate(&rng).unwrap();
     let lease_key = LeaseKey::try_from([9; 32].as_slice()).unwrap();
 
-    let dek =
-        milliseconds("open the DEK record", || record::open_dek(vault.kek(), id.vault, context.plan, &record).unwrap());
+    let dek = milliseconds("open the DEK record", || {
+        record::open_dek((vault.kek(), 1), id.vault, context.plan, &record).unwrap()
+    });
     for count in [1, 200, 16_384] {
         let units = UnitSet::try_from((0..count).collect::<Vec<u32>>()).unwrap();
         let derive = || UnitKeys::derive(&dek, context, units.clone()).unwrap();

@@ -8,18 +8,22 @@ use std::fmt;
 use attestation::{HpkePublicKey, IdentityKey, LogKey};
 use ecdsa::hazmat::sign_prehashed_rfc6979;
 use p384::NistP384;
+use ring::rand::SecureRandom;
 use ring::signature::KeyPair;
 use sha2::{Digest, Sha384};
 use zeroize::Zeroizing;
 
 use crate::derive::{KeeperContext, ModelContext};
 use crate::region::RegionError;
-use crate::secret::{Dek, Kek, Root, Secret, SecretError, VaultSecrets};
+use crate::secret::{CounterAuth, Dek, EpochSecrets, Kek, Root, Secret, SecretError, VaultSecrets};
 use crate::stack::wiped_deep;
 use crate::wrap::{self, HpkeKeyPair, WrapError};
 
 /// How many labels the identity key may try: each fails with probability 2^-190.
 const IDENTITY_TRIES: u32 = 8;
+
+/// KEK, identity key, log key and wrap key, one after another.
+const KEYS_BYTES: usize = 144;
 
 /// What a keeper signs, wraps and unwraps with.
 pub struct VaultKeys {
@@ -80,6 +84,43 @@ impl VaultKeys {
             let log_key = log.with_bytes(|seed| wiped_deep(|| log_key(seed)))?;
             let wrap = HpkeKeyPair::from_seed(Secret::init_with(|key| copy(wrap, key))?);
             Ok(Self { kek, identity, identity_key, log, log_key, wrap })
+        })
+    }
+
+    /// Those of the next epoch: KEK, identity key and wrap key are fresh, the log key is the same.
+    ///
+    /// # Errors
+    /// [`VaultKeysError`].
+    pub(crate) fn renewed(&self, rng: &dyn SecureRandom) -> Result<Self, VaultKeysError> {
+        let (identity, identity_key) = fresh_identity(rng)?;
+        let log = Secret::init_with(|seed| self.log.with_bytes(|log| copy(log, seed)))?;
+        let wrap = HpkeKeyPair::from_seed(Secret::generate(rng)?);
+        Ok(Self { kek: Kek::generate(rng)?, identity, identity_key, log, log_key: self.log_key.clone(), wrap })
+    }
+
+    /// Their secret halves, and what authorises the counter.
+    ///
+    /// # Errors
+    /// [`SecretError::Memory`].
+    pub(crate) fn epoch_secrets(&self, auth: &CounterAuth) -> Result<EpochSecrets, SecretError> {
+        let keys = self.secrets()?;
+        EpochSecrets::init_with(|secrets| {
+            let (to_keys, to_auth) = secrets.split_at_mut(KEYS_BYTES);
+            keys.with_bytes(|keys| to_keys.copy_from_slice(keys));
+            auth.with_bytes(|auth| to_auth.copy_from_slice(auth));
+            Ok(())
+        })
+    }
+
+    /// The keys, and what authorises the counter.
+    ///
+    /// # Errors
+    /// [`VaultKeysError::Identity`] where the scalar is none.
+    pub(crate) fn from_epoch_secrets(secrets: &EpochSecrets) -> Result<(Self, CounterAuth), VaultKeysError> {
+        secrets.with_bytes(|secrets| {
+            let (keys, auth) = secrets.split_at(KEYS_BYTES);
+            let keys = VaultSecrets::init_with(|to| copy(keys, to))?;
+            Ok((Self::from_secrets(&keys)?, CounterAuth::init_with(|to| copy(auth, to))?))
         })
     }
 
@@ -152,6 +193,17 @@ fn derive_identity(root: &Root, context: &KeeperContext) -> Result<(Secret<48>, 
     for attempt in 0..IDENTITY_TRIES {
         let label = if attempt == 0 { "identity".to_owned() } else { format!("identity {attempt}") };
         let scalar = Secret::init_with(|scalar| expand(context, root, &label, scalar))?;
+        if let Some(key) = scalar.with_bytes(|scalar| wiped_deep(|| identity_key(scalar))) {
+            return Ok((scalar, key));
+        }
+    }
+    Err(VaultKeysError::Identity)
+}
+
+/// A fresh scalar of the curve.
+fn fresh_identity(rng: &dyn SecureRandom) -> Result<(Secret<48>, IdentityKey), VaultKeysError> {
+    for _ in 0..IDENTITY_TRIES {
+        let scalar = Secret::generate(rng)?;
         if let Some(key) = scalar.with_bytes(|scalar| wiped_deep(|| identity_key(scalar))) {
             return Ok((scalar, key));
         }

@@ -53,13 +53,14 @@ const fn method(name: &'static str, kind: Kind, audience: Audience) -> Method {
     Method { name, kind, audience }
 }
 
-const METHODS: [(&str, Method); 35] = [
+const METHODS: [(&str, Method); 37] = [
     ("/weightvault.v1.Vault/GetChallenge", method("Vault.GetChallenge", Kind::Challenge, Audience::Agent)),
     ("/weightvault.v1.Vault/ReleaseKeys", method("Vault.ReleaseKeys", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/RenewLease", method("Vault.RenewLease", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/EndLease", method("Vault.EndLease", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/WatchLease", method("Vault.WatchLease", Kind::Watch, Audience::Agent)),
     ("/weightvault.v1.Vault/SubmitExtension", method("Vault.SubmitExtension", Kind::Call, Audience::Agent)),
+    ("/weightvault.v1.Vault/GetKeyEpochs", method("Vault.GetKeyEpochs", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/GetManifest", method("Vault.GetManifest", Kind::Call, Audience::Agent)),
     ("/weightvault.v1.Vault/FetchUnits", method("Vault.FetchUnits", Kind::Stream, Audience::Agent)),
     ("/weightvault.v1.Vault/ListModels", method("Vault.ListModels", Kind::Call, Audience::Agent)),
@@ -79,6 +80,7 @@ const METHODS: [(&str, Method); 35] = [
     ("/weightvault.v1.Provision/SubmitPolicy", method("Provision.SubmitPolicy", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitPlatform", method("Provision.SubmitPlatform", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitReseal", method("Provision.SubmitReseal", Kind::Call, Audience::Engineer)),
+    ("/weightvault.v1.Provision/SubmitKeyEpoch", method("Provision.SubmitKeyEpoch", Kind::Call, Audience::Engineer)),
     (
         "/weightvault.v1.Provision/GetJoinChallenge",
         method("Provision.GetJoinChallenge", Kind::Challenge, Audience::Engineer),

@@ -321,6 +321,13 @@ pub enum ProposeCommand {
     Reseal(ProposeResealArgs),
     /// Propose that one of several keepers decides no more. You must be an approver of the policy in force.
     KeeperLeave(ProposeLeaveArgs),
+    /// Ask the keeper to make keys for the next epoch: what ends an update, or follows a keeper that retired. You must be an
+    /// approver of the policy in force.
+    KeyEpoch {
+        /// How to sign.
+        #[command(flatten)]
+        signing: Signing,
+    },
     /// Propose to let something through above a budget, once. You must be an approver of the policy in force.
     Budget(BudgetArgs),
     /// Propose a standing approval: so many releases under a rule that asks for approvals. You must be an approver of the

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use attestation::Sha256Digest;
 use ledger::entry::{ProposedPermit, ProposedRaise};
+use ledger::vault_file::VaultFile;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use vault_proto::client::has_keeper;
 use vault_proto::convert::{
-    Approval, Contribution, EscrowSubmission, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, LeaveSubmission,
-    PlatformSubmission, PolicySubmission, Proposal, RecoveryOffer, RecoveryProgress, ResealSubmission,
-    RevocationSubmission,
+    Approval, Contribution, EscrowSubmission, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeyEpochLinks,
+    KeyEpochSubmission, KeyEpochsRequest, LeaveSubmission, PlatformSubmission, PolicySubmission, Proposal,
+    RecoveryOffer, RecoveryProgress, ResealSubmission, RevocationSubmission,
 };
 use vault_proto::limits::{BLOB_BYTES_MAX, CHECKPOINT_BYTES_MAX, GET_ENTRIES_MAX, PROVISION_MESSAGE_BYTES_MAX};
 use vault_proto::v1;
@@ -188,6 +189,30 @@ impl Remote {
         let request = v1::SubmitKeeperLeaveRequest::from(submission);
         let answer = self.accepted(METHOD, self.provision().submit_keeper_leave(request).await)?;
         self.proposal(METHOD, answer.proposal)
+    }
+
+    /// Asks for keys of the next epoch, and proposes them.
+    pub async fn submit_key_epoch(&self, submission: KeyEpochSubmission) -> Result<Proposal, Failure> {
+        const METHOD: &str = "SubmitKeyEpoch";
+        let request = v1::SubmitKeyEpochRequest::from(submission);
+        let answer = self.accepted(METHOD, self.provision().submit_key_epoch(request).await)?;
+        self.proposal(METHOD, answer.proposal)
+    }
+
+    /// The vault file that goes on with the present keys of the vault.
+    pub async fn follow(&self, vault: &VaultFile) -> Result<VaultFile, Failure> {
+        const METHOD: &str = "GetKeyEpochs";
+        let request = v1::GetKeyEpochsRequest::from(KeyEpochsRequest { known: vault.keys().epoch });
+        let links = match self.vault().get_key_epochs(request).await {
+            // A host that knows no epochs.
+            Err(status) if status.code() == Code::Unimplemented => return Ok(vault.clone()),
+            answer => KeyEpochLinks::try_from(self.accepted(METHOD, answer)?),
+        };
+        let links = links.map_err(|error| self.malformed(METHOD, error))?.links;
+        vault.clone().following(&links).map_err(|error| {
+            Failure::new(Kind::NotVerified, error.code(), "what leads to the present keys of the vault does not verify")
+                .why(error)
+        })
     }
 
     /// Proposes a raise of a budget.

@@ -103,6 +103,10 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
                 Submission::Printed(report) => write(session, &report, out),
             }
         }
+        Command::Propose(ProposeCommand::KeyEpoch { signing }) => match propose::key_epoch(session, &signing).await? {
+            Submission::Made(report) => write(session, &report, out),
+            Submission::Printed(report) => write(session, &report, out),
+        },
         Command::Propose(ProposeCommand::Reseal(args)) => match propose::reseal(session, &args).await? {
             Submission::Made(report) => write(session, &report, out),
             Submission::Printed(report) => write(session, &report, out),

@@ -79,8 +79,8 @@ pub async fn ceremony_run(remote: &Remote, policy: &Policy, session: &Session) -
     Ok(CeremonyRun { keeper, evidence })
 }
 
-/// Verifies the evidence of the keeper of an open vault, under the vault file alone: its id, its keys, its keeper's
-/// rules.
+/// Verifies the evidence of the keeper of an open vault, under the vault file alone: its id, its keys and those that
+/// follow them, its keeper's rules.
 pub async fn vault_run(remote: &Remote, vault: &VaultFile, session: &Session) -> Result<VaultRun, Failure> {
     let identity = remote.keeper_identity().await?;
     match identity.vault_id {
@@ -95,6 +95,7 @@ pub async fn vault_run(remote: &Remote, vault: &VaultFile, session: &Session) ->
                 .next("vaultctl init status --vault FILE says who has not signed"));
         }
     }
+    let vault = &remote.follow(vault).await?;
     let run = KeeperRun::start(vault.policy(), &identity.tpm, session.now(), session.rng()).map_err(not_verified)?;
     let answer = remote.keeper_evidence(question(&run)).await?;
     let standing = answer.standing.ok_or_else(|| {
@@ -102,9 +103,9 @@ pub async fn vault_run(remote: &Remote, vault: &VaultFile, session: &Session) ->
             .why("it names no policy and no checkpoint, as the keeper of an open vault does")
     })?;
     let standing = KeeperStanding { policy: standing.policy, checkpoint: standing.checkpoint };
-    let machine = vault.keeper_with(run.ak_name());
+    let known = (vault.keeper_with(run.ak_name()), vault.keys());
     let verified =
-        run.verify_vault(vault.genesis(), machine, standing, answer.evidence.evidence).map_err(not_verified)?;
+        run.verify_vault(vault.genesis(), known, standing, answer.evidence.evidence).map_err(not_verified)?;
     let verifier = LogVerifier::of(vault.genesis());
     let checkpoint = verifier.verify_checkpoint(verified.statement().checkpoint()).map_err(|error| {
         Failure::new(Kind::NotVerified, error.code(), "the checkpoint in the keeper's evidence is not good").why(error)

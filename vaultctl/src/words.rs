@@ -8,6 +8,7 @@ mod escrow;
 mod explain;
 mod fields;
 mod join;
+mod key_epoch;
 mod permit;
 mod policy;
 mod proposal;
@@ -27,6 +28,7 @@ pub use explain::{
 };
 pub use fields::{ChainFields, QuoteFields, ReportFields};
 pub use join::{joiner_in_words, leave_in_words, machine_in_words};
+pub use key_epoch::epoch_in_words;
 pub use permit::{active_in_words, permit_in_words, permit_says};
 pub use policy::{PolicyReport, warnings};
 pub use proposal::{ProposalReport, platform_in_words};

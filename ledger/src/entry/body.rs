@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::budget::ProposedRaise;
 use super::permit::ProposedPermit;
 use super::platform::ProposedPlatform;
-use super::{ProposedEscrow, ProposedJoin, ProposedLeave, ProposedRecovery, ProposedReseal, field};
+use super::{ProposedEpoch, ProposedEscrow, ProposedJoin, ProposedLeave, ProposedRecovery, ProposedReseal, field};
 use crate::extension::{Extension, ExtensionApproval};
 use crate::genesis::{AntiRollback, SealTo};
 use crate::names::{Name, Version};
@@ -108,6 +108,8 @@ pub enum Proposal {
     Recover(ProposedRecovery),
     /// That a keeper leaves the others, signed by an approver of the policy in force.
     KeeperLeave(ProposedLeave),
+    /// Keys of the next epoch, which an approver asked the keeper for.
+    KeyEpoch(Box<ProposedEpoch>),
     /// A raise of a budget, signed by an approver of the policy in force.
     Budget(ProposedRaise),
     /// A revocation, or the lift of one, signed by an approver of the policy in force.

@@ -10,6 +10,7 @@ use crate::escrow::EscrowError;
 use crate::extension::ExtensionError;
 use crate::genesis::GenesisError;
 use crate::keepers::JoinError;
+use crate::key_epoch::EpochError;
 use crate::names::Name;
 use crate::permit::{PERMIT_RELEASES_MAX, PermitKind};
 use crate::policy::PolicyError;
@@ -192,6 +193,8 @@ pub enum FoldError {
     Join(JoinError),
     /// About custodians of the vault's keys, or a recovery by them.
     Escrow(EscrowError),
+    /// About the keys of an epoch.
+    Epoch(EpochError),
     /// A release passes a budget.
     Budget(BudgetRefusal),
     /// A clock entry says nothing, or more than the time since the entry before.
@@ -356,6 +359,7 @@ impl FoldError {
             Self::Reseal(error) => error.code(),
             Self::Join(error) => error.code(),
             Self::Escrow(error) => error.code(),
+            Self::Epoch(error) => error.code(),
             Self::Budget(refusal) => refusal.code(),
             Self::UnmeasuredImpossible => "unmeasured-impossible",
             Self::BudgetUnknown => "budget-unknown",
@@ -463,6 +467,7 @@ impl fmt::Display for FoldError {
             Self::Reseal(error) => error.fmt(f),
             Self::Join(error) => error.fmt(f),
             Self::Escrow(error) => error.fmt(f),
+            Self::Epoch(error) => error.fmt(f),
             Self::Budget(refusal) => refusal.fmt(f),
             Self::UnmeasuredImpossible => {
                 f.write_str("the clock can't have gone unmeasured for none, or more, of the time since the entry before")

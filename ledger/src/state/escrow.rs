@@ -15,9 +15,6 @@ use crate::escrow::{EscrowError, EscrowPlan, LogPoint, Recovery, RecoveryMode, R
 use crate::genesis::AntiRollback;
 use crate::keepers::{JOIN_SECS_MAX, JoinError};
 
-/// Epoch of the KEK: one in this version.
-const EPOCH: u32 = 1;
-
 /// The escrows of a vault.
 #[derive(Debug, Clone, Default)]
 pub struct Escrows {
@@ -137,7 +134,7 @@ impl Vault {
     /// [`EscrowError::NoEscrow`]; [`EscrowError::Epoch`] where it holds keys of another epoch.
     pub fn escrow_in_force(&self) -> Result<&Escrow, EscrowError> {
         let escrow = self.escrows.current.as_ref().ok_or(EscrowError::NoEscrow)?;
-        check_epoch(escrow.plan.epoch)?;
+        self.check_escrow_epoch(escrow.plan.epoch)?;
         Ok(escrow)
     }
 
@@ -156,7 +153,12 @@ impl Vault {
 
     /// The plan for these custodians, with the number and the epoch that come next.
     pub fn next_escrow(&self, threshold: u32, custodians: Vec<crate::escrow::Custodian>) -> EscrowPlan {
-        EscrowPlan { number: self.escrows.made.saturating_add(1), epoch: EPOCH, threshold, custodians }
+        EscrowPlan {
+            number: self.escrows.made.saturating_add(1),
+            epoch: self.epochs.present().epoch,
+            threshold,
+            custodians,
+        }
     }
 
     /// The plan of a proposal that the fold would take at `now`.
@@ -192,7 +194,15 @@ impl Vault {
         plan.check()?;
         match self.escrows.made.saturating_add(1) {
             expected if plan.number != expected => Err(EscrowError::Number { expected }),
-            _ => check_epoch(plan.epoch),
+            _ => self.check_escrow_epoch(plan.epoch),
+        }
+    }
+
+    /// The keys that the vault has now: shares of older ones give what it was, and not what it will release.
+    fn check_escrow_epoch(&self, epoch: u32) -> Result<(), EscrowError> {
+        match self.epochs.present().epoch {
+            present if present != epoch => Err(EscrowError::Epoch { present }),
+            _ => Ok(()),
         }
     }
 
@@ -280,15 +290,9 @@ impl Vault {
         self.keepers.succeeded_by(Arc::new(recovery.joiner.clone()));
         self.sealing = Sealing::default();
         self.proposals.void_reseals();
+        self.proposals.void_epochs();
         self.proposals.void_joins(|_| true);
         self.proposals.void_recoveries();
         Ok(())
-    }
-}
-
-fn check_epoch(epoch: u32) -> Result<(), EscrowError> {
-    match epoch {
-        EPOCH => Ok(()),
-        _ => Err(EscrowError::Epoch { present: EPOCH }),
     }
 }

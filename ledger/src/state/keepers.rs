@@ -280,6 +280,7 @@ impl Vault {
                 self.keepers.others.push(Member { let_in, started: false });
                 self.keepers.shared = true;
                 self.proposals.void_reseals();
+                self.proposals.void_epochs();
             }
         }
         // Nobody else's approvals go on to count.
@@ -306,6 +307,7 @@ impl Vault {
         // What was sealed, and is yet to be, was the root of the keeper that is no more.
         self.sealing = Sealing::default();
         self.proposals.void_reseals();
+        self.proposals.void_epochs();
         self.proposals.void_joins(|_| true);
         Ok(())
     }

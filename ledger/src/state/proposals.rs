@@ -11,6 +11,7 @@ use super::error::FoldError;
 use crate::entry::{GenesisWitness, PlatformChange, ProposedModel, ProposedRaise};
 use crate::escrow::{EscrowPlan, Recovery};
 use crate::keepers::Joiner;
+use crate::key_epoch::NextEpoch;
 use crate::names::Name;
 use crate::permit::Permit;
 use crate::policy::{Policy, ProposerRule};
@@ -78,6 +79,13 @@ pub enum Subject {
         /// Instance of the keeper.
         instance: [u8; 32],
     },
+    /// Keys of the next epoch, which the keeper made.
+    KeyEpoch {
+        /// The approver who asked for them.
+        proposer: Name,
+        /// The keys.
+        next: Arc<NextEpoch>,
+    },
     /// A raise of a budget.
     Raise {
         /// The approver who signed the proposal.
@@ -110,6 +118,7 @@ impl Subject {
             | Self::Reseal { proposer, .. }
             | Self::Escrow { proposer, .. }
             | Self::Leave { proposer, .. }
+            | Self::KeyEpoch { proposer, .. }
             | Self::Raise { proposer, .. }
             | Self::Permit { proposer, .. }
             | Self::Revocation { proposer, .. } => Some(proposer),
@@ -131,12 +140,14 @@ impl Subject {
             (
                 Self::Policy { .. }
                 | Self::Reseal { .. }
+                | Self::KeyEpoch { .. }
                 | Self::Escrow { .. }
                 | Self::Leave { .. }
                 | Self::Raise { .. }
                 | Self::Permit { .. },
                 Self::Policy { .. }
                 | Self::Reseal { .. }
+                | Self::KeyEpoch { .. }
                 | Self::Escrow { .. }
                 | Self::Leave { .. }
                 | Self::Raise { .. }
@@ -157,6 +168,7 @@ impl Subject {
             | Self::Platform { .. }
             | Self::Reseal { .. }
             | Self::Join(_)
+            | Self::KeyEpoch { .. }
             | Self::Escrow { .. }
             | Self::Recover(_)
             | Self::Leave { .. }
@@ -315,6 +327,7 @@ impl Proposals {
             | Subject::Escrow { .. }
             | Subject::Recover(_)
             | Subject::Leave { .. }
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,
@@ -332,6 +345,7 @@ impl Proposals {
             | Subject::Escrow { .. }
             | Subject::Recover(_)
             | Subject::Leave { .. }
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,
@@ -349,6 +363,7 @@ impl Proposals {
             | Subject::Escrow { .. }
             | Subject::Recover(_)
             | Subject::Leave { .. }
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,
@@ -374,6 +389,7 @@ impl Proposals {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::KeyEpoch { .. }
             | Subject::Escrow { .. }
             | Subject::Recover(_)
             | Subject::Raise { .. }
@@ -381,6 +397,11 @@ impl Proposals {
             | Subject::Revocation { .. } => true,
             Subject::Leave { .. } => false,
         });
+    }
+
+    /// Voids those of key epochs: a keeper keeps the keys that it made last, and they are for where it was then.
+    pub(super) fn void_epochs(&mut self) {
+        self.0.retain(|_, proposal| !matches!(proposal.subject, Subject::KeyEpoch { .. }));
     }
 
     /// Voids what took effect.
@@ -398,6 +419,7 @@ impl Proposals {
             | Subject::Escrow { .. }
             | Subject::Recover(_)
             | Subject::Leave { .. }
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Permit { .. }
             | Subject::Revocation { .. } => true,

@@ -159,6 +159,8 @@ impl Vault {
         let next = (next.reseal.boot_state() != effect.present).then_some(next);
         self.sealing = Sealing { present: Some(effect.present), next, object: Some(effect.object) };
         self.proposals.void_reseals();
+        // Their root was sealed to where the keeper is now alone.
+        self.proposals.void_epochs();
         Ok(())
     }
 

@@ -11,12 +11,13 @@ use crate::approvals::{ApprovalAction, ApprovalStatement};
 use crate::entry::{Entry, EntryError, Proposal, Propose};
 use crate::genesis::Genesis;
 use crate::keepers::KeeperMachine;
+use crate::key_epoch::EpochKeys;
 use crate::policy::Policy;
 
 /// An entry of the log and its index.
 pub type IndexedEntry = (u64, Vec<u8>);
 
-/// Keeps, of a log that is read, the entries that made its policies and its keepers.
+/// Keeps, of a log that is read, the entries that made its policies, its keepers and its keys.
 #[derive(Debug, Clone, Default)]
 pub struct Succession {
     /// Each with the object that it is about.
@@ -38,6 +39,8 @@ pub(crate) struct Succeeded {
     pub(crate) policy: Arc<Policy>,
     /// Those that may decide, the one that was there first at the front.
     pub(crate) keepers: Vec<KeeperMachine>,
+    /// Of the last epoch.
+    pub(crate) keys: EpochKeys,
 }
 
 impl Succession {
@@ -52,11 +55,12 @@ impl Succession {
             Entry::Propose(Propose { proposal: Proposal::KeeperLeave(proposed), .. }) => Some(proposed.object),
             Entry::Propose(Propose { proposal: Proposal::Escrow(proposed), .. }) => Some(proposed.object),
             Entry::Propose(Propose { proposal: Proposal::Recover(proposed), .. }) => Some(proposed.object),
+            Entry::Propose(Propose { proposal: Proposal::KeyEpoch(proposed), .. }) => Some(proposed.object),
             Entry::Approve(approve) => {
                 let statement = ApprovalStatement::parse(approve.statement.as_bytes());
                 let about = |said: &ApprovalStatement| {
-                    use ApprovalAction::{Escrow, KeeperJoin, KeeperLeave, Policy, Recover};
-                    matches!(said.action, Policy | KeeperJoin | KeeperLeave | Escrow | Recover)
+                    use ApprovalAction::{Escrow, KeeperJoin, KeeperLeave, KeyEpoch, Policy, Recover};
+                    matches!(said.action, Policy | KeeperJoin | KeeperLeave | Escrow | Recover | KeyEpoch)
                 };
                 statement.ok().filter(about).map(|said| said.object)
             }
@@ -87,6 +91,11 @@ impl Succession {
                 None
             }
             Entry::KeeperLeave(effect) => {
+                let kept = self.taken(effect.object, effect.proposal, (index, bytes.to_vec()));
+                self.kept.extend(kept);
+                None
+            }
+            Entry::KeyEpoch(effect) => {
                 let kept = self.taken(effect.object, effect.proposal, (index, bytes.to_vec()));
                 self.kept.extend(kept);
                 None
@@ -169,6 +178,7 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
                     Proposal::Policy(_)
                     | Proposal::KeeperJoin(_)
                     | Proposal::KeeperLeave(_)
+                    | Proposal::KeyEpoch(_)
                     | Proposal::Escrow(_)
                     | Proposal::Recover(_),
                 ..
@@ -178,6 +188,7 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
             | Entry::KeeperJoin(_)
             | Entry::Escrow(_)
             | Entry::Recover(_)
+            | Entry::KeyEpoch(_)
             | Entry::KeeperLeave(_)
             | Entry::KeeperRetire(_) => vault.take(*index, entry)?,
             // Of a keeper that took over or was let in, the first one.
@@ -213,5 +224,6 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
             | Entry::DenySummary(_) => return Err(FoldError::ActionMismatch),
         }
     }
-    Ok(Succeeded { policy: Arc::clone(vault.policy()), keepers: vault.keepers().all().copied().collect() })
+    let keys = vault.epochs().present().clone();
+    Ok(Succeeded { policy: Arc::clone(vault.policy()), keepers: vault.keepers().all().copied().collect(), keys })
 }

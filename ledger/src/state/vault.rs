@@ -12,6 +12,7 @@ use super::budgets::Budgets;
 use super::error::FoldError;
 use super::escrow::Escrows;
 use super::keepers::Keepers;
+use super::key_epochs::KeyEpochs;
 use super::leases::{Lease, Leases};
 use super::permits::Permits;
 use super::platforms::Platforms;
@@ -36,6 +37,7 @@ pub struct Vault {
     policy: Arc<Policy>,
     pub(super) keepers: Keepers,
     pub(super) escrows: Escrows,
+    pub(super) epochs: KeyEpochs,
     pub(super) proposals: Proposals,
     pub(super) platforms: Platforms,
     models: BTreeMap<Name, BTreeMap<Version, Arc<PublishedModel>>>,
@@ -62,11 +64,13 @@ impl Vault {
     pub(super) fn open(genesis: Arc<Genesis>) -> Self {
         let policy = Arc::new(genesis.policy().clone());
         let keepers = Keepers::founded_by(KeeperMachine::from(genesis.keeper()));
+        let epochs = KeyEpochs::first(&genesis);
         Self {
             genesis,
             policy,
             keepers,
             escrows: Escrows::default(),
+            epochs,
             proposals: Proposals::default(),
             platforms: Platforms::default(),
             models: BTreeMap::new(),
@@ -114,6 +118,7 @@ impl Vault {
                 | Subject::Platform { .. }
                 | Subject::Reseal { .. }
                 | Subject::Join(_)
+                | Subject::KeyEpoch { .. }
                 | Subject::Escrow { .. } => runs,
                 // A keeper may be lost for longer than a policy lasts.
                 Subject::Recover(_) => true,
@@ -175,6 +180,7 @@ impl Vault {
             | Subject::Escrow { .. }
             | Subject::Recover(_)
             | Subject::Leave { .. }
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Permit { .. }
             | Subject::Revocation { .. } => Err(FoldError::ActionMismatch),
@@ -205,6 +211,7 @@ impl Vault {
             Entry::Escrow(effect) => self.take_escrow(index, &effect),
             Entry::Recover(effect) => self.recovered(index, &effect),
             Entry::KeeperLeave(effect) => self.keeper_leave(&effect),
+            Entry::KeyEpoch(effect) => self.key_epoch(index, &effect),
             Entry::Budget(effect) => self.budget_raised(index, &effect),
             Entry::Permit(effect) => self.permit_in_force(index, &effect),
             Entry::Clock(jump) => self.check_jump(&jump),
@@ -257,6 +264,13 @@ impl Vault {
             Proposal::Escrow(proposed) => self.proposed_escrow(index, time, &proposed)?,
             Proposal::Recover(proposed) => self.proposed_recovery(index, time, &proposed)?,
             Proposal::KeeperLeave(proposed) => self.proposed_leave(index, time, &proposed)?,
+            Proposal::KeyEpoch(proposed) => {
+                let proposal = self.proposed_epoch(index, time, &proposed)?;
+                self.proposals.check(&proposal, time)?;
+                // The keeper keeps the keys that it made last.
+                self.proposals.void_epochs();
+                proposal
+            }
             Proposal::Budget(proposed) => self.proposed_raise(index, time, proposed)?,
             Proposal::Revocation(proposed) => self.proposed_revocation(index, time, proposed)?,
             Proposal::Permit(proposed) => self.proposed_permit(index, time, proposed)?,
@@ -357,6 +371,7 @@ impl Vault {
             ApprovalAction::Platform,
             ApprovalAction::Reseal,
             ApprovalAction::KeeperJoin,
+            ApprovalAction::KeyEpoch,
             ApprovalAction::Escrow,
             ApprovalAction::Recover,
             ApprovalAction::KeeperLeave,
@@ -366,8 +381,22 @@ impl Vault {
             ApprovalAction::Standing,
             ApprovalAction::BreakGlass,
         ];
-        let [policy, model, platform, reseal, join, escrow, recover, leave, raise, revoke, lift, standing, glass] =
-            actions.map(|action| self.expected(action, statement.object));
+        let [
+            policy,
+            model,
+            platform,
+            reseal,
+            join,
+            epoch,
+            escrow,
+            recover,
+            leave,
+            raise,
+            revoke,
+            lift,
+            standing,
+            glass,
+        ] = actions.map(|action| self.expected(action, statement.object));
         let proposal = self.proposals.of_object(statement.object)?;
         let expected = match proposal.subject() {
             Subject::Policy { .. } => policy,
@@ -378,6 +407,7 @@ impl Vault {
             Subject::Escrow { .. } => policy_runs.map(|()| escrow)?,
             Subject::Recover(_) => recover,
             Subject::Leave { .. } => policy_runs.map(|()| leave)?,
+            Subject::KeyEpoch { .. } => policy_runs.map(|()| epoch)?,
             Subject::Raise { .. } => policy_runs.map(|()| raise)?,
             Subject::Revocation { act, .. } => match act.kind() {
                 ActKind::Revoke => revoke,

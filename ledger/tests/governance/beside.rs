@@ -128,7 +128,7 @@ fn propose_leave(world: &World, instance: [u8; 32]) -> Entry {
 }
 
 /// Proposed and approved; the effect.
-fn may_leave(world: &mut World, instance: [u8; 32]) -> KeeperLeave {
+pub(crate) fn may_leave(world: &mut World, instance: [u8; 32]) -> KeeperLeave {
     let proposal = world.state.size();
     let entry = propose_leave(world, instance);
     world.must(entry);

@@ -61,6 +61,13 @@ pub fn samples() -> Vec<String> {
         ),
         r#"{"v":1,"type":"extend","time":5,"extension":{"v":1,"not_before":4,"until":9,"leases":{"by":"all"}},"approvals":[{"statement":"{}","signature":"sig"}],"leases":2}"#.to_owned(),
         format!(r#"{{"v":1,"type":"revoke","time":5,"proposal":3,"object":"{D}","act":"revoke","leases":2}}"#),
+        format!(
+            r#"{{"v":1,"type":"propose","time":5,"action":"key-epoch","object":"{D}","epoch":2,"instance":"{key}","ak_name":"{ak_name}","wrap_key":"{wrap_key}","identity_key":"{identity_key}","statement":"{{}}\n","signature":"sig"}}"#
+        ),
+        format!(
+            r#"{{"v":1,"type":"key-epoch","time":5,"proposal":3,"object":"{D}","epoch":2,"wrap_key":"{wrap_key}","identity_key":"{identity_key}","signature":"{}","records":"{D2}"}}"#,
+            base64_of(96)
+        ),
     ]
 }
 

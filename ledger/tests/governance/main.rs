@@ -26,6 +26,7 @@ mod fold_leases;
 mod fold_proposals;
 mod genesis;
 mod keepers;
+mod key_epochs;
 mod log_reader;
 mod permits;
 mod permits_decide;

@@ -14,14 +14,14 @@ use ledger::state::State;
 use crate::support::budget::{budget, platform, releases};
 use crate::support::policy_text::PCR_11_KEEPER;
 use crate::support::world::{ALICE, World};
-use crate::{beside, escrow, extensions, keepers, reseal, revocations};
+use crate::{beside, escrow, extensions, keepers, key_epochs, reseal, revocations};
 
 /// What the recorded log folds to under the present [`FOLD`]. An entry that means something else, or a state that holds
 /// something else, changes it: then the number in `FOLD` counts up, so that no keeper goes on from what it folded before.
-const RECORDED: (&str, &str) = ("fold 2", "sha256:e063e5bba861df07c0858def63d609c8697b89e276f8579c705d5f2a31c128d7");
+const RECORDED: (&str, &str) = ("fold 3", "sha256:723d1e2d0c7a32e5727df12b13e053b7df1da372bb5d94a63851d518b5ae30ec");
 
 /// The same of the log of a vault with witnesses, which several keepers write to.
-const RECORDED_SHARED: &str = "sha256:d0e81b886ca7c90bf380c12f7ff2f125dc838c64798ea3913cbbca71d8ee8270";
+const RECORDED_SHARED: &str = "sha256:5c5aa8c973837dedf99bbec6638e6637df10cbee4c630464a0a0f1b6452d7fcd";
 
 fn recorded(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/governance/data").join(name)
@@ -208,11 +208,13 @@ fn rest(world: &mut World) {
     world.must(end);
     refusals(world);
     world.pass(7200);
+    key_epochs::must_begin(world, 2);
     keepers::take_over(world, 2);
     world.must_change_policy(|text| text.replace("lease = \"15m\"", "lease = \"20m\""));
     escrow::recover(world, 3);
     keepers::must_wait(world);
     escrow::must_wait(world);
+    key_epochs::must_propose(world, 3);
     let waiting = world.next_policy(|text| text.replace("lease = \"15m\"", "lease = \"10m\""));
     world.must_propose_policy(&waiting);
     let waiting = revocations::revoke(world, revocations::scope(r#"{"by":"model","model":"llama"}"#));

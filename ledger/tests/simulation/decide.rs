@@ -266,6 +266,7 @@ impl Run {
                 | Subject::Platform { .. }
                 | Subject::Reseal { .. }
                 | Subject::Join(_)
+                | Subject::KeyEpoch { .. }
                 | Subject::Escrow { .. }
                 | Subject::Recover(_)
                 | Subject::Leave { .. }

@@ -88,6 +88,8 @@ pub enum ProposalAction {
     Recover,
     /// That a keeper leaves the others.
     KeeperLeave,
+    /// Keys of another epoch.
+    KeyEpoch,
     /// A raise of a budget.
     Budget,
     /// A revocation.
@@ -263,7 +265,7 @@ impl From<GenesisWitness> for v1::GenesisWitness {
 
 impl ProposalAction {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Genesis,
         Self::Model,
         Self::Policy,
@@ -273,6 +275,7 @@ impl ProposalAction {
         Self::Escrow,
         Self::Recover,
         Self::KeeperLeave,
+        Self::KeyEpoch,
         Self::Budget,
         Self::Revoke,
         Self::LiftRevocation,
@@ -293,6 +296,7 @@ impl ProposalAction {
             Self::Escrow => "escrow",
             Self::Recover => "recover",
             Self::KeeperLeave => "keeper-leave",
+            Self::KeyEpoch => "key-epoch",
             Self::Budget => "budget",
             Self::Revoke => "revoke",
             Self::LiftRevocation => "lift-revocation",

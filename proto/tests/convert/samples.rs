@@ -147,3 +147,12 @@ where
     let decoded = W::decode(wire.encode_to_vec().as_slice()).unwrap();
     assert_eq!(D::try_from(decoded), Ok(value));
 }
+
+pub(crate) fn key_epoch() -> KeyEpochSubmission {
+    KeyEpochSubmission { statement: vec![b'x'; 1024], signature: "s".repeat(limits::SSHSIG_BYTES_MAX) }
+}
+
+pub(crate) fn key_epochs() -> KeyEpochLinks {
+    let link = ledger::key_epoch::EpochLink { entry: vec![b'x'; 16 << 10], proof: "p".repeat(4 << 10) };
+    KeyEpochLinks { links: vec![link; ledger::key_epoch::LINKS_MAX] }
+}

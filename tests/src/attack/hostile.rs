@@ -156,6 +156,13 @@ impl Vault for Relay {
         self.host().submit_extension(request.into_inner()).await
     }
 
+    async fn get_key_epochs(
+        &self,
+        request: Request<v1::GetKeyEpochsRequest>,
+    ) -> Result<Response<v1::GetKeyEpochsResponse>, Status> {
+        self.host().get_key_epochs(request.into_inner()).await
+    }
+
     async fn get_manifest(
         &self,
         request: Request<v1::GetManifestRequest>,

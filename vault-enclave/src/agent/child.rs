@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use attestation::lease_id;
 use ledger::entry::{Entry, Release};
+use ledger::key_epoch::EpochLink;
 use ledger::lease::LeaseStatement;
+use ledger::vault_file::VaultFile;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use vault_proto::convert::SignedLease;
 
 use super::attester::AgentIdentity;
+use super::error::SessionError;
 use super::holder::{END_TIME_MAX, end_lease};
 use super::job::{ADOPTED, Base64, Job, JobChip, JobTpm, Loaded, Owner, Said};
 use super::lease_signer::LeaseSigner;
@@ -44,6 +47,8 @@ pub(super) struct Load<'a> {
 
 /// A model in its place, and the lease on it.
 pub(super) struct Held {
+    /// With the keys that signed its lease.
+    pub(super) vault: VaultFile,
     pub(super) model: OpenedModel,
     pub(super) loaded: Loaded,
     pub(super) release: Release,
@@ -97,10 +102,10 @@ impl Load<'_> {
     async fn take(&self, loader: &mut Loader, destination: Destination, loaded: Loaded) -> Result<Held, Failure> {
         let taken = self.check(&loaded).and_then(|checked| Ok((checked, OpenedModel::adopt(destination)?)));
         match taken {
-            Ok(((release, lease, statement), model)) => {
+            Ok(((vault, release, lease, statement), model)) => {
                 loader.finish(ADOPTED).await?;
                 let term = Term::first(loaded.asked, &statement);
-                Ok(Held { model, loaded, release, lease, statement, term })
+                Ok(Held { vault, model, loaded, release, lease, statement, term })
             }
             Err(failure) => {
                 loader.finish("").await?;
@@ -109,17 +114,19 @@ impl Load<'_> {
         }
     }
 
-    fn check(&self, loaded: &Loaded) -> Result<(Release, SignedLease, LeaseStatement), Failure> {
+    fn check(&self, loaded: &Loaded) -> Result<(VaultFile, Release, SignedLease, LeaseStatement), Failure> {
         let malformed = |why: &str| Failure::new(Kind::Failed, "loader-malformed", why);
         let lease = loaded.lease()?;
-        let statement = verify_lease(&self.request.vault, &lease)?;
+        let links: Vec<EpochLink> = loaded.epochs.iter().map(EpochLink::from).collect();
+        let vault = self.request.vault.clone().following(&links).map_err(SessionError::Epoch)?;
+        let statement = verify_lease(&vault, &lease)?;
         let Ok(Entry::Release(release)) = Entry::parse(&loaded.entry.0) else {
             return Err(malformed("what the loader gave is no release"));
         };
         if statement.lease_key != *self.signer.public() {
             return Err(malformed("the loader's lease is of another key"));
         }
-        Ok((*release, lease, statement))
+        Ok((vault, *release, lease, statement))
     }
 
     fn job(&self) -> Result<Job, Failure> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use attestation::{EvidenceForm, Sha256Digest, VerifyError};
 use ledger::entry::EntryError;
+use ledger::key_epoch::EpochError;
 use ledger::manifest::SelectError;
 use ledger::proof::ProofError;
 use vault_proto::limits::EVENT_LOG_BYTES_MAX;
@@ -82,6 +83,8 @@ pub enum SessionError {
     },
     /// The vault's identity key did not sign the lease.
     LeaseSignature,
+    /// What should lead to the keys of a later epoch does not.
+    Epoch(EpochError),
     /// What was signed is not a lease statement.
     LeaseMalformed,
     /// The signed lease is another one.
@@ -119,6 +122,7 @@ impl SessionError {
             Self::NotARelease => "grant-not-a-release",
             Self::OtherRelease { .. } => "grant-other-release",
             Self::LeaseSignature => "lease-signature",
+            Self::Epoch(error) => error.code(),
             Self::LeaseMalformed => "lease-malformed",
             Self::OtherLease { .. } => "lease-other",
             Self::LeaseNotNewer => "lease-not-newer",
@@ -176,6 +180,7 @@ impl fmt::Display for SessionError {
             Self::OtherRelease { field } => {
                 write!(f, "the log entry states another release than the one asked for: its {field} differs")
             }
+            Self::Epoch(error) => error.fmt(f),
             Self::LeaseSignature => f.write_str("the lease is not signed by the vault's identity key"),
             Self::LeaseMalformed => f.write_str("what the vault signed is not a lease statement of this version"),
             Self::OtherLease { field } => write!(f, "the signed lease is another one: its {field} differs"),

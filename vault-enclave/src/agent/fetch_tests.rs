@@ -72,6 +72,12 @@ impl Vault for Host {
     ) -> Result<Response<v1::SubmitExtensionResponse>, Status> {
         not_asked()
     }
+    async fn get_key_epochs(
+        &self,
+        _: Request<v1::GetKeyEpochsRequest>,
+    ) -> Result<Response<v1::GetKeyEpochsResponse>, Status> {
+        not_asked()
+    }
     async fn get_manifest(
         &self,
         _: Request<v1::GetManifestRequest>,

@@ -214,7 +214,16 @@ impl Holder {
         let asked = BootTime::now();
         let answer = runtime.block_on(async { tokio::time::timeout(limit, remote.renew(request)).await });
         let renewed = answer.map_err(late)??;
-        self.statement = verify_renewal(&self.vault, &self.statement, &renewed)?;
+        self.statement = match verify_renewal(&self.vault, &self.statement, &renewed) {
+            // By the keys of an epoch that began meanwhile.
+            Err(SessionError::LeaseSignature) => {
+                let follow = remote.follow(&self.vault);
+                let followed = runtime.block_on(async { tokio::time::timeout(limit, follow).await });
+                (self.vault, _) = followed.map_err(late)??;
+                verify_renewal(&self.vault, &self.statement, &renewed)?
+            }
+            verified => verified?,
+        };
         self.newest = renewed;
         // The keeper has decided by it.
         self.policy = policy;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use attestation::LeaseKey;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ledger::key_epoch::EpochLink;
 use ledger::manifest::Selection;
 use ledger::names::{Group, Name, Version};
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,26 @@ pub(super) enum Said {
     Failed(Failure),
 }
 
+/// [`EpochLink`], as JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EpochStep {
+    entry: Base64,
+    proof: String,
+}
+
+impl From<EpochLink> for EpochStep {
+    fn from(EpochLink { entry, proof }: EpochLink) -> Self {
+        Self { entry: Base64(entry), proof }
+    }
+}
+
+impl From<&EpochStep> for EpochLink {
+    fn from(step: &EpochStep) -> Self {
+        Self { entry: step.entry.0.clone(), proof: step.proof.clone() }
+    }
+}
+
 /// A load that is done. Its grant was verified by the loader.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,6 +127,8 @@ pub(super) struct Loaded {
     /// The `release` entry and its place in the log.
     pub(super) entry: Base64,
     pub(super) index: u64,
+    /// What led from the keys of the vault file to those that signed.
+    pub(super) epochs: Vec<EpochStep>,
     pub(super) host: String,
     pub(super) files: usize,
     pub(super) bytes: u64,

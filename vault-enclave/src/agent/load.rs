@@ -133,8 +133,8 @@ pub(super) fn hold(
     signer: LeaseSigner,
     held: Held,
 ) -> Result<(OpenedModel, Lease), Failure> {
-    let Request { vault, hosts, model, extensions, .. } = request;
-    let Held { model: opened, release, lease, statement, term, .. } = held;
+    let Request { hosts, model, extensions, .. } = request;
+    let Held { vault, model: opened, release, lease, statement, term, .. } = held;
     let holder = Holder {
         vault,
         hosts,

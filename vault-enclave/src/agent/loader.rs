@@ -19,7 +19,7 @@ use vault_proto::convert::{ChallengeFor, ChallengeRequest, ModelName};
 
 use super::attester::Attester;
 use super::fetch::RemoteUnits;
-use super::job::{ADOPTED, Base64, Job, Loaded, Owner, Said};
+use super::job::{ADOPTED, Base64, EpochStep, Job, Loaded, Owner, Said};
 use super::progress::Progress;
 use super::remote::{Remote, RemoteError};
 use super::session::{Granted, Session, Wanted};
@@ -79,6 +79,7 @@ fn load(job: &Job, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> 
     let selection = Selection::try_from(&job.units)?;
     let name = ModelName { model: job.model.clone(), version: job.version.clone() };
     let remote = runtime.block_on(job.hosts().connect())?;
+    let (vault, links) = runtime.block_on(remote.follow(&vault))?;
     let manifest = runtime.block_on(remote.manifest(name.clone()))?;
     let wanted = Wanted {
         vault: &vault,
@@ -117,6 +118,7 @@ fn load(job: &Job, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> 
         asked,
         entry: Base64(granted.entry),
         index: granted.index,
+        epochs: links.into_iter().map(EpochStep::from).collect(),
         host: remote.address().to_owned(),
         files: model.files().count(),
         bytes,

@@ -2,19 +2,22 @@
 
 use std::time::Duration;
 
+use ledger::key_epoch::EpochLink;
 use ledger::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use ledger::vault_file::VaultFile;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 use vault_proto::bulk::UnitStream;
 use vault_proto::client::{CallError, connect};
 use vault_proto::convert::{
-    Challenge, ChallengeRequest, EndLease, Grant, ModelName, ReleaseRequest, RenewRequest, SignedLease, WatchEvent,
-    WatchLease,
+    Challenge, ChallengeRequest, EndLease, Grant, KeyEpochLinks, KeyEpochsRequest, ModelName, ReleaseRequest,
+    RenewRequest, SignedLease, WatchEvent, WatchLease,
 };
 use vault_proto::limits::VAULT_REPLY_BYTES_MAX;
 use vault_proto::v1;
 use vault_proto::v1::vault_client::VaultClient;
 
+use super::error::SessionError;
 use crate::failure::{Failure, Kind};
 
 /// The client's limit governs the frames that the server sends. The most that HTTP/2 knows is 16 MiB; beyond 1 MiB the
@@ -128,6 +131,29 @@ impl Remote {
     pub async fn end(&self, request: EndLease) -> Result<(), RemoteError> {
         let answer = self.client().end_lease(v1::EndLeaseRequest::from(request)).await;
         self.answer("EndLease", answer).map(drop)
+    }
+
+    /// What leads from the keys of a vault file to the present ones; nothing where they are, or where the host knows no epochs.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub async fn key_epochs(&self, vault: &VaultFile) -> Result<Vec<EpochLink>, RemoteError> {
+        const METHOD: &str = "GetKeyEpochs";
+        let request = v1::GetKeyEpochsRequest::from(KeyEpochsRequest { known: vault.keys().epoch });
+        match self.client().get_key_epochs(request).await {
+            Err(status) if status.code() == Code::Unimplemented => Ok(Vec::new()),
+            answer => self.read(METHOD, answer).map(|KeyEpochLinks { links }| links),
+        }
+    }
+
+    /// The vault file that goes on with the present keys, and what led to them.
+    ///
+    /// # Errors
+    /// What the host says; [`SessionError::Epoch`] where it does not lead there.
+    pub async fn follow(&self, vault: &VaultFile) -> Result<(VaultFile, Vec<EpochLink>), Failure> {
+        let links = self.key_epochs(vault).await?;
+        let vault = vault.clone().following(&links).map_err(SessionError::Epoch)?;
+        Ok((vault, links))
     }
 
     /// Tells the keeper by which extension a lease ran on.

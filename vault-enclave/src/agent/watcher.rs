@@ -107,7 +107,13 @@ impl Watcher {
                     *heard = true;
                     self.said = None;
                 }
-                Some(WatchEvent::Notice(notice)) => return self.verify(&notice),
+                Some(WatchEvent::Notice(notice)) => {
+                    if self.verify(&notice).is_err() {
+                        // By the keys of an epoch that began meanwhile.
+                        (self.vault, _) = self.hosts.connect().await?.follow(&self.vault).await?;
+                    }
+                    return self.verify(&notice);
+                }
                 None => return Err(failed("watch-ended", "the host ended the watch")),
             }
         }

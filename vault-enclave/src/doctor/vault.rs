@@ -73,7 +73,8 @@ async fn host(
         checks.push(Check::fail("keeper", found, "see the keeper's own log; `vaultctl status --vault FILE` says more"));
         return Ok(None);
     }
-    match remote.check_keeper(vault, now, &SystemRandom::new()).await {
+    let followed = remote.follow(vault.clone()).await?;
+    match remote.check_keeper(&followed, now, &SystemRandom::new()).await {
         Ok(keeper) if keeper.claims().trust() == Trust::Emulated => {
             checks.push(Check::warn(
                 "keeper",

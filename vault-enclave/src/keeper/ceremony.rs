@@ -2,6 +2,7 @@
 
 use attestation::{Credential, GenesisChallenge, PcrSelection, Sha256Digest, Trust, UnixTime};
 use ledger::genesis::{Genesis, KeeperIdentity as NamedKeeper};
+use ledger::key_epoch::EpochKeys;
 use ledger::release_log::ClosedLog;
 use ledger::state::State;
 use vault_proto::convert::{EvidenceSet, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity};
@@ -13,7 +14,7 @@ use super::hardware::Hardware;
 use super::link::Store;
 use super::refusal::Refusal;
 use super::service::Answer;
-use super::vault::{OpenError, Run, Vault};
+use super::vault::{OpenError, Run, Vault, is_of};
 use super::witnesses::witnesses;
 
 /// What a request to a keeper without a genesis comes to.
@@ -78,6 +79,9 @@ impl Run {
     fn accept(&self, request: v1::SubmitGenesisRequest) -> Result<Genesis, Refusal> {
         let genesis = Genesis::parse(&request.genesis).map_err(|error| Refusal::malformed(error.code(), error))?;
         self.check_genesis(&genesis).map_err(|error| Refusal::denied(error.code(), &error))?;
+        if !is_of(&self.keys, &EpochKeys::from(genesis.keeper())) {
+            return Err(Refusal::denied("genesis-other", "the genesis names other keys than this keeper's"));
+        }
         let named = (genesis.keeper().instance, genesis.keeper().ak_name);
         if named != (self.instance, self.hardware.ak_name) {
             return Err(Refusal::denied("genesis-other", "the genesis names another keeper than this one"));

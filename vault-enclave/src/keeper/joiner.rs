@@ -12,6 +12,8 @@ use attestation::{Binding, Credential, JoinChallenge, JoinerKeys, Sha256Digest, 
 use ledger::escrow::LogPoint;
 use ledger::genesis::{Core, Genesis, SealTo};
 use ledger::keepers::NO_COUNTER;
+use ledger::key_epoch::EpochKeys;
+use ledger::vault_file::VaultFile;
 use ring::rand::{SecureRandom, SystemRandom};
 use vault_proto::convert::{self, EvidenceSet, HandOver, JoinRequest};
 
@@ -33,7 +35,7 @@ use crate::wrap::{HpkeKeyPair, WrapError, WrappedKeys};
 /// File of the genesis of the vault that a keeper joins, in its directory.
 pub(super) const GENESIS_FILE: &str = "genesis";
 /// File of the vault's keys, sealed under the root.
-pub(super) const KEYS_FILE: &str = "vault-keys";
+pub(super) const KEYS_FILE: &str = root::HANDED_OVER_FILE;
 
 /// A keeper that has no vault yet.
 pub struct Joining {
@@ -42,6 +44,7 @@ pub struct Joining {
     root: Root,
     anchor: Anchor,
     genesis: Genesis,
+    vault_keys: EpochKeys,
     context: KeeperContext,
     pair: HpkeKeyPair,
     keys: JoinerKeys,
@@ -60,11 +63,12 @@ impl Joining {
     ///
     /// # Errors
     /// [`JoiningError`].
-    pub fn open(dir: KeeperDir, devices: &Devices, genesis: &Genesis) -> Result<Self, JoiningError> {
-        Self::open_in(Arc::new(dir), devices, genesis)
+    pub fn open(dir: KeeperDir, devices: &Devices, vault: &VaultFile) -> Result<Self, JoiningError> {
+        Self::open_in(Arc::new(dir), devices, vault)
     }
 
-    pub(super) fn open_in(dir: Arc<KeeperDir>, devices: &Devices, genesis: &Genesis) -> Result<Self, JoiningError> {
+    pub(super) fn open_in(dir: Arc<KeeperDir>, devices: &Devices, vault: &VaultFile) -> Result<Self, JoiningError> {
+        let genesis = vault.genesis();
         let opened = match root::open(&dir, &devices.tpm, devices.snp.as_deref()) {
             Ok(root) => {
                 let anchor = Anchor::open(Arc::clone(&dir), devices.tpm.clone(), &root.root)?;
@@ -73,15 +77,16 @@ impl Joining {
             Err(RootError::Absent) => make(&dir, devices, genesis)?,
             Err(error) => return Err(error.into()),
         };
-        Self::of(dir, devices, genesis, opened)
+        Self::of(dir, devices, vault, opened)
     }
 
     fn of(
         dir: Arc<KeeperDir>,
         devices: &Devices,
-        genesis: &Genesis,
+        vault: &VaultFile,
         (root, anchor): (root::KeeperRoot, Anchor),
     ) -> Result<Self, JoiningError> {
+        let (genesis, vault_keys) = (vault.genesis(), vault.keys().clone());
         let context = anchor.context().ok_or(JoiningError::OtherUse)?;
         if context.core != genesis.vault_id() {
             return Err(JoiningError::OtherUse);
@@ -100,7 +105,14 @@ impl Joining {
         let keys =
             JoinerKeys { instance: context.instance, hpke_key: pair.public_key().clone(), counter_name, counter };
         let hardware = Hardware::new(devices.clone(), root.ak, genesis.policy().keeper())?;
-        Ok(Self { dir, hardware, root: root.root, anchor, genesis: genesis.clone(), context, pair, keys })
+        Ok(Self { dir, hardware, root: root.root, anchor, genesis: genesis.clone(), vault_keys, context, pair, keys })
+    }
+
+    /// The vault is in this epoch: its keys are to be handed over.
+    pub fn expect_keys(&mut self, keys: &EpochKeys) {
+        if keys.epoch > self.vault_keys.epoch {
+            self.vault_keys = keys.clone();
+        }
     }
 
     /// The same with a wrap key that nothing brings back: what is wrapped to it is gone when this is.
@@ -191,9 +203,9 @@ impl Joining {
             root,
         };
         let wrapped = WrappedKeys { enc: enc.to_vec(), ciphertext: wrapped_keys };
-        let identity_key = &self.genesis.keeper().identity_key;
+        let identity_key = &self.vault_keys.identity_key;
         let secrets = unwrap_vault_keys(&self.pair, identity_key, &info, (&wrapped, &signature))?;
-        check_keys(&VaultKeys::from_secrets(&secrets)?, &self.genesis)?;
+        check_keys(&VaultKeys::from_secrets(&secrets)?, &self.genesis, &self.vault_keys)?;
         let record = seal_vault_keys(&self.root, &self.context, &secrets, &SystemRandom::new())?;
         self.dir.replace(KEYS_FILE, &record)?;
         self.anchor.commit(size, *root.as_bytes())?;
@@ -223,13 +235,8 @@ fn make(
     Ok((root, anchor))
 }
 
-/// Core and keys of a keeper that has taken over, at its starts.
-pub(super) fn joined(
-    dir: &KeeperDir,
-    root: &Root,
-    context: &KeeperContext,
-    (genesis, size): (&[u8], u64),
-) -> Result<(Core, VaultKeys), StartError> {
+/// Core of a keeper that has taken over, at its starts.
+pub(super) fn core(context: &KeeperContext, (genesis, size): (&[u8], u64)) -> Result<Core, StartError> {
     if Sha256Digest::of(genesis) != context.core {
         return Err(StartError::CoreChanged);
     }
@@ -237,16 +244,19 @@ pub(super) fn joined(
     if size == 0 {
         return Err(StartError::Joining);
     }
-    let record = dir.read(KEYS_FILE).map_err(StartError::Dir)?.ok_or(StartError::VaultKeysDamaged)?;
-    let secrets = open_vault_keys(root, context, &record).map_err(|_| StartError::VaultKeysDamaged)?;
-    let keys = VaultKeys::from_secrets(&secrets).map_err(StartError::Keys)?;
-    Ok((genesis.core().clone(), keys))
+    Ok(genesis.core().clone())
 }
 
-pub(super) fn check_keys(keys: &VaultKeys, genesis: &Genesis) -> Result<(), JoiningError> {
-    let named = genesis.keeper();
+/// Its keys, as they were handed over.
+pub(super) fn keys(dir: &KeeperDir, root: &Root, context: &KeeperContext) -> Result<VaultKeys, StartError> {
+    let record = dir.read(KEYS_FILE).map_err(StartError::Dir)?.ok_or(StartError::VaultKeysDamaged)?;
+    let secrets = open_vault_keys(root, context, &record).map_err(|_| StartError::VaultKeysDamaged)?;
+    VaultKeys::from_secrets(&secrets).map_err(StartError::Keys)
+}
+
+pub(super) fn check_keys(keys: &VaultKeys, genesis: &Genesis, named: &EpochKeys) -> Result<(), JoiningError> {
     let same = *keys.identity_key() == named.identity_key
-        && *keys.log_key() == named.log_key
+        && *keys.log_key() == genesis.keeper().log_key
         && *keys.wrap_key() == named.wrap_key;
     if same { Ok(()) } else { Err(JoiningError::OtherKeys) }
 }
@@ -265,7 +275,7 @@ pub enum JoiningError {
         /// Which.
         found: Sha256Digest,
     },
-    /// What was handed over are not the keys that the genesis names.
+    /// What was handed over are not the keys that the vault file names.
     OtherKeys,
     /// It has the keys, and does not start.
     Start(Box<StartError>),

@@ -16,8 +16,9 @@ use super::vault::{Outbox, Records, Run};
 use crate::derive::{self, KeeperContext};
 use crate::head::{Anchor, AnchorError};
 use crate::keeper_dir::{KeeperDir, KeeperDirError};
-use crate::root::{self, KeeperRoot, RootError, RootRecords, Seal};
-use crate::secret::Root;
+use crate::record::open_epoch_secrets;
+use crate::root::{self, EpochRecord, KeeperRoot, RootError, RootRecords, Seal};
+use crate::secret::{CounterAuth, Root};
 use crate::vault_keys::{VaultKeys, VaultKeysError};
 
 /// File of the core in the keeper's directory.
@@ -48,6 +49,8 @@ pub enum StartError {
     Joining,
     /// The keys of the vault that it took over can't be read.
     VaultKeysDamaged,
+    /// The secrets of the epoch, beside the root, can't be read.
+    EpochDamaged,
 }
 
 impl StartError {
@@ -66,6 +69,7 @@ impl StartError {
             Self::Core(error) => error.code(),
             Self::Joining => "keeper-joining",
             Self::VaultKeysDamaged => "vault-keys-damaged",
+            Self::EpochDamaged => "epoch-secrets-damaged",
         }
     }
 }
@@ -91,6 +95,9 @@ impl std::fmt::Display for StartError {
             Self::Joining => f.write_str(
                 "this keeper asks to take over a vault and has no keys of it yet: go on with `vault-enclave keeper-join`, or with \
                  `--recover` where that vault's keeper is lost",
+            ),
+            Self::EpochDamaged => f.write_str(
+                "the secrets of the key epoch in `root.json` are damaged: restore the file from a copy, it is sealed to this machine",
             ),
             Self::VaultKeysDamaged => f.write_str(
                 "the keys of the vault in the keeper's directory are missing or damaged: restore `vault-keys` from a copy, it is \
@@ -167,14 +174,23 @@ pub(super) fn resume(dir: &Arc<KeeperDir>, devices: &Devices) -> Result<Option<R
         Err(RootError::Absent) => return Ok(None),
         Err(error) => return Err(StartError::Root(error)),
     };
-    let anchor =
-        Anchor::open(Arc::clone(dir), tpm.clone(), &root.root).map_err(|error| start_error(error, root.seal_to))?;
+    let (epoch_keys, auth) = match epoch_secrets(&root)? {
+        Some((keys, auth)) => (Some(keys), auth),
+        None => (None, derive::counter_auth(&root.root).map_err(|error| StartError::Keys(error.into()))?),
+    };
+    let anchor = Anchor::open_with(Arc::clone(dir), tpm.clone(), &root.root, auth)
+        .map_err(|error| start_error(error, root.seal_to))?;
     let context = anchor.context().ok_or(StartError::CoreMissing)?;
     let genesis = dir.read(joiner::GENESIS_FILE).map_err(StartError::Dir)?;
     let joined = genesis.is_some();
-    let (core, keys) = match genesis {
-        Some(genesis) => joiner::joined(dir, &root.root, &context, (&genesis, anchor.size()))?,
-        None => founded(dir, &root.root, &context)?,
+    let core = match &genesis {
+        Some(genesis) => joiner::core(&context, (genesis, anchor.size()))?,
+        None => founded(dir, &context)?,
+    };
+    let keys = match (epoch_keys, joined) {
+        (Some(keys), _) => keys,
+        (None, true) => joiner::keys(dir, &root.root, &context)?,
+        (None, false) => VaultKeys::derive(&root.root, &context).map_err(StartError::Keys)?,
     };
     let records = records(dir, &root).map_err(StartError::Root)?;
     let snapshots = snapshots(dir, &root.root, &core).map_err(StartError::Keys)?;
@@ -184,14 +200,21 @@ pub(super) fn resume(dir: &Arc<KeeperDir>, devices: &Devices) -> Result<Option<R
     Ok(Some(Run { core, keys, instance, joined, hardware, anchor, records, snapshots, outbox, recovery }))
 }
 
-/// Core and keys of the keeper that a vault began with.
-fn founded(dir: &KeeperDir, root: &Root, context: &KeeperContext) -> Result<(Core, VaultKeys), StartError> {
+/// The keys of the epoch that this root was made for, and what authorises the counter.
+fn epoch_secrets(root: &KeeperRoot) -> Result<Option<(VaultKeys, CounterAuth)>, StartError> {
+    let Some(EpochRecord { number, secrets }) = root.epoch() else { return Ok(None) };
+    let secrets = open_epoch_secrets(&root.root, *number, secrets).map_err(|_| StartError::EpochDamaged)?;
+    VaultKeys::from_epoch_secrets(&secrets).map(Some).map_err(StartError::Keys)
+}
+
+/// Core of the keeper that a vault began with.
+fn founded(dir: &KeeperDir, context: &KeeperContext) -> Result<Core, StartError> {
     let core = dir.read(CORE_FILE).map_err(StartError::Dir)?.ok_or(StartError::CoreMissing)?;
     let core = Core::parse(&core).map_err(StartError::Core)?;
     if core.digest() != context.core {
         return Err(StartError::CoreChanged);
     }
-    Ok((core, VaultKeys::derive(root, context).map_err(StartError::Keys)?))
+    Ok(core)
 }
 
 /// A derived key is none that can be checked by itself: the first thing that does not open under another one is the head.

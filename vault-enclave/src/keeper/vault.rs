@@ -3,6 +3,7 @@
 //! A request is answered at once, or it stages entries and is answered after the commit that makes them durable.
 
 mod budget;
+mod epoch;
 mod escrow;
 mod extend;
 mod follow;
@@ -41,6 +42,8 @@ use super::snapshots::Snapshots;
 use crate::head::Anchor;
 use crate::vault_keys::VaultKeys;
 
+use epoch::Epoch;
+pub(super) use epoch::is_of;
 pub(super) use escrow::Outbox;
 use follow::Turned;
 pub(super) use open::{OpenError, Opened, Run};
@@ -53,6 +56,8 @@ pub(super) struct Vault {
     genesis: Genesis,
     /// This keeper's own: the founder's is in the genesis.
     instance: [u8; 32],
+    /// That of the keys: the log may have begun the next.
+    epoch: Epoch,
     keys: VaultKeys,
     hardware: Hardware,
     tier: Trust,
@@ -154,8 +159,8 @@ impl Vault {
     }
 
     fn due(&mut self) -> Result<(), LogError<CommitError>> {
-        // Its last entry is its last.
-        if self.is_retired() {
+        // Its last entry is its last, and that of these keys.
+        if self.is_retired() || self.moves_on() {
             return self.commit();
         }
         self.watch_clock();
@@ -171,6 +176,11 @@ impl Vault {
         let Job { request, reply } = job;
         if self.is_retired() {
             let _ = reply.send(Err(retired::refusal()));
+            return;
+        }
+        if self.moves_on() {
+            let message = "the vault begins a key epoch: try again in a moment";
+            let _ = reply.send(Err(Refusal::unavailable("epoch-begins", message)));
             return;
         }
         self.watch_clock();
@@ -198,6 +208,8 @@ impl Vault {
             Request::SubmitReseal(request) => self.submit_reseal(request),
             Request::SubmitEscrow(request) => self.submit_escrow(request),
             Request::SubmitKeeperLeave(request) => self.submit_keeper_leave(request),
+            Request::SubmitKeyEpoch(request) => self.submit_key_epoch(request),
+            Request::GetKeyEpochs(request) => self.key_epochs(request),
             Request::SubmitRaise(request) => self.submit_raise(request),
             Request::SubmitApproval(request) => self.submit_approval(request),
             Request::SubmitRevocation(request) => self.submit_revocation(request),

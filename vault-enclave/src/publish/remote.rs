@@ -10,11 +10,11 @@ use ledger::names::{Name, Version};
 use ledger::vault_file::{VAULT_FILE_BYTES_MAX, VaultFile};
 use ring::rand::SecureRandom;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{IntoStreamingRequest, Request, Response, Status};
+use tonic::{Code, IntoStreamingRequest, Request, Response, Status};
 use vault_proto::client::{CALL_SECS_MAX, CallError, connect};
 use vault_proto::convert::{
-    JoinAnswer, JoinChallenge, JoinRequest, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, Proposal,
-    Publication, UnitUpload,
+    JoinAnswer, JoinChallenge, JoinRequest, KeeperEvidence, KeeperEvidenceRequest, KeeperIdentity, KeyEpochLinks,
+    KeyEpochsRequest, Proposal, Publication, UnitUpload,
 };
 use vault_proto::limits::PROVISION_MESSAGE_BYTES_MAX;
 use vault_proto::v1;
@@ -106,16 +106,32 @@ impl Remote {
             Failure::new(Kind::NotVerified, "keeper-standing-missing", message).next(DO_NOT_SEAL)
         })?;
         let standing = KeeperStanding { policy: standing.policy, checkpoint: standing.checkpoint };
-        // The binding that it checks has the wrap key of the genesis in it: see `KeeperRun::verify_vault`.
-        let machine = vault.keeper_with(run.ak_name());
+        // The binding that it checks has the wrap key of the vault file in it: see `KeeperRun::verify_vault`.
+        let known = (vault.keeper_with(run.ak_name()), vault.keys());
         let verified =
-            run.verify_vault(vault.genesis(), machine, standing, answer.evidence.evidence).map_err(not_verified)?;
+            run.verify_vault(vault.genesis(), known, standing, answer.evidence.evidence).map_err(not_verified)?;
         let log = LogVerifier::of(vault.genesis());
         log.verify_checkpoint(verified.statement().checkpoint()).map_err(|error| {
             let message = format!("the checkpoint in the keeper's evidence is not good: {error}");
             Failure::new(Kind::NotVerified, error.code(), message).next(DO_NOT_SEAL)
         })?;
         Ok(verified)
+    }
+
+    /// The vault file that goes on with the present keys of the vault.
+    pub(crate) async fn follow(&self, vault: VaultFile) -> Result<VaultFile, Failure> {
+        let request = v1::GetKeyEpochsRequest::from(KeyEpochsRequest { known: vault.keys().epoch });
+        let mut client = VaultClient::new(self.channel.clone()).max_decoding_message_size(PROVISION_MESSAGE_BYTES_MAX);
+        let answer = match client.get_key_epochs(short(request)).await {
+            // A host that knows no epochs.
+            Err(status) if status.code() == Code::Unimplemented => return Ok(vault),
+            answer => self.accepted("GetKeyEpochs", answer)?,
+        };
+        let KeyEpochLinks { links } = answer.try_into().map_err(|error| self.malformed("GetKeyEpochs", error))?;
+        vault.following(&links).map_err(|error| {
+            let message = format!("what leads to the present keys of the vault does not verify: {error}");
+            Failure::new(Kind::NotVerified, error.code(), message).next(DO_NOT_SEAL)
+        })
     }
 
     /// Whether the host says that this version is published.

@@ -77,10 +77,10 @@ pub(super) fn run(args: &SealArgs) -> Result<(), Failure> {
     let place = Workplace::find(&args.source, args.out.as_deref(), sealed_bytes)?;
 
     let runtime = runtime()?;
-    let remote = runtime.block_on(args.check_vault(&vault, &publisher, &rng))?;
+    let (remote, vault) = runtime.block_on(args.check_vault(vault, &publisher, &rng))?;
     let request = SealRequest {
         vault: vault.id(),
-        // Of the genesis: the keeper that just showed itself has it, else its evidence would not have verified.
+        // Of the present epoch: the keeper that just showed itself has it, else its evidence would not have verified.
         wrap_key: vault.wrap_key(),
         model: args.model.clone(),
         version: args.version.clone(),
@@ -111,23 +111,24 @@ impl SealArgs {
     /// Nothing is sealed for a keeper that did not show itself just now, nor what the vault is known to refuse.
     async fn check_vault(
         &self,
-        vault: &VaultFile,
+        vault: VaultFile,
         publisher: &PublisherSigner,
         rng: &SystemRandom,
-    ) -> Result<Remote, Failure> {
-        let remote = self.vault.connect(vault).await?;
+    ) -> Result<(Remote, VaultFile), Failure> {
+        let remote = self.vault.connect(&vault).await?;
+        let vault = remote.follow(vault).await?;
         let now = unix_now();
-        let keeper = remote.check_keeper(vault, now, rng).await?;
+        let keeper = remote.check_keeper(&vault, now, rng).await?;
         self.tell(format_args!("keeper:  {} shows the keys of vault {}", keeper.claims().platform(), vault.id()));
         if keeper.claims().trust() == Trust::Emulated {
             self.tell("warning: the keeper's hardware is EMULATED; whoever runs it can read the keys of this vault");
         }
         // Of a later policy nothing is known here: the keeper will say.
         if keeper.statement().policy() == vault.policy().digest() {
-            self.check_policy(vault, publisher, now)?;
+            self.check_policy(&vault, publisher, now)?;
         }
         refuse_published(&remote, &self.model, &self.version).await?;
-        Ok(remote)
+        Ok((remote, vault))
     }
 
     fn check_policy(&self, vault: &VaultFile, publisher: &PublisherSigner, now: UnixTime) -> Result<(), Failure> {

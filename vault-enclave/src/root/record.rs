@@ -28,6 +28,17 @@ pub(super) struct RootRecord {
     pub(super) ak: TpmObject,
     /// What the chip's part was derived with, where there is one.
     pub(super) snp: Option<SnpSealing>,
+    /// Of the epoch that the root was made for; the first root of a keeper has none.
+    pub(super) epoch: Option<EpochRecord>,
+}
+
+/// The sealed secrets of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EpochRecord {
+    /// Its number.
+    pub(crate) number: u32,
+    /// See [`seal_epoch_secrets`](crate::record::seal_epoch_secrets).
+    pub(crate) secrets: Vec<u8>,
 }
 
 impl RootRecord {
@@ -45,6 +56,7 @@ impl RootRecord {
             pcrs: self.sealed.pcrs.iter().map(|(index, value)| (index, hex::encode(value))).collect(),
             ak: (&self.ak).into(),
             snp: self.snp.clone(),
+            epoch: self.epoch.as_ref().map(Epoch::from),
         };
         serde_json::to_vec_pretty(&file).expect("strings and numbers are JSON")
     }
@@ -64,6 +76,7 @@ impl RootRecord {
             sealed: SealedSecret { object: file.secret.decode()?, pcrs },
             ak: file.ak.decode()?,
             snp: file.snp,
+            epoch: file.epoch.map_or(Some(None), |epoch| epoch.decode().map(Some))?,
         })
     }
 }
@@ -79,6 +92,28 @@ struct File {
     ak: Areas,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     snp: Option<SnpSealing>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<Epoch>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Epoch {
+    number: u32,
+    secrets: String,
+}
+
+impl Epoch {
+    fn decode(self) -> Option<EpochRecord> {
+        let secrets = STANDARD.decode(&self.secrets).ok().filter(|bytes| bytes.len() <= AREA_BYTES_MAX)?;
+        Some(EpochRecord { number: self.number, secrets })
+    }
+}
+
+impl From<&EpochRecord> for Epoch {
+    fn from(epoch: &EpochRecord) -> Self {
+        Self { number: epoch.number, secrets: STANDARD.encode(&epoch.secrets) }
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -37,8 +37,8 @@ impl Place {
 
 /// The record that opened the root, and what is written for the next boot.
 pub struct RootRecords {
-    dir: Arc<KeeperDir>,
-    opened: RootRecord,
+    pub(super) dir: Arc<KeeperDir>,
+    pub(super) opened: RootRecord,
     place: Place,
     next: Option<Sha256Digest>,
 }

@@ -37,6 +37,27 @@ fn the_same_root_instance_and_core_give_the_same_keys_and_any_other_do_not() {
 }
 
 #[test]
+fn keys_of_the_next_epoch_are_fresh_but_for_the_log_key_and_come_back_with_the_counter() {
+    let rng = ring::rand::SystemRandom::new();
+    let keys = VaultKeys::derive(&fixed_root(1), &context(1, b"core")).unwrap();
+    let next = keys.renewed(&rng).unwrap();
+    assert_eq!(next.log_key(), keys.log_key());
+    assert_eq!(next.log_key().verify(b"checkpoint", &next.sign_log(b"checkpoint").unwrap()), Ok(()));
+    assert_eq!(next.identity_key().verify(b"grant", &next.sign_identity(b"grant").unwrap()), Ok(()));
+    let again = keys.renewed(&rng).unwrap();
+    for (one, other) in [(&keys, &next), (&next, &again)] {
+        assert!(one.identity_key() != other.identity_key() && one.wrap_key() != other.wrap_key());
+        one.kek().with_bytes(|kek| other.kek().with_bytes(|other| assert_ne!(kek, other)));
+    }
+    let auth = CounterAuth::generate(&rng).unwrap();
+    let (taken, counter) = VaultKeys::from_epoch_secrets(&next.epoch_secrets(&auth).unwrap()).unwrap();
+    assert!(taken.identity_key() == next.identity_key() && taken.wrap_key() == next.wrap_key());
+    assert_eq!(taken.log_key(), next.log_key());
+    taken.kek().with_bytes(|taken| next.kek().with_bytes(|kek| assert_eq!(taken, kek)));
+    counter.with_bytes(|counter| auth.with_bytes(|auth| assert_eq!(counter, auth)));
+}
+
+#[test]
 fn a_scalar_of_zero_or_beyond_the_order_is_no_identity_key() {
     assert!(identity_key(&[0; 48]).is_none());
     assert!(identity_key(&[0xff; 48]).is_none());

@@ -7,8 +7,8 @@ use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::convert;
 use vault_proto::convert::{
-    Approval, Contribution, EscrowSubmission, JoinRequest, KeeperEvidenceRequest, LeaveSubmission, PlatformSubmission,
-    PolicySubmission, Publication, ResealSubmission, RevocationSubmission, UnitUpload,
+    Approval, Contribution, EscrowSubmission, JoinRequest, KeeperEvidenceRequest, KeyEpochSubmission, LeaveSubmission,
+    PlatformSubmission, PolicySubmission, Publication, ResealSubmission, RevocationSubmission, UnitUpload,
 };
 use vault_proto::v1;
 use vault_proto::v1::Coarse;
@@ -141,6 +141,19 @@ impl Provision for ProvisionService {
         let relayed = async {
             let call = Call::SubmitReseal(ResealSubmission::try_from(message)?.into());
             let pick = |reply| if let Reply::SubmitReseal(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn submit_key_epoch(
+        &self,
+        request: Request<v1::SubmitKeyEpochRequest>,
+    ) -> Result<Response<v1::SubmitKeyEpochResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::SubmitKeyEpoch(KeyEpochSubmission::try_from(message)?.into());
+            let pick = |reply| if let Reply::SubmitKeyEpoch(reply) = reply { Some(reply) } else { None };
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await

@@ -6,7 +6,8 @@ use tokio_stream::Empty;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use vault_proto::convert::{
-    self, ChallengeRequest, EndLease, FetchRequest, ModelName, ReleaseRequest, RenewRequest, WatchLease,
+    self, ChallengeRequest, EndLease, FetchRequest, KeyEpochsRequest, ModelName, ReleaseRequest, RenewRequest,
+    WatchLease,
 };
 use vault_proto::v1;
 use vault_proto::v1::vault_server::Vault;
@@ -66,6 +67,19 @@ impl Vault for VaultService {
         let relayed = async {
             let call = Call::EndLease(EndLease::try_from(message)?.into());
             let pick = |reply| if let Reply::EndLease(reply) = reply { Some(reply) } else { None };
+            self.0.relay(call, pick).await
+        };
+        self.0.answer(context, relayed).await
+    }
+
+    async fn get_key_epochs(
+        &self,
+        request: Request<v1::GetKeyEpochsRequest>,
+    ) -> Result<Response<v1::GetKeyEpochsResponse>, Status> {
+        let (context, message) = enter(request);
+        let relayed = async {
+            let call = Call::GetKeyEpochs(KeyEpochsRequest::try_from(message)?.into());
+            let pick = |reply| if let Reply::GetKeyEpochs(reply) = reply { Some(reply) } else { None };
             self.0.relay(call, pick).await
         };
         self.0.answer(context, relayed).await

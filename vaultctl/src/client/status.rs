@@ -61,6 +61,8 @@ pub struct VaultStatus {
     pub log_root: Option<Sha256Digest>,
     /// What waits for approvals.
     pub pending: Vec<Proposal>,
+    /// The key epoch and since when, once the vault is open.
+    pub epoch: Option<(u32, UnixTime)>,
     /// The leases that count.
     pub leases: Vec<Lease>,
     /// What the budgets have used.
@@ -203,6 +205,7 @@ impl TryFrom<v1::StatusResponse> for VaultStatus {
             log_size: status.log_size,
             log_root: digest("log_root", &status.log_root)?,
             pending: pending.collect::<Result<_, _>>().map_err(|_| StatusError { field: "pending" })?,
+            epoch: (status.epoch > 0).then_some((status.epoch, UnixTime(status.epoch_since))),
             leases: status.leases.into_iter().map(Lease::try_from).collect::<Result<_, _>>()?,
             budgets: budgets.collect::<Result<_, _>>().map_err(|_| StatusError { field: "budgets" })?,
             permits: permits.collect::<Result<_, _>>().map_err(|_| StatusError { field: "permits" })?,

@@ -8,14 +8,17 @@ use std::fmt;
 use attestation::{Sha256Digest, UnixTime};
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::state::{PendingProposal, Subject, Vault};
+use ledger::vault_file::VaultFile;
 use serde::Serialize;
 use vault_proto::convert::{Approval, Proposal};
 
 use super::Submission;
 use super::propose::check_object;
-use crate::audit;
+use crate::audit::{self, VerifiedLog};
 use crate::cli::ApproveArgs;
+use crate::client::Remote;
 use crate::failure::{Failure, Kind};
+use crate::keeper;
 use crate::print::moment;
 use crate::session::Session;
 use crate::signing::{self, Signature, Signed};
@@ -50,6 +53,10 @@ pub(crate) async fn approve(session: &Session, args: &ApproveArgs) -> Result<Sub
         // The keeper that writes it writes its effect too: it never waits in a log that anybody reads.
         Subject::Recover(_) => ApprovalAction::Recover,
         Subject::Leave { .. } => ApprovalAction::KeeperLeave,
+        Subject::KeyEpoch { .. } => {
+            check_keeper(session, (&remote, &file), &log, proposal).await?;
+            ApprovalAction::KeyEpoch
+        }
         Subject::Raise { .. } => ApprovalAction::Budget,
         Subject::Permit { permit, .. } => permit.kind.approval(),
         Subject::Model(proposed) => {
@@ -76,6 +83,26 @@ pub(crate) async fn approve(session: &Session, args: &ApproveArgs) -> Result<Sub
     let answer = remote.submit_approval(approval).await?;
     check_object(&answer, proposal.object())?;
     Ok(Submission::Made(ApproveReport::new(&signature, &answer)))
+}
+
+/// That the keys come from the keeper: it shows itself anew, over a log in which it has written them. A log key that an older
+/// image still has could sign another log, which the keeper does not quote.
+async fn check_keeper(
+    session: &Session,
+    (remote, file): (&Remote, &VaultFile),
+    read: &VerifiedLog,
+    proposal: &PendingProposal,
+) -> Result<(), Failure> {
+    let quoted = keeper::vault_run(remote, file, session).await?.checkpoint;
+    let now = audit::read_log(remote, file).await?;
+    now.check_continues(&read.checkpoint())?;
+    now.check_continues(&quoted)?;
+    if quoted.size > proposal.entry() {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::NotVerified, "epoch-not-shown", "the keeper did not show that it proposed these keys")
+        .why("its evidence is of a log that ends before the proposal")
+        .next("ask again; do not approve keys that the keeper does not show"))
 }
 
 fn find<'a>(vault: &'a Vault, args: &ApproveArgs, now: UnixTime) -> Result<&'a PendingProposal, Failure> {

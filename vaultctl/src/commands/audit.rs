@@ -39,6 +39,7 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::Escrow(_)
         | Entry::Recover(_)
         | Entry::KeeperLeave(_)
+        | Entry::KeyEpoch(_)
         | Entry::Budget(_)
         | Entry::Permit(_)
         | Entry::Clock(_)

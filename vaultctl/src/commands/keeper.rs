@@ -111,6 +111,7 @@ fn is_join(proposal: &PendingProposal) -> bool {
         | Subject::Escrow { .. }
         | Subject::Recover(_)
         | Subject::Leave { .. }
+        | Subject::KeyEpoch { .. }
         | Subject::Raise { .. }
         | Subject::Permit { .. }
         | Subject::Revocation { .. } => false,

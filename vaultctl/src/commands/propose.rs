@@ -1,5 +1,6 @@
 //! `vaultctl propose …`
 
+mod key_epoch;
 mod leave;
 mod reseal;
 
@@ -27,6 +28,7 @@ use crate::failure::{Failure, Kind};
 use crate::session::Session;
 use crate::signing::{self, Signed};
 use crate::words::warnings;
+pub(crate) use key_epoch::key_epoch;
 pub(crate) use leave::leave;
 pub(crate) use reseal::reseal;
 

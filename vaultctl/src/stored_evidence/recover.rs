@@ -24,6 +24,7 @@ pub fn approved_recovery(vault: &Vault, approve: &Approve) -> Option<Arc<Recover
         | Subject::Platform { .. }
         | Subject::Reseal { .. }
         | Subject::Join(_)
+        | Subject::KeyEpoch { .. }
         | Subject::Escrow { .. }
         | Subject::Leave { .. }
         | Subject::Permit { .. }

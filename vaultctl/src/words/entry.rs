@@ -101,6 +101,10 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
             leave.proposal,
             leave.object
         ),
+        Entry::KeyEpoch(epoch) => format!(
+            "epoch {} begins: the vault has other keys, proposed at {}: {}",
+            epoch.epoch, epoch.proposal, epoch.object
+        ),
         Entry::Budget(raised) => {
             format!("the raise of budget {} counts, proposed at {}", raised.budget, raised.proposal)
         }
@@ -181,6 +185,10 @@ fn proposed(propose: &Propose, before: &State) -> String {
             let by = signer(&proposed.statement, &proposed.signature, before);
             format!("{by} proposes that keeper {} leaves: {}", hex::encode(proposed.instance), proposed.object)
         }
+        Proposal::KeyEpoch(proposed) => {
+            let by = signer(&proposed.statement, &proposed.signature, before);
+            format!("{by} asks for keys of epoch {}: {}", proposed.epoch, proposed.object)
+        }
         Proposal::Budget(raise) => {
             let by = signer(&raise.statement, &raise.signature, before);
             format!("{by} proposes to raise {}: {}", raise_in_words(raise), raise.object)
@@ -217,6 +225,7 @@ fn revoked(revoke: &Revoke, before: &State) -> String {
             | Subject::Platform { .. }
             | Subject::Reseal { .. }
             | Subject::Join(_)
+            | Subject::KeyEpoch { .. }
             | Subject::Escrow { .. }
             | Subject::Recover(_)
             | Subject::Leave { .. }
@@ -306,6 +315,8 @@ fn approved(approve: &Approve, before: &State) -> String {
                 ApprovalAction::Recover => "recovery",
                 ApprovalAction::ProposeKeeperLeave => "the proposal that a keeper leaves",
                 ApprovalAction::KeeperLeave => "that a keeper leaves",
+                ApprovalAction::ProposeKeyEpoch => "the proposal of a key epoch",
+                ApprovalAction::KeyEpoch => "key epoch",
                 ApprovalAction::ProposeBudget => "the proposal of raise",
                 ApprovalAction::Budget => "raise",
                 ApprovalAction::Revoke => "the revocation",

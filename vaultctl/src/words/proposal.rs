@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::budget::raise_says;
 use super::entry::act_in_words;
 use super::permit::permit_says;
-use super::{escrow_in_words, joiner_in_words, leave_in_words, machine_in_words, reseal_in_words};
+use super::{epoch_in_words, escrow_in_words, joiner_in_words, leave_in_words, machine_in_words, reseal_in_words};
 use crate::print::{count_of, distance, indented, moment, size};
 
 /// The kind of a proposal that nobody signed: the machine showed itself.
@@ -62,6 +62,7 @@ impl ProposalReport {
             Subject::Leave { proposer, instance } => {
                 ("keeper that leaves", Some(proposer), leave_in_words(*instance, vault))
             }
+            Subject::KeyEpoch { proposer, next } => ("key epoch", Some(proposer), epoch_in_words(next, vault)),
             Subject::Raise { proposer, raise } => ("budget", Some(proposer), raise_says(raise, vault, now)),
             Subject::Permit { proposer, permit } => (permit.kind.as_str(), Some(proposer), permit_says(permit, vault)),
             Subject::Revocation { proposer, act } => match act {

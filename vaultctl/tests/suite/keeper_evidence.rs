@@ -7,6 +7,7 @@ use attestation::{
 use ledger::genesis::{AntiRollback, Core, Genesis, SealTo};
 use ledger::keeper_evidence::{GenesisKeeper, KeeperClaims, KeeperEvidenceError, KeeperRun, KeeperStanding};
 use ledger::keepers::KeeperMachine;
+use ledger::key_epoch::EpochKeys;
 use ring::rand::SystemRandom;
 
 use crate::forge::authority::{Authority, NOW};
@@ -234,10 +235,8 @@ fn the_keeper_of_a_vault_states_policy_and_checkpoint() {
     let genesis = run.genesis();
     let started = run.start().ok().unwrap();
     let quote = run.vault_quote(&started, &genesis, |_| ());
-    let verified = started
-        .verify_vault(&genesis, &KeeperMachine::from(genesis.keeper()), standing(), Evidence::Tpm(quote))
-        .ok()
-        .unwrap();
+    let (machine, keys) = (KeeperMachine::from(genesis.keeper()), EpochKeys::from(genesis.keeper()));
+    let verified = started.verify_vault(&genesis, (&machine, &keys), standing(), Evidence::Tpm(quote)).ok().unwrap();
     assert_eq!((verified.statement().policy(), verified.statement().checkpoint()), (standing().policy, "checkpoint"));
 }
 
@@ -258,7 +257,7 @@ fn the_keeper_of_a_vault_has_exactly_the_vaults_keys_and_says_what_it_quotes() {
         let quote = run.vault_quote(&started, &genesis, change);
         let refused = refusal(started.verify_vault(
             &genesis,
-            &KeeperMachine::from(genesis.keeper()),
+            (&KeeperMachine::from(genesis.keeper()), &EpochKeys::from(genesis.keeper())),
             standing(),
             Evidence::Tpm(quote),
         ));
@@ -274,7 +273,7 @@ fn genuine_evidence_for_a_genesis_does_not_speak_for_a_vault() {
     let quote = run.quote(*started.nonce(), started.credential());
     let refused = refusal(started.verify_vault(
         &genesis,
-        &KeeperMachine::from(genesis.keeper()),
+        (&KeeperMachine::from(genesis.keeper()), &EpochKeys::from(genesis.keeper())),
         standing(),
         Evidence::Tpm(quote),
     ));
@@ -291,7 +290,7 @@ fn another_attestation_key_than_the_genesis_names_is_refused_before_its_quote_is
     let quote = run.quote(*started.nonce(), started.credential());
     let refused = refusal(started.verify_vault(
         &genesis,
-        &KeeperMachine::from(genesis.keeper()),
+        (&KeeperMachine::from(genesis.keeper()), &EpochKeys::from(genesis.keeper())),
         standing(),
         Evidence::Tpm(quote),
     ));

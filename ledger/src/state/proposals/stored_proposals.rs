@@ -30,6 +30,7 @@ impl Stored for Subject {
             Self::Revocation { proposer, act } => of(to, 5, proposer, act),
             Self::Leave { proposer, instance } => of(to, 9, proposer, instance),
             Self::Permit { proposer, permit } => of(to, 10, proposer, permit),
+            Self::KeyEpoch { proposer, next } => of(to, 11, proposer, next),
             Self::Join(joiner) => {
                 6u8.store(to);
                 joiner.store(to);
@@ -55,6 +56,7 @@ impl Stored for Subject {
             8 => Self::Recover(Stored::restore(from)?),
             9 => Self::Leave { proposer: Stored::restore(from)?, instance: Stored::restore(from)? },
             10 => Self::Permit { proposer: Stored::restore(from)?, permit: Stored::restore(from)? },
+            11 => Self::KeyEpoch { proposer: Stored::restore(from)?, next: Stored::restore(from)? },
             _ => return Err(SnapshotError::Malformed { what: "proposal" }),
         })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use attestation::{AkName, LeaseKey, Sha256Digest, Trust, UnixTime};
+use attestation::{AkName, HpkePublicKey, IdentityKey, LeaseKey, Sha256Digest, Trust, UnixTime};
 
 use super::{Reader, Stored, Writer, stored};
 use crate::entry::{
@@ -12,6 +12,7 @@ use crate::entry::{
 use crate::escrow::{Custodian, EscrowPlan, LogPoint, Recovery, Rollback, ShareDigests};
 use crate::genesis::Genesis;
 use crate::keepers::{Joiner, KeeperMachine};
+use crate::key_epoch::{EpochKeys, NextEpoch};
 use crate::names::Version;
 use crate::permit::Permit;
 use crate::reseal::Reseal;
@@ -31,6 +32,8 @@ stored!(EscrowPlan { number, epoch, threshold, custodians });
 stored!(ShareDigests { sealed, check });
 stored!(LogPoint { size, root });
 stored!(Recovery { joiner, from, set, rollback });
+stored!(EpochKeys { epoch, wrap_key, identity_key });
+stored!(NextEpoch { instance, ak_name, keys });
 stored!(Reseal { instance, ak_name, pcrs, measurement });
 
 /// In JSON, as entries have them.
@@ -77,6 +80,8 @@ macro_rules! key {
 
 key! {
     AkName, 34, "name of an attestation key";
+    HpkePublicKey, 1665, "wrap key";
+    IdentityKey, 97, "identity key";
     LeaseKey, 32, "lease key";
 }
 
@@ -157,6 +162,16 @@ impl Stored for Arc<Recovery> {
 
     fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
         Recovery::restore(from).map(Self::new)
+    }
+}
+
+impl Stored for Arc<NextEpoch> {
+    fn store(&self, to: &mut Writer) {
+        NextEpoch::store(self, to);
+    }
+
+    fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        NextEpoch::restore(from).map(Self::new)
     }
 }
 

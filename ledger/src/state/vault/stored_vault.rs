@@ -13,6 +13,7 @@ impl Stored for Vault {
             policy,
             keepers,
             escrows,
+            epochs,
             proposals,
             platforms,
             models,
@@ -27,6 +28,7 @@ impl Stored for Vault {
         policy.store(to);
         keepers.store(to);
         escrows.store(to);
+        epochs.store(to);
         proposals.store(to);
         platforms.store(to);
         models.store(to);
@@ -44,6 +46,7 @@ impl Stored for Vault {
             policy: Stored::restore(from)?,
             keepers: Stored::restore(from)?,
             escrows: Stored::restore(from)?,
+            epochs: Stored::restore(from)?,
             proposals: Stored::restore(from)?,
             platforms: Stored::restore(from)?,
             models: Stored::restore(from)?,

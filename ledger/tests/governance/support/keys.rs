@@ -1,7 +1,10 @@
 //! Approvers and publishers made from seeds, so that every run has the same.
 
+use attestation::IdentityKey;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use p384::ecdsa::signature::Signer;
+use p384::ecdsa::{Signature, SigningKey};
 use ring::digest::{SHA512, digest};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
@@ -30,6 +33,22 @@ impl Person {
             [ssh_string(b"ssh-ed25519"), ssh_string(self.pair.sign(signed).as_ref())].concat()
         })
     }
+}
+
+/// An identity key of a keeper.
+pub fn identity_key(seed: u8) -> IdentityKey {
+    let point = identity(seed).verifying_key().to_sec1_point(false);
+    IdentityKey::try_from(point.as_bytes()).unwrap()
+}
+
+/// What that key signs, the same at every run (RFC 6979).
+pub fn identity_sign(seed: u8, message: &[u8]) -> [u8; 96] {
+    let signature: Signature = identity(seed).sign(message);
+    signature.to_bytes().into()
+}
+
+fn identity(seed: u8) -> SigningKey {
+    SigningKey::from_slice(&[seed; 48]).unwrap()
 }
 
 /// An armored SSHSIG (OpenSSH PROTOCOL.sshsig) with SHA-512.

@@ -1,6 +1,6 @@
 //! A vault that lives: its log grows by entries that a keeper would write, and tests change one thing in one of them.
 
-use attestation::{AkName, HpkePublicKey, IdentityKey, LeaseKey, LogKey, Sha256Digest, Trust, UnixTime, lease_id};
+use attestation::{AkName, HpkePublicKey, LeaseKey, LogKey, Sha256Digest, Trust, UnixTime, lease_id};
 use ledger::approvals::{ApprovalAction, ApprovalStatement, model_object};
 use ledger::entry::{
     Approve, BootId, Cause, End, Entry, GenesisWitness, Machine, ModelPublished, PlatformChange, PlatformInForce,
@@ -17,7 +17,7 @@ use ledger::revocation::Marks;
 use ledger::snapshot::{self, Folded};
 use ledger::state::{FoldError, State, Vault};
 
-use super::keys::Person;
+use super::keys::{self, Person};
 use super::policy_text::{self, PCR_0, PCR_11_GUEST, PUBLISHER_KEY};
 use crate::common::authority::{Authority, NOW};
 
@@ -26,6 +26,8 @@ pub const LEASE_SECS: u64 = 900;
 pub const ALICE: u8 = 1;
 pub const BOB: u8 = 2;
 pub const CAROL: u8 = 3;
+/// Of the identity key of the genesis.
+pub const IDENTITY: u8 = 4;
 
 /// A log and the state that it folds to.
 pub struct World {
@@ -163,6 +165,8 @@ impl World {
             | ApprovalAction::Recover
             | ApprovalAction::ProposeKeeperLeave
             | ApprovalAction::KeeperLeave
+            | ApprovalAction::ProposeKeyEpoch
+            | ApprovalAction::KeyEpoch
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
             | ApprovalAction::Revoke
@@ -424,7 +428,7 @@ pub fn keeper() -> KeeperIdentity {
     KeeperIdentity {
         instance: [7; 32],
         wrap_key: HpkePublicKey::try_from([1; 1665].as_slice()).unwrap(),
-        identity_key: IdentityKey::try_from([4; 97].as_slice()).unwrap(),
+        identity_key: keys::identity_key(IDENTITY),
         log_key: LogKey::try_from([3; 32].as_slice()).unwrap(),
         platform: Sha256Digest::of(b"the keeper's EK"),
         ak_name: ak_name(),

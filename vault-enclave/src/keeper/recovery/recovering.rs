@@ -293,9 +293,10 @@ impl Recovering {
         }
         let record = store.blob(found.gathering.escrow().record())?;
         let denied = |code: &str, error: &dyn std::fmt::Display| Refusal::denied(code, error);
+        let present = found.state.vault().ok_or_else(Refusal::stopping)?.epochs().present();
         let secrets = found.gathering.open(&record).map_err(|error| denied(error.code(), &error))?;
         let keys = VaultKeys::from_secrets(&secrets)?;
-        joiner::check_keys(&keys, self.joining.genesis()).map_err(|error| denied(error.code(), &error))?;
+        joiner::check_keys(&keys, self.joining.genesis(), present).map_err(|error| denied(error.code(), &error))?;
         drop(keys);
         let Some(proposal) = approved else {
             drop(secrets);

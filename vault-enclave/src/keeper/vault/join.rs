@@ -85,6 +85,7 @@ impl Vault {
             | Subject::Escrow { .. }
             | Subject::Recover(_)
             | Subject::Leave { .. }
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Permit { .. }
             | Subject::Revocation { .. } => false,

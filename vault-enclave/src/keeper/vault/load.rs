@@ -236,9 +236,10 @@ impl Vault {
 
     /// The granted keys, from the DEK record that the model's entry names.
     fn unit_keys(&mut self, grant: &ReleaseGrant, manifest: &LoggedManifest) -> Result<UnitKeys, Refusal> {
-        let record = self.models.blob(&self.store, manifest.model().proposed.dek_record)?;
+        let record = self.dek_record(manifest.model().proposed.dek_record)?;
         let manifest = manifest.manifest();
-        let dek = record::open_dek(self.keys.kek(), self.vault_id(), manifest.plan_digest(), &record)
+        let kek = (self.keys.kek(), self.epoch.number);
+        let dek = record::open_dek(kek, self.vault_id(), manifest.plan_digest(), &record)
             .map_err(|error| Refusal::unavailable(error.code(), error))?;
         UnitKeys::derive(&dek, ModelContext::from(manifest), grant.units().clone())
             .map_err(|error| Refusal::unavailable(error.code(), error))

@@ -10,6 +10,7 @@ use ledger::release_log::{Batch, ClosedLog, CurrentLog, LogError};
 use ledger::state::State;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::epoch::{Epoch, is_of};
 use super::{Outbox, Pending, Records, Renewals, Vault, is_shared};
 use crate::head::Anchor;
 use crate::keeper::challenges::Challenges;
@@ -44,6 +45,8 @@ pub(crate) enum OpenError {
     OtherKeeper,
     /// Approvers called this keeper lost, and another one has its vault.
     DeclaredLost,
+    /// The vault is in another epoch than this keeper's keys are of.
+    OtherEpoch,
     /// The record that opened the root is of a boot state that a reseal took the place of.
     Superseded,
     /// The keeper's own hardware is not what the policy asks for, or another step of the start failed.
@@ -62,6 +65,7 @@ impl OpenError {
             Self::OtherGenesis => "genesis-other",
             Self::OtherKeeper => "log-other-keeper",
             Self::DeclaredLost => "keeper-declared-lost",
+            Self::OtherEpoch => "epoch-keys-missing",
             Self::Superseded => "root-superseded",
             Self::Refused(refusal) => refusal.code(),
         }
@@ -80,6 +84,10 @@ impl std::fmt::Display for OpenError {
             Self::DeclaredLost => f.write_str(
                 "approvers called this keeper lost, and another one has its vault by the custodians of its keys: switch this \
                  machine off and clear it",
+            ),
+            Self::OtherEpoch => f.write_str(
+                "the log has begun a key epoch whose keys this keeper does not have: restore `root.epoch.json` from a copy, it is \
+                 sealed to this machine",
             ),
             Self::Superseded => f.write_str(
                 "this machine booted a state that the vault's keeper is no longer sealed to, and its root was opened by a record \
@@ -126,6 +134,8 @@ pub(crate) struct Run {
 pub(crate) enum Opened {
     /// It serves.
     Vault(Box<Vault>),
+    /// The log has begun an epoch: the keeper's files are of it now, and it starts with them.
+    Epoch,
     /// Its last entry named a successor, now or in a run before.
     Retired(Box<Retired>),
 }
@@ -144,6 +154,9 @@ impl Run {
         };
         let (log, mut state) = self.fold(store, turn.as_ref())?;
         recovery::check_not_lost(store, &state, self.instance)?;
+        if self.moves_on(&state)? {
+            return Ok(Opened::Epoch);
+        }
         let act = self.recovery.take().filter(|act| act.size() == state.size());
         let (mut first, blobs) = act.map_or_else(Default::default, RecoveryAct::into_parts);
         for entry in &first {
@@ -223,6 +236,7 @@ impl Run {
         Ok(Vault {
             genesis,
             instance: self.instance,
+            epoch: Epoch::of(&state),
             keys: self.keys,
             hardware: self.hardware,
             tier,
@@ -307,13 +321,10 @@ impl Run {
         self.anchor.follow(size, root).map_err(|error| OpenError::Commit(LogError::Commit(CommitError::Anchor(error))))
     }
 
-    /// The keeper opens only a genesis with its own core and keys.
+    /// The keeper opens only a genesis with its own core and log key, which it has for good.
     pub(in crate::keeper) fn check_genesis(&self, genesis: &Genesis) -> Result<(), OpenError> {
         let keeper = genesis.keeper();
-        let own = genesis.core().digest() == self.core.digest()
-            && keeper.identity_key == *self.keys.identity_key()
-            && keeper.log_key == *self.keys.log_key()
-            && keeper.wrap_key == *self.keys.wrap_key();
+        let own = genesis.core().digest() == self.core.digest() && keeper.log_key == *self.keys.log_key();
         if own { Ok(()) } else { Err(OpenError::OtherGenesis) }
     }
 
@@ -328,6 +339,19 @@ impl Run {
             }
         };
         if named { Ok(()) } else { Err(OpenError::OtherKeeper) }
+    }
+
+    /// Whether the log has begun an epoch since the last start, and the files of this keeper are of it now.
+    ///
+    /// # Errors
+    /// `epoch-keys-missing`; what TPM or disk say.
+    fn moves_on(&self, state: &State) -> Result<bool, OpenError> {
+        let Some(present) = state.vault().map(|vault| vault.epochs().present()) else { return Ok(false) };
+        if is_of(&self.keys, present) {
+            return Ok(false);
+        }
+        let moved = self.records.begin_epoch(&self.hardware.devices, &self.anchor, present);
+        moved.map_err(OpenError::Refused)?.then_some(true).ok_or(OpenError::OtherEpoch)
     }
 
     /// Whether the log ends with this keeper's last entry, or says that it left.

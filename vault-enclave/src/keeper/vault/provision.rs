@@ -57,8 +57,9 @@ impl Vault {
             return Ok(Outcome::Now(Ok(Response::PublishModel(response))));
         }
         let context = ModelContext::from(&manifest);
-        let dek = self.keys.unwrap_dek(context, &dek).map_err(|error| Refusal::denied(error.code(), error))?;
-        let record = record::seal_dek(self.keys.kek(), self.vault_id(), manifest.plan_digest(), &dek, &self.rng)
+        let dek = self.keys.unwrap_dek(context, &dek).map_err(|error| self.not_unwrapped(error))?;
+        let kek = (self.keys.kek(), self.epoch.number);
+        let record = record::seal_dek(kek, self.vault_id(), manifest.plan_digest(), &dek, &self.rng)
             .map_err(|error| Refusal::unavailable(error.code(), error))?;
         let model_sig = Sha256Digest::of(&model_signature);
         let proposed = ProposedModel {
@@ -101,6 +102,7 @@ impl Vault {
             | Subject::Escrow { .. }
             | Subject::Recover(_)
             | Subject::Leave { .. }
+            | Subject::KeyEpoch { .. }
             | Subject::Raise { .. }
             | Subject::Permit { .. }
             | Subject::Revocation { .. } => false,
@@ -161,6 +163,8 @@ impl Vault {
             | ApprovalAction::Escrow
             | ApprovalAction::Recover
             | ApprovalAction::ProposeKeeperLeave
+            | ApprovalAction::ProposeKeyEpoch
+            | ApprovalAction::KeyEpoch
             | ApprovalAction::ProposeBudget
             | ApprovalAction::Budget
             | ApprovalAction::Extend
@@ -225,6 +229,17 @@ impl Vault {
                 }
                 Subject::Leave { instance, .. } => {
                     Entry::KeeperLeave(KeeperLeave { time, proposal, object, instance: *instance })
+                }
+                Subject::KeyEpoch { next, .. } => {
+                    let next = Arc::clone(next);
+                    self.stage_renewals();
+                    match self.stage_epoch((proposal, object), &next) {
+                        // Nothing stands behind it in this run.
+                        Ok(()) => return Ok(()),
+                        Err(refusal) => tracing::warn!(%refusal, proposal, "an approved key epoch can't begin"),
+                    }
+                    passed_over.insert(proposal);
+                    continue;
                 }
                 Subject::Revocation { act, .. } => {
                     let act = act.clone();
@@ -293,6 +308,7 @@ impl Vault {
     pub(super) fn keeper_evidence(&mut self, request: v1::GetKeeperEvidenceRequest) -> Result<Outcome, Refusal> {
         let KeeperEvidenceRequest { nonce, credential } = request.try_into()?;
         let keeper = self.genesis.keeper().clone();
+        let (wrap_key, identity_key) = (self.keys.wrap_key().clone(), self.keys.identity_key().clone());
         let answer = if let Some(vault) = self.state.vault() {
             let policy = vault.policy();
             // The selection is that of the genesis, which is what a caller with a vault file knows.
@@ -302,8 +318,8 @@ impl Vault {
                 KeeperChallenge {
                     nonce,
                     vault,
-                    wrap_key: keeper.wrap_key,
-                    identity_key: keeper.identity_key,
+                    wrap_key,
+                    identity_key,
                     log_key: keeper.log_key,
                     policy: policy_digest,
                     checkpoint: checkpoint.clone(),

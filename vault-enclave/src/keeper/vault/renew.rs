@@ -119,12 +119,12 @@ impl Vault {
         now: UnixTime,
     ) -> Result<(), Refusal> {
         let message = LeaseStatement::message(&lease.statement);
-        self.keys
-            .identity_key()
-            .verify(&message, &lease.signature)
-            .map_err(|_| Refusal::denied("lease-statement-signature", "this vault did not sign the shown lease"))?;
+        let epochs = self.opened()?.epochs();
+        // What an older epoch's key signed goes on, as long as it was signed in that epoch.
         let shown = LeaseStatement::parse(&lease.statement)
-            .map_err(|error| Refusal::malformed("malformed-lease-statement", error))?;
+            .ok()
+            .filter(|shown| epochs.signed(&message, &lease.signature, shown.issued))
+            .ok_or_else(|| Refusal::denied("lease-statement-signature", "this vault did not sign the shown lease"))?;
         if shown.vault != self.vault_id() || shown.lease != *lease_id {
             return Err(Refusal::denied("lease-mismatch", "the shown lease is of another lease or vault"));
         }

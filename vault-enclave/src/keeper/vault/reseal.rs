@@ -3,16 +3,24 @@
 use std::time::{Duration, Instant};
 
 use ledger::entry::{self, Entry, Propose, ProposedReseal, Resealed};
+use ledger::key_epoch::EpochKeys;
 use ledger::reseal::{Reseal, ResealError};
 use ledger::state::{Sealing, Standing};
+use ring::rand::SystemRandom;
 use vault_proto::convert::{KeeperSealing, NextSealing, ResealSubmission};
 use vault_proto::v1::{self, keeper_reply::Response};
 
+use super::epoch::is_of;
 use super::open::OpenError;
 use super::provision::utf8;
 use super::{Outcome, Vault};
+use crate::head::Anchor;
+use crate::keeper::hardware::Devices;
 use crate::keeper::refusal::Refusal;
-use crate::root::{Place, RootRecords};
+use crate::record::{open_epoch_secrets, seal_epoch_secrets};
+use crate::root::{EpochRecord, Place, RootError, RootRecords};
+use crate::secret::{EpochSecrets, Root};
+use crate::vault_keys::VaultKeys;
 
 /// How long the keeper waits before it tries again to write a record.
 const SEAL_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -31,6 +39,51 @@ impl Records {
     /// Stands for the boot state that opened the root.
     pub(in crate::keeper) fn boot_state(&self) -> attestation::Sha256Digest {
         ledger::reseal::boot_state(&self.records.present())
+    }
+
+    /// Puts the keeper's files in the epoch of these keys, whose root was made for them: the head first, then the root. `false`
+    /// where there is no such root. Cut short, it is done again at the next start, or finished by it.
+    pub(in crate::keeper) fn begin_epoch(
+        &self,
+        devices: &Devices,
+        anchor: &Anchor,
+        keys: &EpochKeys,
+    ) -> Result<bool, Refusal> {
+        let unavailable = |error: RootError| Refusal::unavailable(error.code(), error);
+        let Some((root, own)) = self.epoch_root(devices)? else { return Ok(false) };
+        if !is_of(&own, keys) {
+            return Ok(false);
+        }
+        anchor.write_for(&root).map_err(|error| Refusal::unavailable(error.code(), error))?;
+        self.records.begin_epoch().map_err(unavailable)?;
+        tracing::info!(epoch = keys.epoch, "this keeper's files are of the epoch that the log has begun");
+        Ok(true)
+    }
+
+    /// Root and keys that were made for the next epoch, where they are there.
+    pub(super) fn epoch_root(&self, devices: &Devices) -> Result<Option<(Root, VaultKeys)>, Refusal> {
+        let opened = self.records.open_epoch(&devices.tpm, devices.snp.as_deref());
+        let opened = opened.map_err(|error| Refusal::unavailable(error.code(), error))?;
+        let Some((root, EpochRecord { number, secrets })) = opened else { return Ok(None) };
+        let secrets = open_epoch_secrets(&root, number, &secrets)
+            .map_err(|error| Refusal::unavailable("epoch-secrets-damaged", error))?;
+        let (keys, _) = VaultKeys::from_epoch_secrets(&secrets)?;
+        Ok(Some((root, keys)))
+    }
+
+    /// Makes a root for the keys of the next epoch, and stores both.
+    pub(super) fn make_epoch(
+        &self,
+        devices: &Devices,
+        rng: &SystemRandom,
+        epoch: u32,
+        secrets: &EpochSecrets,
+    ) -> Result<(), Refusal> {
+        let of = (&devices.tpm, devices.snp.as_deref());
+        let made = self.records.make_epoch(of, rng, |root| {
+            seal_epoch_secrets(root, epoch, secrets, rng).map(|secrets| EpochRecord { number: epoch, secrets })
+        });
+        made.map_err(|error| Refusal::unavailable(error.code(), error))
     }
 
     /// What the present boot state is to the keeper of this log.

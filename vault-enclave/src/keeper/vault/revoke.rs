@@ -82,7 +82,7 @@ impl Vault {
     }
 
     /// Proof of any committed entry. Of old ones the host has what is needed, and the tree knows whether it is.
-    fn log_proof(&mut self, index: u64) -> Result<String, Refusal> {
+    pub(super) fn log_proof(&mut self, index: u64) -> Result<String, Refusal> {
         let proof = match self.log.proof(index) {
             Err(MerkleError::Forgotten { bundle }) => {
                 let (first, mut entries) = (bundle * BUNDLE_LEAVES, Vec::new());

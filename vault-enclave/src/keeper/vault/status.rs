@@ -66,6 +66,8 @@ impl Vault {
             .to_owned(),
             genesis: self.genesis.bytes().to_vec(),
             sealing: self.sealing(),
+            epoch: vault.map_or(0, |vault| vault.epochs().present().epoch),
+            epoch_since: vault.map_or(0, |vault| vault.epochs().since().seconds()),
             witnesses: self.genesis.policy().witnesses().map(|policy| witnesses(policy, self.log.seen())),
             escrow: vault.and_then(super::escrow::in_force),
             recoveries: vault.map(super::escrow::recoveries).unwrap_or_default(),
@@ -88,8 +90,8 @@ impl Vault {
             tpm: self.hardware.identity.clone(),
             instance: self.instance,
             core_digest: self.genesis.core().digest(),
-            wrap_key: keeper.wrap_key.clone(),
-            identity_key: keeper.identity_key.clone(),
+            wrap_key: self.keys.wrap_key().clone(),
+            identity_key: self.keys.identity_key().clone(),
             log_key: keeper.log_key.clone(),
             vault_id: open.map(|_| self.vault_id()),
             pcrs,
@@ -132,6 +134,9 @@ impl Vault {
             }
             Subject::Reseal { proposer, .. } => {
                 (ProposalAction::Reseal, format!("another boot state of the keeper by {proposer}"))
+            }
+            Subject::KeyEpoch { proposer, next } => {
+                (ProposalAction::KeyEpoch, format!("keys of epoch {} by {proposer}", next.keys.epoch))
             }
             Subject::Join(joiner) => {
                 (ProposalAction::KeeperJoin, format!("another keeper, on platform {}", joiner.machine.platform))
@@ -179,6 +184,9 @@ impl Vault {
             (ProposalAction::Escrow, escrow.entry(), "custodians of the vault's keys".to_owned())
         } else if let Some(member) = vault.keepers().others().iter().find(|member| member.let_in().object() == object) {
             (ProposalAction::KeeperJoin, member.let_in().entry(), "another keeper".to_owned())
+        } else if vault.epochs().begun().is_some_and(|begun| begun.object == object) {
+            let entry = vault.epochs().entries().last().copied().unwrap_or(0);
+            (ProposalAction::KeyEpoch, entry, format!("keys of epoch {}", vault.epochs().present().epoch))
         } else if let Some(raise) = vault.raises().iter().find(|raise| raise.object == object) {
             (ProposalAction::Budget, raise.entry, format!("raise of budget {}", raise.budget))
         } else if let Some(active) = vault.permits().iter().find(|active| active.object == object) {
@@ -219,6 +227,7 @@ impl Vault {
                 | ProposalAction::Escrow
                 | ProposalAction::Recover
                 | ProposalAction::KeeperLeave
+                | ProposalAction::KeyEpoch
                 | ProposalAction::Budget
                 | ProposalAction::Revoke
                 | ProposalAction::LiftRevocation

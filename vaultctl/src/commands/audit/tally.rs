@@ -105,6 +105,7 @@ impl Tally {
             | Entry::Budget(_)
             | Entry::KeeperJoin(_)
             | Entry::KeeperRetire(_)
+            | Entry::KeyEpoch(_)
             | Entry::Escrow(_)
             | Entry::Recover(_)
             | Entry::KeeperLeave(_) => {

@@ -282,6 +282,7 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Escrow(_)
             | Entry::Recover(_)
             | Entry::KeeperLeave(_)
+            | Entry::KeyEpoch(_)
             | Entry::Budget(_)
             | Entry::Permit(_)
             | Entry::Clock(_)

@@ -88,6 +88,7 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Escrow(_)
         | Entry::Recover(_)
         | Entry::KeeperLeave(_)
+        | Entry::KeyEpoch(_)
         | Entry::End(_)
         | Entry::Revoke(_)
         | Entry::Extend(_)

@@ -86,6 +86,7 @@ fn policy_text(entry: Entry) -> Option<String> {
         | Proposal::Escrow(_)
         | Proposal::Recover(_)
         | Proposal::KeeperLeave(_)
+        | Proposal::KeyEpoch(_)
         | Proposal::Budget(_)
         | Proposal::Revocation(_)
         | Proposal::Permit(_) => None,

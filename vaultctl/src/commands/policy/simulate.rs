@@ -128,6 +128,7 @@ impl<'a> Simulator<'a> {
                 | Entry::Escrow(_)
                 | Entry::Recover(_)
                 | Entry::KeeperLeave(_)
+                | Entry::KeyEpoch(_)
                 | Entry::Budget(_)
                 | Entry::Permit(_)
                 | Entry::Clock(_)

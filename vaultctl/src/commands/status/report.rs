@@ -41,6 +41,8 @@ pub(crate) struct StatusReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     sealing: Option<SealingLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<EpochLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     witnesses: Option<WitnessQuorum>,
     #[serde(skip_serializing_if = "Option::is_none")]
     escrow: Option<EscrowHolders>,
@@ -85,6 +87,12 @@ struct PolicyLine {
     serial: u64,
     digest: Sha256Digest,
     not_after: UnixTime,
+}
+
+#[derive(Debug, Serialize)]
+struct EpochLine {
+    number: u32,
+    since: UnixTime,
 }
 
 #[derive(Debug, Serialize)]
@@ -182,6 +190,7 @@ impl StatusReport {
             budgets: status.budgets.into_iter().map(|line| BudgetLine::new(line, now)).collect(),
             expiries,
             sealing: status.sealing.map(SealingLine::from),
+            epoch: status.epoch.map(|(number, since)| EpochLine { number, since }),
             witnesses: status.witnesses,
             escrow: status.escrow,
             recoveries: status.recoveries,
@@ -250,6 +259,9 @@ impl StatusReport {
         }
         if let Some(sealing) = &self.sealing {
             write!(f, "{sealing}")?;
+        }
+        if let Some(EpochLine { number, since }) = &self.epoch {
+            writeln!(f, "keys:      epoch {number}, since {}", moment(*since))?;
         }
         if let Some(policy) = &self.policy {
             writeln!(f, "policy:    {}, {}", policy.serial, policy.digest)?;

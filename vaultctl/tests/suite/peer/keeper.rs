@@ -301,6 +301,7 @@ impl Keeper {
                 act: change.act,
                 platform: change.platform,
             }),
+            Subject::KeyEpoch { .. } => panic!("the peer's keeper has one epoch"),
             Subject::Join(_) => Entry::KeeperJoin(KeeperJoin { time, proposal: entry, object }),
             Subject::Escrow { .. } | Subject::Recover(_) => unreachable!("the peer's keeper has no keys to split"),
             Subject::Leave { .. } => unreachable!("the peer's keeper is alone"),
@@ -333,6 +334,7 @@ impl Keeper {
             Subject::Escrow { .. } => convert::ProposalAction::Escrow,
             Subject::Recover(_) => convert::ProposalAction::Recover,
             Subject::Leave { .. } => convert::ProposalAction::KeeperLeave,
+            Subject::KeyEpoch { .. } => convert::ProposalAction::KeyEpoch,
             Subject::Raise { .. } => convert::ProposalAction::Budget,
             Subject::Permit { permit, .. } => match permit.kind {
                 PermitKind::Standing => convert::ProposalAction::Standing,

@@ -152,6 +152,10 @@ impl Provision for Shared {
         Ok(Response::new(SubmitResealResponse { proposal: Some(proposal.into()) }))
     }
 
+    async fn submit_key_epoch(&self, _: Request<SubmitKeyEpochRequest>) -> Answer<SubmitKeyEpochResponse> {
+        Err(Status::unimplemented("the peer's keeper has one epoch"))
+    }
+
     async fn get_join_challenge(&self, _: Request<GetJoinChallengeRequest>) -> Answer<GetJoinChallengeResponse> {
         Err(Status::unimplemented("the peer's keeper has no successor"))
     }
@@ -279,6 +283,10 @@ impl Audit for Shared {
 impl Vault for Shared {
     type FetchUnitsStream = Pin<Box<dyn Stream<Item = Result<FetchUnitsResponse, Status>> + Send>>;
     type WatchLeaseStream = Pin<Box<dyn Stream<Item = Result<WatchLeaseResponse, Status>> + Send>>;
+
+    async fn get_key_epochs(&self, _: Request<GetKeyEpochsRequest>) -> Answer<GetKeyEpochsResponse> {
+        not_served()
+    }
 
     async fn submit_extension(&self, _: Request<SubmitExtensionRequest>) -> Answer<SubmitExtensionResponse> {
         not_served()
