@@ -6,6 +6,7 @@
 
 pub mod attack;
 pub mod candidate;
+pub mod epoch;
 pub mod escrow;
 pub mod fleet;
 pub mod forge;

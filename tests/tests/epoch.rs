@@ -9,50 +9,11 @@ use std::sync::Arc;
 use ledger::key_epoch::EpochKeys;
 use ledger::lease::LeaseStatement;
 use ledger::vault_file::VaultFile;
+use vault_tests::epoch::{begin, number as epoch, opens, propose};
 use vault_tests::knife::{Cut, Knife, relayed};
 use vault_tests::newcomer::Newcomer;
 use vault_tests::world::APPROVERS;
 use vault_tests::{Boot, Guest, Running, Swtpm, World, binary, relay, run, run_ok};
-
-/// `vaultctl propose key-epoch` in the name of Alice.
-fn propose(world: &World) -> Command {
-    let mut propose = world.vaultctl();
-    propose.args(["propose", "key-epoch", "--yes", "--key"]).arg(world.path(APPROVERS[0]));
-    propose
-}
-
-fn epoch(world: &World) -> u64 {
-    let status = run_ok(world.vaultctl().args(["status", "--json"]));
-    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
-    status["epoch"]["number"].as_u64().expect("an epoch")
-}
-
-/// Proposed, approved, begun, and open again.
-fn begin(world: &mut World) {
-    let before = epoch(world);
-    let said = run_ok(propose(world).arg("--json"));
-    // What was shown to the signer follows behind.
-    let mut documents = serde_json::Deserializer::from_str(&said).into_iter::<serde_json::Value>();
-    let said = documents.next().expect("a report").expect("JSON");
-    let object = said["object"].as_str().expect("an object");
-    for name in &APPROVERS[1..] {
-        run_ok(world.vaultctl().args(["approve", object, "--yes", "--key"]).arg(world.path(name)));
-    }
-    opens(world);
-    assert_eq!(epoch(world), before + 1);
-}
-
-/// Waits until the keeper serves: it starts anew with the keys of the epoch.
-fn opens(world: &World) {
-    for _ in 0..600 {
-        let (_, status) = run(world.vaultctl().args(["status", "--insecure-skip-evidence"]));
-        if status.contains("state:     open") {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    panic!("{}", world.keeper.as_ref().expect("it runs").log());
-}
 
 fn file(world: &World, name: &str) -> PathBuf {
     world.path("keeper").join(name)
@@ -114,7 +75,7 @@ async fn a_vault_goes_on_with_the_keys_of_its_next_epoch() {
 
     // Sealed to the new wrap key, published, loaded; the epoch after that has both models.
     world.publish("2");
-    begin(&mut world);
+    begin(&world);
     load(&world, &guest, "third").terminate();
     assert_eq!(renewing.key_epochs(1).await.links.len(), 2);
     held.terminate();
@@ -142,6 +103,14 @@ async fn a_vault_goes_on_with_the_keys_of_its_next_epoch() {
     fs::copy(world.path("keeper-old").join("root.json"), file(&world, "root.json")).expect("the directory is ours");
     refused(&world, "head-damaged");
     copy(&world.path("keeper-new"), &world.path("keeper"));
+    let record = fs::read_to_string(file(&world, "root.json")).expect("a record");
+    let mut changed: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+    let secrets = changed["epoch"]["secrets"].as_str().expect("an epoch's secrets").to_owned();
+    let other = if secrets.as_bytes()[200] == b'A' { "B" } else { "A" };
+    changed["epoch"]["secrets"] = format!("{}{other}{}", &secrets[..200], &secrets[201..]).into();
+    fs::write(file(&world, "root.json"), changed.to_string()).expect("the directory is ours");
+    refused(&world, "epoch-secrets-damaged");
+    copy(&world.path("keeper-new"), &world.path("keeper"));
     world.start_keeper();
     assert_eq!(epoch(&world), 3);
 }
@@ -153,7 +122,7 @@ fn refused(world: &World, code: &str) {
 
 #[test]
 fn what_was_sealed_before_and_not_published_is_sealed_again() {
-    let (mut world, _guest) = World::open_with_guest();
+    let (world, _guest) = World::open_with_guest();
     let sealed = world.path("sealed");
     let mut seal = world.enclave("seal");
     seal.arg(world.source()).args(["--model", "demo", "--version", "1", "--no-upload", "--vault"]).arg(world.vault());
@@ -163,7 +132,7 @@ fn what_was_sealed_before_and_not_published_is_sealed_again() {
     let waits = run_ok(world.vaultctl().args(["pending", "--json"]));
     let waits: serde_json::Value = serde_json::from_str(&waits).expect("JSON");
     let model = waits["pending"][0]["object"].as_str().expect("an object").to_owned();
-    begin(&mut world);
+    begin(&world);
     for name in &APPROVERS[..2] {
         run_ok(world.vaultctl().args(["approve", &model, "--yes", "--key"]).arg(world.path(name)));
     }
@@ -327,7 +296,7 @@ fn the_first_epoch_is_that_of_the_genesis() {
 async fn a_keeper_that_takes_over_has_the_keys_of_the_present_epoch_and_begins_the_next() {
     let mut world = World::open();
     world.publish("1");
-    begin(&mut world);
+    begin(&world);
     let newcomer = Newcomer::new(&world, "b");
     let mut joining = newcomer.join(&world);
     joining.wait_for("Proposed as");
@@ -346,7 +315,7 @@ async fn a_keeper_that_takes_over_has_the_keys_of_the_present_epoch_and_begins_t
     assert_eq!(epoch(&world), 2);
     Guest::new(&world).await.load().await.expect("a grant");
     // What the keeper before still has ends with the next epoch.
-    begin(&mut world);
+    begin(&world);
     assert!(!file(&world, "vault-keys").exists());
     Guest::new(&world).await.load().await.expect("a grant");
     world.keeper.take().expect("it runs").kill();

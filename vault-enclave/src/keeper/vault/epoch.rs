@@ -58,6 +58,16 @@ fn row(blob: &[u8], digest: Sha256Digest) -> Option<(Sha256Digest, &[u8])> {
     Some((Sha256Digest::from_bytes(*plan), record))
 }
 
+/// The rows of all models, as [`row`] finds them.
+fn blob_of(mut rows: Vec<Vec<u8>>) -> Result<Vec<u8>, Refusal> {
+    rows.sort_unstable();
+    let blob = rows.concat();
+    match blob.len() > BLOB_BYTES_MAX {
+        true => Err(Refusal::unavailable("epoch-too-many-models", "more models than one blob has room for")),
+        false => Ok(blob),
+    }
+}
+
 impl Vault {
     /// Makes keys for the next epoch, for an approver, and proposes them.
     pub(super) fn submit_key_epoch(&mut self, request: v1::SubmitKeyEpochRequest) -> Result<Outcome, Refusal> {
@@ -139,12 +149,7 @@ impl Vault {
             let record = record::seal_dek((next.kek(), epoch), self.vault_id(), plan, &dek, &self.rng);
             rows.push([&model.dek_record.as_bytes()[..], plan.as_bytes(), &record.map_err(unavailable)?].concat());
         }
-        rows.sort_unstable();
-        let blob = rows.concat();
-        match blob.len() > BLOB_BYTES_MAX {
-            true => Err(Refusal::unavailable("epoch-too-many-models", "more models than one blob has room for")),
-            false => Ok(blob),
-        }
+        blob_of(rows)
     }
 
     fn plan_of(&mut self, model: &ledger::entry::ProposedModel) -> Result<Sha256Digest, Refusal> {
@@ -228,7 +233,7 @@ mod tests {
         let row_of = |digest: u8, plan: u8| {
             [[digest; 32].as_slice(), &[plan; 32], &[digest.wrapping_add(plan); RECORD_BYTES]].concat()
         };
-        let blob: Vec<u8> = [(1, 9), (4, 8), (7, 7)].iter().flat_map(|(digest, plan)| row_of(*digest, *plan)).collect();
+        let blob = blob_of([(4, 8), (7, 7), (1, 9)].map(|(digest, plan)| row_of(digest, plan)).to_vec()).unwrap();
         for (digest, plan) in [(1, 9), (4, 8), (7, 7)] {
             let found = row(&blob, Sha256Digest::from_bytes([digest; 32])).unwrap();
             assert_eq!(found, (Sha256Digest::from_bytes([plan; 32]), &[digest + plan; RECORD_BYTES][..]));
@@ -237,6 +242,14 @@ mod tests {
             assert!(row(&blob, Sha256Digest::from_bytes([other; 32])).is_none());
         }
         assert!(row(&[], Sha256Digest::from_bytes([1; 32])).is_none());
+    }
+
+    #[test]
+    fn a_blob_holds_as_many_models_as_the_host_takes() {
+        let most = BLOB_BYTES_MAX / ROW_BYTES;
+        assert_eq!(blob_of(vec![vec![7; ROW_BYTES]; most]).unwrap().len(), most * ROW_BYTES);
+        let refusal = blob_of(vec![vec![7; ROW_BYTES]; most + 1]).unwrap_err();
+        assert_eq!(refusal.code(), "epoch-too-many-models");
     }
 
     #[test]
