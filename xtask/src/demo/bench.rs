@@ -4,6 +4,7 @@
 pub(super) mod data;
 mod fleet;
 mod log;
+mod peers;
 mod verify;
 
 use super::machine::Tier;
@@ -37,7 +38,8 @@ pub(crate) struct BenchArgs {
     /// So many agents at once alone, which start, renew and restart: takes no model.
     #[arg(long, value_name = "AGENTS", num_args = 0..=1, default_missing_value = "1000", conflicts_with_all = ["verify", "log"])]
     agents: Option<u32>,
-    /// Beside it the same by the crate `sev`, which is downloaded and built for that.
+    /// Beside it what others use: openssl, age and gocryptfs as far as they are installed, and to verify evidence the crate
+    /// `sev`, which is downloaded and built for that.
     #[arg(long)]
     peers: bool,
     /// Print JSON alone.
@@ -92,7 +94,7 @@ fn data_path(args: &BenchArgs) -> Result<Value> {
     world.genesis(&mut details)?;
     world.seal(&mut details, &mut findings)?;
     world.approve(&mut details, &mut findings)?;
-    let mut measured = data::measure(&mut world, &dir, rounds)?;
+    let mut measured = data::measure(&mut world, &dir, rounds, args.peers)?;
     measured["upload_gb_s"] = json!(data::number_before(&world.said("seal")?, "uploaded:", "GB/s")?);
     world.end()?;
     Ok(measured)

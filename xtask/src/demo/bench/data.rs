@@ -2,6 +2,7 @@
 //! that what else the machine does disturbs all alike; ratios are medians of the ratios of the rounds.
 
 use super::super::scenario::World;
+use super::peers;
 use crate::{Result, shell};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -11,16 +12,16 @@ use std::process::Command;
 
 /// One row of one round: GB/s (1e9 bytes), and seconds of CPU a GB, of all processes that had a part in it.
 #[derive(Clone, Copy)]
-struct Sample {
-    rate: f64,
-    cpu: f64,
+pub(super) struct Sample {
+    pub(super) rate: f64,
+    pub(super) cpu: f64,
 }
 
 /// The rows of one round.
 type Round = BTreeMap<String, Sample>;
 
 /// Rows in the order in which they are shown.
-const ROWS: [&str; 13] = [
+const ROWS: [&str; 16] = [
     "bare loop",
     "load local",
     "load local, units verified",
@@ -34,10 +35,13 @@ const ROWS: [&str; 13] = [
     "load over gRPC, small pages",
     "bare seal loop",
     "seal",
+    peers::OPENSSL,
+    peers::AGE,
+    peers::GOCRYPTFS,
 ];
 
 /// Whose rate to the rate of what.
-const RATES: [(&str, &str, &str); 7] = [
+const RATES: [(&str, &str, &str); 10] = [
     ("load_local_vs_bare_loop", "load local", "bare loop"),
     ("load_local_vs_cp", "load local", "cp into huge tmpfs"),
     ("load_local_vs_cp_plain", "load local", "cp into plain tmpfs"),
@@ -45,6 +49,9 @@ const RATES: [(&str, &str, &str); 7] = [
     ("load_grpc_vs_cp", "load over gRPC", "cp into huge tmpfs"),
     ("load_grpc_vs_bare_loop", "load over gRPC", "bare loop"),
     ("seal_vs_bare_loop", "seal", "bare seal loop"),
+    ("load_local_vs_openssl", "load local", peers::OPENSSL),
+    ("load_local_vs_age", "load local", peers::AGE),
+    ("load_local_vs_gocryptfs", "load local", peers::GOCRYPTFS),
 ];
 
 /// CPU of the parts to the CPU of the whole: a machine that others use disturbs it less than rates.
@@ -56,8 +63,9 @@ const CPUS: [(&str, &[&str], &str); 5] = [
     ("seal_vs_bare_loop_cpu", &["bare seal loop"], "seal"),
 ];
 
-/// Measures a world with a model that is published and approved, whose plaintext is `source`.
-pub(super) fn measure(world: &mut World, source: &Path, rounds: usize) -> Result<Value> {
+/// Measures a world with a model that is published and approved, whose plaintext is `source`; on request with what people
+/// use instead.
+pub(super) fn measure(world: &mut World, source: &Path, rounds: usize, with_peers: bool) -> Result<Value> {
     let mut measured = Vec::new();
     let mut bytes = Value::Null;
     for round in 0..rounds {
@@ -79,6 +87,9 @@ pub(super) fn measure(world: &mut World, source: &Path, rounds: usize) -> Result
             warm.arg(source).arg(&plain);
             shell::output(&mut in_memory(&warm, &plain, None))?;
             rows.insert(what.to_owned(), load(world, &format!("load-{round}-{number}"), unix, huge.map(|at| &**at))?);
+        }
+        if with_peers {
+            rows.extend(peers::measure(source, &huge, bytes.as_f64().unwrap_or(f64::NAN))?);
         }
         measured.push(rows);
     }
@@ -113,7 +124,7 @@ fn load(world: &mut World, log: &str, unix: bool, huge: Option<&Path>) -> Result
 
 /// The same command where memory is mounted at `huge`, of huge pages, and at `plain`: in a mount namespace of its own, which
 /// ends with it.
-fn in_memory(command: &Command, huge: &Path, plain: Option<&Path>) -> Command {
+pub(super) fn in_memory(command: &Command, huge: &Path, plain: Option<&Path>) -> Command {
     const MOUNT: &str = "mount -t tmpfs -o mode=0700,size=90%,huge=within_size weightvault \"$1\" && \
         { [ \"$1\" = \"$2\" ] || mount -t tmpfs -o mode=0700,size=90%,huge=never weightvault \"$2\"; } && shift 2 && exec \"$@\"";
     let mut inside = Command::new("unshare");
