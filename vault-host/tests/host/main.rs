@@ -3,17 +3,21 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test program: helpers fail the test, nothing is exported")]
 
 mod audit;
-mod bucket;
 mod copy;
 mod fetch;
 mod keeper;
 mod limits;
 mod malformed;
 mod model;
+mod postgres;
+mod postgres_store;
 mod process;
 mod publish;
 mod relay;
+mod relay_cut;
 mod s3;
 mod setup;
+mod shared;
 mod store_calls;
+mod stores;
 mod upload;

@@ -1,4 +1,4 @@
-//! Sealed models in a bucket: `proposed/<object>/` and `models/<name>/<version>/` have the small files, the manifest last.
+//! Sealed models among objects: `proposed/<object>/` and `models/<name>/<version>/` have the small files, the manifest last.
 //! The units stay where they were uploaded.
 
 use std::collections::HashMap;
@@ -10,8 +10,8 @@ use ledger::names::{Name, Version};
 use vault_proto::convert::{ModelName, Publication, UnitUpload};
 use vault_proto::limits::{BLOB_BYTES_MAX, MODEL_SIGNATURE_BYTES_MAX};
 
-use super::client::Objects;
-use super::uploads::Units;
+use super::place::Objects;
+use super::units::Units;
 use crate::store::files::digest_name;
 use crate::store::models::{Model, check_units, object_of};
 use crate::store::{StoreError, UnitReader};
@@ -19,12 +19,12 @@ use crate::store::{StoreError, UnitReader};
 /// All sealed models. What was read once is kept: nothing under one name ever changes, though it may go.
 #[derive(Debug)]
 pub(super) struct Models {
-    objects: Arc<Objects>,
+    objects: Arc<dyn Objects>,
     known: Mutex<HashMap<String, Arc<Model>>>,
 }
 
 impl Models {
-    pub(super) fn new(objects: Arc<Objects>) -> Self {
+    pub(super) fn new(objects: Arc<dyn Objects>) -> Self {
         Self { objects, known: Mutex::default() }
     }
 
@@ -63,7 +63,7 @@ impl Models {
 
     pub(super) fn propose(
         &self,
-        units: &Units,
+        units: &dyn Units,
         manifest: &Manifest,
         files: &Publication,
     ) -> Result<(Sha256Digest, bool), StoreError> {
@@ -121,10 +121,10 @@ impl Models {
         })
     }
 
-    pub(super) fn unit(&self, units: &Units, model: &Model, index: u32) -> Result<Box<dyn UnitReader>, StoreError> {
+    pub(super) fn unit(&self, units: &dyn Units, model: &Model, index: u32) -> Result<Box<dyn UnitReader>, StoreError> {
         let index = index as usize;
         let (sealed, bytes) = model.sealed.get(index).zip(model.units.get(index)).expect("fetch looked it up");
-        Ok(units.reader(&UnitUpload { manifest: model.manifest, sealed: *sealed, bytes: *bytes }))
+        units.reader(&UnitUpload { manifest: model.manifest, sealed: *sealed, bytes: *bytes })
     }
 
     fn write(&self, dir: &str, files: &Publication) -> Result<(), StoreError> {
