@@ -88,10 +88,7 @@ pub(super) fn probe_database(config: &PostgresConfig, runtime: Handle) -> Result
 /// A place that takes conditional writes and ignores the condition would let two hosts write over each other. Each asks
 /// with an object of its own: others may be asking.
 fn check_conditions(objects: &dyn Objects) -> Result<(), StoreError> {
-    let mut random = [0; 8];
-    let no_random = |_| StoreError::io(Path::new("randomness"), io::Error::other("the system gives none"));
-    SystemRandom::new().fill(&mut random).map_err(no_random)?;
-    let probe = format!("{PROBES}/{}", hex::encode(random));
+    let probe = format!("{PROBES}/{}", name_by_chance()?);
     // Without a condition, so that the answer says so where there is no such bucket.
     let first = objects.put(&probe, b"this store keeps conditions\n".to_vec(), If::Always)?;
     let Written::Yes(first) = first else { return Err(StoreError::NoConditions) };
@@ -103,6 +100,14 @@ fn check_conditions(objects: &dyn Objects) -> Result<(), StoreError> {
         (Written::Changed, Written::Changed) => Ok(()),
         (Written::Yes(_), _) | (_, Written::Yes(_)) => Err(StoreError::NoConditions),
     }
+}
+
+/// A name that no other host has.
+fn name_by_chance() -> Result<String, StoreError> {
+    let mut random = [0; 8];
+    let no_random = |_| StoreError::io(Path::new("randomness"), io::Error::other("the system gives none"));
+    SystemRandom::new().fill(&mut random).map_err(no_random)?;
+    Ok(hex::encode(random))
 }
 
 impl ObjectStore {
@@ -137,7 +142,7 @@ impl ObjectStore {
             tiles: Tiles(AmongObjects(objects.clone())),
             published,
             units,
-            models: Models::new(objects.clone()),
+            models: Models::new(objects.clone(), name_by_chance()?),
             objects,
         })
     }

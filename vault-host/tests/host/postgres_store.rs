@@ -3,10 +3,11 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{CertificateParams, KeyPair};
 use vault_host::{BoundHost, Config, ServeError, check_store};
 
 use crate::audit::{checkpoint, entries};
+use crate::bucket_tls::authority;
 use crate::keeper::Keeper;
 use crate::model::{SealedModel, proposes};
 use crate::postgres::Postgres;
@@ -211,12 +212,6 @@ async fn a_server_on_the_network_proves_its_name_and_the_host_its_password() {
     let garbage = format!("ca = {:?}", place.path("garbage"));
     assert_eq!(checked(&with("localhost", "right", &garbage)).await, Err("postgres-authority"));
     assert_eq!(checked(&with("localhost", "missing", &ours)).await, Err("postgres-passfile"));
-}
-
-fn authority() -> CertifiedIssuer<'static, KeyPair> {
-    let mut ca = CertificateParams::new(Vec::new()).unwrap();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap()
 }
 
 /// A file of the server's: it has to be its own, and nobody else's.

@@ -58,6 +58,22 @@ impl Shared {
         }
     }
 
+    /// Puts all that it has aside as it is now, under a name. Units in a directory stay where they are.
+    pub fn save(&mut self, name: &str) {
+        match self {
+            Self::S3(s3) => s3.save(name),
+            Self::Postgres(postgres) => postgres.save(name),
+        }
+    }
+
+    /// Puts it back as it was.
+    pub fn roll_back_to(&mut self, name: &str) {
+        match self {
+            Self::S3(s3) => s3.roll_back_to(name),
+            Self::Postgres(postgres) => postgres.roll_back_to(name),
+        }
+    }
+
     pub fn stop(&mut self) {
         match self {
             Self::S3(s3) => s3.stop(),

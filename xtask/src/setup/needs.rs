@@ -20,6 +20,8 @@ pub(super) struct Need {
 
 enum FoundBy {
     Program(&'static str),
+    /// A program that Debian keeps out of the way, by version: `/usr/lib/NAME/VERSION/bin/PROGRAM`.
+    Versioned(&'static str, &'static str),
     /// Modules that pkg-config knows.
     Modules(&'static [&'static str]),
     /// A shared library that a program opens when it runs.
@@ -102,6 +104,15 @@ const NEEDS: &[Need] = &[
         suse: "openssh-common",
     },
     Need {
+        name: "postgresql",
+        why: "tests of a store in a database start servers of their own",
+        found_by: FoundBy::Versioned("postgresql", "initdb"),
+        debian: &[&["postgresql"]],
+        fedora: "postgresql-server",
+        arch: "postgresql",
+        suse: "postgresql-server",
+    },
+    Need {
         name: "python3 with venv",
         why: "the demo's safetensors program, and tests against other implementations",
         found_by: FoundBy::PythonVenv,
@@ -138,6 +149,11 @@ impl FoundBy {
     fn is_here(&self) -> bool {
         match self {
             Self::Program(name) => shell::which(name).is_some(),
+            Self::Versioned(name, program) => {
+                let versions = std::fs::read_dir(Path::new("/usr/lib").join(name)).into_iter().flatten().flatten();
+                let mut bins = versions.map(|version| version.path().join("bin"));
+                bins.any(|bin| bin.join(program).exists()) || shell::which(program).is_some()
+            }
             Self::Modules(names) => shell::succeeds(Command::new("pkg-config").arg("--exists").args(*names)),
             Self::Plugin(file) => library_dirs().iter().any(|dir| dir.join(file).exists()),
             Self::PythonVenv => shell::succeeds(Command::new("python3").args(["-c", "import venv, ensurepip"])),
@@ -161,6 +177,8 @@ mod tests {
     fn absent_things_are_found_missing() {
         assert!(FoundBy::Program("sh").is_here());
         assert!(!FoundBy::Program("no-such-program").is_here());
+        assert!(FoundBy::Versioned("no-such-name", "sh").is_here());
+        assert!(!FoundBy::Versioned("no-such-name", "no-such-program").is_here());
         assert!(!FoundBy::Modules(&["no-such-module"]).is_here());
         assert!(!FoundBy::Plugin("libno-such.so.0").is_here());
     }
