@@ -223,6 +223,18 @@ fn server_file(path: &Path, text: &str) {
     chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
 }
 
+/// It takes connections and says nothing. A keeper waits 30 s for a call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_answers_is_given_up() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("units")).unwrap();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://host@{}/vaults", silent.local_addr().unwrap());
+    let store = format!("store = \"{url}\"\nunits = {:?}", place.path("units"));
+    let waiting = tokio::time::timeout(std::time::Duration::from_secs(29), checked(&place.config(&store)));
+    assert_eq!(waiting.await.expect("before a keeper gives up"), Err("store-unreachable"));
+}
+
 /// A directory that is not mounted looks as if all units were gone, and another database's has other units.
 #[tokio::test(flavor = "multi_thread")]
 async fn units_in_a_directory_that_is_not_this_databases_are_refused_at_the_start() {
