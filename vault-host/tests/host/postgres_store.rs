@@ -231,7 +231,8 @@ async fn a_server_that_never_answers_is_given_up() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://host@{}/vaults", silent.local_addr().unwrap());
     let store = format!("store = \"{url}\"\nunits = {:?}", place.path("units"));
-    let waiting = tokio::time::timeout(std::time::Duration::from_secs(29), checked(&place.config(&store)));
+    let config = place.config(&store);
+    let waiting = tokio::time::timeout(std::time::Duration::from_secs(29), checked(&config));
     assert_eq!(waiting.await.expect("before a keeper gives up"), Err("store-unreachable"));
 }
 
