@@ -79,6 +79,7 @@ pub(super) fn probe_database(config: &PostgresConfig, runtime: Handle) -> Result
     if let Some(database) = Database::find(config, runtime.clone())? {
         check_conditions(&database)?;
     }
+    // Whose units they are is found out at the start, which may have to say that they are ours.
     match &config.units {
         UnitsConfig::Bucket(bucket) => probe_bucket(bucket, runtime),
         UnitsConfig::Directory(dir) => tempfile::tempfile_in(dir).map(drop).map_err(|error| StoreError::io(dir, error)),
@@ -370,5 +371,71 @@ impl Follower for ObjectStore {
         }
         // Each host writes a policy once, and a later one ends it for all.
         Err(self.objects.damaged(POLICY, "it is another whenever it is read"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place::{Listed, Tag};
+    use super::*;
+    use std::collections::HashMap;
+    use std::path::PathBuf;
+
+    /// As some services of old: a condition is a header that they do not know. It keeps the conditions that it is told to.
+    #[derive(Debug, Default)]
+    struct Careless {
+        keeps_create: bool,
+        keeps_match: bool,
+        objects: Mutex<HashMap<String, Vec<u8>>>,
+    }
+
+    impl Objects for Careless {
+        fn get(&self, name: &str, _: usize) -> Result<Option<(Vec<u8>, Tag)>, StoreError> {
+            let objects = self.objects.lock().unwrap();
+            Ok(objects.get(name).map(|bytes| (bytes.clone(), hex::encode(bytes))))
+        }
+
+        fn length(&self, name: &str) -> Result<Option<u64>, StoreError> {
+            Ok(self.get(name, 0)?.map(|(bytes, _)| bytes.len() as u64))
+        }
+
+        fn put(&self, name: &str, bytes: Vec<u8>, condition: If<'_>) -> Result<Written, StoreError> {
+            let there = self.get(name, 0)?.map(|(_, tag)| tag);
+            let holds = match condition {
+                If::Always => true,
+                If::Unchanged(None) => !self.keeps_create || there.is_none(),
+                If::Unchanged(Some(tag)) => !self.keeps_match || there.as_ref() == Some(tag),
+            };
+            if !holds {
+                return Ok(Written::Changed);
+            }
+            let tag = hex::encode(&bytes);
+            self.objects.lock().unwrap().insert(name.to_owned(), bytes);
+            Ok(Written::Yes(tag))
+        }
+
+        fn remove(&self, name: &str) -> Result<(), StoreError> {
+            self.objects.lock().unwrap().remove(name);
+            Ok(())
+        }
+
+        fn list(&self, _: &str) -> Result<Vec<Listed>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            name.into()
+        }
+    }
+
+    #[test]
+    fn a_store_that_ignores_a_condition_is_refused_and_nothing_is_left_there() {
+        for (keeps_create, keeps_match) in [(false, false), (true, false), (false, true), (true, true)] {
+            let store = Careless { keeps_create, keeps_match, ..Careless::default() };
+            let checked = check_conditions(&store).map_err(|error| error.code());
+            let expected = if keeps_create && keeps_match { Ok(()) } else { Err("store-no-conditions") };
+            assert_eq!(checked, expected, "{keeps_create} {keeps_match}");
+            assert!(store.objects.lock().unwrap().is_empty());
+        }
     }
 }
