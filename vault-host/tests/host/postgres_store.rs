@@ -5,13 +5,15 @@ use std::path::Path;
 
 use rcgen::{CertificateParams, KeyPair};
 use vault_host::{BoundHost, Config, ServeError, check_store};
+use vault_proto::v1::{FetchUnitsRequest, UnitRange};
 
-use crate::audit::{checkpoint, entries};
+use crate::audit::{checkpoint, entries, genesis};
 use crate::bucket_tls::authority;
 use crate::keeper::Keeper;
 use crate::model::{SealedModel, proposes};
 use crate::postgres::Postgres;
 use crate::relay_cut::{CutAt, Relay};
+use crate::s3::S3;
 use crate::setup::{Place, RunningHost};
 
 /// What opening the store of a configuration comes to.
@@ -114,7 +116,8 @@ async fn a_connection_that_is_lost_in_the_middle_of_a_commit_leaves_no_doubt() {
     let Some(postgres) = Postgres::start() else { return };
     let (place, other) = (Place::new(), Place::new());
     let relay = Relay::start(&postgres.cluster().join(".s.PGSQL.5432")).await;
-    let url = format!("postgres://host@127.0.0.1:{}/vaults", relay.port);
+    // Of the servers that it names, the first is away.
+    let url = format!("postgres://host@127.0.0.1:1,127.0.0.1:{}/vaults", relay.port);
     let (_host, keeper) = host_on(&place.config(&postgres.config_at(&url, "prod")), &place).await;
     for (size, at) in [(0, CutAt::Request), (1, CutAt::Answer)] {
         let entry = entries(size..size + 1);
@@ -221,6 +224,53 @@ fn server_file(path: &Path, text: &str) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
     let owner = std::fs::metadata(path.parent().unwrap()).unwrap();
     chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
+}
+
+/// A standby that nobody made the primary takes no writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_writes_is_not_started_on() {
+    let Some(postgres) = Postgres::start() else { return };
+    let place = Place::new();
+    postgres.sql("postgres", "ALTER ROLE host SET default_transaction_read_only = on");
+    let (code, said) = opened(&place.config(&postgres.config("prod"))).await.unwrap_err();
+    assert_eq!(code, "store-unreachable");
+    assert!(said.contains("does not allow writes"), "{said}");
+}
+
+/// Log and small files in the database, sealed units in a bucket: what came by one host is served by another.
+#[tokio::test(flavor = "multi_thread")]
+async fn units_go_to_a_bucket_where_one_is_named() {
+    let (Some(postgres), Some(s3)) = (Postgres::start(), S3::start()) else { return };
+    let (one, two) = (Place::new(), Place::new());
+    let bucket = s3.config("units");
+    let (store, section) = bucket.split_once('\n').unwrap();
+    let units = store.replace("store", "units");
+    let lines = |schema: &str| {
+        let database = postgres.config(schema);
+        let kept = database.lines().filter(|line| !line.starts_with("units"));
+        format!("{units}\n{}\n{section}", kept.collect::<Vec<_>>().join("\n"))
+    };
+    assert_eq!(checked(&one.config(&lines("prod"))).await, Ok(()));
+    let (first, keeper) = host_on(&one.config(&lines("prod")), &one).await;
+    let second = RunningHost::start(&two.config(&lines("prod"))).await;
+    let model = SealedModel::new("minilm", "1", &[10_000_000, 5], 1);
+    let mut client = first.provision().await;
+    model.upload_all(&mut client).await;
+    client.publish_model(model.publication()).await.unwrap();
+    let log = [genesis("\"any\""), model.entry()];
+    keeper.append(0, &log).await.unwrap();
+    keeper.put_checkpoint(&checkpoint(&log), 2).await.unwrap();
+
+    let range = UnitRange { unit: 0, offset: 123, length: 9_000_000 };
+    let request = FetchUnitsRequest { model: "minilm".to_owned(), version: "1".to_owned(), ranges: vec![range] };
+    let mut stream = second.vault().await.fetch_units(request).await.unwrap().into_inner();
+    let mut fetched = Vec::new();
+    while let Some(chunk) = stream.message().await.unwrap() {
+        fetched.extend_from_slice(&chunk.data);
+    }
+    assert!(fetched == model.units[0][123..9_000_123], "the fetched bytes are the uploaded ones");
+    assert!(std::fs::read_dir(postgres.units("prod")).unwrap().next().is_none());
+    assert_eq!(opened(&Place::new().config(&lines("other"))).await.unwrap_err().0, "units-elsewhere");
 }
 
 /// It takes connections and says nothing. A keeper waits 30 s for a call.
