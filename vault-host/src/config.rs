@@ -15,13 +15,20 @@
 //! cert = "/etc/weightvault/host.pem"
 //! key = "/etc/weightvault/host.key"
 //! # store = "s3://BUCKET/PREFIX"                    # log, blobs and models there, for several hosts; data_dir: the journal
-//! # advertise = "https://host-a.example:7440"       # as others reach it: what hosts on this bucket say where to ask
+//! # store = "postgres://USER@HOST:PORT/DATABASE"    # or there, but for sealed units; several hosts with commas between
+//! # units = "/srv/units"                            # with postgres: a directory that all hosts have, or s3://BUCKET/PREFIX
+//! # advertise = "https://host-a.example:7440"       # as others reach it: what hosts on this store say where to ask
 //! # [s3]
 //! # endpoint = "https://s3.example:9000"            # where it is not Amazon's
 //! # region = "us-east-1"
 //! # ca = "/etc/weightvault/s3-ca.pem"               # else the authorities of the system
 //! # credentials = "/etc/weightvault/s3-credentials" # as ~/.aws/credentials; else AWS_ACCESS_KEY_ID and so on are set
 //! # insecure_plaintext = false                      # true: http:// to another machine
+//! # [postgres]
+//! # schema = "weightvault"                          # one for each vault; made at the first start
+//! # ca = "/etc/weightvault/pg-ca.pem"               # else the authorities of the system
+//! # passfile = "/etc/weightvault/pgpass"            # as ~/.pgpass, mode 600; else PGPASSWORD is set, or none is needed
+//! # insecure_plaintext = false                      # true: no TLS to another machine
 //! [keeper_tls]                                      # for a keeper at https://
 //! ca = "/etc/weightvault/keeper-ca.pem"             # who signs the keeper's certificate; no other authority counts
 //! cert = "/etc/weightvault/link.pem"                # with key: for a keeper that was given --tls-client-ca
@@ -39,6 +46,7 @@
 
 mod advertise;
 mod error;
+mod store;
 mod witnesses;
 
 use std::collections::BTreeMap;
@@ -50,19 +58,20 @@ use serde::Deserialize;
 
 pub(crate) use advertise::{ADDRESS_BYTES_MAX, is_address};
 pub use error::ConfigError;
+pub use store::StoreConfig;
 pub use witnesses::Witness;
 
 use crate::link::KeeperAddress;
-use crate::store::{BucketConfig, RawS3};
+use crate::store::{RawPostgres, RawS3};
 
 /// Checked settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where everything is stored.
     pub data_dir: PathBuf,
-    /// The bucket that has log, blobs and models in the place of the data directory, which keeps the journal alone.
-    pub bucket: Option<BucketConfig>,
-    /// How others reach this host, for what the other hosts of the bucket say.
+    /// What has log, blobs and models in the place of the data directory, where that keeps the journal alone.
+    pub store: StoreConfig,
+    /// How others reach this host, for what the other hosts of the store say.
     pub advertise: Option<String>,
     /// Where the keepers of the vault listen: one, or several that share its log.
     pub keepers: Vec<KeeperAddress>,
@@ -151,7 +160,9 @@ pub enum LogFormat {
 struct RawConfig {
     data_dir: PathBuf,
     store: Option<String>,
+    units: Option<String>,
     s3: Option<RawS3>,
+    postgres: Option<RawPostgres>,
     advertise: Option<String>,
     keeper: String,
     #[serde(default)]
@@ -213,8 +224,9 @@ impl Config {
                 return Err(ConfigError::KeeperRepeated(keeper.clone()));
             }
         }
-        let bucket = bucket(raw.store.as_deref(), raw.s3)?;
-        let advertise = advertise::checked(raw.advertise, bucket.is_some())?;
+        let RawConfig { store, units, s3, postgres, .. } = raw;
+        let store = StoreConfig::checked(store::RawStore { store, units, s3, postgres })?;
+        let advertise = advertise::checked(raw.advertise, store.is_shared())?;
         let keeper_tls = keeper_tls(&keepers, raw.keeper_tls)?;
         let witnesses = witnesses::checked(raw.witnesses)?;
         if raw.listen.is_none() && raw.unix.is_none() {
@@ -234,8 +246,7 @@ impl Config {
         let identities = raw.tls.iter().chain(keeper_tls.iter().filter_map(|tls| tls.identity.as_ref()));
         let tls_paths = identities.flat_map(|tls| [&tls.cert, &tls.key]).chain(keeper_tls.iter().map(|tls| &tls.ca));
         let tls_paths = tls_paths.chain(witnesses.values().filter_map(|witness| witness.ca.as_ref()));
-        let s3_paths = bucket.iter().flat_map(|bucket| [&bucket.ca, &bucket.credentials]).flatten();
-        if let Some(path) = paths.chain(tls_paths).chain(s3_paths).find(|path| !path.is_absolute()) {
+        if let Some(path) = paths.chain(tls_paths).chain(store.paths()).find(|path| !path.is_absolute()) {
             return Err(ConfigError::RelativePath(path.clone()));
         }
         let Limits {
@@ -251,7 +262,7 @@ impl Config {
         }
         Ok(Self {
             data_dir: raw.data_dir,
-            bucket,
+            store,
             advertise,
             keepers,
             keeper_tls,
@@ -264,14 +275,6 @@ impl Config {
             limits: raw.limits,
             log_format: raw.log_format,
         })
-    }
-}
-
-fn bucket(store: Option<&str>, s3: Option<RawS3>) -> Result<Option<BucketConfig>, ConfigError> {
-    match (store, s3) {
-        (Some(url), s3) => BucketConfig::parse(url, s3.unwrap_or_default()).map(Some).map_err(ConfigError::Bucket),
-        (None, Some(_)) => Err(ConfigError::S3WithoutStore),
-        (None, None) => Ok(None),
     }
 }
 

@@ -24,9 +24,11 @@ mod status;
 mod store;
 mod telemetry;
 
-pub use config::{Config, ConfigError, KeeperTls, Limits, LogFormat, Tls, Witness};
+pub use config::{Config, ConfigError, KeeperTls, Limits, LogFormat, StoreConfig, Tls, Witness};
 pub use link::KeeperAddress;
 pub use server::{BoundHost, ServeError, check_store, check_tls};
 pub use status::REFUSAL_TRAILER;
-pub use store::{BucketConfig, BucketError, Copied, StoreError, copy_store};
+pub use store::{
+    BucketConfig, BucketError, Copied, PostgresConfig, PostgresError, StoreError, UnitsConfig, copy_store,
+};
 pub use telemetry::{LOG_FILTER_VARIABLE, init as init_log_lines};

@@ -42,7 +42,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum StoreCommand {
-    /// Copy a store to another, a directory or a bucket, and check the copy. Stop the hosts that use them first. A copy that
+    /// Copy a store to another, of any two kinds, and check the copy. Stop the hosts that use them first. A copy that
     /// was cut short goes on where it was.
     Copy {
         /// Configuration file of a host on the store that is copied.

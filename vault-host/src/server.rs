@@ -160,9 +160,8 @@ impl BoundHost {
         let tls = config.tls.as_ref().map(read_tls).transpose()?;
         let keepers = keepers(&config)?;
         let witnesses = witnesses(&config)?;
-        let (data_dir, keep_free, bucket) = (config.data_dir.clone(), config.keep_free, config.bucket.clone());
-        let runtime = Handle::current();
-        let open = move || store::open(&data_dir, keep_free, bucket.as_ref(), runtime);
+        let (to_open, runtime) = (config.clone(), Handle::current());
+        let open = move || store::open(&to_open, runtime);
         let store = tokio::task::spawn_blocking(open).await.expect("opening a store does not panic");
         let store = store.map_err(ServeError::Store)?;
         let journal = Arc::new(Journal::open(&config.data_dir).map_err(ServeError::Journal)?);
@@ -278,12 +277,12 @@ pub fn check_tls(config: &Config) -> Result<(), ServeError> {
     tonic::transport::Server::builder().tls_config(tls).map(drop).map_err(ServeError::Tls)
 }
 
-/// Asks whether the bucket of a configuration can be used, if it names one. Blocks.
+/// Asks whether the bucket or the database of a configuration can be used, if it names one. Blocks.
 ///
 /// # Errors
 /// [`ServeError::Store`].
 pub fn check_store(config: &Config, runtime: Handle) -> Result<(), ServeError> {
-    config.bucket.as_ref().map_or(Ok(()), |bucket| store::probe(bucket, runtime)).map_err(ServeError::Store)
+    store::probe(config, runtime).map_err(ServeError::Store)
 }
 
 fn read_tls(tls: &Tls) -> Result<ServerTlsConfig, ServeError> {

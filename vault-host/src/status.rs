@@ -93,8 +93,12 @@ impl From<StoreError> for Refused {
             | StoreError::LogGap { .. }
             | StoreError::LogStopped
             | StoreError::NoConditions
+            | StoreError::NotDurable { .. }
+            | StoreError::Postgres(_)
             | StoreError::Refused { .. }
+            | StoreError::SchemaNewer { .. }
             | StoreError::UnderCheckpoint { .. }
+            | StoreError::UnitsElsewhere { .. }
             | StoreError::Unreachable { .. } => Coarse::Unavailable,
         };
         Self::new(coarse, error.code(), error)

@@ -1,4 +1,4 @@
-//! Everything that the host keeps: the log, blobs, uploads, sealed models; in a directory, or in a bucket.
+//! Everything that the host keeps: the log, blobs, uploads, sealed models; in a directory, a bucket or a database.
 //!
 //! Nothing here is secret and nothing is trusted by those who read it: entries are checked against checkpoints, blobs
 //! and units against digests. The store's promises are that what it reported as written is still there after a crash,
@@ -6,7 +6,6 @@
 //! a path. All of it blocks: callers are on blocking threads.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,6 +17,8 @@ use ledger::tiles::Tile;
 use tokio::runtime::Handle;
 use vault_proto::convert::{ModelName, Publication, UnitUpload};
 use vault_proto::v1::ReaderCredential;
+
+use crate::config::{Config, StoreConfig};
 
 mod blobs;
 mod buffers;
@@ -38,8 +39,8 @@ pub(crate) use buffers::BUFFER_BYTES;
 pub use copy::{Copied, copy_store};
 pub use error::StoreError;
 pub(crate) use models::Model;
-pub(crate) use objects::RawS3;
-pub use objects::{BucketConfig, BucketError};
+pub use objects::{BucketConfig, BucketError, PostgresConfig, PostgresError, UnitsConfig};
+pub(crate) use objects::{RawPostgres, RawS3};
 pub(crate) use uploads::ABANDONED_AFTER;
 
 use readers::NotAuthorised;
@@ -273,26 +274,31 @@ pub(crate) trait UnitReader: fmt::Debug + Send + Sync {
     fn read(&self, offset: u64, length: usize) -> Result<Bytes, StoreError>;
 }
 
-/// Opens the store of a configuration: the bucket where one is named, else the data directory. Uploads leave
-/// `keep_free` bytes of a disk free. Blocks.
+/// Opens the store of a configuration. Uploads leave `keep_free` bytes of a disk free. Blocks.
 ///
 /// # Errors
-/// [`StoreError::DataDirInUse`], [`StoreError::Damaged`], or what the system or the bucket says.
-pub(crate) fn open(
-    data_dir: &Path,
-    keep_free: u64,
-    bucket: Option<&BucketConfig>,
-    runtime: Handle,
-) -> Result<Arc<dyn Store>, StoreError> {
-    let Some(bucket) = bucket else { return Ok(Arc::new(local::LocalStore::open(data_dir, keep_free)?)) };
-    files::create_dirs(data_dir)?;
-    Ok(Arc::new(objects::ObjectStore::open(bucket, runtime)?))
+/// [`StoreError::DataDirInUse`], [`StoreError::Damaged`], or what the system, the bucket or the database says.
+pub(crate) fn open(config: &Config, runtime: Handle) -> Result<Arc<dyn Store>, StoreError> {
+    if config.store.is_shared() {
+        files::create_dirs(&config.data_dir)?;
+    }
+    match &config.store {
+        StoreConfig::DataDir => Ok(Arc::new(local::LocalStore::open(&config.data_dir, config.keep_free)?)),
+        StoreConfig::Bucket(bucket) => Ok(Arc::new(objects::ObjectStore::in_bucket(bucket, runtime)?)),
+        StoreConfig::Postgres(postgres) => {
+            Ok(Arc::new(objects::ObjectStore::in_database(postgres, config.keep_free, runtime)?))
+        }
+    }
 }
 
-/// Asks the bucket of a configuration whether it can be read and written by, and compares before it writes. Blocks.
+/// Asks what others keep for a configuration whether it can be read and written by, and compares before it writes. Blocks.
 ///
 /// # Errors
 /// What is wrong.
-pub(crate) fn probe(bucket: &BucketConfig, runtime: Handle) -> Result<(), StoreError> {
-    objects::probe(bucket, runtime)
+pub(crate) fn probe(config: &Config, runtime: Handle) -> Result<(), StoreError> {
+    match &config.store {
+        StoreConfig::DataDir => Ok(()),
+        StoreConfig::Bucket(bucket) => objects::probe_bucket(bucket, runtime),
+        StoreConfig::Postgres(postgres) => objects::probe_database(postgres, runtime),
+    }
 }

@@ -27,6 +27,7 @@ pub(crate) struct SetupArgs {
 /// Runs the subcommand.
 pub(crate) fn run(args: &SetupArgs) -> Result<()> {
     system_packages(args.offline)?;
+    postgres(args.offline)?;
     if args.python {
         Venv::ensure(&[PythonSet::Demo, PythonSet::Test], args.offline)?;
     }
@@ -50,7 +51,16 @@ pub(crate) fn system_packages(offline: bool) -> Result<()> {
     Ok(())
 }
 
-fn install(missing: &[&Need], offline: bool) -> Result<()> {
+/// Sees to it that the programs of a Postgres server are here, which tests start.
+///
+/// # Errors
+/// As [`system_packages`].
+pub(crate) fn postgres(offline: bool) -> Result<()> {
+    let missing = needs::missing_postgres();
+    if missing.is_empty() { Ok(()) } else { install(&missing, offline) }
+}
+
+fn install(missing: &[&'static Need], offline: bool) -> Result<()> {
     let system = System::detect();
     println!("setup: {} lacks:", system.name);
     for need in missing {
@@ -63,7 +73,7 @@ fn install(missing: &[&Need], offline: bool) -> Result<()> {
         println!("setup: not tested on {}; trying the packages of Debian and Ubuntu", system.name);
     }
     apt::install(missing).map_err(|error| format!("{error}\n{}", by_hand(&system, missing)))?;
-    let still = needs::missing();
+    let still = needs::still_missing(missing.iter().copied());
     if still.is_empty() {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! How a host calls itself to the other hosts of its bucket.
+//! How a host calls itself to the other hosts of its store.
 
 use super::ConfigError;
 
@@ -12,9 +12,9 @@ pub(crate) fn is_address(address: &str) -> bool {
     address.len() <= ADDRESS_BYTES_MAX && rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(of_a_name))
 }
 
-pub(super) fn checked(advertise: Option<String>, on_bucket: bool) -> Result<Option<String>, ConfigError> {
+pub(super) fn checked(advertise: Option<String>, is_shared: bool) -> Result<Option<String>, ConfigError> {
     match advertise {
-        Some(_) if !on_bucket => Err(ConfigError::Advertise("it is for hosts that share a bucket: set store")),
+        Some(_) if !is_shared => Err(ConfigError::Advertise("it is for hosts that share a store: set store")),
         Some(address) if !is_address(&address) => Err(ConfigError::Advertise("write https://HOST:PORT")),
         advertise => Ok(advertise),
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::link::KeeperAddress;
-use crate::store::BucketError;
+use crate::store::{BucketError, PostgresError};
 
 /// Why a configuration is refused.
 #[derive(Debug)]
@@ -47,6 +47,10 @@ pub enum ConfigError {
     Advertise(&'static str),
     /// The bucket.
     Bucket(BucketError),
+    /// The database.
+    Postgres(PostgresError),
+    /// `[postgres]` or `units` without a store there.
+    PostgresWithoutStore,
     /// `[s3]` without a store there.
     S3WithoutStore,
     /// A limit of zero would refuse everything.
@@ -71,6 +75,8 @@ impl ConfigError {
             Self::ProvisionListener => "config-provision-listener",
             Self::Advertise(_) => "config-advertise",
             Self::Bucket(error) => error.code(),
+            Self::Postgres(error) => error.code(),
+            Self::PostgresWithoutStore => "config-postgres-without-store",
             Self::S3WithoutStore => "config-s3-without-store",
             Self::ZeroLimit => "config-zero-limit",
         }
@@ -105,8 +111,14 @@ impl fmt::Display for ConfigError {
                 f.write_str("provision_listen is a second address beside listen: set both, and not the same")
             }
             Self::Advertise(hint) => write!(f, "advertise: {hint}"),
-            Self::Bucket(error) => error.fmt(f),
-            Self::S3WithoutStore => f.write_str("s3: it is for store = \"s3://BUCKET/PREFIX\", which is not set"),
+            Self::Bucket(error) => write!(f, "store: {error}"),
+            Self::Postgres(error) => error.fmt(f),
+            Self::PostgresWithoutStore => f.write_str(
+                "postgres, units: they are for store = \"postgres://USER@HOST:PORT/DATABASE\", which is not set",
+            ),
+            Self::S3WithoutStore => {
+                f.write_str("s3: it is for store or units = \"s3://BUCKET/PREFIX\", which is not set")
+            }
             Self::ZeroLimit => f.write_str("a limit of 0 refuses everything: write at least 1"),
         }
     }

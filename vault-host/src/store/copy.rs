@@ -42,9 +42,7 @@ pub fn copy_store(
     runtime: &Handle,
     mut say: impl FnMut(String),
 ) -> Result<Copied, StoreError> {
-    let open =
-        |config: &Config| super::open(&config.data_dir, config.keep_free, config.bucket.as_ref(), runtime.clone());
-    let (from, to) = (open(from)?, open(to)?);
+    let (from, to) = (super::open(from, runtime.clone())?, super::open(to, runtime.clone())?);
     copy(&*from, &*to, &mut say)
 }
 

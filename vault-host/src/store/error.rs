@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::BucketError;
+use super::{BucketError, PostgresError};
 
 /// A failure of the store. `code()` is stable; the text is for an operator and names the file where there is one.
 #[derive(Debug)]
@@ -23,14 +23,14 @@ pub enum StoreError {
     },
     /// Another process has this data directory.
     DataDirInUse,
-    /// The bucket did not answer, or not with what was asked for, after all retries.
+    /// The store did not answer, or not with what was asked for, after all retries.
     Unreachable {
         /// What was being read or written.
         name: String,
         /// Its reason.
         reason: String,
     },
-    /// The bucket does not let us in.
+    /// The store does not let us in.
     Refused {
         /// What was being read or written.
         name: String,
@@ -39,6 +39,25 @@ pub enum StoreError {
     },
     /// The bucket can't be used as it is configured.
     Bucket(BucketError),
+    /// The database can't be used as it is configured.
+    Postgres(PostgresError),
+    /// The database is set to lose what it acknowledged when its machine stops.
+    NotDurable {
+        /// The setting that is off.
+        setting: &'static str,
+    },
+    /// A later version of this program made the tables of the database.
+    SchemaNewer {
+        /// Their version.
+        found: i32,
+        /// The newest that this one knows.
+        known: i32,
+    },
+    /// The place of the units is not that of this database.
+    UnitsElsewhere {
+        /// Whether another database has it; else nobody, though this one has models already.
+        claimed: bool,
+    },
     /// The bucket ignores the conditions of writes: two hosts could write over each other.
     NoConditions,
     /// Another host wrote entries where these were to go. Nothing was overwritten.
@@ -160,6 +179,10 @@ impl StoreError {
             Self::Unreachable { .. } => "store-unreachable",
             Self::Refused { .. } => "store-refused",
             Self::Bucket(error) => error.code(),
+            Self::Postgres(error) => error.code(),
+            Self::NotDurable { .. } => "store-not-durable",
+            Self::SchemaNewer { .. } => "store-schema-newer",
+            Self::UnitsElsewhere { .. } => "units-elsewhere",
             Self::NoConditions => "store-no-conditions",
             Self::LogConflict { .. } => "log-conflict",
             Self::CheckpointConflict { .. } => "checkpoint-conflict",
@@ -195,12 +218,30 @@ impl fmt::Display for StoreError {
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
             Self::DataDirInUse => f.write_str("another process has this data directory open: stop it first"),
             Self::Unreachable { name, reason } => {
-                write!(f, "{name}: {reason}: see that the endpoint is right and reachable, then try again")
+                write!(f, "{name}: {reason}: see that the address is right and the server runs and can be reached, then try again")
             }
             Self::Refused { name, reason } => {
-                write!(f, "{name}: {reason}: see that bucket, region and credentials are right, and may read, write, list, delete")
+                write!(f, "{name}: {reason}: see that names and credentials are right, and that they may read, write, list and delete")
             }
             Self::Bucket(error) => error.fmt(f),
+            Self::Postgres(error) => error.fmt(f),
+            Self::NotDurable { setting } => write!(
+                f,
+                "the database has {setting} = off, so that what it acknowledged is lost when its machine stops: set it to \
+                 on, for the server or for this role"
+            ),
+            Self::SchemaNewer { found, known } => write!(
+                f,
+                "the database has tables of version {found}, and this program knows {known}: take the version of the other \
+                 hosts"
+            ),
+            Self::UnitsElsewhere { claimed: true } => {
+                f.write_str("the place that units names has the units of another database: give each its own")
+            }
+            Self::UnitsElsewhere { claimed: false } => f.write_str(
+                "the place that units names is not the one where the models of this database are: see that it is mounted, \
+                 or bring its file store-id back",
+            ),
             Self::NoConditions => f.write_str(
                 "this store ignores If-Match or If-None-Match on writes, so two hosts could write over each other: take \
                  one that keeps them",

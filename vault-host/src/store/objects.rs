@@ -1,4 +1,5 @@
-//! The store in a bucket of an S3 service: any number of hosts serve one vault from it.
+//! The store that any number of hosts share, in a bucket of an S3 service or in a Postgres database: objects by name, which
+//! are written under conditions, and sealed units, which may lie elsewhere.
 //!
 //! Nothing that others may change is believed for longer than a call: the checkpoint, the policy, and what models there
 //! are, are asked for each time. All writes that two hosts could make are conditional on what the writer saw.
@@ -19,21 +20,28 @@ use vault_proto::convert::{ModelName, Publication, UnitUpload};
 use vault_proto::limits::BLOB_BYTES_MAX;
 use vault_proto::v1::ReaderCredential;
 
-mod client;
-mod config;
+mod authorities;
+mod bucket;
+mod database;
 mod hosts;
-mod http;
 mod log;
 mod models;
-mod uploads;
+mod place;
+mod unit_files;
+mod units;
 
-pub(crate) use config::RawS3;
-pub use config::{BucketConfig, BucketError};
+pub(crate) use bucket::RawS3;
+pub use bucket::{BucketConfig, BucketError};
+pub(crate) use database::RawPostgres;
+pub use database::{PostgresConfig, PostgresError, UnitsConfig};
 
-use client::{If, Objects, Written};
-use log::{InBucket, Log};
+use bucket::{Bucket, BucketUnits};
+use database::Database;
+use log::{AmongObjects, Log};
 use models::Models;
-use uploads::Units;
+use place::{If, Objects, Written};
+use unit_files::UnitFiles;
+use units::Units;
 
 use super::files;
 use super::follow::{self, Follower};
@@ -43,41 +51,51 @@ use super::tile_files::Tiles;
 use super::{LogHead, Model, ReadEntries, Store, StoreError, UnitReader, UnitWriter};
 
 const POLICY: &str = "log/policy.toml";
-/// Beside all that a vault has, and gone once the bucket has answered.
+/// Beside all that a vault has, and gone once the store has answered.
 const PROBES: &str = "probe";
 /// How often a policy is tried beside those of other hosts.
 const POLICY_TRIES_MAX: usize = 3;
 
-/// A bucket that is in use, by this host and by others.
+/// A store that is in use, by this host and by others.
 #[derive(Debug)]
 pub(super) struct ObjectStore {
-    objects: Arc<Objects>,
+    objects: Arc<dyn Objects>,
     log: Mutex<Log>,
-    tiles: Tiles<InBucket>,
+    tiles: Tiles<AmongObjects>,
     /// The size of the newest checkpoint that was seen.
     published: Arc<AtomicU64>,
-    units: Units,
+    units: Arc<dyn Units>,
     models: Models,
 }
 
 /// Asks whether the bucket can be read and written, and keeps the conditions of writes.
-pub(super) fn probe(config: &BucketConfig, runtime: Handle) -> Result<(), StoreError> {
-    let objects = Objects::open(config, runtime).map_err(StoreError::Bucket)?;
-    check_conditions(&objects)
+pub(super) fn probe_bucket(config: &BucketConfig, runtime: Handle) -> Result<(), StoreError> {
+    let bucket = Bucket::open(config, runtime).map_err(StoreError::Bucket)?;
+    check_conditions(&bucket)
 }
 
-/// A store that takes conditional writes and ignores the condition would let two hosts write over each other. Each asks
+/// Asks whether the database can be read and written, or made where it is empty, and whether its units can. Leaves nothing.
+pub(super) fn probe_database(config: &PostgresConfig, runtime: Handle) -> Result<(), StoreError> {
+    if let Some(database) = Database::find(config, runtime.clone())? {
+        check_conditions(&database)?;
+    }
+    // Whose units they are is found out at the start, which may have to say that they are ours.
+    match &config.units {
+        UnitsConfig::Bucket(bucket) => probe_bucket(bucket, runtime),
+        UnitsConfig::Directory(dir) => tempfile::tempfile_in(dir).map(drop).map_err(|error| StoreError::io(dir, error)),
+    }
+}
+
+/// A place that takes conditional writes and ignores the condition would let two hosts write over each other. Each asks
 /// with an object of its own: others may be asking.
-fn check_conditions(objects: &Objects) -> Result<(), StoreError> {
-    let mut random = [0; 8];
-    let no_random = |_| StoreError::io(Path::new("randomness"), io::Error::other("the system gives none"));
-    SystemRandom::new().fill(&mut random).map_err(no_random)?;
-    let probe = format!("{PROBES}/{}", hex::encode(random));
-    // Also where there is no such bucket: without a condition, so that the answer says so.
-    objects.write(&probe, b"this store keeps conditions\n".to_vec())?;
-    let other = "\"00000000000000000000000000000000\"".to_owned();
+fn check_conditions(objects: &dyn Objects) -> Result<(), StoreError> {
+    let probe = format!("{PROBES}/{}", name_by_chance()?);
+    // Without a condition, so that the answer says so where there is no such bucket.
+    let first = objects.put(&probe, b"this store keeps conditions\n".to_vec(), If::Always)?;
+    let Written::Yes(first) = first else { return Err(StoreError::NoConditions) };
+    objects.write(&probe, b"this store keeps conditions still\n".to_vec())?;
     let again = objects.put(&probe, b"this store ignores If-None-Match\n".to_vec(), If::Unchanged(None));
-    let stale = objects.put(&probe, b"this store ignores If-Match\n".to_vec(), If::Unchanged(Some(&other)));
+    let stale = objects.put(&probe, b"this store ignores If-Match\n".to_vec(), If::Unchanged(Some(&first)));
     objects.remove(&probe)?;
     match (again?, stale?) {
         (Written::Changed, Written::Changed) => Ok(()),
@@ -85,17 +103,47 @@ fn check_conditions(objects: &Objects) -> Result<(), StoreError> {
     }
 }
 
+/// A name that no other host has.
+fn name_by_chance() -> Result<String, StoreError> {
+    let mut random = [0; 8];
+    let no_random = |_| StoreError::io(Path::new("randomness"), io::Error::other("the system gives none"));
+    SystemRandom::new().fill(&mut random).map_err(no_random)?;
+    Ok(hex::encode(random))
+}
+
 impl ObjectStore {
-    pub(super) fn open(config: &BucketConfig, runtime: Handle) -> Result<Self, StoreError> {
-        let objects = Arc::new(Objects::open(config, runtime).map_err(StoreError::Bucket)?);
-        check_conditions(&objects)?;
+    pub(super) fn in_bucket(config: &BucketConfig, runtime: Handle) -> Result<Self, StoreError> {
+        let bucket = Arc::new(Bucket::open(config, runtime).map_err(StoreError::Bucket)?);
+        check_conditions(&*bucket)?;
+        Self::of(bucket.clone(), Arc::new(BucketUnits::new(bucket)))
+    }
+
+    /// Uploads leave `keep_free` bytes free, where units lie on a disk.
+    pub(super) fn in_database(config: &PostgresConfig, keep_free: u64, runtime: Handle) -> Result<Self, StoreError> {
+        let database = Database::open(config, runtime.clone())?;
+        check_conditions(&database)?;
+        let units: Arc<dyn Units> = match &config.units {
+            UnitsConfig::Directory(dir) => Arc::new(UnitFiles::open(dir, keep_free)?),
+            UnitsConfig::Bucket(config) => {
+                let bucket = Bucket::open(config, runtime).map_err(StoreError::Bucket)?;
+                check_conditions(&bucket)?;
+                Arc::new(BucketUnits::new(Arc::new(bucket)))
+            }
+        };
+        let id = database.id().to_owned();
+        let store = Self::of(Arc::new(database), units)?;
+        units::check_owner(&*store.units, &id, store.models.list()?.is_empty())?;
+        Ok(store)
+    }
+
+    fn of(objects: Arc<dyn Objects>, units: Arc<dyn Units>) -> Result<Self, StoreError> {
         let published = Arc::new(AtomicU64::new(0));
         Ok(Self {
             log: Mutex::new(Log::open(objects.clone(), published.clone())?),
-            tiles: Tiles(InBucket(objects.clone())),
+            tiles: Tiles(AmongObjects(objects.clone())),
             published,
-            units: Units::new(objects.clone()),
-            models: Models::new(objects.clone()),
+            units,
+            models: Models::new(objects.clone(), name_by_chance()?),
             objects,
         })
     }
@@ -138,11 +186,11 @@ impl Store for ObjectStore {
     }
 
     fn announce(&self, address: &str, attached: bool) -> Result<(), StoreError> {
-        hosts::announce(&self.objects, address, attached)
+        hosts::announce(&*self.objects, address, attached)
     }
 
     fn attached_hosts(&self) -> Result<Vec<String>, StoreError> {
-        hosts::attached(&self.objects, SystemTime::now())
+        hosts::attached(&*self.objects, SystemTime::now())
     }
 
     fn append_log(&self, first: u64, entries: &[Vec<u8>]) -> Result<(), StoreError> {
@@ -177,7 +225,7 @@ impl Store for ObjectStore {
     }
 
     fn checkpoint(&self) -> Result<Option<String>, StoreError> {
-        let checkpoint = log::read_checkpoint(&self.objects)?.map(|(checkpoint, _)| checkpoint);
+        let checkpoint = log::read_checkpoint(&*self.objects)?.map(|(checkpoint, _)| checkpoint);
         if let Some(checkpoint) = &checkpoint {
             self.published.fetch_max(checkpoint.size, Ordering::SeqCst);
         }
@@ -256,7 +304,7 @@ impl Store for ObjectStore {
     }
 
     fn propose(&self, manifest: &Manifest, files: &Publication) -> Result<(Sha256Digest, bool), StoreError> {
-        self.models.propose(&self.units, manifest, files)
+        self.models.propose(&*self.units, manifest, files)
     }
 
     fn withdraw(&self, object: &Sha256Digest) -> Result<(), StoreError> {
@@ -284,7 +332,7 @@ impl Store for ObjectStore {
     }
 
     fn unit(&self, model: &Model, index: u32) -> Result<Box<dyn UnitReader>, StoreError> {
-        self.models.unit(&self.units, model, index)
+        self.models.unit(&*self.units, model, index)
     }
 
     fn anyone_may_read(&self) -> Result<bool, StoreError> {
@@ -323,5 +371,71 @@ impl Follower for ObjectStore {
         }
         // Each host writes a policy once, and a later one ends it for all.
         Err(self.objects.damaged(POLICY, "it is another whenever it is read"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place::{Listed, Tag};
+    use super::*;
+    use std::collections::HashMap;
+    use std::path::PathBuf;
+
+    /// As some services of old: a condition is a header that they do not know. It keeps the conditions that it is told to.
+    #[derive(Debug, Default)]
+    struct Careless {
+        keeps_create: bool,
+        keeps_match: bool,
+        objects: Mutex<HashMap<String, Vec<u8>>>,
+    }
+
+    impl Objects for Careless {
+        fn get(&self, name: &str, _: usize) -> Result<Option<(Vec<u8>, Tag)>, StoreError> {
+            let objects = self.objects.lock().unwrap();
+            Ok(objects.get(name).map(|bytes| (bytes.clone(), hex::encode(bytes))))
+        }
+
+        fn length(&self, name: &str) -> Result<Option<u64>, StoreError> {
+            Ok(self.get(name, 0)?.map(|(bytes, _)| bytes.len() as u64))
+        }
+
+        fn put(&self, name: &str, bytes: Vec<u8>, condition: If<'_>) -> Result<Written, StoreError> {
+            let there = self.get(name, 0)?.map(|(_, tag)| tag);
+            let holds = match condition {
+                If::Always => true,
+                If::Unchanged(None) => !self.keeps_create || there.is_none(),
+                If::Unchanged(Some(tag)) => !self.keeps_match || there.as_ref() == Some(tag),
+            };
+            if !holds {
+                return Ok(Written::Changed);
+            }
+            let tag = hex::encode(&bytes);
+            self.objects.lock().unwrap().insert(name.to_owned(), bytes);
+            Ok(Written::Yes(tag))
+        }
+
+        fn remove(&self, name: &str) -> Result<(), StoreError> {
+            self.objects.lock().unwrap().remove(name);
+            Ok(())
+        }
+
+        fn list(&self, _: &str) -> Result<Vec<Listed>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            name.into()
+        }
+    }
+
+    #[test]
+    fn a_store_that_ignores_a_condition_is_refused_and_nothing_is_left_there() {
+        for (keeps_create, keeps_match) in [(false, false), (true, false), (false, true), (true, true)] {
+            let store = Careless { keeps_create, keeps_match, ..Careless::default() };
+            let checked = check_conditions(&store).map_err(|error| error.code());
+            let expected = if keeps_create && keeps_match { Ok(()) } else { Err("store-no-conditions") };
+            assert_eq!(checked, expected, "{keeps_create} {keeps_match}");
+            assert!(store.objects.lock().unwrap().is_empty());
+        }
     }
 }

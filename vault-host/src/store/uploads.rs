@@ -7,13 +7,14 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use attestation::Sha256Digest;
 use ring::digest::{Context, SHA256};
+use rustix::fs::FlockOperation;
 use vault_proto::convert::UnitUpload;
 
 use super::{StoreError, UnitWriter, files};
@@ -29,6 +30,8 @@ const HASH_BUFFER_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct Uploads {
     dir: PathBuf,
+    /// Where units go once their digest was checked: the same, or another directory of the same file system.
+    done: PathBuf,
     /// Bytes that uploads leave free on the disk, so that they never keep the log from being written.
     keep_free: u64,
     busy: Arc<Mutex<HashSet<UnitUpload>>>,
@@ -46,8 +49,14 @@ pub(crate) struct Upload {
 impl Uploads {
     /// Opens or creates the directory.
     pub(crate) fn open(dir: PathBuf, keep_free: u64) -> Result<Self, StoreError> {
+        Self::open_apart(dir.clone(), dir, keep_free)
+    }
+
+    /// The same, with another directory for the units that are complete, where they stay.
+    pub(crate) fn open_apart(dir: PathBuf, done: PathBuf, keep_free: u64) -> Result<Self, StoreError> {
         files::create_dirs(&dir)?;
-        Ok(Self { dir, keep_free, busy: Arc::default() })
+        files::create_dirs(&done)?;
+        Ok(Self { dir, done, keep_free, busy: Arc::default() })
     }
 
     /// How much of a unit is stored durably: all of it only once its digest was checked.
@@ -90,23 +99,29 @@ impl Uploads {
 
     /// Where a complete unit lies.
     pub(crate) fn complete(&self, manifest: &Sha256Digest, sealed: &Sha256Digest) -> PathBuf {
-        self.model_dir(manifest).join(hex::encode(sealed.as_bytes()))
+        self.done.join(hex::encode(manifest.as_bytes())).join(hex::encode(sealed.as_bytes()))
     }
 
     /// Removes all that came for a model: it was published, so its units lie elsewhere now.
     pub(crate) fn forget(&self, manifest: &Sha256Digest) -> Result<(), StoreError> {
-        let dir = self.model_dir(manifest);
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&dir, error)),
-            _ => Ok(()),
-        }
+        remove_all(&self.model_dir(manifest))
+    }
+
+    /// Removes the units of a model that are complete.
+    pub(crate) fn forget_complete(&self, manifest: &Sha256Digest) -> Result<(), StoreError> {
+        remove_all(&self.done.join(hex::encode(manifest.as_bytes())))
+    }
+
+    /// Whether a unit of this model is being written by this process.
+    pub(crate) fn is_busy(&self, manifest: &Sha256Digest) -> bool {
+        self.lock().iter().any(|unit| unit.manifest == *manifest)
     }
 
     /// Removes what nobody touched since `before`; returns how many models that was.
     pub(crate) fn remove_abandoned(&self, before: SystemTime) -> Result<usize, StoreError> {
         let mut removed = 0;
         for manifest in self.manifests()? {
-            if !self.lock().iter().any(|unit| unit.manifest == manifest) && self.newest(&manifest)? < before {
+            if !self.is_busy(&manifest) && newest(&self.model_dir(&manifest))? < before {
                 self.forget(&manifest)?;
                 removed += 1;
             }
@@ -115,10 +130,7 @@ impl Uploads {
     }
 
     fn open_part(&self, unit: &UnitUpload, offset: u64) -> Result<File, StoreError> {
-        let stored = self.stored(unit)?;
-        if offset != stored || stored == unit.bytes {
-            return Err(StoreError::UploadOffset { offset, stored });
-        }
+        self.check_offset(unit, offset)?;
         self.check_room(unit.bytes - offset)?;
         let dir = self.model_dir(&unit.manifest);
         if !dir.is_dir() && self.manifests()?.len() >= MANIFESTS_MAX {
@@ -130,10 +142,27 @@ impl Uploads {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(at)?;
+        // A process of another host may have this directory too. Whoever has the lock alone renames or removes the file.
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::UploadBusy),
+            locked => locked.map_err(|error| at(error.into()))?,
+        }
+        if !is_at(&file, &path).map_err(at)? {
+            return Err(StoreError::UploadBusy);
+        }
+        self.check_offset(unit, offset)?;
         file.set_len(offset).map_err(at)?;
         file.seek(SeekFrom::Start(offset)).map_err(at)?;
         files::sync_dir(&dir)?;
         Ok(file)
+    }
+
+    fn check_offset(&self, unit: &UnitUpload, offset: u64) -> Result<(), StoreError> {
+        let stored = self.stored(unit)?;
+        match offset == stored && stored < unit.bytes {
+            true => Ok(()),
+            false => Err(StoreError::UploadOffset { offset, stored }),
+        }
     }
 
     fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
@@ -147,18 +176,6 @@ impl Uploads {
 
     fn manifests(&self) -> Result<Vec<Sha256Digest>, StoreError> {
         files::names(&self.dir, files::digest_name)
-    }
-
-    fn newest(&self, manifest: &Sha256Digest) -> Result<SystemTime, StoreError> {
-        let dir = self.model_dir(manifest);
-        let modified = |path: &Path| {
-            fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(|error| StoreError::io(path, error))
-        };
-        let mut newest = modified(&dir)?;
-        for name in files::names(&dir, |text| Some(text.to_owned()))? {
-            newest = newest.max(modified(&dir.join(name))?);
-        }
-        Ok(newest)
     }
 
     fn model_dir(&self, manifest: &Sha256Digest) -> PathBuf {
@@ -196,7 +213,11 @@ impl UnitWriter for Upload {
             files::remove(&path)?;
             return Err(StoreError::DigestMismatch);
         }
+        if !is_at(&self.file, &path).map_err(at)? {
+            return Err(StoreError::UploadBusy);
+        }
         let complete = self.uploads.complete(&self.unit.manifest, &self.unit.sealed);
+        complete.parent().map_or(Ok(()), files::create_dirs)?;
         fs::rename(&path, &complete).map_err(at)?;
         files::sync_parent(&complete)?;
         Ok(self.offset)
@@ -206,6 +227,34 @@ impl UnitWriter for Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.uploads.lock().remove(&self.unit);
+    }
+}
+
+/// When anything in the directory of a model was last written.
+pub(super) fn newest(dir: &Path) -> Result<SystemTime, StoreError> {
+    let modified = |path: &Path| {
+        fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(|error| StoreError::io(path, error))
+    };
+    let mut newest = modified(dir)?;
+    for name in files::names(dir, |text| Some(text.to_owned()))? {
+        newest = newest.max(modified(&dir.join(name))?);
+    }
+    Ok(newest)
+}
+
+fn remove_all(dir: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(dir, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether this is the file that lies there now.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        there => there.map(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())),
     }
 }
 
@@ -269,6 +318,35 @@ mod tests {
         drop(first);
         assert!(matches!(uploads.begin(unit, 3), Err(StoreError::UploadOffset { offset: 3, stored: 0 })));
         uploads.begin(unit, 0).unwrap();
+    }
+
+    /// Two hosts that have mounted one directory: what one writes, the other neither cuts nor moves away.
+    #[test]
+    fn a_unit_that_another_process_writes_is_busy_and_then_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Uploads::open_apart(dir.path().join("uploads"), dir.path().join("units"), 0).unwrap();
+        let (one, two) = (open(), open());
+        let unit = unit(1, b"sealed");
+        let mut first = one.begin(unit, 0).unwrap();
+        assert!(matches!(two.begin(unit, 0), Err(StoreError::UploadBusy)));
+        first.write(b"sealed").unwrap();
+        assert_eq!(Box::new(first).finish().unwrap(), 6);
+        assert!(matches!(two.begin(unit, 0), Err(StoreError::UploadOffset { offset: 0, stored: 6 })));
+        two.forget(&unit.manifest).unwrap();
+        assert_eq!(fs::read(two.complete(&unit.manifest, &unit.sealed)).unwrap(), b"sealed");
+    }
+
+    /// Whoever removes a part that somebody writes, by hand or as abandoned, loses that upload and no other.
+    #[test]
+    fn a_part_that_was_removed_meanwhile_is_not_taken_for_the_one_in_its_place() {
+        let (_dir, uploads) = uploads(0);
+        let unit = unit(1, b"sealed");
+        let mut first = uploads.begin(unit, 0).unwrap();
+        first.write(b"sealed").unwrap();
+        fs::remove_file(uploads.part(&unit)).unwrap();
+        fs::write(uploads.part(&unit), b"other").unwrap();
+        assert!(matches!(Box::new(first).finish(), Err(StoreError::UploadBusy)));
+        assert!(!uploads.is_complete(&unit).unwrap());
     }
 
     #[test]

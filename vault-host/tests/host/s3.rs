@@ -1,7 +1,7 @@
 //! A real S3 server of its own: `s3s-fs`, which keeps objects as files and takes conditional writes.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ impl S3 {
         let child = command.env("RUST_LOG", "error").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         self.child = Some(child);
         let begun = Instant::now();
-        while TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).is_err() {
+        while TcpStream::connect(self.address()).is_err() {
             assert!(begun.elapsed() < Duration::from_secs(30), "the S3 server listens");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -58,6 +58,21 @@ impl S3 {
         }
     }
 
+    /// Puts all that it has aside as it is now, under a name.
+    pub fn save(&mut self, name: &str) {
+        self.stop();
+        copy(&self.dir.path().join("root"), &self.dir.path().join(name));
+        self.restart();
+    }
+
+    /// Puts it back as it was.
+    pub fn roll_back_to(&mut self, name: &str) {
+        self.stop();
+        std::fs::remove_dir_all(self.dir.path().join("root")).unwrap();
+        copy(&self.dir.path().join(name), &self.dir.path().join("root"));
+        self.restart();
+    }
+
     /// Lines of a host's configuration. They come before its first section.
     pub fn config(&self, prefix: &str) -> String {
         self.config_with(prefix, "credentials")
@@ -68,12 +83,23 @@ impl S3 {
         self.config_with(prefix, "wrong")
     }
 
+    /// The same, at another endpoint.
+    pub fn config_at(&self, endpoint: &str, prefix: &str) -> String {
+        self.config_of(endpoint, prefix, "credentials")
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
     fn config_with(&self, prefix: &str, credentials: &str) -> String {
+        self.config_of(&format!("http://{}", self.address()), prefix, credentials)
+    }
+
+    fn config_of(&self, endpoint: &str, prefix: &str, credentials: &str) -> String {
         let credentials = self.dir.path().join(credentials);
-        format!(
-            "store = \"s3://{BUCKET}/{prefix}\"\n[s3]\nendpoint = \"http://127.0.0.1:{}\"\ncredentials = {credentials:?}",
-            self.port
-        )
+        format!("store = \"s3://{BUCKET}/{prefix}\"\n[s3]\nendpoint = \"{endpoint}\"\ncredentials = {credentials:?}")
     }
 
     /// Where an object lies as a file.
@@ -86,6 +112,10 @@ impl Drop for S3 {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 
 /// The server that `cargo xtask test` built. With `CI=true` it must be there.

@@ -20,6 +20,8 @@ pub(super) struct Need {
 
 enum FoundBy {
     Program(&'static str),
+    /// A program that Debian keeps out of the way, by version: `/usr/lib/NAME/VERSION/bin/PROGRAM`.
+    Versioned(&'static str, &'static str),
     /// Modules that pkg-config knows.
     Modules(&'static [&'static str]),
     /// A shared library that a program opens when it runs.
@@ -112,14 +114,35 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// What tests want, and building and the demo don't: a system may start a server with its package.
+const POSTGRES: Need = Need {
+    name: "postgresql",
+    why: "tests of a store in a database start servers of their own, and use no other",
+    found_by: FoundBy::Versioned("postgresql", "initdb"),
+    debian: &[&["postgresql"]],
+    fedora: "postgresql-server",
+    arch: "postgresql",
+    suse: "postgresql-server",
+};
+
 /// What is not here. Takes some 50 ms.
 pub(super) fn missing() -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| !need.found_by.is_here()).collect()
+    still_missing(NEEDS.iter())
+}
+
+/// Postgres, if it is not here.
+pub(super) fn missing_postgres() -> Vec<&'static Need> {
+    still_missing([&POSTGRES])
+}
+
+/// What of these is not here.
+pub(super) fn still_missing(needs: impl IntoIterator<Item = &'static Need>) -> Vec<&'static Need> {
+    needs.into_iter().filter(|need| !need.found_by.is_here()).collect()
 }
 
 #[cfg(test)]
 pub(super) fn all() -> Vec<&'static Need> {
-    NEEDS.iter().collect()
+    NEEDS.iter().chain([&POSTGRES]).collect()
 }
 
 impl Need {
@@ -138,6 +161,11 @@ impl FoundBy {
     fn is_here(&self) -> bool {
         match self {
             Self::Program(name) => shell::which(name).is_some(),
+            Self::Versioned(name, program) => {
+                let versions = std::fs::read_dir(Path::new("/usr/lib").join(name)).into_iter().flatten().flatten();
+                let mut bins = versions.map(|version| version.path().join("bin"));
+                bins.any(|bin| bin.join(program).exists()) || shell::which(program).is_some()
+            }
             Self::Modules(names) => shell::succeeds(Command::new("pkg-config").arg("--exists").args(*names)),
             Self::Plugin(file) => library_dirs().iter().any(|dir| dir.join(file).exists()),
             Self::PythonVenv => shell::succeeds(Command::new("python3").args(["-c", "import venv, ensurepip"])),
@@ -161,6 +189,8 @@ mod tests {
     fn absent_things_are_found_missing() {
         assert!(FoundBy::Program("sh").is_here());
         assert!(!FoundBy::Program("no-such-program").is_here());
+        assert!(FoundBy::Versioned("no-such-name", "sh").is_here());
+        assert!(!FoundBy::Versioned("no-such-name", "no-such-program").is_here());
         assert!(!FoundBy::Modules(&["no-such-module"]).is_here());
         assert!(!FoundBy::Plugin("libno-such.so.0").is_here());
     }

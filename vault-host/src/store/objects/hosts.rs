@@ -1,11 +1,11 @@
-//! Which hosts of a bucket have a stream to the keeper: `hosts/<sha256 of its address>` is the address of one, written
+//! Which hosts of a store have a stream to the keeper: `hosts/<sha256 of its address>` is the address of one, written
 //! again while it has. What stands there is for people to read; no program goes where it points.
 
 use std::time::{Duration, SystemTime};
 
 use attestation::Sha256Digest;
 
-use super::client::Objects;
+use super::place::Objects;
 use crate::config::{ADDRESS_BYTES_MAX, is_address};
 use crate::link::ANNOUNCE_EVERY;
 use crate::store::StoreError;
@@ -16,7 +16,7 @@ const SILENCE_MAX: Duration = ANNOUNCE_EVERY.saturating_mul(5);
 /// As many as a message has room for.
 const HOSTS_MAX: usize = 4;
 
-pub(super) fn announce(objects: &Objects, address: &str, attached: bool) -> Result<(), StoreError> {
+pub(super) fn announce(objects: &dyn Objects, address: &str, attached: bool) -> Result<(), StoreError> {
     let name = format!("{HOSTS}/{}", hex::encode(Sha256Digest::of(address.as_bytes()).as_bytes()));
     match attached {
         true => objects.write(&name, address.as_bytes().to_vec()),
@@ -24,7 +24,7 @@ pub(super) fn announce(objects: &Objects, address: &str, attached: bool) -> Resu
     }
 }
 
-pub(super) fn attached(objects: &Objects, now: SystemTime) -> Result<Vec<String>, StoreError> {
+pub(super) fn attached(objects: &dyn Objects, now: SystemTime) -> Result<Vec<String>, StoreError> {
     let mut listed = objects.list(HOSTS)?;
     // A host whose clock is ahead of ours said it just now.
     listed.retain(|host| now.duration_since(host.written).is_ok_and(|since| since < SILENCE_MAX) || host.written > now);

@@ -1,4 +1,4 @@
-//! The log in a bucket: `log/tail` has the entries that the newest checkpoint may not cover yet, `log/checkpoint` and
+//! The log among objects: `log/tail` has the entries that the newest checkpoint may not cover yet, `log/checkpoint` and
 //! `log/tile/` are a C2SP tlog-tiles log as anybody may read it.
 //!
 //! The tail is be64(index of its first entry), then records be32(length) ‖ bytes: the note of the newest proposed checkpoint
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ledger::merkle::{Tree, leaf_hash};
 use vault_proto::limits::{CHECKPOINT_BYTES_MAX, ENTRIES_BYTES_MAX, READ_LOG_MAX};
 
-use super::client::{If, Objects, Tag, Written};
+use super::place::{If, Objects, Tag, Written};
 use crate::store::log::{Checkpoint, check_entries, parse_checkpoint};
 use crate::store::segment::SEGMENT_ENTRIES;
 use crate::store::tile_files::{TilePlace, Tiles};
@@ -27,15 +27,15 @@ const TAIL_BYTES_MAX: usize = 4 * ENTRIES_BYTES_MAX;
 /// How often a checkpoint is tried beside those of other hosts.
 const PUBLISH_TRIES_MAX: usize = 3;
 
-/// Tiles in the bucket.
+/// Tiles among the other objects.
 #[derive(Clone, Debug)]
-pub(super) struct InBucket(pub(super) Arc<Objects>);
+pub(super) struct AmongObjects(pub(super) Arc<dyn Objects>);
 
 /// The log, as this host last saw it. One owner at a time.
 #[derive(Debug)]
 pub(super) struct Log {
-    objects: Arc<Objects>,
-    tiles: Tiles<InBucket>,
+    objects: Arc<dyn Objects>,
+    tiles: Tiles<AmongObjects>,
     published: Arc<AtomicU64>,
     checkpoint: Option<(Checkpoint, Tag)>,
     /// Some tree of the first entries.
@@ -54,8 +54,8 @@ struct Tail {
 
 impl Log {
     /// `published` is told the size of the newest checkpoint that was seen.
-    pub(super) fn open(objects: Arc<Objects>, published: Arc<AtomicU64>) -> Result<Self, StoreError> {
-        let tiles = Tiles(InBucket(objects.clone()));
+    pub(super) fn open(objects: Arc<dyn Objects>, published: Arc<AtomicU64>) -> Result<Self, StoreError> {
+        let tiles = Tiles(AmongObjects(objects.clone()));
         let (checkpoint, tree, tail) = (None, Tree::new(), Tail::default());
         let mut log = Self { objects, tiles, published, checkpoint, tree, tail, tag: None };
         log.refresh()?;
@@ -78,7 +78,7 @@ impl Log {
     pub(super) fn refresh(&mut self) -> Result<(), StoreError> {
         // The tail first: a checkpoint that is newer than it covers no more than a newer tail had.
         let (tail, tag) = self.read_tail()?;
-        self.checkpoint = read_checkpoint(&self.objects)?;
+        self.checkpoint = read_checkpoint(&*self.objects)?;
         (self.tail, self.tag) = (tail, tag);
         self.published.fetch_max(self.committed(), Ordering::SeqCst);
         if self.tail.first > self.committed() {
@@ -324,8 +324,8 @@ impl Log {
     }
 }
 
-/// The newest checkpoint in the bucket.
-pub(super) fn read_checkpoint(objects: &Objects) -> Result<Option<(Checkpoint, Tag)>, StoreError> {
+/// The newest checkpoint that is stored.
+pub(super) fn read_checkpoint(objects: &dyn Objects) -> Result<Option<(Checkpoint, Tag)>, StoreError> {
     let Some((bytes, tag)) = objects.get(CHECKPOINT, CHECKPOINT_BYTES_MAX)? else { return Ok(None) };
     let damaged = || objects.damaged(CHECKPOINT, "not a checkpoint");
     let text = String::from_utf8(bytes).map_err(|_| damaged())?;
@@ -365,7 +365,7 @@ impl Tail {
     }
 }
 
-impl TilePlace for InBucket {
+impl TilePlace for AmongObjects {
     fn read(&self, name: &str, max: usize) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.0.get(&format!("log/{name}"), max)?.map(|(bytes, _)| bytes))
     }

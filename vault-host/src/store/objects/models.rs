@@ -1,7 +1,10 @@
-//! Sealed models in a bucket: `proposed/<object>/` and `models/<name>/<version>/` have the small files, the manifest last.
-//! The units stay where they were uploaded.
+//! Sealed models among objects: `proposed/<object>/<host>/` and `models/<name>/<version>/` have the small files, the manifest
+//! last. The units stay where they were uploaded.
+//!
+//! Each host has a copy of its own of what it proposes, and takes back no other: of two that take one model at the same
+//! moment, one may be refused by the keeper and the other not. Whichever copy is whole is released.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use attestation::Sha256Digest;
@@ -10,8 +13,8 @@ use ledger::names::{Name, Version};
 use vault_proto::convert::{ModelName, Publication, UnitUpload};
 use vault_proto::limits::{BLOB_BYTES_MAX, MODEL_SIGNATURE_BYTES_MAX};
 
-use super::client::Objects;
-use super::uploads::Units;
+use super::place::Objects;
+use super::units::Units;
 use crate::store::files::digest_name;
 use crate::store::models::{Model, check_units, object_of};
 use crate::store::{StoreError, UnitReader};
@@ -19,13 +22,15 @@ use crate::store::{StoreError, UnitReader};
 /// All sealed models. What was read once is kept: nothing under one name ever changes, though it may go.
 #[derive(Debug)]
 pub(super) struct Models {
-    objects: Arc<Objects>,
+    objects: Arc<dyn Objects>,
+    /// This host, while it runs, among those that propose.
+    host: String,
     known: Mutex<HashMap<String, Arc<Model>>>,
 }
 
 impl Models {
-    pub(super) fn new(objects: Arc<Objects>) -> Self {
-        Self { objects, known: Mutex::default() }
+    pub(super) fn new(objects: Arc<dyn Objects>, host: String) -> Self {
+        Self { objects, host, known: Mutex::default() }
     }
 
     pub(super) fn released(&self, name: &ModelName) -> Result<Arc<Model>, StoreError> {
@@ -46,7 +51,7 @@ impl Models {
                 let steps: Vec<_> = dir.split('/').collect();
                 let ours = match steps.as_slice() {
                     ["models", name, version] => Name::try_from(*name).is_ok() && Version::try_from(*version).is_ok(),
-                    ["proposed", object] => digest_name(object).is_some(),
+                    ["proposed", object, _host] => digest_name(object).is_some(),
                     _ => false,
                 };
                 if ours && let Some(model) = self.read(dir)? {
@@ -54,23 +59,23 @@ impl Models {
                 }
             }
         }
-        // A proposal that was released a moment ago may be there twice.
-        let released: Vec<_> = all.iter().filter(|(_, released)| *released).map(|(model, _)| model.object).collect();
-        all.retain(|(model, is_released)| *is_released || !released.contains(&model.object));
+        // One that several hosts proposed is there for each, and one that was released a moment ago still.
+        let mut seen = HashSet::new();
+        all.retain(|(model, _)| seen.insert(model.object));
         all.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         Ok(all)
     }
 
     pub(super) fn propose(
         &self,
-        units: &Units,
+        units: &dyn Units,
         manifest: &Manifest,
         files: &Publication,
     ) -> Result<(Sha256Digest, bool), StoreError> {
         let object = object_of(manifest, &files.model_signature);
         let id = manifest.id();
         let name = ModelName { model: id.model.clone(), version: id.version.clone() };
-        let dir = proposed_dir(&object);
+        let dir = self.own_dir(&object);
         if self.read(&released_dir(&name))?.is_some_and(|model| model.object == object) || self.read(&dir)?.is_some() {
             return Ok((object, false));
         }
@@ -80,27 +85,29 @@ impl Models {
     }
 
     pub(super) fn withdraw(&self, object: &Sha256Digest) -> Result<(), StoreError> {
-        let dir = proposed_dir(object);
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&dir);
-        [MANIFEST_NAME, SIGNATURE_NAME, DEK_NAME].iter().try_for_each(|name| self.objects.remove(&at(&dir, name)))
+        self.remove(&self.own_dir(object))
     }
 
     /// Follows a `model` entry of the log: that proposal is the model now. True if it was waiting here.
     pub(super) fn release(&self, object: &Sha256Digest) -> Result<bool, StoreError> {
-        let from = proposed_dir(object);
-        let Some(model) = self.read(&from)? else { return Ok(false) };
-        let to = released_dir(&model.name);
-        if let Some(there) = self.read(&to)? {
-            // A host that died here before it removed the proposal.
-            if there.object == *object {
-                self.withdraw(object)?;
+        let copies = self.copies(object)?;
+        for dir in &copies {
+            let Some(model) = self.read(dir)? else { continue };
+            let to = released_dir(&model.name);
+            let there = self.read(&to)?;
+            if there.as_ref().is_some_and(|there| there.object != *object) {
+                return Ok(false);
             }
-            return Ok(false);
+            if there.is_none() {
+                // Its host may be taking it back.
+                let Some(files) = self.publication(dir)? else { continue };
+                self.write(&to, &files)?;
+            }
+            // Else a host died here before this.
+            copies.iter().try_for_each(|copy| self.remove(copy))?;
+            return Ok(there.is_none());
         }
-        let (manifest, model_signature) = self.public_files(&model)?;
-        self.write(&to, &Publication { manifest, dek: self.file(&from, DEK_NAME, BLOB_BYTES_MAX)?, model_signature })?;
-        self.withdraw(object)?;
-        Ok(true)
+        Ok(false)
     }
 
     pub(super) fn public_files(&self, model: &Model) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
@@ -121,10 +128,40 @@ impl Models {
         })
     }
 
-    pub(super) fn unit(&self, units: &Units, model: &Model, index: u32) -> Result<Box<dyn UnitReader>, StoreError> {
+    pub(super) fn unit(&self, units: &dyn Units, model: &Model, index: u32) -> Result<Box<dyn UnitReader>, StoreError> {
         let index = index as usize;
         let (sealed, bytes) = model.sealed.get(index).zip(model.units.get(index)).expect("fetch looked it up");
-        Ok(units.reader(&UnitUpload { manifest: model.manifest, sealed: *sealed, bytes: *bytes }))
+        units.reader(&UnitUpload { manifest: model.manifest, sealed: *sealed, bytes: *bytes })
+    }
+
+    /// Where copies of a proposal are.
+    fn copies(&self, object: &Sha256Digest) -> Result<Vec<String>, StoreError> {
+        let listed = self.objects.list(&proposed_dir(object))?;
+        let dirs = listed.iter().filter_map(|listed| listed.name.strip_suffix(MANIFEST_NAME)?.strip_suffix('/'));
+        Ok(dirs.map(str::to_owned).collect())
+    }
+
+    fn own_dir(&self, object: &Sha256Digest) -> String {
+        at(&proposed_dir(object), &self.host)
+    }
+
+    /// The manifest first: whoever finds it takes the rest for there.
+    fn remove(&self, dir: &str) -> Result<(), StoreError> {
+        self.lock().remove(dir);
+        [MANIFEST_NAME, SIGNATURE_NAME, DEK_NAME].iter().try_for_each(|name| self.objects.remove(&at(dir, name)))
+    }
+
+    /// The small files, if all of them are there.
+    fn publication(&self, dir: &str) -> Result<Option<Publication>, StoreError> {
+        let get = |name, max| Ok(self.objects.get(&at(dir, name), max)?.map(|(bytes, _)| bytes));
+        let manifest = get(MANIFEST_NAME, MANIFEST_BYTES_MAX)?;
+        let model_signature = get(SIGNATURE_NAME, MODEL_SIGNATURE_BYTES_MAX)?;
+        let dek = get(DEK_NAME, BLOB_BYTES_MAX)?;
+        Ok(manifest.zip(model_signature).zip(dek).map(|((manifest, model_signature), dek)| Publication {
+            manifest,
+            dek,
+            model_signature,
+        }))
     }
 
     fn write(&self, dir: &str, files: &Publication) -> Result<(), StoreError> {
@@ -143,11 +180,15 @@ impl Models {
         if let Some(known) = self.lock().get(dir).cloned() {
             return Ok(Some(known));
         }
-        let manifest = self.file(dir, MANIFEST_NAME, MANIFEST_BYTES_MAX)?;
-        let signature = self.file(dir, SIGNATURE_NAME, MODEL_SIGNATURE_BYTES_MAX)?;
+        let Some(Publication { manifest, model_signature, .. }) = self.publication(dir)? else {
+            return match self.objects.length(&at(dir, MANIFEST_NAME))? {
+                Some(_) => Err(self.objects.damaged(dir, "not all of its files are there")),
+                None => Ok(None),
+            };
+        };
         let damaged = |_| self.objects.damaged(dir, "manifest.json is not a manifest");
         let manifest = Manifest::parse(&manifest).map_err(damaged)?;
-        let model = Arc::new(Model::of(dir.into(), &manifest, object_of(&manifest, &signature)));
+        let model = Arc::new(Model::of(dir.into(), &manifest, object_of(&manifest, &model_signature)));
         self.lock().insert(dir.to_owned(), model.clone());
         Ok(Some(model))
     }

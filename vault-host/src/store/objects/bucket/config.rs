@@ -71,7 +71,9 @@ impl BucketError {
 impl fmt::Display for BucketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Url => f.write_str("store: write s3://BUCKET or s3://BUCKET/PREFIX"),
+            Self::Url => {
+                f.write_str("a store is s3://BUCKET, s3://BUCKET/PREFIX, or postgres://USER@HOST/DATABASE with units")
+            }
             Self::Endpoint => f.write_str("s3.endpoint: write https://HOST:PORT, and no path"),
             Self::Plaintext => f.write_str(
                 "s3.endpoint is on another machine and has no TLS: write https://…, or set insecure_plaintext = true \
@@ -91,6 +93,11 @@ impl fmt::Display for BucketError {
 impl std::error::Error for BucketError {}
 
 impl BucketConfig {
+    /// Files that it names.
+    pub(crate) fn paths(&self) -> Vec<&PathBuf> {
+        [&self.ca, &self.credentials].into_iter().flatten().collect()
+    }
+
     pub(crate) fn parse(url: &str, s3: RawS3) -> Result<Self, BucketError> {
         let rest = url.strip_prefix("s3://").ok_or(BucketError::Url)?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));

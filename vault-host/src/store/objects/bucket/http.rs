@@ -1,6 +1,6 @@
 //! HTTP/1.1 to the bucket: hyper over rustls, with the authorities that the configuration names and no others.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -13,16 +13,10 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody,
     HttpService,
 };
-use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::BucketError;
+use crate::store::objects::authorities::tls_client;
 
-/// Where systems keep the authorities that they trust: Debian and its kin, Red Hat and its kin, SUSE.
-const SYSTEM_ROOTS: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// From the request to the head of its answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -36,24 +30,7 @@ pub(super) struct Http(Client<HttpsConnector<TcpConnector>, HttpRequestBody>);
 impl Http {
     /// A client that believes the authorities of `ca`, else those of the system.
     pub(super) fn new(ca: Option<&Path>) -> Result<Self, BucketError> {
-        let system = || SYSTEM_ROOTS.into_iter().map(PathBuf::from).find(|path| path.exists());
-        let path = ca.map(Path::to_owned).or_else(system);
-        let mut roots = RootCertStore::empty();
-        if let Some(path) = &path {
-            let bad = || BucketError::Authority(path.clone());
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|_| bad())? {
-                // A system's bundle may have one that this library can't use.
-                let _ = roots.add(certificate.map_err(|_| bad())?);
-            }
-            if roots.is_empty() {
-                return Err(bad());
-            }
-        }
-        let tls = ClientConfig::builder_with_provider(default_provider().into())
-            .with_safe_default_protocol_versions()
-            .expect("the provider has them")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = tls_client(ca).map_err(BucketError::Authority)?;
         let mut tcp = TcpConnector::new();
         tcp.set_connect_timeout(Some(CONNECT_TIME_MAX));
         tcp.set_nodelay(true);

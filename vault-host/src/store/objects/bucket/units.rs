@@ -17,18 +17,23 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use vault_proto::convert::UnitUpload;
 
-use super::client::{If, Objects, Tag, Written};
+use super::Bucket;
+use crate::store::objects::place::{If, Objects, Tag, Written};
+use crate::store::objects::units::Units;
 use crate::store::uploads::MANIFESTS_MAX;
 use crate::store::{StoreError, UnitReader, UnitWriter};
 
 /// Bytes of a part: an S3 object has at most 10,000, and a unit at most 4 GiB. Each upload holds one in memory.
-pub(super) const PART_BYTES: usize = 8 << 20;
+const PART_BYTES: usize = 8 << 20;
 const STATE_BYTES_MAX: usize = 1 << 20;
+/// Where the units of a database are: which one it is.
+const OWNER: &str = "store-id";
+const OWNER_BYTES_MAX: usize = 64;
 
 /// Units of a bucket.
 #[derive(Clone, Debug)]
-pub(super) struct Units {
-    objects: Arc<Objects>,
+pub(in crate::store::objects) struct BucketUnits {
+    objects: Arc<Bucket>,
     busy: Arc<Mutex<HashSet<UnitUpload>>>,
 }
 
@@ -44,88 +49,9 @@ struct Parts {
     parts: Vec<String>,
 }
 
-impl Units {
-    pub(super) fn new(objects: Arc<Objects>) -> Self {
+impl BucketUnits {
+    pub(in crate::store::objects) fn new(objects: Arc<Bucket>) -> Self {
         Self { objects, busy: Arc::default() }
-    }
-
-    /// Whether a unit is here and its digest was checked.
-    pub(super) fn is_complete(&self, unit: &UnitUpload) -> Result<bool, StoreError> {
-        Ok(self.objects.length(&checked_name(unit))?.is_some())
-    }
-
-    /// How much of a unit is stored durably.
-    pub(super) fn stored(&self, unit: &UnitUpload) -> Result<u64, StoreError> {
-        if self.is_complete(unit)? {
-            return Ok(unit.bytes);
-        }
-        Ok(self.read(unit)?.map_or(0, |(parts, _)| going_on(parts, unit).bytes))
-    }
-
-    /// Begins or goes on with a unit.
-    pub(super) fn begin(&self, unit: UnitUpload, offset: u64) -> Result<Box<dyn UnitWriter>, StoreError> {
-        let busy = Busy::new(self.busy.clone(), unit).ok_or(StoreError::UploadBusy)?;
-        if self.is_complete(&unit)? {
-            return Err(StoreError::UploadOffset { offset, stored: unit.bytes });
-        }
-        let found = self.read(&unit)?;
-        let stored = found.as_ref().map_or(0, |(parts, _)| going_on(parts.clone(), &unit).bytes);
-        if offset != stored {
-            return Err(StoreError::UploadOffset { offset, stored });
-        }
-        let (parts, tag) = match found {
-            Some((parts, tag)) => (going_on(parts, &unit), Some(tag)),
-            None => {
-                self.check_room(&unit.manifest)?;
-                (Parts { id: self.objects.begin_parts(&unit_name(&unit))?, bytes: 0, parts: Vec::new() }, None)
-            }
-        };
-        let mut upload = Upload { units: self.clone(), unit, parts, tag, waiting: Vec::new(), _busy: busy };
-        if upload.tag.is_none() {
-            upload.keep()?;
-        }
-        Ok(Box::new(upload))
-    }
-
-    /// Removes what is left of the uploads for a model, and what is durable of its units where `units` says so.
-    pub(super) fn forget(&self, manifest: &Sha256Digest, units: bool) -> Result<(), StoreError> {
-        let manifest = short(manifest);
-        for listed in self.objects.list(&format!("uploads/{manifest}"))? {
-            if let Some((bytes, _)) = self.objects.get(&listed.name, STATE_BYTES_MAX)?
-                && let Ok(parts) = serde_json::from_slice::<Parts>(&bytes)
-                && let Some((unit, _)) = listed.name.rsplit('/').next().and_then(|name| name.split_once('.'))
-            {
-                self.objects.abort_parts(&format!("units/{manifest}/{unit}"), &parts.id)?;
-            }
-            self.objects.remove(&listed.name)?;
-        }
-        if units {
-            self.objects.list(&format!("units/{manifest}"))?.iter().try_for_each(|it| self.objects.remove(&it.name))?;
-        }
-        Ok(())
-    }
-
-    /// The models that something was uploaded for, and when last.
-    pub(super) fn newest(&self) -> Result<BTreeMap<Sha256Digest, SystemTime>, StoreError> {
-        let mut newest = BTreeMap::new();
-        for dir in ["uploads", "units"] {
-            for listed in self.objects.list(dir)? {
-                let Some(manifest) = listed.name.split('/').nth(1).and_then(long) else { continue };
-                let last = newest.entry(manifest).or_insert(listed.written);
-                *last = listed.written.max(*last);
-            }
-        }
-        Ok(newest)
-    }
-
-    /// Whether a unit of this model is being written here.
-    pub(super) fn is_busy(&self, manifest: &Sha256Digest) -> bool {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|unit| unit.manifest == *manifest)
-    }
-
-    /// A sealed unit, to be read.
-    pub(super) fn reader(&self, unit: &UnitUpload) -> Box<dyn UnitReader> {
-        Box::new(Reader { objects: self.objects.clone(), name: unit_name(unit) })
     }
 
     fn check_room(&self, manifest: &Sha256Digest) -> Result<(), StoreError> {
@@ -151,6 +77,89 @@ impl Units {
     }
 }
 
+impl Units for BucketUnits {
+    fn is_complete(&self, unit: &UnitUpload) -> Result<bool, StoreError> {
+        Ok(self.objects.length(&checked_name(unit))?.is_some())
+    }
+
+    fn stored(&self, unit: &UnitUpload) -> Result<u64, StoreError> {
+        if self.is_complete(unit)? {
+            return Ok(unit.bytes);
+        }
+        Ok(self.read(unit)?.map_or(0, |(parts, _)| going_on(parts, unit).bytes))
+    }
+
+    fn begin(&self, unit: UnitUpload, offset: u64) -> Result<Box<dyn UnitWriter>, StoreError> {
+        let busy = Busy::new(self.busy.clone(), unit).ok_or(StoreError::UploadBusy)?;
+        if self.is_complete(&unit)? {
+            return Err(StoreError::UploadOffset { offset, stored: unit.bytes });
+        }
+        let found = self.read(&unit)?;
+        let stored = found.as_ref().map_or(0, |(parts, _)| going_on(parts.clone(), &unit).bytes);
+        if offset != stored {
+            return Err(StoreError::UploadOffset { offset, stored });
+        }
+        let (parts, tag) = match found {
+            Some((parts, tag)) => (going_on(parts, &unit), Some(tag)),
+            None => {
+                self.check_room(&unit.manifest)?;
+                (Parts { id: self.objects.begin_parts(&unit_name(&unit))?, bytes: 0, parts: Vec::new() }, None)
+            }
+        };
+        let mut upload = Upload { units: self.clone(), unit, parts, tag, waiting: Vec::new(), _busy: busy };
+        if upload.tag.is_none() {
+            upload.keep()?;
+        }
+        Ok(Box::new(upload))
+    }
+
+    fn forget(&self, manifest: &Sha256Digest, units: bool) -> Result<(), StoreError> {
+        let manifest = short(manifest);
+        for listed in self.objects.list(&format!("uploads/{manifest}"))? {
+            if let Some((bytes, _)) = self.objects.get(&listed.name, STATE_BYTES_MAX)?
+                && let Ok(parts) = serde_json::from_slice::<Parts>(&bytes)
+                && let Some((unit, _)) = listed.name.rsplit('/').next().and_then(|name| name.split_once('.'))
+            {
+                self.objects.abort_parts(&format!("units/{manifest}/{unit}"), &parts.id)?;
+            }
+            self.objects.remove(&listed.name)?;
+        }
+        if units {
+            self.objects.list(&format!("units/{manifest}"))?.iter().try_for_each(|it| self.objects.remove(&it.name))?;
+        }
+        Ok(())
+    }
+
+    fn newest(&self) -> Result<BTreeMap<Sha256Digest, SystemTime>, StoreError> {
+        let mut newest = BTreeMap::new();
+        for dir in ["uploads", "units"] {
+            for listed in self.objects.list(dir)? {
+                let Some(manifest) = listed.name.split('/').nth(1).and_then(long) else { continue };
+                let last = newest.entry(manifest).or_insert(listed.written);
+                *last = listed.written.max(*last);
+            }
+        }
+        Ok(newest)
+    }
+
+    fn is_busy(&self, manifest: &Sha256Digest) -> bool {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|unit| unit.manifest == *manifest)
+    }
+
+    fn reader(&self, unit: &UnitUpload) -> Result<Box<dyn UnitReader>, StoreError> {
+        Ok(Box::new(Reader { objects: self.objects.clone(), name: unit_name(unit) }))
+    }
+
+    fn owner(&self) -> Result<Option<String>, StoreError> {
+        let found = self.objects.get(OWNER, OWNER_BYTES_MAX)?;
+        Ok(found.map(|(bytes, _)| String::from_utf8_lossy(&bytes).trim().to_owned()))
+    }
+
+    fn claim(&self, database: &str) -> Result<(), StoreError> {
+        self.objects.put(OWNER, format!("{database}\n").into_bytes(), If::Unchanged(None)).map(drop)
+    }
+}
+
 /// What is gone on with: where all parts came and the host died before it checked them, the last one has to come again.
 fn going_on(mut parts: Parts, unit: &UnitUpload) -> Parts {
     if parts.bytes == unit.bytes {
@@ -163,7 +172,7 @@ fn going_on(mut parts: Parts, unit: &UnitUpload) -> Parts {
 /// One unit that is being written.
 #[derive(Debug)]
 struct Upload {
-    units: Units,
+    units: BucketUnits,
     unit: UnitUpload,
     parts: Parts,
     tag: Option<Tag>,
@@ -197,7 +206,7 @@ impl Upload {
 
     /// Reads the unit as the store has it now: what it was sent is not what counts.
     fn check(&self) -> Result<(), StoreError> {
-        let reader = self.units.reader(&self.unit);
+        let reader = self.units.reader(&self.unit)?;
         let mut context = Context::new(&SHA256);
         let mut offset = 0;
         while offset < self.unit.bytes {
@@ -265,7 +274,7 @@ impl Drop for Busy {
 
 #[derive(Debug)]
 struct Reader {
-    objects: Arc<Objects>,
+    objects: Arc<Bucket>,
     name: String,
 }
 
