@@ -35,6 +35,9 @@ def main() -> None:
     arguments = parser.parse_args()
     # Messages are bounded: a manifest is at most 8 MiB, and comes with a signature.
     options = [("grpc.max_receive_message_length", 20 << 20)]
+    if arguments.host.startswith("unix:"):
+        # Else it is the path, with a % in it that HTTP/2 does not allow there.
+        options.append(("grpc.default_authority", "localhost"))
     with grpc.insecure_channel(arguments.host, options=options) as channel:
         vault = services.VaultStub(channel)
         list_models(vault)
@@ -77,7 +80,7 @@ def fetch(vault, arguments) -> None:
         assert (message.unit, message.offset) == (arguments.unit, length), "ranges come in order"
         digest.update(message.data)
         length += len(message.data)
-    signed = manifest["units"][arguments.unit]["sha256"]
+    signed = manifest["units"][arguments.unit]["sealed_sha256"]
     same = f"sha256:{digest.hexdigest()}" == signed
     print(f"unit {arguments.unit}: {length} bytes of ciphertext, {'as signed' if same else 'NOT as signed'}")
 

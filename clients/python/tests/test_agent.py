@@ -19,13 +19,10 @@ MODEL = os.environ["WEIGHTVAULT_TEST_MODEL"]
 PLAIN = os.environ["WEIGHTVAULT_TEST_PLAIN"]
 WEIGHTS = "model.safetensors"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-HAS_TRANSFORMERS = HAS_TORCH and importlib.util.find_spec("transformers") is not None
 
 if HAS_TORCH:
-    import torch
-if HAS_TRANSFORMERS:
-    import transformers
-    from weightvault.transformers import from_pretrained
+    # While its files can still be read.
+    import torch  # noqa: F401
 
 
 def plain(path):
@@ -136,24 +133,6 @@ class Reader(unittest.TestCase):
         for name, tensor in found.items():
             self.assertTrue(tensor.numpy().tobytes() == expected[name].tobytes(), name)
             self.assertTrue(start <= tensor.data_ptr() < start + len(self.plain[WEIGHTS]), name)
-
-    @unittest.skipUnless(HAS_TRANSFORMERS, "transformers is not installed")
-    def test_embeddings_equal_those_of_the_plain_files(self):
-        ids = torch.tensor([[101, 2023, 2003, 1037, 7953, 102]])
-
-        def embed(model):
-            with torch.inference_mode():
-                return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.mean(1)
-
-        shared = from_pretrained(MODEL, transformers.AutoModel)
-        config = transformers.AutoConfig.from_pretrained(self.model.directory(), local_files_only=True)
-        plain_model = transformers.AutoModel.from_config(config)
-        state = {name: torch.from_numpy(tensor.copy()) for name, tensor in self.expected.items()}
-        plain_model.load_state_dict(state, strict=False)
-        self.assertTrue(torch.equal(embed(shared), embed(plain_model)))
-        self.assertGreater(float(embed(shared).abs().sum()), 0)
-        shared.weightvault.check()
-        shared.weightvault.close()
 
 
 if __name__ == "__main__":

@@ -71,6 +71,10 @@ impl Request {
     /// # Errors
     /// [`ServeError`]; `None` where the reader went away.
     pub(super) async fn read(stream: &mut UnixStream) -> Option<Result<Self, ServeError>> {
+        Self::read_within(stream, ASK_TIME_MAX).await
+    }
+
+    async fn read_within(stream: &mut UnixStream, time: Duration) -> Option<Result<Self, ServeError>> {
         let line = async {
             let mut line = Vec::new();
             loop {
@@ -83,7 +87,7 @@ impl Request {
                 }
             }
         };
-        match tokio::time::timeout(ASK_TIME_MAX, line).await {
+        match tokio::time::timeout(time, line).await {
             Ok(line) => line.map(|line| Self::parse(&line?)),
             Err(_) => Some(Err(ServeError::RequestLate)),
         }
@@ -119,6 +123,15 @@ impl Frame<'_> {
     /// # Errors
     /// The reader is gone, or takes too long.
     pub(super) async fn send(&self, stream: &UnixStream, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        self.send_within(stream, descriptor, TAKE_TIME_MAX).await
+    }
+
+    async fn send_within(
+        &self,
+        stream: &UnixStream,
+        descriptor: Option<BorrowedFd<'_>>,
+        time: Duration,
+    ) -> io::Result<()> {
         let bytes = self.bytes()?;
         let send = async {
             let mut rest = bytes.as_slice();
@@ -131,7 +144,7 @@ impl Frame<'_> {
             }
             Ok(())
         };
-        tokio::time::timeout(TAKE_TIME_MAX, send).await.map_err(|_| io::ErrorKind::TimedOut)?
+        tokio::time::timeout(time, send).await.map_err(|_| io::ErrorKind::TimedOut)?
     }
 
     fn bytes(&self) -> io::Result<Vec<u8>> {
@@ -218,11 +231,12 @@ mod tests {
         assert_eq!(Request::parse(b"v1 list\nv1 list\n"), Err(ServeError::RequestMalformed));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_line_without_an_end_is_not_waited_for_for_ever() {
         let (mut agent, mut reader) = UnixStream::pair().unwrap();
         reader.write_all(b"v1 li").await.unwrap();
-        assert_eq!(Request::read(&mut agent).await, Some(Err(ServeError::RequestLate)));
+        let late = Request::read_within(&mut agent, Duration::from_millis(10)).await;
+        assert_eq!(late, Some(Err(ServeError::RequestLate)));
         reader.write_all(&[b'x'; LINE_BYTES_MAX]).await.unwrap();
         assert_eq!(Request::read(&mut agent).await, Some(Err(ServeError::RequestTooLong)));
         reader.write_all(b"v1 list\n").await.unwrap();
@@ -231,7 +245,7 @@ mod tests {
         assert_eq!(Request::read(&mut agent).await, None);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_frame_is_length_and_json_and_one_that_nobody_takes_is_given_up() {
         let (agent, mut reader) = UnixStream::pair().unwrap();
         Frame::gone(&Why::LeaseLost).send(&agent, None).await.unwrap();
@@ -241,7 +255,8 @@ mod tests {
         assert_eq!(frame, [&(json.len() as u32).to_be_bytes(), json.as_slice()].concat());
         let long = "x".repeat(60_000);
         let error = loop {
-            match (Frame::Loading { problem: Some(&long) }).send(&agent, None).await {
+            let frame = Frame::Loading { problem: Some(&long) };
+            match frame.send_within(&agent, None, Duration::from_millis(10)).await {
                 Ok(()) => {}
                 Err(error) => break error,
             }

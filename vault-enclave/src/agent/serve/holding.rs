@@ -66,7 +66,7 @@ impl Holding {
                     break Why::Failed(failure.to_string());
                 }
             };
-            self.say(&format!("{problem}; the next try is in {} s", wait.as_secs()));
+            self.say(format!("{problem}; the next try is in {} s", wait.as_secs()));
             self.set(State::Loading { problem: Some(problem) });
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}

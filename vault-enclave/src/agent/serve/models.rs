@@ -330,7 +330,8 @@ mod tests {
             stops.wait_for(Option::is_some).await.unwrap();
             models.set(&entry, gone());
         };
-        let (ended, ()) = tokio::join!(models.end(&name("1"), Why::Unloaded), worker);
+        let one = name("1");
+        let (ended, ()) = tokio::join!(models.end(&one, Why::Unloaded), worker);
         assert_eq!((ended, models.list()), (Ok(()), Vec::new()));
     }
 
