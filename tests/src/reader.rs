@@ -45,6 +45,11 @@ impl Reader {
         }
     }
 
+    /// Waits longer, or less long, for frames from now on.
+    pub fn wait_at_most(&self, time: Duration) {
+        self.stream.set_read_timeout(Some(time)).expect("a time");
+    }
+
     /// The next frame; `None` where the agent has closed the connection.
     pub fn frame(&mut self) -> Option<Value> {
         let mut length = [0; 4];

@@ -328,3 +328,29 @@ fn a_model_that_can_not_be_had_yet_is_tried_again_and_one_that_is_refused_is_not
     soon("the refusal", || status(&world).contains("not-loaded"));
     is_told(&mut Reader::ask(&socket(&world), "v1 open demo@7\n"), "refused", "model-gone");
 }
+
+/// The one test here that waits out a lease, of the least length that a policy may give.
+#[test]
+fn readers_are_told_and_wiped_where_the_host_vanished() {
+    if !is_root() {
+        return;
+    }
+    let (mut world, guest) = world(|rule| rule);
+    let running = started(&world, &guest);
+    let mut reader = Reader::open(&socket(&world), "demo@1");
+    world.host = None;
+    let lease = Duration::from_secs(60);
+    let start = Instant::now();
+    reader.wait_at_most(lease + SOON);
+    is_told(&mut reader, "draining", "lease-lost");
+    assert!(!is_wiped(&reader));
+    is_told(&mut reader, "gone", "lease-lost");
+    assert!(is_wiped(&reader) && start.elapsed() < lease + SOON);
+    // It is had again when the host is back, without a word of anybody.
+    let mut again = Reader::ask(&socket(&world), "v1 open demo@1\n");
+    is_told(&mut again, "loading", "");
+    world.start_host();
+    while told(&mut again).expect("it goes on").0 != "ready" {}
+    assert!(!is_wiped(&again));
+    assert_eq!(running.terminate(), Some(0));
+}

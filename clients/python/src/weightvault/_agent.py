@@ -127,16 +127,13 @@ class Connection:
 
     def expect(self, kind: str, timeout: Optional[float]) -> Dict[str, Any]:
         """The next frame, which must be of this kind."""
-        found = self._answer(timeout)
+        found = self.answer(timeout)
         if found[0]["frame"] != kind or found[1] is not None:
             raise AgentError(f"{self.path} answers with {found[0]['frame']!r} instead of {kind!r}")
         return found[0]
 
     def answer(self, timeout: Optional[float]) -> Tuple[Dict[str, Any], Optional[int]]:
-        """The next frame where there must be one. Raises `Refused`."""
-        return self._answer(timeout)
-
-    def _answer(self, timeout: Optional[float]) -> Tuple[Dict[str, Any], Optional[int]]:
+        """The next frame, where there must be one. Raises `Refused`."""
         try:
             found = self.frame(timeout)
         except TimeoutError as error:

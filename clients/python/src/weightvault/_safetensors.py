@@ -37,7 +37,7 @@ class _Tensor(NamedTuple):
     dtype: str
     shape: Tuple[int, ...]
     start: int
-    count: int
+    elements: int
 
 
 class SafeFile:
@@ -150,19 +150,19 @@ def _numpy(buffer: Any, tensor: _Tensor) -> Any:
         except ImportError as error:
             raise TypeError(f"numpy has no {tensor.dtype}: install ml_dtypes, or use framework='pt'") from error
         dtype = numpy.dtype(getattr(ml_dtypes, _ML_DTYPES[tensor.dtype]))
-    if tensor.count == 0:
+    if tensor.elements == 0:
         return numpy.empty(tensor.shape, dtype)
-    return numpy.frombuffer(buffer, dtype, tensor.count, tensor.start).reshape(tensor.shape)
+    return numpy.frombuffer(buffer, dtype, tensor.elements, tensor.start).reshape(tensor.shape)
 
 
 def _torch(buffer: Any, tensor: _Tensor) -> Any:
     import torch
 
     dtype = getattr(torch, _DTYPES[tensor.dtype][2])
-    if tensor.count == 0:
+    if tensor.elements == 0:
         return torch.empty(tensor.shape, dtype=dtype)
     with warnings.catch_warnings():
         # That the memory is read-only is what is wanted.
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
-        view = torch.frombuffer(buffer, dtype=dtype, count=tensor.count, offset=tensor.start)
+        view = torch.frombuffer(buffer, dtype=dtype, count=tensor.elements, offset=tensor.start)
     return view.reshape(tensor.shape)

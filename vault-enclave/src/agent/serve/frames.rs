@@ -231,6 +231,20 @@ mod tests {
         assert_eq!(Request::parse(b"v1 list\nv1 list\n"), Err(ServeError::RequestMalformed));
     }
 
+    proptest::proptest! {
+        /// Nobody's bytes are read as a request that has another spelling.
+        #[test]
+        fn a_request_has_one_spelling(line in "v1 (list|open [a-z0-9._@A-Z+ -]{0,70})\\n|.{0,80}\\n?") {
+            let spelled = match Request::parse(line.as_bytes()) {
+                Ok(Request::List) => "v1 list\n".to_owned(),
+                Ok(Request::Open(Wanted { model, version: None })) => format!("v1 open {model}\n"),
+                Ok(Request::Open(Wanted { model, version: Some(version) })) => format!("v1 open {model}@{version}\n"),
+                Err(_) => return Ok(()),
+            };
+            proptest::prop_assert_eq!(spelled, line);
+        }
+    }
+
     #[tokio::test]
     async fn a_line_without_an_end_is_not_waited_for_for_ever() {
         let (mut agent, mut reader) = UnixStream::pair().unwrap();
