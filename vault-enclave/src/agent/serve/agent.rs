@@ -42,10 +42,23 @@ impl Agent {
         Ok(())
     }
 
-    /// Where the next load puts its memory, and where it is read: each load has its own, since what an old one left may still
-    /// be mounted.
-    pub(super) fn places(&self) -> (PathBuf, PathBuf) {
+    /// Directories for the mounts of the next load: each has its own, since those of another may still be mounted.
+    pub(super) fn places(&self) -> Places {
         let number = self.loads.fetch_add(1, Ordering::Relaxed);
-        (self.root.join(format!("{MEMORY}{number}")), self.root.join(format!("{VIEW}{number}")))
+        Places { memory: self.root.join(format!("{MEMORY}{number}")), view: self.root.join(format!("{VIEW}{number}")) }
+    }
+}
+
+/// Where a load puts its memory, and where that is read. The directories go with it, so that tries that fail leave none.
+pub(super) struct Places {
+    pub(super) memory: PathBuf,
+    pub(super) view: PathBuf,
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        // One that was not made, or is still mounted, is in nobody's way.
+        let _ = std::fs::remove_dir(&self.view);
+        let _ = std::fs::remove_dir(&self.memory);
     }
 }

@@ -1,6 +1,6 @@
 //! One model of an agent: loaded, shared, renewed, and wiped; again where it was lost and may come back.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,8 +84,8 @@ impl Holding {
             size = size(&request) => size?,
             () = stopped(stops) => return Ok(Ended::Asked),
         };
-        let (at, view) = self.agent.places();
-        let mount = PrivateMount::new(&at, bytes, files, None)?;
+        let places = self.agent.places();
+        let mount = PrivateMount::new(&places.memory, bytes, files, None)?;
         let place = judge(&Facts::gather(mount.path())?, bytes, false)?;
         let destination = Destination::open(mount.path(), place)?;
         let signer = LeaseSigner::generate(&SystemRandom::new())?;
@@ -102,7 +102,7 @@ impl Holding {
         report::loaded(&held, mount.path());
         let lease_end = held.statement.lease_end;
         let (model, lease) = hold(request, identity, signer, held)?;
-        let ended = self.share(&mount, view, &model, &lease, lease_end, stops).await;
+        let ended = self.share(&mount, &places.view, &model, &lease, lease_end, stops).await;
         wipe(model).await;
         drop(mount);
         match ended? {
@@ -119,13 +119,13 @@ impl Holding {
     async fn share(
         &self,
         mount: &PrivateMount,
-        view: PathBuf,
+        view: &Path,
         model: &OpenedModel,
         lease: &Lease,
         lease_end: LeaseEnd,
         stops: &mut Stops,
     ) -> Result<Ended, Failure> {
-        let view = mount.read_only(&view)?;
+        let view = mount.read_only(view)?;
         let shared = Arc::new(Shared::new(model, &view)?);
         self.set(State::Ready { shared: Arc::clone(&shared), terms: lease.terms() });
         self.say("is shared");
