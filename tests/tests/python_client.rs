@@ -68,7 +68,7 @@ fn tensors_of_a_real_model_equal_those_of_its_plain_files() {
 
     // The last two say that they are skipped where their libraries are not installed.
     for (name, tests) in
-        [("test_agent.py", "Ran 9 tests"), ("test_transformers.py", "Ran 2"), ("test_vllm.py", "Ran 1")]
+        [("test_agent.py", "Ran 10 tests"), ("test_transformers.py", "Ran 2"), ("test_vllm.py", "Ran 1")]
     {
         let mut script = script(&python, name);
         script.env("WEIGHTVAULT_AGENT", &socket).env("WEIGHTVAULT_TEST_MODEL", "demo@minilm");

@@ -36,6 +36,13 @@ def plain_paths():
             yield os.path.relpath(os.path.join(directory, name), PLAIN)
 
 
+def resident(kind):
+    """Bytes of this process in memory, by /proc/self/status."""
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith(kind))
+    return int(line.split()[1]) << 10
+
+
 class Reader(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -71,6 +78,13 @@ class Reader(unittest.TestCase):
                 self.assertTrue(found.tobytes() == expected.tobytes(), name)
                 self.assertTrue(numpy.shares_memory(found, memory), name)
         self.assertEqual([name for name, _ in self.model.tensors()], file.offset_keys())
+
+    def test_reading_all_of_it_takes_no_memory_of_this_process(self):
+        bytes_of_it = len(self.plain[WEIGHTS])
+        own, shared = resident("RssAnon"), resident("RssShmem")
+        self.assertGreater(sum(int(numpy.count_nonzero(tensor)) for _, tensor in self.model.tensors()), 1_000_000)
+        self.assertLess(resident("RssAnon") - own, bytes_of_it // 4)
+        self.assertGreater(resident("RssShmem") - shared, bytes_of_it // 2)
 
     def test_a_tensor_can_not_be_written_to(self):
         name, tensor = next(self.model.tensors())
