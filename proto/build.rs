@@ -4,8 +4,8 @@
 const BULK: [&str; 2] = [".weightvault.v1.FetchUnitsResponse.data", ".weightvault.v1.UploadUnitRequest.data"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files =
-        ["types", "vault", "provision", "audit", "keeper_link"].map(|name| format!("weightvault/v1/{name}.proto"));
+    let files = ["v1/types", "v1/vault", "v1/provision", "v1/audit", "v1/keeper_link", "agent/v1/agent"]
+        .map(|name| format!("weightvault/{name}.proto"));
     println!("cargo:rerun-if-changed=weightvault");
     let descriptors = protox::compile(files, ["."])?;
     let mut config = tonic_prost_build::configure();

@@ -8,6 +8,7 @@ use std::fmt;
 use attestation::{DecodeError, Sha256Digest};
 use ledger::names::{Name, NameError, Version};
 
+mod agent;
 mod alarm;
 mod asked;
 mod budget;
@@ -25,6 +26,7 @@ mod reseal;
 mod revocation;
 mod vault;
 
+pub use agent::{AGENT_MODELS_MAX, AgentModel, AgentModelState, LoadOrder};
 pub use asked::{AskedEvidence, AskedQuote};
 pub use escrow::{Contribution, EscrowSubmission, RecoveryOffer, RecoveryProgress};
 pub use evidence::EvidenceSet;

@@ -1,4 +1,4 @@
-//! The gRPC package `weightvault.v1`: generated messages and services, and their conversions to domain types.
+//! The gRPC packages `weightvault.v1` and `weightvault.agent.v1`: generated messages and services, and their conversions to domain types.
 //!
 //! A handler that touches a generated message after its first line is a bug: [`convert`] is the only place where wire
 //! messages become domain types, and there every length is checked.
@@ -16,4 +16,13 @@ pub mod reader;
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 pub mod v1 {
     tonic::include_proto!("weightvault.v1");
+}
+
+/// What an agent serves on its own machine.
+pub mod agent {
+    /// Generated code. Field documentation is that of the `.proto` file.
+    #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
+    pub mod v1 {
+        tonic::include_proto!("weightvault.agent.v1");
+    }
 }

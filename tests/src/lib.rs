@@ -19,6 +19,7 @@ pub mod newcomer;
 pub mod process;
 pub mod publisher;
 pub mod raw_tpm;
+pub mod reader;
 pub mod relay;
 pub mod soft_snp;
 pub mod witnesses;

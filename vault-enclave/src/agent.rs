@@ -1,4 +1,4 @@
-//! The side of the vault that uses a model: `load` and `run`.
+//! The side of the vault that uses a model: `load`, `run` and `agent`.
 //!
 //! ```text
 //! load, run ──Job──▶ loader (a child): challenge ▶ evidence ▶ Session::accept ▶ units opened in place ──▶ ends
@@ -17,11 +17,14 @@ pub mod init;
 pub mod lease_signer;
 pub mod load;
 pub mod loader;
+pub mod machine;
 pub mod numa;
 pub mod options;
 pub mod remote;
 pub mod run;
+pub mod serve;
 pub mod session;
+pub mod status;
 pub mod term;
 pub mod user;
 

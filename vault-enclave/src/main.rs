@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
-use vault_enclave::agent::{command, init, load, loader, run};
+use vault_enclave::agent::{command, init, load, loader, run, serve, status};
 use vault_enclave::{doctor, evidence_cmd, keeper_join, keeper_main, publish};
 
 /// Holds the keys of a weight vault (`keeper`), or uses them on an attested machine.
@@ -20,7 +20,16 @@ enum Cli {
     Load(load::LoadArgs),
     /// Run a command with a model that it alone sees, as long as the lease lasts.
     Run(run::RunArgs),
-    /// The child of `load` and `run` that touches unit keys; takes a job on stdin.
+    /// Hold models for the programs of this machine, which share one copy of each, as long as their leases last.
+    Agent(serve::AgentArgs),
+    /// List the models that the agent of this machine holds.
+    Status(status::StatusArgs),
+    /// Have the agent of this machine load or unload a model.
+    Models(status::ModelsArgs),
+    /// The child of `agent` that wipes its memory where it is killed.
+    #[command(hide = true)]
+    Wiper(serve::wiper::WiperArgs),
+    /// The child of `load`, `run` and `agent` that touches unit keys; takes a job on stdin.
     #[command(hide = true)]
     Loader,
     /// The first process of the command's namespace.
@@ -52,6 +61,10 @@ fn main() -> ExitCode {
         Cli::KeeperJoin(args) => keeper_join::run(&args),
         Cli::Load(args) => load::run(&args),
         Cli::Run(args) => run::run(&args),
+        Cli::Agent(args) => serve::run(args),
+        Cli::Status(args) => status::run(&args),
+        Cli::Models(args) => status::models(args),
+        Cli::Wiper(args) => serve::wiper::run(&args),
         Cli::Loader => loader::run(),
         Cli::Init(args) => init::init(&args),
         Cli::Enter(args) => command::enter(&args),

@@ -20,7 +20,7 @@ pub(crate) struct TestArgs {
 /// Runs the subcommand. Its last line is `tests: N passed, N failed, N skipped`, of all runners together.
 pub(crate) fn run(args: &TestArgs) -> Result<()> {
     setup::system_packages(args.offline)?;
-    let python = match Venv::ensure(&[PythonSet::Test], args.offline) {
+    let python = match Venv::ensure(&[PythonSet::Demo, PythonSet::Test], args.offline) {
         Ok(venv) => Some(venv.python()),
         Err(error) if shell::is_ci() => return Err(error),
         Err(error) => {

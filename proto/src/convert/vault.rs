@@ -323,11 +323,11 @@ fn forms(numbers: &[i32]) -> Result<BTreeSet<EvidenceForm>, WireError> {
     Ok(forms)
 }
 
-fn model_name(model: String, version_text: String) -> Result<ModelName, WireError> {
+pub(super) fn model_name(model: String, version_text: String) -> Result<ModelName, WireError> {
     Ok(ModelName { model: name("malformed-model", model)?, version: version("malformed-version", version_text)? })
 }
 
-fn selection(units: v1::UnitSelection) -> Result<Selection, WireError> {
+pub(super) fn selection(units: v1::UnitSelection) -> Result<Selection, WireError> {
     const CODE: &str = "malformed-units";
     match present(CODE, units.selection)? {
         v1::unit_selection::Selection::All(true) => Ok(Selection::All),
@@ -352,7 +352,7 @@ fn selection(units: v1::UnitSelection) -> Result<Selection, WireError> {
     }
 }
 
-fn wire_selection(selection: Selection) -> v1::UnitSelection {
+pub(super) fn wire_selection(selection: Selection) -> v1::UnitSelection {
     use v1::unit_selection::Selection as Wire;
     let selection = match selection {
         Selection::All => Wire::All(true),

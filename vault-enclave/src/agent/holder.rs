@@ -114,6 +114,11 @@ impl Lease {
         *self.term.borrow()
     }
 
+    /// Its terms from now on.
+    pub(super) fn terms(&self) -> watch::Receiver<Term> {
+        self.term.clone()
+    }
+
     /// Resolves when the lease is lost.
     pub(super) async fn lost(&self) -> Lost {
         tokio::select! {

@@ -1,9 +1,10 @@
 //! A place for plaintext that only one command and its children see: a mount in a mount namespace of their own.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Mode, Uid};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
@@ -28,6 +29,12 @@ const MEMORY_FULL: &str = "memory-too-small";
 
 /// A mount. It is taken away when this is dropped; what still has files of it open keeps them until it ends.
 pub(super) struct PrivateMount {
+    at: PathBuf,
+}
+
+/// The files of a [`PrivateMount`] by a mount of its own through which nobody can write: whoever has a descriptor of it can't
+/// open the file anew to write either, not even root. It is taken away when this is dropped.
+pub(super) struct ReadOnlyView {
     at: PathBuf,
 }
 
@@ -78,6 +85,34 @@ impl PrivateMount {
         Err(refused.unwrap_or_else(|| Failure::new(Kind::Failed, "mount", "no kind of mount is known")))
     }
 
+    /// A little memory at `at`, for directories to mount on.
+    ///
+    /// # Errors
+    /// `mount`, `io`.
+    pub(super) fn for_directories(at: &Path) -> Result<Self, Failure> {
+        let failed = |error| {
+            Failure::io(at.display(), &error).next("name a directory that is there, or whose parent can be written")
+        };
+        std::fs::create_dir_all(at).map_err(failed)?;
+        let at = at.canonicalize().map_err(failed)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        rustix::mount::mount("weightvault", &at, "tmpfs", flags, c"mode=0700,size=1m").map_err(not_mounted)?;
+        Ok(Self { at })
+    }
+
+    /// The same files at `at`, to be read alone.
+    ///
+    /// # Errors
+    /// `mount`, `io`.
+    pub(super) fn read_only(&self, at: &Path) -> Result<ReadOnlyView, Failure> {
+        std::fs::create_dir_all(at).map_err(|error| Failure::io(at.display(), &error))?;
+        rustix::mount::mount_bind(&self.at, at).map_err(not_mounted)?;
+        let view = ReadOnlyView { at: at.to_owned() };
+        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        rustix::mount::mount_remount(at, flags, c"").map_err(not_mounted)?;
+        Ok(view)
+    }
+
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.at
@@ -91,8 +126,6 @@ impl PrivateMount {
         bytes: u64,
         numa: Option<&Numa>,
     ) -> Result<Self, Failure> {
-        let failed =
-            |errno: Errno| Failure::new(Kind::Failed, "mount", format!("this kernel does not mount it: {errno}"));
         let mut data = vec!["mode=0700".to_owned()];
         if filesystem == "tmpfs" {
             data.push(format!("size={size}"));
@@ -101,7 +134,7 @@ impl PrivateMount {
         }
         let data = CString::new(data.join(",")).map_err(|error| Failure::new(Kind::Failed, "mount", error))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        rustix::mount::mount("weightvault", at, filesystem, flags, data.as_c_str()).map_err(failed)?;
+        rustix::mount::mount("weightvault", at, filesystem, flags, data.as_c_str()).map_err(not_mounted)?;
         let mounted = Self { at: at.to_owned() };
         // Taken away again by drop where it is not safe.
         Facts::gather(at)
@@ -121,13 +154,39 @@ impl PrivateMount {
     }
 }
 
+impl ReadOnlyView {
+    /// Its directory.
+    ///
+    /// # Errors
+    /// `io`.
+    pub(super) fn open(&self) -> Result<OwnedFd, Failure> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&self.at, flags, Mode::empty());
+        opened.map_err(|errno| Failure::io(self.at.display(), &errno.into()))
+    }
+}
+
 impl Drop for PrivateMount {
     fn drop(&mut self) {
-        // It goes with the namespace anyway.
-        if let Err(errno) = rustix::mount::unmount(&self.at, UnmountFlags::DETACH) {
-            tracing::warn!(at = %self.at.display(), %errno, "not unmounted");
-        }
+        unmount(&self.at);
     }
+}
+
+impl Drop for ReadOnlyView {
+    fn drop(&mut self) {
+        unmount(&self.at);
+    }
+}
+
+fn unmount(at: &Path) {
+    // It goes with the namespace anyway.
+    if let Err(errno) = rustix::mount::unmount(at, UnmountFlags::DETACH) {
+        tracing::warn!(at = %at.display(), %errno, "not unmounted");
+    }
+}
+
+fn not_mounted(errno: Errno) -> Failure {
+    Failure::new(Kind::Failed, "mount", format!("this kernel does not mount it: {errno}"))
 }
 
 fn kind(filesystem: &str, options: &str) -> String {
@@ -139,6 +198,30 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+
+    #[test]
+    fn nobody_writes_through_a_view_not_even_root_by_a_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("private");
+        in_a_namespace(move || {
+            let root = PrivateMount::for_directories(&at).unwrap();
+            let mount = PrivateMount::new(&root.path().join("rw"), 1 << 20, 1, None).unwrap();
+            std::fs::write(mount.path().join("file"), b"plaintext").unwrap();
+            let view = mount.read_only(&root.path().join("ro")).unwrap();
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(view.open().unwrap(), "file", flags, Mode::empty()).unwrap();
+            let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+            let writes = || {
+                let opened = rustix::fs::open(&again, OFlags::RDWR, Mode::empty()).map(drop);
+                [opened, rustix::fs::fchmod(&file, Mode::RWXU), rustix::fs::ftruncate(&file, 0)]
+            };
+            assert_eq!(writes(), [Err(Errno::ROFS), Err(Errno::ROFS), Err(Errno::INVAL)]);
+            assert_eq!(std::fs::read(&again).unwrap(), b"plaintext");
+            // Nor where both mounts are gone, as after the agent that had them.
+            drop((view, mount));
+            assert_eq!(writes(), [Err(Errno::ROFS), Err(Errno::ROFS), Err(Errno::INVAL)]);
+        });
+    }
 
     /// In a thread of its own, which alone gets the namespace. Only root may make one.
     fn in_a_namespace(test: impl FnOnce() + Send + 'static) {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use ledger::manifest::{Selection, UNITS_MAX};
 use ledger::names::{Group, Name, NameError, Version};
-use ledger::vault_file::{VAULT_FILE_BYTES_MAX, VaultFile};
+use ledger::vault_file::VaultFile;
 use vault_proto::collateral::Collateral;
-use vault_proto::convert::ModelName;
+use vault_proto::convert::{LoadOrder, ModelName};
 use vault_proto::limits::GROUPS_MAX;
 
-use super::event_log::EVENT_LOG;
 use super::extensions::Extensions;
+use super::machine::MachineArgs;
 use super::remote::Hosts;
 use crate::collateral_args::CollateralArgs;
 use crate::ek_args::EkArgs;
@@ -21,15 +21,12 @@ use crate::failure::{Failure, Kind};
 use crate::snp::SnpChoice;
 use crate::tpm::TctiConfig;
 
-/// Which model, from which vault, by which rule.
+/// Which model, by which rule, for which machine.
 #[derive(clap::Args, Debug)]
 pub struct ModelArgs {
     /// Model and version, as in minilm@1.0.
     #[arg(value_name = "MODEL@VERSION")]
     model: ModelRef,
-    /// The vault file: the vault's id, keys and hosts. Take it from whoever made the vault, never from a host.
-    #[arg(long, value_name = "FILE")]
-    vault: PathBuf,
     /// Release rule of the vault's policy [default: the one named like the model].
     #[arg(long, value_name = "NAME")]
     rule: Option<Name>,
@@ -39,39 +36,12 @@ pub struct ModelArgs {
     /// Only these units, as in 0,3-5.
     #[arg(long, value_name = "LIST")]
     units: Option<UnitList>,
-    /// The TPM: `device:/dev/tpmrm0`, `swtpm:host=127.0.0.1,port=2321`, or none [default: the first, where it is there].
-    #[arg(long, value_name = "TCTI", env = "WEIGHTVAULT_TPM")]
-    tpm: Option<String>,
-    #[command(flatten)]
-    ek: EkArgs,
-    /// The SNP device: auto, configfs:/sys/kernel/config/tsm/report, sev-guest:/dev/sev-guest, azure, or soft:/DIR.
-    #[arg(long, value_name = "DEVICE", default_value = "auto", env = "WEIGHTVAULT_SNP")]
-    snp: SnpChoice,
-    /// The event log of this boot, which goes along where the rule asks for events.
-    #[arg(long, value_name = "FILE", default_value = EVENT_LOG, env = "WEIGHTVAULT_EVENT_LOG")]
-    event_log: PathBuf,
-    #[command(flatten)]
-    collateral: CollateralArgs,
-    /// Ask this host instead of those in the vault file: http://…, https://… or unix:/path. Can be given more than once.
-    #[arg(long, value_name = "URL")]
-    host: Vec<String>,
     /// Read the sealed units from here and not from the host: a directory that `seal --out` made, or a copy of one. It is not
     /// trusted: what it delivers opens, or is refused.
     #[arg(long, value_name = "DIR")]
     ciphertext: Option<PathBuf>,
-    /// PEM of the authority that https hosts are checked by. No other authority is asked.
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// While no keeper can be reached, run on by this extension, which approvers signed (`vaultctl extend`). Can be given
-    /// more than once. Looked at again whenever a renewal fails. A keeper that answers has the last word.
-    #[arg(long, value_name = "FILE")]
-    extension: Vec<PathBuf>,
-    /// The same of every file in this directory.
-    #[arg(long, value_name = "DIR")]
-    extensions: Option<PathBuf>,
-    /// Keep the attestation key of this machine here, to start faster the next time. Not secret.
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
 }
 
 /// The same with every file read.
@@ -97,7 +67,7 @@ pub(super) struct Devices {
 
 impl Devices {
     /// A TPM that is named must be there; the usual one may.
-    fn new(
+    pub(super) fn new(
         tpm: Option<&str>,
         ek: &EkArgs,
         snp: SnpChoice,
@@ -120,7 +90,7 @@ const TPM_DEVICE: &str = "/dev/tpmrm0";
 
 /// `MODEL@VERSION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelRef(ModelName);
+pub struct ModelRef(pub(super) ModelName);
 
 /// Units by index: ascending, none twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,9 +112,10 @@ pub enum ArgumentError {
 impl ModelArgs {
     /// Reads the files that are named.
     pub(super) fn request(&self) -> Result<Request, Failure> {
-        let vault = VaultFile::parse(&read(&self.vault, VAULT_FILE_BYTES_MAX)?)?;
-        let ca = self.ca.as_deref().map(read_text).transpose()?;
-        let addresses = if self.host.is_empty() { vault.hosts().to_vec() } else { self.host.clone() };
+        self.machine.request(self.order()?)
+    }
+
+    fn order(&self) -> Result<LoadOrder, Failure> {
         if self.group.len() > GROUPS_MAX {
             return Err(Failure::new(
                 Kind::Usage,
@@ -157,17 +128,11 @@ impl ModelArgs {
             None if self.group.is_empty() => Selection::All,
             None => Selection::Groups(self.group.clone()),
         };
-        Ok(Request {
-            vault,
-            hosts: Hosts { addresses, ca },
-            rule: self.rule.clone().unwrap_or_else(|| self.model.0.model.clone()),
+        Ok(LoadOrder {
             model: self.model.0.clone(),
+            rule: self.rule.clone(),
             selection,
-            // The loader has another working directory.
-            ciphertext: self.ciphertext.as_deref().map(absolute).transpose()?,
-            devices: Devices::new(self.tpm.as_deref(), &self.ek, self.snp.clone(), &self.collateral, &self.event_log)?,
-            state: self.state.clone(),
-            extensions: Extensions::new(&self.extension, self.extensions.as_deref()),
+            ciphertext: self.ciphertext.clone(),
         })
     }
 
@@ -177,7 +142,7 @@ impl ModelArgs {
     }
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| Failure::io(path.display(), &error))
 }
 
@@ -189,7 +154,7 @@ pub(super) fn read(path: &std::path::Path, max: usize) -> Result<Vec<u8>, Failur
     Ok(bytes)
 }
 
-fn read_text(path: &std::path::Path) -> Result<String, Failure> {
+pub(super) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
     const PEM_BYTES_MAX: usize = 256 << 10;
     String::from_utf8(read(path, PEM_BYTES_MAX)?).map_err(|error| Failure::new(Kind::Usage, "ca-malformed", error))
 }

@@ -28,8 +28,8 @@ use crate::place::{Facts, judge};
 
 /// The command was not started, or its files could not be wiped.
 pub const EXIT_FAILED: u8 = 125;
-/// Where the rule says `end`, from SIGTERM to SIGKILL.
-const END_GRACE: Duration = Duration::from_secs(2);
+/// Where the rule says `end`, from SIGTERM to SIGKILL, and from the word to readers to the wipe.
+pub(super) const END_GRACE: Duration = Duration::from_secs(2);
 /// Signals that are passed on to the command.
 const FORWARDED: [(SignalKind, Signal); 6] = [
     (SignalKind::terminate(), Signal::TERM),
@@ -137,7 +137,7 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Bytes and files of what will be loaded, as the host tells them: for the size of the mount, no more. The loader checks.
-async fn size(request: &Request) -> Result<(u64, usize), Failure> {
+pub(super) async fn size(request: &Request) -> Result<(u64, usize), Failure> {
     let manifest = request.hosts.connect().await?.manifest(request.model.clone()).await?;
     let units = manifest.select(&request.selection)?;
     // At most one file a unit.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use ledger::manifest::{FilePath, PlanUnit};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, SeekFrom, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, ResolveFlags, SeekFrom, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
@@ -39,8 +39,7 @@ impl Destination {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(failed("make")(errno)),
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(directory, flags, Mode::empty()).map_err(failed("open"))?;
+        let directory = open_directory(directory).map_err(failed("open"))?;
         Access::of(&directory).map_err(failed("look at"))?.check(rustix::process::geteuid().as_raw())?;
         for entry in rustix::fs::Dir::read_from(&directory).map_err(failed("read"))? {
             let entry = entry.map_err(failed("read"))?;
@@ -50,6 +49,21 @@ impl Destination {
         }
         Ok(Self { directory, place })
     }
+
+    /// Opens one that another process of this user made and left, to be adopted.
+    ///
+    /// # Errors
+    /// [`DestinationError::Directory`].
+    pub fn reopen(directory: &Path, place: SafePlace) -> Result<Self, DestinationError> {
+        let directory =
+            open_directory(directory).map_err(|errno| DestinationError::Directory { action: "open", errno })?;
+        Ok(Self { directory, place })
+    }
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
 }
 
 /// Who can do what in a directory.
@@ -230,8 +244,20 @@ pub(super) fn raise_file_limit() {
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// Overwrites what the file holds with zeros, without filling its holes.
+/// Overwrites what the file holds with zeros, and gives its memory back: whoever has it mapped would keep it otherwise.
 fn wipe_file(file: &OwnedFd) -> Result<(), Errno> {
+    overwrite(file)?;
+    // A part of a page would be kept.
+    let length = rustix::fs::fstat(file)?.st_size.unsigned_abs().next_multiple_of(rustix::param::page_size() as u64);
+    if length > 0 {
+        // Not every file system can; the zeros then stay until the last reader goes.
+        let _ = rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, length);
+    }
+    Ok(())
+}
+
+/// Overwrites what the file holds with zeros, without filling its holes.
+fn overwrite(file: &OwnedFd) -> Result<(), Errno> {
     let zeros = vec![0; 1 << 20];
     let mut at = 0;
     loop {

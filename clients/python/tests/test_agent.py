@@ -1,0 +1,153 @@
+"""Against an agent that runs and the plain files of what it holds, as a user who may read and no more.
+
+WEIGHTVAULT_AGENT: its socket. WEIGHTVAULT_TEST_MODEL: MODEL@VERSION. WEIGHTVAULT_TEST_PLAIN: the plain files.
+WEIGHTVAULT_TEST_UID: whom to become, once everything is imported.
+"""
+
+import importlib.util
+import os
+import unittest
+import warnings
+
+import numpy
+import safetensors
+import safetensors.numpy
+
+import weightvault
+
+MODEL = os.environ["WEIGHTVAULT_TEST_MODEL"]
+PLAIN = os.environ["WEIGHTVAULT_TEST_PLAIN"]
+WEIGHTS = "model.safetensors"
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+if HAS_TORCH:
+    # While its files can still be read.
+    import torch  # noqa: F401
+
+
+def plain(path):
+    with open(os.path.join(PLAIN, path), "rb") as file:
+        return file.read()
+
+
+def plain_paths():
+    for directory, _, names in os.walk(PLAIN):
+        for name in names:
+            yield os.path.relpath(os.path.join(directory, name), PLAIN)
+
+
+def resident(kind):
+    """Bytes of this process in memory, by /proc/self/status."""
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith(kind))
+    return int(line.split()[1]) << 10
+
+
+class Reader(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        # What the plain files hold, while they can still be read.
+        cls.plain = {path: plain(path) for path in plain_paths()}
+        cls.expected = safetensors.numpy.load(cls.plain[WEIGHTS])
+        uid = int(os.environ["WEIGHTVAULT_TEST_UID"])
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+
+    def setUp(self):
+        self.model = weightvault.open_model(MODEL, timeout=60)
+        self.addCleanup(self.model.close)
+
+    def test_the_agent_lists_what_it_has(self):
+        found = [info for info in weightvault.list_models() if f"{info.model}@{info.version}" == MODEL]
+        self.assertEqual((len(found), found[0].state), (1, "ready"))
+        self.assertEqual((found[0].files, found[0].problem), (len(self.plain), ""))
+
+    def test_every_file_is_what_it_was(self):
+        self.assertEqual(dict(self.model.files), {path: len(data) for path, data in self.plain.items()})
+        for path, data in self.plain.items():
+            self.assertTrue(self.model.read(path) == data, path)
+
+    def test_tensors_equal_those_of_the_plain_file_bit_for_bit_and_are_no_copies(self):
+        memory = numpy.frombuffer(self.model.buffer(WEIGHTS), "uint8")
+        with self.model.safe_open(WEIGHTS) as file:
+            self.assertEqual(file.keys(), sorted(self.expected))
+            for name, expected in self.expected.items():
+                found = file.get_tensor(name)
+                self.assertEqual((found.dtype, found.shape), (expected.dtype, expected.shape), name)
+                self.assertTrue(found.tobytes() == expected.tobytes(), name)
+                self.assertTrue(numpy.shares_memory(found, memory), name)
+        self.assertEqual([name for name, _ in self.model.tensors()], file.offset_keys())
+
+    def test_reading_all_of_it_takes_no_memory_of_this_process(self):
+        bytes_of_it = len(self.plain[WEIGHTS])
+        own, shared = resident("RssAnon"), resident("RssShmem")
+        self.assertGreater(sum(int(numpy.count_nonzero(tensor)) for _, tensor in self.model.tensors()), 1_000_000)
+        self.assertLess(resident("RssAnon") - own, bytes_of_it // 4)
+        self.assertGreater(resident("RssShmem") - shared, bytes_of_it // 2)
+
+    def test_a_tensor_can_not_be_written_to(self):
+        name, tensor = next(self.model.tensors())
+        with self.assertRaises(ValueError):
+            tensor[...] = 0
+        with self.assertRaises(ValueError):
+            tensor.flags.writeable = True
+        with self.assertRaises(OSError):
+            os.open(self.model.path(WEIGHTS), os.O_RDWR)
+        with weightvault.open_model(MODEL, copy_on_write=True) as own:
+            copy = own.safe_open(WEIGHTS).get_tensor(name)
+            before = tensor.tobytes()
+            copy[...] = 0
+            self.assertEqual((bool(copy.any()), tensor.tobytes()), (False, before))
+
+    def test_the_library_itself_reads_by_path(self):
+        theirs = safetensors.numpy.load_file(self.model.path(WEIGHTS))
+        self.assertTrue(all(theirs[name].tobytes() == expected.tobytes() for name, expected in self.expected.items()))
+        directory = self.model.directory()
+        for path, data in self.plain.items():
+            with open(os.path.join(directory, path), "rb") as file:
+                self.assertTrue(file.read() == data, path)
+        self.model.close()
+        self.assertFalse(os.path.exists(directory))
+
+    def test_views_outlive_the_model_that_they_are_of(self):
+        name, tensor = next(self.model.tensors())
+        self.model.close()
+        self.assertEqual(tensor.tobytes(), self.expected[name].tobytes())
+        with self.assertRaises(ValueError):
+            self.model.buffer(WEIGHTS)
+        self.model.close()
+
+    def test_what_is_not_there_is_said(self):
+        with self.assertRaises(weightvault.Refused) as refused:
+            weightvault.open_model("nothing@1")
+        self.assertEqual(refused.exception.code, "model-unknown")
+        with self.assertRaises(weightvault.Refused) as refused:
+            weightvault.open_model("No/Name")
+        self.assertEqual(refused.exception.code, "reader-malformed")
+        with self.assertRaises(weightvault.AgentError):
+            weightvault.open_model(MODEL, agent="/nowhere/agent.sock")
+        with self.assertRaises(KeyError):
+            self.model.read("nothing")
+        with self.assertRaises(ValueError):
+            weightvault.open_model("two names")
+
+    def test_nothing_changes_while_the_lease_lasts(self):
+        self.model.check()
+        self.assertEqual((self.model.change, self.model.wait(0.1)), (None, None))
+
+    @unittest.skipUnless(HAS_TORCH, "torch is not installed")
+    def test_tensors_of_torch_are_the_same_memory(self):
+        expected = safetensors.numpy.load(self.plain[WEIGHTS])
+        start = numpy.frombuffer(self.model.buffer(WEIGHTS), "uint8").ctypes.data
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = self.model.state_dict("pt")
+        self.assertEqual(set(found), set(expected))
+        for name, tensor in found.items():
+            self.assertTrue(tensor.numpy().tobytes() == expected[name].tobytes(), name)
+            self.assertTrue(start <= tensor.data_ptr() < start + len(self.plain[WEIGHTS]), name)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,185 @@
+//! Who may do what, by what the kernel says of the other end of a socket (unix(7), SO_PEERCRED).
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use super::error::ServeError;
+use crate::agent::user::{UserArg, UserError};
+use crate::failure::Failure;
+
+/// `--allow`, `--control`: a user, or everybody whose group is that one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AllowArg {
+    /// A name of /etc/passwd, or a number.
+    User(UserArg),
+    /// The primary group of a process.
+    Group(u32),
+}
+
+/// Neither.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AllowError;
+
+/// Users and groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct AllowList {
+    uids: BTreeSet<u32>,
+    gids: BTreeSet<u32>,
+}
+
+/// The process at the other end when it connected: the kernel keeps its numbers, and it can't choose them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// Who may use an agent.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    readers: AllowList,
+    controllers: AllowList,
+}
+
+/// A peer that may have models. Made by [`Access::reader`] alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reader(Peer);
+
+/// A peer that may load and unload. Made by [`Access::controller`] alone.
+#[derive(Debug)]
+pub(super) struct Controller(());
+
+impl AllowList {
+    pub(super) fn new(allowed: &[AllowArg]) -> Result<Self, Failure> {
+        let mut list = Self::default();
+        for allowed in allowed {
+            match allowed {
+                AllowArg::Group(gid) => list.gids.insert(*gid),
+                AllowArg::User(UserArg::Ids { uid, .. }) => list.uids.insert(*uid),
+                AllowArg::User(name) => list.uids.insert(name.resolve()?.owner.uid),
+            };
+        }
+        Ok(list)
+    }
+
+    fn has(&self, peer: Peer) -> bool {
+        self.uids.contains(&peer.uid) || self.gids.contains(&peer.gid)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.uids.is_empty() && self.gids.is_empty()
+    }
+}
+
+impl Access {
+    /// The user `this` of the agent itself may do everything; whoever controls may also read.
+    pub(super) fn new(this: u32, readers: AllowList, mut controllers: AllowList) -> Self {
+        controllers.uids.insert(this);
+        Self { readers, controllers }
+    }
+
+    /// Whether anybody but the agent's own user is let in: then the file of a socket must let others connect.
+    pub(super) fn has_others(&self) -> bool {
+        !self.readers.is_empty() || self.controllers.uids.len() > 1 || !self.controllers.gids.is_empty()
+    }
+
+    /// # Errors
+    /// [`ServeError::PeerNotAllowed`].
+    pub(super) fn reader(&self, peer: Peer) -> Result<Reader, ServeError> {
+        let allowed = self.readers.has(peer) || self.controllers.has(peer);
+        if allowed { Ok(Reader(peer)) } else { Err(ServeError::PeerNotAllowed { uid: peer.uid, gid: peer.gid }) }
+    }
+
+    /// # Errors
+    /// [`ServeError::PeerNotController`].
+    pub(super) fn controller(&self, peer: Peer) -> Result<Controller, ServeError> {
+        if self.controllers.has(peer) {
+            Ok(Controller(()))
+        } else {
+            Err(ServeError::PeerNotController { uid: peer.uid, gid: peer.gid })
+        }
+    }
+}
+
+impl Reader {
+    /// Whose places it takes.
+    pub(super) fn uid(self) -> u32 {
+        self.0.uid
+    }
+}
+
+impl From<tokio::net::unix::UCred> for Peer {
+    fn from(credentials: tokio::net::unix::UCred) -> Self {
+        Self { uid: credentials.uid(), gid: credentials.gid() }
+    }
+}
+
+impl FromStr for AllowArg {
+    type Err = AllowError;
+
+    fn from_str(text: &str) -> Result<Self, AllowError> {
+        if let Some(group) = text.strip_prefix(':') {
+            // A sign would be read, too.
+            let digits = group.bytes().all(|byte| byte.is_ascii_digit());
+            let gid = group.parse().ok().filter(|gid| digits && *gid != u32::MAX);
+            return gid.map(Self::Group).ok_or(AllowError);
+        }
+        match text.parse().map_err(|_: UserError| AllowError)? {
+            // A group beside a user would look as if both had to be right.
+            UserArg::Ids { gid: Some(_), .. } => Err(AllowError),
+            user => Ok(Self::User(user)),
+        }
+    }
+}
+
+impl fmt::Display for AllowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("want NAME, UID or :GID")
+    }
+}
+
+impl std::error::Error for AllowError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGENT: u32 = 0;
+
+    fn list(allowed: &[&str]) -> AllowList {
+        let allowed: Vec<AllowArg> = allowed.iter().map(|text| text.parse().unwrap()).collect();
+        AllowList::new(&allowed).unwrap()
+    }
+
+    #[test]
+    fn a_peer_is_let_in_by_its_user_or_its_group_and_by_nothing_else() {
+        let access = Access::new(AGENT, list(&["1001", ":2002"]), list(&["1003"]));
+        let peer = |uid, gid| Peer { uid, gid };
+        for good in [peer(1001, 9), peer(9, 2002), peer(1003, 9), peer(AGENT, 9)] {
+            assert_eq!(access.reader(good), Ok(Reader(good)));
+        }
+        for bad in [peer(2002, 1001), peer(9, 9)] {
+            assert_eq!(access.reader(bad), Err(ServeError::PeerNotAllowed { uid: bad.uid, gid: bad.gid }));
+        }
+        assert!(access.controller(peer(1003, 9)).is_ok() && access.controller(peer(AGENT, 9)).is_ok());
+        let refused = access.controller(peer(1001, 2002)).unwrap_err();
+        assert_eq!(refused, ServeError::PeerNotController { uid: 1001, gid: 2002 });
+    }
+
+    #[test]
+    fn without_a_list_it_is_the_agents_own_user_alone() {
+        let own = Access::new(AGENT, AllowList::default(), AllowList::default());
+        assert!(!own.has_others() && own.reader(Peer { uid: AGENT, gid: 5 }).is_ok());
+        assert!(own.reader(Peer { uid: 5, gid: AGENT }).is_err());
+        assert!(Access::new(AGENT, list(&[":5"]), AllowList::default()).has_others());
+        assert!(Access::new(AGENT, AllowList::default(), list(&["5"])).has_others());
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for bad in ["", ":", ":x", ":-1", ":+1", "1:2", "4294967295", ":4294967295", "a:b"] {
+            assert_eq!(bad.parse::<AllowArg>(), Err(AllowError), "{bad:?}");
+        }
+    }
+}

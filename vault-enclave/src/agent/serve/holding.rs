@@ -1,0 +1,191 @@
+//! One model of an agent: loaded, shared, renewed, and wiped; again where it was lost and may come back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::policy::LeaseEnd;
+use ring::rand::SystemRandom;
+use tokio::sync::watch;
+use vault_proto::convert::LoadOrder;
+
+use super::agent::Agent;
+use super::models::{Entry, State, Why};
+use super::shared::Shared;
+use crate::agent::child::Load;
+use crate::agent::holder::{Lease, Lost};
+use crate::agent::lease_signer::LeaseSigner;
+use crate::agent::load::{end, hold};
+use crate::agent::mount::PrivateMount;
+use crate::agent::report;
+use crate::agent::run::{END_GRACE, size};
+use crate::agent::term::BootTime;
+use crate::failure::{Failure, Kind};
+use crate::open::{Destination, OpenedModel};
+use crate::place::{Facts, judge};
+
+/// Least and most that a load which failed waits before the next try.
+const RETRY_MIN: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// What one model needs.
+pub(super) struct Holding {
+    pub(super) agent: Arc<Agent>,
+    pub(super) order: LoadOrder,
+    pub(super) entry: Arc<Entry>,
+}
+
+/// How a load that succeeded ended.
+enum Ended {
+    Asked,
+    Lost(Lost),
+}
+
+/// Says whether, and why, a model is to end.
+type Stops = watch::Receiver<Option<Why>>;
+
+impl Holding {
+    /// Until the model ends for good. What passes is tried again, slower each time: a host that is not there, a keeper that
+    /// gave no renewal in time. What was refused, revoked or does not verify is not.
+    pub(super) async fn run(self) {
+        let mut stops = self.entry.stops();
+        let mut wait = RETRY_MIN;
+        let why = loop {
+            let problem = match self.once(&mut stops).await {
+                Ok(Ended::Asked) => break asked(&stops),
+                Ok(Ended::Lost(Lost::Revoked(revoked))) => break Why::Revoked(Lost::Revoked(revoked).to_string()),
+                Ok(Ended::Lost(lost @ Lost::NotRenewed)) => {
+                    wait = RETRY_MIN;
+                    // So that a reader who held it is told so, whatever comes next.
+                    self.set(State::Gone { why: Why::LeaseLost });
+                    lost.to_string()
+                }
+                Err(failure) if failure.kind() == Kind::Failed => failure.to_string(),
+                Err(failure) => {
+                    self.say(&failure);
+                    break Why::Failed(failure.to_string());
+                }
+            };
+            self.say(format!("{problem}; the next try is in {} s", wait.as_secs()));
+            self.set(State::Loading { problem: Some(problem) });
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stopped(&mut stops) => break asked(&stops),
+            }
+            wait = wait.saturating_mul(2).min(RETRY_MAX);
+        };
+        self.set(State::Gone { why });
+    }
+
+    /// From the first request to wiped memory.
+    async fn once(&self, stops: &mut Stops) -> Result<Ended, Failure> {
+        let request = self.agent.machine.request(self.order.clone())?;
+        let (bytes, files) = tokio::select! {
+            size = size(&request) => size?,
+            () = stopped(stops) => return Ok(Ended::Asked),
+        };
+        let places = self.agent.places();
+        let mount = PrivateMount::new(&places.memory, bytes, files, None)?;
+        let place = judge(&Facts::gather(mount.path())?, bytes, false)?;
+        let destination = Destination::open(mount.path(), place)?;
+        let signer = LeaseSigner::generate(&SystemRandom::new())?;
+        let identity = self.agent.identity.clone();
+        let load = Load {
+            request: &request,
+            identity: &identity,
+            signer: &signer,
+            into: mount.path(),
+            owner: None,
+            insecure_plaintext_on_disk: false,
+        };
+        let Some(held) = load.run(destination, stopped(stops)).await? else { return Ok(Ended::Asked) };
+        report::loaded(&held, mount.path());
+        let lease_end = held.statement.lease_end;
+        let (model, lease) = hold(request, identity, signer, held)?;
+        let ended = self.share(&mount, &places.view, &model, &lease, lease_end, stops).await;
+        wipe(model).await;
+        drop(mount);
+        match ended? {
+            // It has ended by itself.
+            Ended::Lost(Lost::NotRenewed) => Ok(Ended::Lost(Lost::NotRenewed)),
+            ended => {
+                end(lease).await;
+                Ok(ended)
+            }
+        }
+    }
+
+    /// From ready to the moment in which it has to be wiped.
+    async fn share(
+        &self,
+        mount: &PrivateMount,
+        view: &Path,
+        model: &OpenedModel,
+        lease: &Lease,
+        lease_end: LeaseEnd,
+        stops: &mut Stops,
+    ) -> Result<Ended, Failure> {
+        let view = mount.read_only(view)?;
+        let shared = Arc::new(Shared::new(model, &view)?);
+        self.set(State::Ready { shared: Arc::clone(&shared), terms: lease.terms() });
+        self.say("is shared");
+        let lost = tokio::select! {
+            lost = lease.lost() => lost,
+            () = stopped(stops) => {
+                self.drain(&shared, asked(stops), END_GRACE).await;
+                return Ok(Ended::Asked);
+            }
+        };
+        self.say(&lost);
+        let why = match &lost {
+            Lost::NotRenewed => Why::LeaseLost,
+            Lost::Revoked(_) => Why::Revoked(lost.to_string()),
+        };
+        let grace = match lease_end {
+            LeaseEnd::End => END_GRACE,
+            LeaseEnd::Drain { seconds } => Duration::from_secs(seconds.into()),
+        };
+        tokio::select! {
+            () = self.drain(&shared, why, grace) => {}
+            () = stopped(stops) => self.drain(&shared, asked(stops), END_GRACE).await,
+        }
+        Ok(Ended::Lost(lost))
+    }
+
+    /// Readers are told before the memory is touched, so that each knows what it read was the model.
+    async fn drain(&self, shared: &Arc<Shared>, why: Why, grace: Duration) {
+        // Nobody has it, and nobody gets it any more.
+        let grace = if self.entry.has_readers() { grace } else { Duration::ZERO };
+        let until = BootTime::now().plus(grace);
+        self.set(State::Draining { shared: Arc::clone(shared), why, until });
+        tokio::time::sleep(grace).await;
+    }
+
+    fn set(&self, state: State) {
+        self.agent.models.set(&self.entry, state);
+    }
+
+    fn say(&self, what: impl std::fmt::Display) {
+        let name = &self.entry.name;
+        eprintln!("{}@{}: {what}", name.model, name.version);
+    }
+}
+
+/// Writing zeros to all of a model takes a while, in which others are served.
+async fn wipe(model: OpenedModel) {
+    let wiped = tokio::task::spawn_blocking(|| model.wipe()).await;
+    match wiped.map(|wiped| wiped.map_err(Failure::from)) {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => eprintln!("error: not wiped: {failure}"),
+        Err(error) => eprintln!("error: not wiped: {error}"),
+    }
+}
+
+async fn stopped(stops: &mut Stops) {
+    // It fails where the entry is gone, and with it whoever could ask.
+    let _ = stops.wait_for(Option::is_some).await;
+}
+
+fn asked(stops: &Stops) -> Why {
+    stops.borrow().clone().unwrap_or(Why::Stopped)
+}

@@ -1,0 +1,344 @@
+//! What an agent holds, and where each model of it stands.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ledger::names::{Name, Version};
+use tokio::sync::watch;
+use vault_proto::convert::{AGENT_MODELS_MAX, AgentModel, AgentModelState, ModelName};
+
+use super::error::ServeError;
+use super::shared::Shared;
+use crate::agent::term::{BootTime, Term};
+
+/// Where a model stands.
+#[derive(Clone)]
+pub(super) enum State {
+    /// On its way; what went wrong before, where it is tried again.
+    Loading { problem: Option<String> },
+    /// Handed out to whoever asks.
+    Ready { shared: Arc<Shared>, terms: watch::Receiver<Term> },
+    /// The lease is lost: wiped at `until`.
+    Draining { shared: Arc<Shared>, why: Why, until: BootTime },
+    /// Wiped, or never there.
+    Gone { why: Why },
+}
+
+/// Why a model goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Somebody who controls the agent said so.
+    Unloaded,
+    /// The agent ends.
+    Stopped,
+    /// Its lease was not renewed in time.
+    LeaseLost,
+    /// Its vault has revoked the lease; what the agent knows of it.
+    Revoked(String),
+    /// It could not be loaded, and trying again does not help.
+    Failed(String),
+}
+
+impl Why {
+    /// Stable name.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Unloaded => "unloaded",
+            Self::Stopped => "agent-stopped",
+            Self::LeaseLost => "lease-lost",
+            Self::Revoked(_) => "lease-revoked",
+            Self::Failed(_) => "not-loaded",
+        }
+    }
+
+    /// Name and what is known.
+    pub(super) fn problem(&self) -> String {
+        match self {
+            Self::Unloaded | Self::Stopped | Self::LeaseLost => self.code().to_owned(),
+            Self::Revoked(why) | Self::Failed(why) => format!("{}: {why}", self.code()),
+        }
+    }
+}
+
+/// A model by what a reader calls it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) model: Name,
+    /// Else the one that became ready last.
+    pub(super) version: Option<Version>,
+}
+
+/// All models of an agent.
+pub(super) struct Models {
+    entries: Mutex<BTreeMap<ModelName, Arc<Entry>>>,
+    /// Counts whatever changes.
+    changed: watch::Sender<u64>,
+    readied: AtomicU64,
+}
+
+/// One model.
+pub(super) struct Entry {
+    pub(super) name: ModelName,
+    state: watch::Sender<State>,
+    stop: watch::Sender<Option<Why>>,
+    readers: AtomicU32,
+    /// Its place in the order in which models became ready; 0 before.
+    readied: AtomicU64,
+}
+
+/// Counts a reader as long as it lives.
+pub(super) struct Reading<'a> {
+    models: &'a Models,
+    entry: &'a Entry,
+}
+
+impl Models {
+    pub(super) fn new() -> Self {
+        Self { entries: Mutex::default(), changed: watch::Sender::new(0), readied: AtomicU64::new(0) }
+    }
+
+    /// A place for a model that is not there.
+    ///
+    /// # Errors
+    /// [`ServeError::ModelThere`], [`ServeError::TooManyModels`].
+    pub(super) fn add(&self, name: ModelName) -> Result<Arc<Entry>, ServeError> {
+        let mut entries = self.entries();
+        match entries.get(&name) {
+            Some(entry) if !entry.is_gone() => return Err(ServeError::ModelThere(name)),
+            None if entries.len() >= AGENT_MODELS_MAX => return Err(ServeError::TooManyModels),
+            Some(_) | None => {}
+        }
+        let entry = Arc::new(Entry {
+            name: name.clone(),
+            state: watch::Sender::new(State::Loading { problem: None }),
+            stop: watch::Sender::new(None),
+            readers: AtomicU32::new(0),
+            readied: AtomicU64::new(0),
+        });
+        entries.insert(name, Arc::clone(&entry));
+        drop(entries);
+        self.say_changed();
+        Ok(entry)
+    }
+
+    /// The model that a reader means.
+    ///
+    /// # Errors
+    /// [`ServeError::ModelUnknown`].
+    pub(super) fn find(&self, wanted: &Wanted) -> Result<Arc<Entry>, ServeError> {
+        let entries = self.entries();
+        let named = entries.values().filter(|entry| {
+            entry.name.model == wanted.model
+                && wanted.version.as_ref().is_none_or(|version| *version == entry.name.version)
+        });
+        // Of those that are there the newest; else one that may come.
+        let best =
+            named.max_by_key(|entry| (entry.is_ready(), !entry.is_gone(), entry.readied.load(Ordering::Relaxed)));
+        best.cloned().ok_or(ServeError::ModelUnknown)
+    }
+
+    /// Ends a model, waits until it is wiped, and forgets it.
+    ///
+    /// # Errors
+    /// [`ServeError::ModelUnknown`].
+    pub(super) async fn end(&self, name: &ModelName, why: Why) -> Result<(), ServeError> {
+        let entry = self.entries().get(name).cloned().ok_or(ServeError::ModelUnknown)?;
+        entry.stop.send_replace(Some(why));
+        entry.gone().await;
+        let mut entries = self.entries();
+        // Somebody may have it loaded again meanwhile.
+        if entries.get(name).is_some_and(|there| Arc::ptr_eq(there, &entry)) {
+            entries.remove(name);
+        }
+        drop(entries);
+        self.say_changed();
+        Ok(())
+    }
+
+    /// Ends all of them at once.
+    pub(super) async fn end_all(&self) {
+        let entries: Vec<_> = self.entries().values().cloned().collect();
+        for entry in &entries {
+            entry.stop.send_replace(Some(Why::Stopped));
+        }
+        for entry in entries {
+            entry.gone().await;
+        }
+    }
+
+    /// What a person is told.
+    pub(super) fn list(&self) -> Vec<AgentModel> {
+        self.entries().values().map(|entry| entry.summary()).collect()
+    }
+
+    /// Changes whenever [`Models::list`] does, but for the passing of time.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Says where a model stands now.
+    pub(super) fn set(&self, entry: &Entry, state: State) {
+        if matches!(state, State::Ready { .. }) {
+            entry.readied.store(self.readied.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+        entry.state.send_replace(state);
+        self.say_changed();
+    }
+
+    /// Counts a reader of it.
+    pub(super) fn reading<'a>(&'a self, entry: &'a Entry) -> Reading<'a> {
+        entry.readers.fetch_add(1, Ordering::Relaxed);
+        self.say_changed();
+        Reading { models: self, entry }
+    }
+
+    fn say_changed(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Nothing that could panic runs under the lock.
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<ModelName, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// Where it stands, now and later.
+    pub(super) fn states(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// Whether it is to end, now and later.
+    pub(super) fn stops(&self) -> watch::Receiver<Option<Why>> {
+        self.stop.subscribe()
+    }
+
+    /// Whether anybody holds it now.
+    pub(super) fn has_readers(&self) -> bool {
+        self.readers.load(Ordering::Relaxed) > 0
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(*self.state.borrow(), State::Gone { .. })
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(*self.state.borrow(), State::Ready { .. })
+    }
+
+    async fn gone(&self) {
+        let mut states = self.states();
+        // It fails where there is no sender, and `self` is one.
+        let _ = states.wait_for(|state| matches!(state, State::Gone { .. })).await;
+    }
+
+    fn summary(&self) -> AgentModel {
+        let now = BootTime::now();
+        let loading = |problem| (AgentModelState::Loading, None, 0, problem);
+        let (state, shared, seconds, problem) = match &*self.state.borrow() {
+            State::Loading { problem } => loading(problem.clone().unwrap_or_default()),
+            State::Ready { shared, terms } => {
+                let left = now.until(terms.borrow().deadline()).as_secs();
+                (AgentModelState::Ready, Some(Arc::clone(shared)), left, String::new())
+            }
+            State::Draining { shared, why, until } => {
+                (AgentModelState::Draining, Some(Arc::clone(shared)), now.until(*until).as_secs(), why.problem())
+            }
+            State::Gone { why } => (AgentModelState::Gone, None, 0, why.problem()),
+        };
+        AgentModel {
+            model: self.name.clone(),
+            state,
+            // At most one a unit.
+            files: shared.as_ref().map_or(0, |shared| u32::try_from(shared.files().len()).unwrap_or(u32::MAX)),
+            bytes: shared.map_or(0, |shared| shared.bytes()),
+            readers: self.readers.load(Ordering::Relaxed),
+            seconds,
+            problem,
+        }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.entry.readers.fetch_sub(1, Ordering::Relaxed);
+        self.models.say_changed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(version: &str) -> ModelName {
+        ModelName { model: "minilm".parse().unwrap(), version: version.parse().unwrap() }
+    }
+
+    fn wanted(version: Option<&str>) -> Wanted {
+        Wanted { model: "minilm".parse().unwrap(), version: version.map(|version| version.parse().unwrap()) }
+    }
+
+    fn gone() -> State {
+        State::Gone { why: Why::LeaseLost }
+    }
+
+    #[test]
+    fn a_model_is_loaded_once_at_a_time() {
+        let models = Models::new();
+        let entry = models.add(name("1")).unwrap();
+        let refused = models.add(name("1")).err().unwrap();
+        assert_eq!((refused.code(), refused), ("model-there", ServeError::ModelThere(name("1"))));
+        models.set(&entry, gone());
+        models.add(name("1")).unwrap();
+    }
+
+    #[test]
+    fn there_are_so_many_models_and_no_more() {
+        let models = Models::new();
+        for version in 0..AGENT_MODELS_MAX {
+            models.add(name(&version.to_string())).unwrap();
+        }
+        assert_eq!(models.add(name("more")).err(), Some(ServeError::TooManyModels));
+        assert_eq!(models.list().len(), AGENT_MODELS_MAX);
+    }
+
+    #[test]
+    fn a_name_without_a_version_is_one_that_is_there_or_may_come() {
+        let models = Models::new();
+        assert_eq!(models.find(&wanted(None)).err(), Some(ServeError::ModelUnknown));
+        let old = models.add(name("1")).unwrap();
+        models.set(&old, gone());
+        assert_eq!(models.find(&wanted(None)).unwrap().name, name("1"), "it says why it is gone");
+        models.add(name("0")).unwrap();
+        assert_eq!(models.find(&wanted(None)).unwrap().name, name("0"));
+        assert_eq!(models.find(&wanted(Some("1"))).unwrap().name, name("1"));
+        assert_eq!(models.find(&wanted(Some("2"))).err(), Some(ServeError::ModelUnknown));
+    }
+
+    #[tokio::test]
+    async fn a_model_that_ended_is_forgotten_and_its_readers_are_counted() {
+        let models = Models::new();
+        assert_eq!(models.end(&name("1"), Why::Unloaded).await, Err(ServeError::ModelUnknown));
+        let entry = models.add(name("1")).unwrap();
+        let reading = models.reading(&entry);
+        assert_eq!(models.list()[0].readers, 1);
+        drop(reading);
+        assert_eq!(models.list()[0].readers, 0);
+        let mut stops = entry.stops();
+        let worker = async {
+            stops.wait_for(Option::is_some).await.unwrap();
+            models.set(&entry, gone());
+        };
+        let one = name("1");
+        let (ended, ()) = tokio::join!(models.end(&one, Why::Unloaded), worker);
+        assert_eq!((ended, models.list()), (Ok(()), Vec::new()));
+    }
+
+    #[test]
+    fn each_end_has_its_name() {
+        let ends = [Why::Unloaded, Why::Stopped, Why::LeaseLost, Why::Revoked("x".into()), Why::Failed("y".into())];
+        let problems = ends.map(|why| why.problem());
+        assert_eq!(problems, ["unloaded", "agent-stopped", "lease-lost", "lease-revoked: x", "not-loaded: y"]);
+    }
+}

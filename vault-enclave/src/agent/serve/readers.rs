@@ -1,0 +1,206 @@
+//! The socket of readers: whoever is on the list gets descriptors of a model, and word of it as long as it holds the
+//! connection. A reader that goes, by whatever end, is one whose connection the kernel closes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
+
+use super::access::{Access, Peer, Reader};
+use super::error::ServeError;
+use super::frames::{Frame, Request};
+use super::models::{Entry, Models, State};
+use super::shared::Shared;
+use crate::agent::term::BootTime;
+
+/// Connections of all readers, and of one user.
+const READERS_MAX: u32 = 1024;
+const READERS_PER_USER_MAX: u32 = 256;
+/// After a connection that could not be accepted, such as where there are no descriptors left.
+const ACCEPT_AFTER: Duration = Duration::from_millis(100);
+
+/// Serves until it is dropped.
+pub(super) async fn serve(listener: UnixListener, access: Access, models: Arc<Models>) {
+    let places = Arc::new(Places::default());
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_AFTER).await;
+            continue;
+        };
+        let admitted = admit(&stream, &access, &places);
+        let models = Arc::clone(&models);
+        tokio::spawn(async move {
+            // A reader that is gone needs no answer.
+            let _ = match admitted {
+                Ok((_, place)) => answer(stream, &models, place).await,
+                Err(error) => Frame::refused(&error).send(&stream, None).await,
+            };
+        });
+    }
+}
+
+fn admit(stream: &UnixStream, access: &Access, places: &Arc<Places>) -> Result<(Reader, Place), ServeError> {
+    // The kernel knows who connected, always.
+    let nobody = Peer { uid: u32::MAX, gid: u32::MAX };
+    let reader = access.reader(stream.peer_cred().map_or(nobody, Peer::from))?;
+    Ok((reader, places.take(reader)?))
+}
+
+async fn answer(mut stream: UnixStream, models: &Models, _place: Place) -> io::Result<()> {
+    let asked = match Request::read(&mut stream).await {
+        None => return Ok(()),
+        Some(Ok(Request::List)) => {
+            let models = models.list().into_iter().map(Into::into).collect();
+            return Frame::Models { models }.send(&stream, None).await;
+        }
+        Some(Ok(Request::Open(wanted))) => models.find(&wanted),
+        Some(Err(error)) => Err(error),
+    };
+    match asked {
+        Ok(entry) => Opened { stream, models, entry: &entry, has: None }.run().await,
+        Err(error) => Frame::refused(&error).send(&stream, None).await,
+    }
+}
+
+/// A model that a reader asked for.
+struct Opened<'a> {
+    stream: UnixStream,
+    models: &'a Models,
+    entry: &'a Entry,
+    /// What it was given.
+    has: Option<Arc<Shared>>,
+}
+
+impl Opened<'_> {
+    async fn run(mut self) -> io::Result<()> {
+        let mut states = self.entry.states();
+        let _reading = self.models.reading(self.entry);
+        loop {
+            let state = states.borrow_and_update().clone();
+            if self.say(state).await? == Next::Nothing {
+                return Ok(());
+            }
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() { return Ok(()) },
+                () = ended(&self.stream) => return Ok(()),
+            }
+        }
+    }
+
+    async fn say(&mut self, state: State) -> io::Result<Next> {
+        let frame = match (state, &self.has) {
+            (State::Loading { problem }, None) => {
+                Frame::Loading { problem: problem.as_deref() }.send(&self.stream, None).await?;
+                return Ok(Next::Wait);
+            }
+            (State::Ready { shared, .. }, None) => {
+                self.hand_out(&shared).await?;
+                self.has = Some(shared);
+                return Ok(Next::Wait);
+            }
+            (State::Ready { shared, .. } | State::Draining { shared, .. }, Some(has)) if !Arc::ptr_eq(&shared, has) => {
+                Frame::gone(&super::models::Why::LeaseLost)
+            }
+            (State::Ready { .. }, Some(_)) => return Ok(Next::Wait),
+            (State::Draining { why, until, .. }, Some(_)) => {
+                let seconds = BootTime::now().until(until).as_secs();
+                let frame = Frame::Draining { seconds, why: why.code(), message: why.problem() };
+                frame.send(&self.stream, None).await?;
+                return Ok(Next::Wait);
+            }
+            (State::Draining { why, .. } | State::Gone { why }, None) => {
+                Frame::refused(&ServeError::ModelGone(why.problem()))
+            }
+            (State::Gone { why }, Some(_)) => Frame::gone(&why),
+            // It went and is on its way again, between two looks.
+            (State::Loading { .. }, Some(_)) => Frame::gone(&super::models::Why::LeaseLost),
+        };
+        frame.send(&self.stream, None).await?;
+        Ok(Next::Nothing)
+    }
+
+    async fn hand_out(&self, shared: &Shared) -> io::Result<()> {
+        for file in shared.files() {
+            let frame = Frame::File { path: file.path(), bytes: file.bytes() };
+            frame.send(&self.stream, Some(file.descriptor())).await?;
+        }
+        let (model, version) = (self.entry.name.model.as_str(), self.entry.name.version.as_str());
+        let ready = Frame::Ready { model, version, files: shared.files().len(), bytes: shared.bytes() };
+        ready.send(&self.stream, None).await
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Next {
+    Wait,
+    Nothing,
+}
+
+/// Resolves when the reader has closed its end, or sends what it must not.
+async fn ended(stream: &UnixStream) {
+    // Whatever comes, or does not: the connection is over.
+    let _ = stream.async_io(Interest::READABLE, || stream.try_read(&mut [0; 1])).await;
+}
+
+/// How many connections there are.
+#[derive(Default)]
+struct Places(Mutex<BTreeMap<u32, u32>>);
+
+/// One of them, given back when it is dropped.
+struct Place {
+    places: Arc<Places>,
+    uid: u32,
+}
+
+impl Places {
+    fn take(self: &Arc<Self>, reader: Reader) -> Result<Place, ServeError> {
+        let uid = reader.uid();
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: u32 = taken.values().sum();
+        let own = taken.entry(uid).or_default();
+        if all >= READERS_MAX || *own >= READERS_PER_USER_MAX {
+            return Err(ServeError::TooManyReaders);
+        }
+        *own += 1;
+        Ok(Place { places: Arc::clone(self), uid })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = taken.get_mut(&self.uid) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.uid);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::access::AllowList;
+    use super::*;
+
+    #[test]
+    fn a_user_has_so_many_places_and_leaves_some_to_others() {
+        let groups: Vec<_> = [":7".parse().unwrap()].to_vec();
+        let access = Access::new(0, AllowList::new(&groups).unwrap(), AllowList::default());
+        let reader = |uid| access.reader(Peer { uid, gid: 7 }).unwrap();
+        let places = Arc::new(Places::default());
+        let mut taken = Vec::new();
+        for uid in 1..=READERS_MAX / READERS_PER_USER_MAX {
+            taken.extend((0..READERS_PER_USER_MAX).map(|_| places.take(reader(uid)).unwrap()));
+            assert_eq!(places.take(reader(uid)).err(), Some(ServeError::TooManyReaders));
+        }
+        assert_eq!(places.take(reader(99)).err(), Some(ServeError::TooManyReaders), "none is left for anybody");
+        taken.pop();
+        assert!(places.take(reader(99)).is_ok());
+        drop(taken);
+        assert_eq!(places.0.lock().unwrap().values().sum::<u32>(), 0);
+    }
+}
