@@ -19,9 +19,11 @@ pub mod load;
 pub mod loader;
 pub mod numa;
 pub mod options;
+pub mod part;
 pub mod remote;
 pub mod run;
 pub mod session;
+pub mod sources;
 pub mod term;
 pub mod user;
 
@@ -30,15 +32,21 @@ mod extensions;
 mod fetch;
 mod holder;
 mod job;
+mod look;
 mod mount;
 mod outage;
+
 mod progress;
 mod refusals;
 mod report;
+
 mod state;
+mod stream;
 mod watcher;
 
 #[cfg(test)]
 mod fetch_tests;
 #[cfg(test)]
 mod session_tests;
+#[cfg(test)]
+mod sources_tests;

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use ledger::manifest::{Selection, UNITS_MAX};
-use ledger::names::{Group, Name, NameError, Version};
+use ledger::manifest::UNITS_MAX;
+use ledger::names::{Name, NameError, Version};
 use ledger::vault_file::{VAULT_FILE_BYTES_MAX, VaultFile};
 use vault_proto::collateral::Collateral;
 use vault_proto::convert::ModelName;
-use vault_proto::limits::GROUPS_MAX;
 
 use super::event_log::EVENT_LOG;
 use super::extensions::Extensions;
+use super::part::{Part, PartArgs};
 use super::remote::Hosts;
+use super::sources::{SourceArgs, SourceList};
 use crate::collateral_args::CollateralArgs;
 use crate::ek_args::EkArgs;
 use crate::failure::{Failure, Kind};
@@ -33,12 +34,8 @@ pub struct ModelArgs {
     /// Release rule of the vault's policy [default: the one named like the model].
     #[arg(long, value_name = "NAME")]
     rule: Option<Name>,
-    /// Only units of this group, and headers. Can be given more than once.
-    #[arg(long, value_name = "GROUP", conflicts_with = "units")]
-    group: Vec<Group>,
-    /// Only these units, as in 0,3-5.
-    #[arg(long, value_name = "LIST")]
-    units: Option<UnitList>,
+    #[command(flatten)]
+    part: PartArgs,
     /// The TPM: `device:/dev/tpmrm0`, `swtpm:host=127.0.0.1,port=2321`, or none [default: the first, where it is there].
     #[arg(long, value_name = "TCTI", env = "WEIGHTVAULT_TPM")]
     tpm: Option<String>,
@@ -55,10 +52,8 @@ pub struct ModelArgs {
     /// Ask this host instead of those in the vault file: http://…, https://… or unix:/path. Can be given more than once.
     #[arg(long, value_name = "URL")]
     host: Vec<String>,
-    /// Read the sealed units from here and not from the host: a directory that `seal --out` made, or a copy of one. It is not
-    /// trusted: what it delivers opens, or is refused.
-    #[arg(long, value_name = "DIR")]
-    ciphertext: Option<PathBuf>,
+    #[command(flatten)]
+    sources: SourceArgs,
     /// PEM of the authority that https hosts are checked by. No other authority is asked.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -80,8 +75,8 @@ pub(super) struct Request {
     pub(super) hosts: Hosts,
     pub(super) rule: Name,
     pub(super) model: ModelName,
-    pub(super) selection: Selection,
-    pub(super) ciphertext: Option<PathBuf>,
+    pub(super) part: Part,
+    pub(super) sources: SourceList,
     pub(super) devices: Devices,
     pub(super) state: Option<PathBuf>,
     pub(super) extensions: Extensions,
@@ -145,26 +140,13 @@ impl ModelArgs {
         let vault = VaultFile::parse(&read(&self.vault, VAULT_FILE_BYTES_MAX)?)?;
         let ca = self.ca.as_deref().map(read_text).transpose()?;
         let addresses = if self.host.is_empty() { vault.hosts().to_vec() } else { self.host.clone() };
-        if self.group.len() > GROUPS_MAX {
-            return Err(Failure::new(
-                Kind::Usage,
-                "too-many-groups",
-                format!("a request names at most {GROUPS_MAX} groups"),
-            ));
-        }
-        let selection = match &self.units {
-            Some(units) => Selection::Units(units.0.clone()),
-            None if self.group.is_empty() => Selection::All,
-            None => Selection::Groups(self.group.clone()),
-        };
         Ok(Request {
             vault,
             hosts: Hosts { addresses, ca },
             rule: self.rule.clone().unwrap_or_else(|| self.model.0.model.clone()),
             model: self.model.0.clone(),
-            selection,
-            // The loader has another working directory.
-            ciphertext: self.ciphertext.as_deref().map(absolute).transpose()?,
+            part: self.part.part()?,
+            sources: self.sources.list()?,
             devices: Devices::new(self.tpm.as_deref(), &self.ek, self.snp.clone(), &self.collateral, &self.event_log)?,
             state: self.state.clone(),
             extensions: Extensions::new(&self.extension, self.extensions.as_deref()),
@@ -177,7 +159,7 @@ impl ModelArgs {
     }
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| Failure::io(path.display(), &error))
 }
 
@@ -192,6 +174,13 @@ pub(super) fn read(path: &std::path::Path, max: usize) -> Result<Vec<u8>, Failur
 fn read_text(path: &std::path::Path) -> Result<String, Failure> {
     const PEM_BYTES_MAX: usize = 256 << 10;
     String::from_utf8(read(path, PEM_BYTES_MAX)?).map_err(|error| Failure::new(Kind::Usage, "ca-malformed", error))
+}
+
+impl UnitList {
+    /// The indices.
+    pub(super) fn as_slice(&self) -> &[u32] {
+        &self.0
+    }
 }
 
 impl FromStr for ModelRef {

@@ -11,6 +11,7 @@ use ledger::manifest::{Manifest, unit_path};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::OpenModelError;
 use super::direct::{DirectReader, is_cached};
 
 /// A disk wants several reads at a time. Each thread makes one.
@@ -28,6 +29,15 @@ pub trait UnitSource: Sync {
     /// # Errors
     /// [`SourceError`].
     fn read(&self, unit: u32, range: Range<u64>) -> Result<Self::Reader, SourceError>;
+
+    /// Told that what this reader delivered was refused, or ended: whether to ask [`UnitSource::read`] again, for the bytes
+    /// that did not pass yet.
+    fn refused(&self, _unit: u32, _reader: &Self::Reader, _error: &OpenModelError) -> bool {
+        false
+    }
+
+    /// Told that all of a range has passed, the end of it from this reader.
+    fn passed(&self, _unit: u32, _range: Range<u64>, _reader: &Self::Reader) {}
 
     /// How many threads open, where there are so many cores.
     fn threads(&self, cores: usize) -> usize {

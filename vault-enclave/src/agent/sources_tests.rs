@@ -1,0 +1,1 @@
+//! Places that fail, and what is read from the next one.
