@@ -61,7 +61,8 @@ fn layers_are_split_in_runs_by_their_numbers_and_the_rest_goes_to_both_ends() {
 fn every_layer_is_some_ranks_and_none_is_twos() {
     let model = layered();
     for count in 1..=5 {
-        let mut seen: Vec<u32> = (0..count).flat_map(|index| model.rank(Rank::new(index, count).unwrap()).unwrap()).collect();
+        let mut seen: Vec<u32> =
+            (0..count).flat_map(|index| model.rank(Rank::new(index, count).unwrap()).unwrap()).collect();
         seen.retain(|unit| model.unit(*unit).unwrap().group.as_str().starts_with("layer."));
         seen.sort_unstable();
         assert_eq!(seen, [3, 4, 5, 6, 7, 8], "{count}");
@@ -125,9 +126,15 @@ fn part(header: &Header, ranges: &[Range<u64>]) -> Result<(Vec<(String, u64)>, S
 fn a_part_has_its_tensors_in_their_order_those_without_bytes_and_all_metadata() {
     let (all, _) = header(&[("a", 4), ("b", 6), ("nil", 0), ("c", 1), ("d", 2)]);
     let (tensors, json) = part(&all, &[0..4, 10..11]).unwrap();
-    let named = |list: &[(&str, u64)]| list.iter().map(|(name, length)| ((*name).to_owned(), *length)).collect::<Vec<_>>();
+    let named =
+        |list: &[(&str, u64)]| list.iter().map(|(name, length)| ((*name).to_owned(), *length)).collect::<Vec<_>>();
     assert_eq!(tensors, named(&[("a", 4), ("nil", 0), ("c", 1)]));
-    assert!(json.starts_with(r#"{"__metadata__":{"format":"pt","na\"me":"é"},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"#), "{json}");
+    assert!(
+        json.starts_with(
+            r#"{"__metadata__":{"format":"pt","na\"me":"é"},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"#
+        ),
+        "{json}"
+    );
     assert_eq!(part(&all, &[]).unwrap().0, named(&[("nil", 0)]));
     // Two units of one tensor are one run.
     assert_eq!(part(&all, &[4..7, 7..10]).unwrap().0, named(&[("b", 6), ("nil", 0)]));
@@ -136,7 +143,8 @@ fn a_part_has_its_tensors_in_their_order_those_without_bytes_and_all_metadata() 
 #[test]
 fn a_part_that_cuts_a_tensor_is_refused() {
     let (all, _) = header(&[("a", 4), ("b", 6), ("c", 1)]);
-    for ranges in [vec![0..3], vec![1..4], vec![0..5], vec![4..6, 7..10], vec![5..11]] {
+    for ranges in [&[(0, 3)][..], &[(1, 4)], &[(0, 5)], &[(4, 6), (7, 10)], &[(5, 11)]] {
+        let ranges: Vec<Range<u64>> = ranges.iter().map(|(start, end)| *start..*end).collect();
         let refused = part(&all, &ranges).unwrap_err();
         assert!(matches!(refused, SafetensorsError::CutTensor { .. }), "{ranges:?}: {refused:?}");
     }

@@ -78,7 +78,11 @@ impl Scene {
 
 fn files_of(dir: &Path) -> Files {
     let files = fs::read_dir(dir).expect("the directory").map(|file| file.expect("the directory").path());
-    files.map(|file| (file.file_name().expect("a name").to_string_lossy().into_owned(), fs::read(&file).expect("a file"))).collect()
+    files
+        .map(|file| {
+            (file.file_name().expect("a name").to_string_lossy().into_owned(), fs::read(&file).expect("a file"))
+        })
+        .collect()
 }
 
 /// The tensors of a safetensors file.
@@ -120,8 +124,11 @@ fn node_gets_the_keys_and_the_tensors_of_its_part_and_no_others() {
         assert_eq!(files.keys().collect::<Vec<_>>(), source.keys().collect::<Vec<_>>());
         assert!(files.iter().all(|(name, bytes)| name == MODEL || *bytes == source[name]));
         let own = tensors(&files[MODEL]);
-        let in_layers: BTreeMap<_, _> =
-            own.iter().filter(|(name, _)| name.contains(".layers.")).map(|(name, bytes)| (name.clone(), bytes.clone())).collect();
+        let in_layers: BTreeMap<_, _> = own
+            .iter()
+            .filter(|(name, _)| name.contains(".layers."))
+            .map(|(name, bytes)| (name.clone(), bytes.clone()))
+            .collect();
         assert!(in_layers == of_layers(&layers));
         together.extend(own);
     }

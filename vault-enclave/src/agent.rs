@@ -48,5 +48,3 @@ mod watcher;
 mod fetch_tests;
 #[cfg(test)]
 mod session_tests;
-#[cfg(test)]
-mod sources_tests;

@@ -160,14 +160,20 @@ fn what_makes_no_file_is_refused_before_keys_are_asked_for() {
     let headers = manifest.select(&Selection::Units(manifest.header_units().collect())).unwrap();
     let refused = open::check_units(manifest, &headers).unwrap_err();
     assert_eq!((refused.code(), refused), ("nothing-to-open", OpenModelError::NothingToOpen));
-    assert_eq!(opened_in_part(Selection::Groups(vec!["header".try_into().unwrap()]), "none").err(), Some(OpenModelError::NothingToOpen));
+    assert_eq!(
+        opened_in_part(Selection::Groups(vec!["header".try_into().unwrap()]), "none").err(),
+        Some(OpenModelError::NothingToOpen)
+    );
 
     // A unit without the header of its file: where its tensors are nobody could tell.
     let (header, unit) = (index_of("model-1.safetensors", "header"), index_of("model-1.safetensors", "layer.0"));
     let alone = manifest.select(&Selection::Units(vec![unit])).unwrap();
     let file = "model-1.safetensors".parse().unwrap();
     let refused = open::check_units(manifest, &alone).unwrap_err();
-    assert_eq!((refused.code(), refused), ("file-partly-granted", OpenModelError::FilePartlyGranted { file, missing: header }));
+    assert_eq!(
+        (refused.code(), refused),
+        ("file-partly-granted", OpenModelError::FilePartlyGranted { file, missing: header })
+    );
     assert_eq!(open::check_units(manifest, &manifest.select(&Selection::All).unwrap()), Ok(()));
 }
 

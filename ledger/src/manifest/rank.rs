@@ -75,7 +75,10 @@ impl Manifest {
                 return Err(RankError::OtherCount { files: last + 1 });
             }
             let own = |unit: &PlanUnit| rank_of_file(unit).is_none_or(|of| of == rank.index);
-            return Ok(units().filter(|(_, unit)| !unit.group.is_header() && own(unit)).map(|(index, _)| index).collect());
+            return Ok(units()
+                .filter(|(_, unit)| !unit.group.is_header() && own(unit))
+                .map(|(index, _)| index)
+                .collect());
         }
         let layers = self.layers()?;
         if (layers.len() as u64) < u64::from(rank.count) {
@@ -99,9 +102,7 @@ impl Manifest {
         match kinds.into_iter().collect::<Vec<_>>().as_slice() {
             [] => Err(RankError::NoLayers),
             [_] => Ok(numbered.into_iter().map(|(_, _, group)| group).zip(0..).collect()),
-            [one, another, ..] => {
-                Err(RankError::SeveralKinds { kinds: [(*one).to_owned(), (*another).to_owned()] })
-            }
+            [one, another, ..] => Err(RankError::SeveralKinds { kinds: [(*one).to_owned(), (*another).to_owned()] }),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use attestation::LeaseKey;
+use attestation::{LeaseKey, UnitSet};
 use ledger::manifest::{Manifest, Selection};
 use ledger::policy::UnitCheck;
 use ledger::vault_file::VaultFile;
@@ -97,9 +97,9 @@ impl Asked {
         Wanted { vault, rule: &job.rule, model: &job.model, version: &job.version, manifest, selection }
     }
 
-    fn sources<'a>(&'a self, job: &Job, runtime: &Runtime) -> Result<Sources<'a>, Failure> {
+    fn sources<'a>(&'a self, job: &Job, units: &UnitSet, runtime: &Runtime) -> Result<Sources<'a>, Failure> {
         let host = RemoteUnits::new(self.remote.clone(), job.name(), runtime.handle().clone());
-        job.sources.open(&self.manifest, host, runtime.handle())
+        job.sources.open(&self.manifest, units, host, runtime.handle())
     }
 }
 
@@ -114,7 +114,7 @@ fn load(job: &Job, into: &Path, runtime: &Runtime) -> Result<(OpenedModel, Loade
     let facts = Facts::gather(into)?;
     let place = judge(&facts, bytes, job.insecure_plaintext_on_disk)?;
     let destination = Destination::open(into, place)?;
-    let sources = about.sources(job, runtime)?;
+    let sources = about.sources(job, &units, runtime)?;
 
     let (asked, granted) = ask(&about.wanted(job, &selection), job, remote, runtime)?;
     let (began, cpu) = (Instant::now(), cpu_seconds());
@@ -146,7 +146,7 @@ fn load(job: &Job, into: &Path, runtime: &Runtime) -> Result<(OpenedModel, Loade
 fn look(job: &Job, runtime: &Runtime) -> Result<Found, Failure> {
     let about = Asked::of(job, runtime)?;
     let selection = Part::headers(&about.manifest)?;
-    let sources = about.sources(job, runtime)?;
+    let sources = about.sources(job, &about.manifest.select(&selection)?, runtime)?;
     let (_, granted) = ask(&about.wanted(job, &selection), job, &about.remote, runtime)?;
     let verify_units = granted.statement.unit_check == UnitCheck::Hashed;
     let model = GrantedModel { manifest: &about.manifest, keys: &granted.keys, verify_units };

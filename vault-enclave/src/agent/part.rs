@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use attestation::UnitSet;
 use ledger::manifest::{Manifest, Rank, RankError, SelectError, Selection};
 use ledger::names::Group;
 use regex::Regex;
@@ -20,6 +21,7 @@ use crate::open::TensorsOf;
 const PATTERN_BYTES_MAX: usize = 512;
 /// Names that a message gives as examples.
 const EXAMPLES: usize = 3;
+const GROUPS_SHOWN: usize = 24;
 
 /// What is loaded of a model: without any of these all of it, else what any of them names.
 #[derive(clap::Args, Debug)]
@@ -89,7 +91,8 @@ impl Part {
             return Ok(Selection::All);
         }
         if self.units.is_empty() && self.rank.is_none() {
-            return Ok(Selection::Groups(self.groups()?));
+            let groups = Selection::Groups(self.groups()?);
+            return select(manifest, &groups).map(|_| groups);
         }
         Ok(Selection::Units(with_headers(manifest, self.named(manifest)?)))
     }
@@ -119,7 +122,9 @@ impl Part {
                 return Err(not_found(pattern, all().map(|tensor| tensor.name.as_str())));
             }
         }
-        let there = |tensor: &&crate::open::UnitTensors| !tensor.units.is_empty() && tensor.units.clone().all(|unit| units.contains(&unit));
+        let there = |tensor: &&crate::open::UnitTensors| {
+            !tensor.units.is_empty() && tensor.units.clone().all(|unit| units.contains(&unit))
+        };
         let tensors = all().filter(there).count();
         let matching = matching.len();
         Ok(Found { units: with_headers(manifest, units), matching, tensors })
@@ -140,7 +145,7 @@ impl Part {
     fn named(&self, manifest: &Manifest) -> Result<BTreeSet<u32>, Failure> {
         let mut units: BTreeSet<u32> = self.units.iter().copied().collect();
         if !self.groups.is_empty() {
-            let groups = manifest.select(&Selection::Groups(self.groups()?))?;
+            let groups = select(manifest, &Selection::Groups(self.groups()?))?;
             units.extend(groups.iter().filter(|unit| manifest.unit(*unit).is_some_and(|unit| !unit.group.is_header())));
         }
         if let Some(rank) = &self.rank {
@@ -154,12 +159,26 @@ impl Part {
     }
 }
 
+/// As the manifest selects; a group that is not there is answered with those that are.
+fn select(manifest: &Manifest, selection: &Selection) -> Result<UnitSet, Failure> {
+    manifest.select(selection).map_err(|error| {
+        let groups: Vec<&str> = manifest.groups().into_iter().map(Group::as_str).collect();
+        let some = groups.iter().take(GROUPS_SHOWN).copied().collect::<Vec<_>>().join(", ");
+        let more = if groups.len() > GROUPS_SHOWN {
+            format!(", and {} more", groups.len() - GROUPS_SHOWN)
+        } else {
+            String::new()
+        };
+        Failure::from(error).next(format!("its groups are {some}{more}"))
+    })
+}
+
 /// These units, and the headers of the files that they are in: without them nobody could tell what they hold.
 fn with_headers(manifest: &Manifest, mut units: BTreeSet<u32>) -> Vec<u32> {
     let files: BTreeSet<_> = units.iter().filter_map(|unit| manifest.unit(*unit)).map(|unit| &unit.file).collect();
-    units.extend(manifest.header_units().filter(|header| {
-        manifest.unit(*header).is_some_and(|unit| files.contains(&unit.file))
-    }));
+    units.extend(
+        manifest.header_units().filter(|header| manifest.unit(*header).is_some_and(|unit| files.contains(&unit.file))),
+    );
     units.into_iter().collect()
 }
 
@@ -175,8 +194,7 @@ fn matcher(pattern: &str) -> Result<Regex, Failure> {
 fn not_found<'t>(pattern: &str, names: impl Iterator<Item = &'t str>) -> Failure {
     let names: Vec<&str> = names.collect();
     let some: Vec<String> = names.iter().take(EXAMPLES).map(|name| format!("{name:?}")).collect();
-    let message =
-        format!("no tensor matches {pattern:?}; the model has {}, such as {}", names.len(), some.join(", "));
+    let message = format!("no tensor matches {pattern:?}; the model has {}, such as {}", names.len(), some.join(", "));
     Failure::new(Kind::Usage, "tensor-not-found", message)
         .next("* stands for any characters, dots too; quote the pattern, or the shell takes it")
 }
@@ -217,7 +235,14 @@ mod tests {
             group: group.parse().unwrap(),
         };
         let (a, b) = ("a.safetensors", "b.safetensors");
-        let units = [(a, 0, "header"), (a, 10, "layer.0"), (a, 20, "layer.1"), (b, 0, "header"), (b, 10, "other"), ("config.json", 0, "files")];
+        let units = [
+            (a, 0, "header"),
+            (a, 10, "layer.0"),
+            (a, 20, "layer.1"),
+            (b, 0, "header"),
+            (b, 10, "other"),
+            ("config.json", 0, "files"),
+        ];
         let plan = Plan::new(units.map(|(file, offset, group)| unit(file, offset, group)).to_vec()).unwrap();
         let digest = SealedDigests { sha256: Sha256Digest::of(b""), blake3: Blake3Digest::from_bytes([0; 32]) };
         let id = ModelId {
@@ -254,6 +279,9 @@ mod tests {
         assert_eq!(units(&["--group", "layer.1"]), [0, 2, 3]);
         let refused = part(&["--units", "9"]).selection(&manifest()).unwrap_err();
         assert_eq!(refused.code(), "select-no-such-unit");
+        let refused = part(&["--group", "layer.7"]).selection(&manifest()).unwrap_err();
+        assert_eq!(refused.code(), "select-no-such-group");
+        assert_eq!(refused.next_step(), Some("its groups are files, header, layer.0, layer.1, other"));
         let refused = part(&["--rank", "0/9"]).selection(&manifest()).unwrap_err();
         assert_eq!(refused.code(), "rank-too-few-layers");
     }

@@ -16,9 +16,9 @@ use super::command::{Exit, Running};
 use super::holder::{Lease, Lost};
 use super::lease_signer::LeaseSigner;
 use super::load::{begin, end, hold, runtime};
+use super::look::look;
 use super::mount::{PrivateMount, enter_namespace};
 use super::numa::Numa;
-use super::look::look;
 use super::options::{ModelArgs, Request};
 use super::report;
 use super::state;
@@ -95,8 +95,7 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
     runtime()?.block_on(async {
         let mut caught = Caught::new()?;
         let identity = state::identity(&request.devices, request.state.as_deref())?;
-        let interrupted =
-            || Failure::new(Kind::Failed, "interrupted", "a signal came before the model was there");
+        let interrupted = || Failure::new(Kind::Failed, "interrupted", "a signal came before the model was there");
         look(&mut request, &identity, caught.end_asked()).await?.ok_or_else(interrupted)?;
         let (bytes, files) = size(&request).await?;
         let mount = PrivateMount::new(&at, bytes, files, args.numa.as_ref())?;

@@ -4,25 +4,31 @@
 //! not open, too few, too slow, none), the next one is asked for what did not pass yet, and a person is told. A place that
 //! fails several times in a row is left alone from then on.
 
+mod cache;
+mod place;
+mod room;
+mod s3;
+#[cfg(test)]
+mod tests;
+mod web;
+
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::io::{self, IoSliceMut, Read};
 use std::ops::Range;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::HumanBytes;
 use ledger::manifest::Manifest;
-use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
+
+pub(super) use place::SourceList;
+pub use place::{Place, PlaceError, SourceArgs};
 
 use super::fetch::RemoteUnits;
-use super::options::absolute;
 use super::stream::RangeReader;
-use crate::failure::Failure;
-use crate::open::{LocalReader, LocalUnits, OpenModelError, ReadBy, SourceError, UnitSource};
+use crate::open::{LocalReader, LocalUnits, OpenModelError, SourceError, UnitSource};
+use cache::{Cache, Filling};
+use web::WebUnits;
 
 /// Failures in a row after which a place is not asked any more.
 const FAILURES_MAX: u32 = 3;
@@ -31,96 +37,27 @@ const RUN_BYTES: usize = 64 << 20;
 /// Warnings of one load: a copy that is wrong throughout need not be told unit by unit.
 const WARNINGS_MAX: usize = 20;
 
-/// Places of ciphertext, as options.
-#[derive(clap::Args, Debug)]
-pub struct SourceArgs {
-    /// Take the sealed units from here, what `seal --out` made or a copy of it: a directory. Can be given more than once: tried
-    /// in this order, and the vault's host last. None of them is trusted: what it delivers opens, or the next one is asked.
-    #[arg(long, value_name = "DIR|URL")]
-    source: Vec<Place>,
-    /// Take the sealed units from this directory, and from nowhere else.
-    #[arg(long, value_name = "DIR", conflicts_with = "source")]
-    ciphertext: Option<PathBuf>,
-}
-
-/// The same, as it goes to the loader.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SourceList {
-    places: Vec<Place>,
-    without_host: bool,
-}
-
-/// A place that has sealed units under the names of FORMAT.md §6.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Place {
-    /// A directory of this machine, or one that it shares.
-    Directory(PathBuf),
-}
-
-/// Not a place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlaceError(String);
-
-impl SourceArgs {
-    pub(super) fn list(&self) -> Result<SourceList, Failure> {
-        let places = self.source.iter().cloned().chain(self.ciphertext.clone().map(Place::Directory));
-        // The loader has another working directory.
-        let places = places.map(|place| match place {
-            Place::Directory(path) => absolute(&path).map(Place::Directory),
-        });
-        Ok(SourceList { places: places.collect::<Result<_, _>>()?, without_host: self.ciphertext.is_some() })
-    }
-}
-
-impl SourceList {
-    /// The places, and `host` behind them unless there is to be no other.
-    ///
-    /// # Errors
-    /// A place that can't be opened is told and passed over where another follows.
-    pub(super) fn open<'m>(
-        &self,
-        manifest: &'m Manifest,
-        host: RemoteUnits,
-        _runtime: &Handle,
-    ) -> Result<Sources<'m>, Failure> {
-        let mut sources = Sources::new();
-        for place in &self.places {
-            let opened = match place {
-                Place::Directory(path) => LocalUnits::new(path, manifest, ReadBy::Probe)
-                    .map(From::Directory)
-                    .map_err(|error| Failure::io(path.display(), &error)),
-            };
-            match opened {
-                Ok(from) => sources.add(place.to_string(), from),
-                Err(failure) if self.without_host => return Err(failure),
-                Err(failure) => eprintln!("warning: {failure}; the next source is asked"),
-            }
-        }
-        if !self.without_host {
-            sources.add("the vault's host".to_owned(), From::Host(host));
-        }
-        Ok(sources)
-    }
-}
-
 /// Sealed units from the first place that has them right.
 pub(super) struct Sources<'m> {
+    manifest: &'m Manifest,
     list: Vec<Source<'m>>,
+    cache: Option<Arc<Cache>>,
+    /// Bytes that came from the cache.
+    cached: Arc<AtomicU64>,
     trouble: Mutex<Trouble>,
 }
 
 struct Source<'m> {
     name: String,
-    from: From<'m>,
+    from: Origin<'m>,
     /// Bytes that it delivered.
     bytes: Arc<AtomicU64>,
 }
 
 /// A place that was opened.
-pub(super) enum From<'m> {
+pub(super) enum Origin<'m> {
     Directory(LocalUnits<'m>),
+    Web(WebUnits),
     Host(RemoteUnits),
 }
 
@@ -131,14 +68,26 @@ struct Trouble {
     failed: HashMap<u32, BTreeSet<usize>>,
     /// Failures in a row of each place.
     in_a_row: HashMap<usize, u32>,
+    /// Units that the cache had wrong.
+    cache_failed: BTreeSet<u32>,
     warnings: usize,
 }
 
 /// Bytes of a range, from one of the places.
 pub(super) struct SourceReader {
-    source: usize,
+    /// `None`: the cache.
+    source: Option<usize>,
     bytes: Bytes,
     delivered: Arc<AtomicU64>,
+    kept: Option<Kept>,
+}
+
+/// Where what is read stays.
+struct Kept {
+    cache: Arc<Cache>,
+    unit: Arc<Filling>,
+    /// The next byte of the unit.
+    at: u64,
 }
 
 enum Bytes {
@@ -147,18 +96,21 @@ enum Bytes {
 }
 
 impl<'m> Sources<'m> {
-    pub(super) fn new() -> Self {
-        Self { list: Vec::new(), trouble: Mutex::default() }
+    pub(super) fn new(manifest: &'m Manifest, cache: Option<Cache>) -> Self {
+        let (cache, trouble) = (cache.map(Arc::new), Mutex::default());
+        Self { manifest, list: Vec::new(), cache, cached: Arc::default(), trouble }
     }
 
-    pub(super) fn add(&mut self, name: String, from: From<'m>) {
+    pub(super) fn add(&mut self, name: String, from: Origin<'m>) {
         self.list.push(Source { name, from, bytes: Arc::default() });
     }
 
     /// Those that delivered anything, for a person.
     pub(super) fn used(&self) -> Vec<String> {
-        let used = self.list.iter().map(|source| (&source.name, source.bytes.load(Ordering::Relaxed)));
-        used.filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name}: {}", HumanBytes(bytes))).collect()
+        let places = self.list.iter().map(|source| (source.name.as_str(), &source.bytes));
+        let all = std::iter::once(("the cache", &self.cached)).chain(places);
+        let used = all.map(|(name, bytes)| (name, bytes.load(Ordering::Relaxed))).filter(|(_, bytes)| *bytes > 0);
+        used.map(|(name, bytes)| format!("{name}: {}", HumanBytes(bytes))).collect()
     }
 
     fn trouble(&self) -> MutexGuard<'_, Trouble> {
@@ -175,7 +127,7 @@ impl<'m> Sources<'m> {
     }
 
     /// Notes a failure and tells of it; whether there is another place.
-    fn failed(&self, source: usize, unit: u32, error: &dyn fmt::Display) -> bool {
+    fn failed(&self, source: usize, unit: u32, what: &str) -> bool {
         let in_a_row = {
             let mut trouble = self.trouble();
             trouble.failed.entry(unit).or_default().insert(source);
@@ -185,15 +137,26 @@ impl<'m> Sources<'m> {
         };
         let Some(next) = self.next(unit) else { return false };
         let (name, next) = (&self.list[source].name, &self.list[next].name);
-        let mut trouble = self.trouble();
-        trouble.warnings += 1;
-        if trouble.warnings <= WARNINGS_MAX {
-            eprintln!("warning: {name}: sealed unit {unit}: {error}; going on from {next}");
-        }
+        self.warn(&format!("{name}: {what}; going on from {next}"));
         if in_a_row == FAILURES_MAX {
             eprintln!("warning: {name} failed {FAILURES_MAX} times in a row and is not asked any more");
         }
         true
+    }
+
+    fn warn(&self, text: &str) {
+        let mut trouble = self.trouble();
+        trouble.warnings += 1;
+        if trouble.warnings <= WARNINGS_MAX {
+            eprintln!("warning: {text}");
+        }
+    }
+
+    /// What the cache has, unless it was wrong before.
+    fn cached(&self, unit: u32, start: u64) -> Option<SourceReader> {
+        let cache = self.cache.as_ref().filter(|_| !self.trouble().cache_failed.contains(&unit))?;
+        let bytes = Bytes::Local(cache.read(self.manifest, unit, start)?);
+        Some(SourceReader { source: None, bytes, delivered: self.cached.clone(), kept: None })
     }
 }
 
@@ -201,13 +164,22 @@ impl UnitSource for Sources<'_> {
     type Reader = SourceReader;
 
     fn read(&self, unit: u32, range: Range<u64>) -> Result<SourceReader, SourceError> {
+        if let Some(reader) = self.cached(unit, range.start) {
+            return Ok(reader);
+        }
         let mut last = None;
         while let Some(at) = self.next(unit) {
             let source = &self.list[at];
             match source.from.read(unit, range.clone()) {
-                Ok(bytes) => return Ok(SourceReader { source: at, bytes, delivered: source.bytes.clone() }),
+                Ok(bytes) => {
+                    let kept = self.cache.as_ref().and_then(|cache| {
+                        let unit = cache.fill(self.manifest, unit)?;
+                        Some(Kept { cache: cache.clone(), unit, at: range.start })
+                    });
+                    return Ok(SourceReader { source: Some(at), bytes, delivered: source.bytes.clone(), kept });
+                }
                 Err(error) => {
-                    self.failed(at, unit, &error);
+                    self.failed(at, unit, &format!("sealed unit {unit}: {error}"));
                     last = Some(error);
                 }
             }
@@ -216,11 +188,24 @@ impl UnitSource for Sources<'_> {
     }
 
     fn refused(&self, unit: u32, reader: &SourceReader, error: &OpenModelError) -> bool {
-        self.failed(reader.source, unit, error)
+        let Some(source) = reader.source else {
+            self.trouble().cache_failed.insert(unit);
+            if let Some(cache) = &self.cache {
+                cache.drop_unit(self.manifest, unit);
+            }
+            self.warn(&format!("the cache: {error}; it is removed and fetched again"));
+            return true;
+        };
+        self.failed(source, unit, &error.to_string())
     }
 
-    fn passed(&self, _: u32, _: Range<u64>, reader: &SourceReader) {
-        self.trouble().in_a_row.remove(&reader.source);
+    fn passed(&self, unit: u32, range: Range<u64>, reader: &SourceReader) {
+        if let Some(source) = reader.source {
+            self.trouble().in_a_row.remove(&source);
+        }
+        if let Some(Kept { cache, .. }) = &reader.kept {
+            cache.passed(unit, range);
+        }
     }
 
     fn threads(&self, cores: usize) -> usize {
@@ -232,10 +217,11 @@ impl UnitSource for Sources<'_> {
     }
 }
 
-impl From<'_> {
+impl Origin<'_> {
     fn read(&self, unit: u32, range: Range<u64>) -> Result<Bytes, SourceError> {
         match self {
             Self::Directory(units) => units.read(unit, range).map(Bytes::Local),
+            Self::Web(units) => units.read(unit, range).map(Bytes::Stream),
             Self::Host(units) => units.read(unit, range).map(Bytes::Stream),
         }
     }
@@ -243,6 +229,7 @@ impl From<'_> {
     fn threads(&self, cores: usize) -> usize {
         match self {
             Self::Directory(units) => units.threads(cores),
+            Self::Web(units) => units.threads(cores),
             Self::Host(units) => units.threads(cores),
         }
     }
@@ -250,16 +237,31 @@ impl From<'_> {
     fn run_bytes(&self) -> usize {
         match self {
             Self::Directory(units) => units.run_bytes(),
+            Self::Web(units) => units.run_bytes(),
             Self::Host(units) => units.run_bytes(),
         }
     }
 }
 
 impl SourceReader {
-    fn count(&self, read: io::Result<usize>) -> io::Result<usize> {
-        read.inspect(|bytes| {
-            self.delivered.fetch_add(*bytes as u64, Ordering::Relaxed);
-        })
+    /// Counts what was read into the first bytes of `parts`, and keeps it.
+    fn note(&mut self, read: io::Result<usize>, parts: &[&[u8]]) -> io::Result<usize> {
+        let bytes = read?;
+        self.delivered.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(Kept { cache, unit, at }) = &mut self.kept {
+            let mut left = bytes;
+            let filled: Vec<&[u8]> = parts
+                .iter()
+                .map(|part| {
+                    let here = part.len().min(left);
+                    left -= here;
+                    &part[..here]
+                })
+                .collect();
+            cache.write(unit, *at, &filled);
+            *at += bytes as u64;
+        }
+        Ok(bytes)
     }
 }
 
@@ -269,7 +271,7 @@ impl Read for SourceReader {
             Bytes::Local(reader) => reader.read(into),
             Bytes::Stream(reader) => reader.read(into),
         };
-        self.count(read)
+        self.note(read, &[into])
     }
 
     fn read_vectored(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
@@ -277,47 +279,10 @@ impl Read for SourceReader {
             Bytes::Local(reader) => reader.read_vectored(parts),
             Bytes::Stream(reader) => reader.read_vectored(parts),
         };
-        self.count(read)
-    }
-}
-
-impl FromStr for Place {
-    type Err = PlaceError;
-
-    fn from_str(text: &str) -> Result<Self, PlaceError> {
-        if text.is_empty() || text.contains("://") {
-            return Err(PlaceError(text.to_owned()));
+        if self.kept.is_none() {
+            return self.note(read, &[]);
         }
-        Ok(Self::Directory(text.into()))
+        let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
+        self.note(read, &parts)
     }
 }
-
-impl TryFrom<String> for Place {
-    type Error = PlaceError;
-
-    fn try_from(text: String) -> Result<Self, PlaceError> {
-        text.parse()
-    }
-}
-
-impl std::convert::From<Place> for String {
-    fn from(place: Place) -> Self {
-        place.to_string()
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Directory(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-impl fmt::Display for PlaceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a place of sealed units: want a directory", self.0)
-    }
-}
-
-impl std::error::Error for PlaceError {}

@@ -56,10 +56,8 @@ impl GrantedModel<'_> {
             let index = |at: usize| data.get(at).map_or(header + 1 + data.len() as u32, |(index, _)| *index);
             if place.is_empty() { header..header } else { index(first)..index(behind) }
         };
-        let tensors = parsed.places().map(|(tensor, place)| UnitTensors {
-            name: tensor.name.clone(),
-            units: units(&place),
-        });
+        let tensors =
+            parsed.places().map(|(tensor, place)| UnitTensors { name: tensor.name.clone(), units: units(&place) });
         let tensors = tensors.collect();
         Ok(TensorsOf { file, header, tensors })
     }
@@ -74,7 +72,8 @@ impl<S: UnitSource> Shared<'_, S> {
     ) -> Result<Vec<Vec<u8>>, OpenModelError> {
         let units: Vec<_> = units.collect();
         // A header unit has at most 25 MiB: what seals, and what parses, takes no longer one.
-        let fits = |unit: &PlanUnit| usize::try_from(unit.length).ok().filter(|length| *length <= HEADER_UNIT_BYTES_MAX);
+        let fits =
+            |unit: &PlanUnit| usize::try_from(unit.length).ok().filter(|length| *length <= HEADER_UNIT_BYTES_MAX);
         let empty = |(_, unit): &(u32, &PlanUnit)| {
             let error = || OpenModelError::Header {
                 file: unit.file.clone(),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use ledger::manifest::{Manifest, unit_path};
@@ -106,6 +106,41 @@ pub enum LocalReader {
     Cached(File),
     /// Around it.
     Direct(DirectReader),
+}
+
+impl LocalReader {
+    /// Reads a file of `length` bytes from `start` on, around the page cache where it is not in it. `open` opens it, with
+    /// these flags beside its own.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub(crate) fn open(
+        length: u64,
+        start: u64,
+        open: impl Fn(OFlags) -> Result<OwnedFd, Errno>,
+    ) -> Result<Self, SourceError> {
+        let mut file = File::from(open(OFlags::empty()).map_err(io::Error::from)?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() != length {
+            return Err(SourceError::Length { expected: length, found: metadata.len() });
+        }
+        if !is_cached(&file, length / 2)
+            && let Ok(direct) = open(OFlags::DIRECT)
+        {
+            return Ok(Self::Direct(DirectReader::new(direct, start)));
+        }
+        file.seek(SeekFrom::Start(start))?;
+        Ok(Self::Cached(file))
+    }
+}
+
+impl AsFd for LocalReader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Cached(file) => file.as_fd(),
+            Self::Direct(reader) => reader.file(),
+        }
+    }
 }
 
 impl Read for LocalReader {

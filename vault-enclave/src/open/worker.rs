@@ -97,11 +97,7 @@ impl<'a, S: UnitSource> Shared<'a, S> {
     }
 
     /// Opens what did not pass yet from one reader, which stays in `input` where that fails.
-    fn attempt(
-        &self,
-        run: &mut Run<'_>,
-        input: &mut Option<Input<S::Reader>>,
-    ) -> Result<Outcome, OpenModelError> {
+    fn attempt(&self, run: &mut Run<'_>, input: &mut Option<Input<S::Reader>>) -> Result<Outcome, OpenModelError> {
         let index = run.segment.unit;
         let refused = |error| OpenModelError::Unit { unit: index, error };
         let opener = self.begin(run, input)?;

@@ -1,1 +1,0 @@
-//! Places that fail, and what is read from the next one.
