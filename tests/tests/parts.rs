@@ -1,13 +1,16 @@
 //! A node gets its part of a model: the keys of its units, and files that hold just its tensors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ledger::safetensors::Header;
+use vault_enclave::publisher::PublisherSigner;
+use vault_tests::memory::{Secrets, children};
 use vault_tests::world::{APPROVERS, guest_rule};
-use vault_tests::{Running, Swtpm, World, run, run_ok};
+use vault_tests::{Running, Swtpm, World, publisher, run, run_ok};
 
 /// A published model, a guest that gets all of it by one rule and one layer by another.
 struct Scene {
@@ -20,6 +23,14 @@ type Files = BTreeMap<String, Vec<u8>>;
 
 impl Scene {
     fn open() -> Self {
+        let scene = Self::empty();
+        scene.world.seal("1");
+        scene.world.approve(&APPROVERS[..2]);
+        scene
+    }
+
+    /// Before anything is published.
+    fn empty() -> Self {
         let mut guest = None;
         let world = World::before_ceremony(|world, policy| {
             let tpm = Swtpm::start(&world.path("tpm-guest"), &world.path("ca"), &vault_tests::binary("vault-host"));
@@ -30,8 +41,6 @@ impl Scene {
             guest = Some(tpm);
         });
         world.sign_genesis();
-        world.seal("1");
-        world.approve(&APPROVERS[..2]);
         Self { world, guest: guest.expect("the closure ran") }
     }
 
@@ -154,4 +163,50 @@ fn tensors_are_found_by_name_at_the_cost_of_a_release_of_the_headers() {
     // A tensor that is there, and that the rule does not give.
     scene.refused("stage", &["--tensor", "*.layers.1.*"], "(denied)");
     assert_eq!((scene.entries("release"), scene.entries("end")), (5, 5), "no lease of headers is left");
+}
+
+#[test]
+fn loader_of_a_part_has_the_keys_of_its_units_and_of_no_others() {
+    if !rustix::process::geteuid().is_root() {
+        // The kernel closes the processes of a vault to their own user.
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI runs this as root");
+        println!("skipped: only root can search the memory of a loader");
+        return;
+    }
+    let scene = Scene::empty();
+    let (world, vault) = (&scene.world, scene.world.vault_file());
+    let pem = fs::read_to_string(world.path("publisher.pem")).expect("the publisher's key");
+    let signer = PublisherSigner::from_pem(&pem, &ring::rand::SystemRandom::new()).expect("a key");
+    let sealed = world.path("sealed");
+    let secrets = publisher::seal_known(&world.source(), &sealed, &vault, &signer);
+    run_ok(world.enclave("publish").arg(&sealed).arg("--vault").arg(world.vault()));
+    world.approve(&APPROVERS[..2]);
+    let manifest = fs::read(sealed.join("manifest.json")).expect("the manifest");
+    let manifest = ledger::manifest::Manifest::parse(&manifest).expect("the manifest");
+
+    // A source that takes a request and says nothing: the loader has its keys by then, and waits.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let source = format!("http://{}", silent.local_addr().expect("a port"));
+    let mut command = scene.command("stage", &["--group", "layer.0", "--source", &source]);
+    let mut load = Running::start(&mut command, &world.path("load.log"));
+    let (asked, _) = silent.accept().expect("the loader asks");
+    let [loader] = children(load.pid()).try_into().expect("the loader");
+    let mut control = Secrets::default();
+    control.note("vault id", vault.id().as_bytes());
+    assert_eq!(
+        control.found_in(loader).expect("root reads any memory"),
+        control.names(),
+        "the search finds what is there"
+    );
+    let has = |group: &str| ["layer.0", "header"].contains(&group);
+    let own = (0_u32..).zip(manifest.units()).filter(|(_, unit)| has(unit.group.as_str()));
+    let own: BTreeSet<String> = own.flat_map(|(index, _)| [0, 1].map(|half| format!("unit {index}/{half}"))).collect();
+    assert!(own.len() < secrets.names().len() / 2);
+    assert_eq!(secrets.found_in(loader).expect("root reads any memory"), own);
+
+    // Nobody is there any more: the rest comes from the host.
+    drop((asked, silent));
+    load.wait_for("ready");
+    load.terminate();
+    let _ = fs::remove_dir(scene.place());
 }
