@@ -47,10 +47,14 @@ impl Scene {
 
     /// A load with these options: all of it is there, and this is what was said.
     fn loads(&self, options: &[&str]) -> String {
+        self.loads_by(&mut self.command(options))
+    }
+
+    fn loads_by(&self, command: &mut Command) -> String {
         let log = self.world.path("load.log");
         // Running adds to what is there.
         let _ = fs::remove_file(&log);
-        let mut load = Running::start(&mut self.command(options), &log);
+        let mut load = Running::start(command, &log);
         load.wait_for("ready");
         for file in fs::read_dir(self.world.source()).expect("the source") {
             let file = file.expect("the source");
@@ -178,4 +182,23 @@ fn cache_serves_what_is_there_no_more_and_is_never_believed() {
     scene.refused(&options, "the cache: sealed unit");
     scene.loads(&[options.as_slice(), &["--source", text(&scene.sealed)]].concat());
     scene.loads(&options);
+}
+
+#[test]
+fn full_disk_under_the_cache_ends_the_caching_and_not_the_load() {
+    let mounts = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).status();
+    if !mounts.is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI runs this as root");
+        println!("skipped: only root can mount a small disk");
+        return;
+    }
+    let scene = Scene::open();
+    let cache = scene.world.path("cache");
+    fs::create_dir(&cache).expect("the directory is ours");
+    let load = scene.command(&["--cache", text(&cache), "--cache-size", "1G"]);
+    let mut small = Command::new("unshare");
+    let script = "mount -t tmpfs -o size=1m,mode=0700 tmpfs \"$0\" && exec \"$@\"";
+    small.args(["-m", "sh", "-c", script]).arg(&cache).arg(load.get_program()).args(load.get_args());
+    let said = scene.loads_by(&mut small);
+    assert!(said.contains("takes nothing more") && said.contains("goes on without it"), "{said}");
 }

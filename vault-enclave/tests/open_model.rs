@@ -10,17 +10,17 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use ledger::manifest::{Manifest, Selection, unit_path};
+use ledger::manifest::{Manifest, unit_path};
 use proptest::prelude::*;
 use vault_enclave::container::OpenError;
 use vault_enclave::open::{
-    self, Destination, DestinationError, GrantedModel, LocalReader, LocalUnits, OpenModelError, ReadBy, SourceError,
+    Destination, DestinationError, GrantedModel, LocalReader, LocalUnits, OpenModelError, ReadBy, SourceError,
     UnitSource,
 };
 use vault_enclave::place::{self, Facts, MountFacts};
 use vault_enclave::unit_keys::UnitKeys;
 
-use support::{LAYER_BYTES, World, files_of, is_empty, pattern, write_model};
+use support::{World, files_of, is_empty, pattern, write_model};
 
 /// Sealed once for all tests of this process.
 struct Sealed {
@@ -118,83 +118,6 @@ fn a_model_that_is_read_around_the_page_cache_is_the_source_byte_for_byte() {
     let refused = world.open_from(&units, manifest, keys, false, "direct").err();
     assert_eq!(refused, Some(OpenModelError::Unit { unit: index, error: OpenError::Chunk(1) }));
     assert!(is_empty(&world.path("direct")));
-}
-
-/// What is opened when only these units are granted.
-fn opened_in_part(selection: Selection, into: &str) -> Result<Vec<(String, Vec<u8>)>, OpenModelError> {
-    let Sealed { world, sealed, manifest, .. } = sealed();
-    let keys = world.grant(manifest, sealed, manifest.select(&selection).unwrap());
-    let opened = world.open(manifest, sealed, &keys, true, into)?;
-    let files = files_of(&world.path(into));
-    drop(opened);
-    assert!(is_empty(&world.path(into)));
-    Ok(files)
-}
-
-#[test]
-fn a_partly_granted_file_is_a_smaller_safetensors_file_of_the_tensors_that_are_there() {
-    let source = &sealed().source;
-    let files = opened_in_part(Selection::Groups(vec!["layer.1".try_into().unwrap()]), "partly").unwrap();
-    // Every grant has the headers, but a file of headers alone is none.
-    let [(name, got)] = files.as_slice() else { panic!("{} files", files.len()) };
-    assert_eq!(name, "model-1.safetensors");
-    let json = format!(r#"{{"layers.1.a":{{"dtype":"U8","shape":[{LAYER_BYTES}],"data_offsets":[0,{LAYER_BYTES}]}}}}"#);
-    let padded = json.len().next_multiple_of(8);
-    assert_eq!(got[..8], (padded as u64).to_le_bytes());
-    assert_eq!(std::str::from_utf8(&got[8..8 + padded]).unwrap().trim_end(), json);
-    let all = fs::read(source.join(name)).unwrap();
-    assert_eq!(got[8 + padded..], all[all.len() - LAYER_BYTES..]);
-
-    // A file that is all there is the publisher's, beside one that is not.
-    let groups = ["layer.0", "layer.2"].map(|group| group.try_into().unwrap());
-    let files = opened_in_part(Selection::Groups(groups.into()), "partly-2").unwrap();
-    let tensors = ledger::safetensors::Header::parse(&files[0].1, files[0].1.len() as u64).unwrap();
-    let names: Vec<_> = tensors.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
-    assert_eq!(names, ["layers.0.a", "layers.0.b"]);
-    assert!(files[1].1 == fs::read(source.join("model-2.safetensors")).unwrap());
-}
-
-#[test]
-fn what_makes_no_file_is_refused_before_keys_are_asked_for() {
-    let Sealed { manifest, .. } = sealed();
-    let headers = manifest.select(&Selection::Units(manifest.header_units().collect())).unwrap();
-    let refused = open::check_units(manifest, &headers).unwrap_err();
-    assert_eq!((refused.code(), refused), ("nothing-to-open", OpenModelError::NothingToOpen));
-    assert_eq!(
-        opened_in_part(Selection::Groups(vec!["header".try_into().unwrap()]), "none").err(),
-        Some(OpenModelError::NothingToOpen)
-    );
-
-    // A unit without the header of its file: where its tensors are nobody could tell.
-    let (header, unit) = (index_of("model-1.safetensors", "header"), index_of("model-1.safetensors", "layer.0"));
-    let alone = manifest.select(&Selection::Units(vec![unit])).unwrap();
-    let file = "model-1.safetensors".parse().unwrap();
-    let refused = open::check_units(manifest, &alone).unwrap_err();
-    assert_eq!(
-        (refused.code(), refused),
-        ("file-partly-granted", OpenModelError::FilePartlyGranted { file, missing: header })
-    );
-    assert_eq!(open::check_units(manifest, &manifest.select(&Selection::All).unwrap()), Ok(()));
-}
-
-#[test]
-fn units_are_found_by_the_names_of_their_tensors() {
-    let Sealed { world, sealed, manifest, .. } = sealed();
-    let headers = manifest.select(&Selection::Units(manifest.header_units().collect())).unwrap();
-    let keys = world.grant(manifest, sealed, headers);
-    let model = GrantedModel { manifest, keys: &keys, verify_units: true };
-    let found = model.tensors(&LocalUnits::new(sealed, manifest, ReadBy::Probe).unwrap(), 2).unwrap();
-    let units_of = |name: &str| {
-        let mut all = found.iter().flat_map(|file| &file.tensors);
-        all.find(|tensor| tensor.name == name).map(|tensor| tensor.units.clone()).unwrap()
-    };
-    let first = index_of("model-1.safetensors", "layer.0");
-    // Tensors of one layer that lie beside each other are one unit.
-    assert_eq!([units_of("layers.0.a"), units_of("layers.0.b")], [first..first + 1, first..first + 1]);
-    assert_eq!(units_of("embed"), first - 1..first);
-    let other = index_of("model-2.safetensors", "layer.2");
-    assert_eq!(units_of("layers.2.a"), other..other + 1);
-    assert_eq!(found.iter().map(|file| file.header).collect::<Vec<_>>(), manifest.header_units().collect::<Vec<_>>());
 }
 
 #[test]

@@ -34,6 +34,7 @@ use web::WebUnits;
 const FAILURES_MAX: u32 = 3;
 /// Plaintext that a thread takes at a time where there is nothing to take it from.
 const RUN_BYTES: usize = 64 << 20;
+const DISK_READS_PER_CORE: usize = 4;
 /// Warnings of one load: a copy that is wrong throughout need not be told unit by unit.
 const WARNINGS_MAX: usize = 20;
 
@@ -209,7 +210,9 @@ impl UnitSource for Sources<'_> {
     }
 
     fn threads(&self, cores: usize) -> usize {
-        self.list.iter().map(|source| source.from.threads(cores)).max().unwrap_or(cores)
+        // What is in the cache and not in memory comes from a disk, which wants several reads at a time.
+        let cache = self.cache.as_ref().map(|_| cores * DISK_READS_PER_CORE);
+        self.list.iter().map(|source| source.from.threads(cores)).chain(cache).max().unwrap_or(cores)
     }
 
     fn run_bytes(&self) -> usize {
