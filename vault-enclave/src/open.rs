@@ -7,7 +7,7 @@
 //! second copy. Files can't be read before every unit that was granted has passed, and on any failure all that was
 //! written is wiped and removed.
 //!
-//! Where some units were granted, the files are those that hold just them: [`files`].
+//! Where some units were granted, the files are those that hold just them (`files.rs`).
 
 mod adopt;
 mod destination;

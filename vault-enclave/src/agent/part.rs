@@ -2,7 +2,7 @@
 //! publisher signed, and no others are asked of the keeper.
 //!
 //! Names of tensors are in the headers, which are sealed: where some are given, the headers are released first, alone
-//! ([`super::look`]).
+//! (`look.rs`).
 
 use std::collections::BTreeSet;
 
