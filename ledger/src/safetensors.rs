@@ -27,9 +27,11 @@
 mod error;
 mod header;
 mod json;
+mod part;
 
 pub use error::SafetensorsError;
 pub use header::{HEADER_BYTES_MAX, Header, Tensor};
+pub use part::Part;
 
 use crate::json::quoted;
 use crate::manifest::{FilePath, PlanUnit, UNIT_BYTES_MAX, UNITS_MAX};

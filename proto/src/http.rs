@@ -1,6 +1,8 @@
 //! HTTP/1.1 as a client: one request over a connection of its own, within bounds of time and bytes. Redirects are not
 //! followed, and no proxy is looked for in the environment.
 
+mod range;
+
 use std::error::Error;
 use std::fmt;
 use std::io::Read;
@@ -21,6 +23,8 @@ pub use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+
+pub use range::{RangeBody, RangeError};
 
 use crate::client::causes;
 
@@ -118,8 +122,24 @@ impl fmt::Display for ServiceUrl {
 
 impl ServiceUrl {
     fn authority(&self) -> String {
-        let Self { host, port, .. } = self;
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        format!("{}:{}", self.bracketed_host(), self.port)
+    }
+
+    /// The value of `Host`: without the port where it is the usual one, as signatures over it have it.
+    #[must_use]
+    pub fn host_header(&self) -> String {
+        let usual = if self.is_https { 443 } else { 80 };
+        if self.port == usual { self.bracketed_host() } else { self.authority() }
+    }
+
+    /// What stands before each path; no slash at its end.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    fn bracketed_host(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
     }
 }
 
@@ -170,7 +190,7 @@ impl Service {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url.prefix))
-            .header(header::HOST, self.url.authority())
+            .header(header::HOST, self.url.host_header())
             .header(header::USER_AGENT, concat!("weightvault/", env!("CARGO_PKG_VERSION")))
             .header(header::ACCEPT, "*/*")
             .header(header::CONNECTION, "close")
@@ -180,14 +200,17 @@ impl Service {
     }
 
     async fn send_unbounded(&self, request: Request<Full<Bytes>>, max: usize) -> Result<Response<Vec<u8>>, HttpError> {
+        exchange(self.connect().await?, request, max).await
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Connection>, HttpError> {
         let ServiceUrl { is_https, host, port, .. } = &self.url;
         let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| unreachable(&error))?;
         match (&self.tls, is_https) {
-            (None, false) => exchange(tcp, request, max).await,
+            (None, false) => Ok(Box::new(tcp)),
             (Some(tls), _) => {
                 let name = ServerName::try_from(host.clone()).map_err(|error| unreachable(&error))?;
-                let stream = tls.connect(name, tcp).await.map_err(|error| unreachable(&error))?;
-                exchange(stream, request, max).await
+                Ok(Box::new(tls.connect(name, tcp).await.map_err(|error| unreachable(&error))?))
             }
             (None, true) => {
                 Err(HttpError::Unreachable { why: "no authorities to check its certificate by".to_owned() })
@@ -195,6 +218,11 @@ impl Service {
         }
     }
 }
+
+/// TCP, with TLS or without.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
 async fn exchange<T>(stream: T, request: Request<Full<Bytes>>, max: usize) -> Result<Response<Vec<u8>>, HttpError>
 where
@@ -241,6 +269,14 @@ impl fmt::Display for HttpError {
 }
 
 impl Error for HttpError {}
+
+impl fmt::Display for UrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("want http://HOST or https://HOST, with a port and a path if need be, and no user or query")
+    }
+}
+
+impl Error for UrlError {}
 
 impl fmt::Display for RootsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -46,6 +46,14 @@ impl Secrets {
     }
 }
 
+/// The processes that a process started, as the kernel lists them.
+pub fn children(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let listed = threads.map(|thread| fs::read_to_string(thread.expect("it runs").path().join("children")));
+    let listed = listed.map(Result::unwrap_or_default).collect::<String>();
+    listed.split_whitespace().map(|pid| pid.parse().expect("a process id")).collect()
+}
+
 /// What lies in the key memory of this process, one for each key or set of keys: pages that are locked and that a forked
 /// child does not get are used for nothing else (glibc 2.41 keeps the state of its random numbers in pages that a child does
 /// not get, and does not lock them). A test learns by this what `vault_enclave` generated, which shows its keys to nobody.

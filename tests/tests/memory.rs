@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use ledger::vault_file::VaultFile;
-use vault_tests::memory::Secrets;
+use vault_tests::memory::{Secrets, children};
 use vault_tests::relay::{self, Gate, Way};
 use vault_tests::{Running, World, publisher, run_ok};
 
@@ -46,13 +46,6 @@ impl Hold {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
         self.changed.notify_all();
     }
-}
-
-fn children(pid: u32) -> Vec<u32> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
-    let listed = threads.map(|thread| fs::read_to_string(thread.expect("it runs").path().join("children")));
-    let listed = listed.map(Result::unwrap_or_default).collect::<String>();
-    listed.split_whitespace().map(|pid| pid.parse().expect("a process id")).collect()
 }
 
 /// The secrets that a process holds. What it must hold in any case, the vault's id, is found by the same search.

@@ -20,10 +20,12 @@ pub mod loader;
 pub mod machine;
 pub mod numa;
 pub mod options;
+pub mod part;
 pub mod remote;
 pub mod run;
 pub mod serve;
 pub mod session;
+pub mod sources;
 pub mod status;
 pub mod term;
 pub mod user;
@@ -33,12 +35,16 @@ mod extensions;
 mod fetch;
 mod holder;
 mod job;
+mod look;
 mod mount;
 mod outage;
+
 mod progress;
 mod refusals;
 mod report;
+
 mod state;
+mod stream;
 mod watcher;
 
 #[cfg(test)]

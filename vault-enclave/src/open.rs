@@ -7,14 +7,14 @@
 //! second copy. Files can't be read before every unit that was granted has passed, and on any failure all that was
 //! written is wiped and removed.
 //!
-//! Files of which no unit was granted are absent. A file of which some units were granted has its full length and its
-//! granted bytes; the rest is a hole that reads as zeros and takes no memory, so that a node of a pipeline can map the
-//! usual file and touch its own tensors.
+//! Where some units were granted, the files are those that hold just them (`files.rs`).
 
 mod adopt;
 mod destination;
 mod direct;
 mod error;
+mod files;
+mod headers;
 mod source;
 mod worker;
 
@@ -24,11 +24,14 @@ use ledger::manifest::{Manifest, PlanUnit};
 pub use destination::{Destination, OpenedModel};
 pub use direct::DirectReader;
 pub use error::{DestinationError, OpenModelError};
+pub use files::check_units;
+pub use headers::{TensorsOf, UnitTensors};
 pub use source::{LocalReader, LocalUnits, ReadBy, SourceError, UnitSource};
 
 use crate::container::CHUNK_BYTES;
 use crate::region::FileMapping;
 use crate::unit_keys::UnitKeys;
+use files::{GrantedFile, OpenedFile, granted_files, smaller};
 use worker::{Segment, Shared};
 
 /// A model whose keys were granted.
@@ -63,11 +66,11 @@ impl GrantedModel<'_> {
         cores: usize,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<OpenedModel, OpenModelError> {
-        let granted = granted(self.manifest, self.keys.units())?;
         let mut opened = OpenedModel::begin(destination)?;
-        let mut mappings = opened.create_files(self.manifest.units(), &granted)?;
         let shared = Shared::new(self, source, progress);
-        let mut segments = self.segments(&granted, &mut mappings, source.run_bytes());
+        let files = self.files(&shared, source.threads(cores))?;
+        let mut mappings = opened.create_files(&files)?;
+        let mut segments = self.segments(&files, &mut mappings, source.run_bytes());
         if self.verify_units {
             // A long unit that came last would keep one thread busy while the others have nothing left.
             segments.sort_by_key(|segment| std::cmp::Reverse(segment.dest.len()));
@@ -77,38 +80,53 @@ impl GrantedModel<'_> {
         Ok(opened)
     }
 
+    /// The files that will be there. Headers of those that are not whole are opened first: they say what the smaller ones
+    /// look like.
+    fn files<S: UnitSource>(
+        &self,
+        shared: &Shared<'_, S>,
+        threads: usize,
+    ) -> Result<Vec<OpenedFile<'_>>, OpenModelError> {
+        let files = granted_files(self.manifest, self.keys.units())?;
+        let headers = files.iter().filter_map(|file| match file {
+            GrantedFile::Whole(_) => None,
+            GrantedFile::Tensors { header, .. } => Some(*header),
+        });
+        let mut headers = shared.open_headers(headers, threads)?.into_iter();
+        let opened = files.into_iter().map(|file| match file {
+            GrantedFile::Whole(file) => Ok(Some(file)),
+            GrantedFile::Tensors { length, units, .. } => smaller(&headers.next().unwrap_or_default(), length, units),
+        });
+        opened.filter_map(Result::transpose).collect()
+    }
+
     /// The granted ranges of the mapped files, in the order of the units, cut for the threads.
     fn segments<'m>(
         &self,
-        granted: &[(u32, &PlanUnit)],
+        files: &[OpenedFile<'_>],
         mappings: &'m mut [Option<FileMapping>],
         run_bytes: usize,
     ) -> Vec<Segment<'m>> {
         let longest = if self.verify_units { usize::MAX } else { run_bytes.max(CHUNK_BYTES) };
         let longest = longest / CHUNK_BYTES * CHUNK_BYTES;
         let mut segments = Vec::new();
-        let mut files = mappings.iter_mut();
-        let mut rest: &'m mut [u8] = &mut [];
-        let mut at = 0;
-        let mut current = None;
-        for (index, unit) in granted {
-            if current != Some(&unit.file) {
-                // One mapping for each granted file, in the same order; an empty file has none.
-                rest = files.next().and_then(Option::as_mut).map_or(&mut [], FileMapping::bytes_mut);
-                (current, at) = (Some(&unit.file), 0);
+        for (file, mapping) in files.iter().zip(mappings) {
+            let bytes: &'m mut [u8] = mapping.as_mut().map_or(&mut [], FileMapping::bytes_mut);
+            // A file is as long as its header and its units together.
+            let (header, mut rest) = bytes.split_at_mut(file.header.len());
+            header.copy_from_slice(&file.header);
+            for (index, unit) in &file.units {
+                let (mut dest, after) = std::mem::take(&mut rest).split_at_mut(unit.length as usize);
+                rest = after;
+                let mut first = 0;
+                while dest.len() > longest {
+                    let (segment, more) = dest.split_at_mut(longest);
+                    segments.push(Segment { unit: *index, first, dest: segment });
+                    first += (longest / CHUNK_BYTES) as u64;
+                    dest = more;
+                }
+                segments.push(Segment { unit: *index, first, dest });
             }
-            // Units of one file follow each other, and the file is as long as all of them: Plan::new.
-            let (_, from_unit) = std::mem::take(&mut rest).split_at_mut((unit.offset - at) as usize);
-            let (mut dest, after) = from_unit.split_at_mut(unit.length as usize);
-            (rest, at) = (after, unit.offset + unit.length);
-            let mut first = 0;
-            while dest.len() > longest {
-                let (segment, more) = dest.split_at_mut(longest);
-                segments.push(Segment { unit: *index, first, dest: segment });
-                first += (longest / CHUNK_BYTES) as u64;
-                dest = more;
-            }
-            segments.push(Segment { unit: *index, first, dest });
         }
         segments
     }

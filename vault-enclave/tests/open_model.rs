@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use ledger::manifest::{Manifest, Selection, unit_path};
+use ledger::manifest::{Manifest, unit_path};
 use proptest::prelude::*;
 use vault_enclave::container::OpenError;
 use vault_enclave::open::{
@@ -20,7 +20,7 @@ use vault_enclave::open::{
 use vault_enclave::place::{self, Facts, MountFacts};
 use vault_enclave::unit_keys::UnitKeys;
 
-use support::{LAYER_BYTES, World, files_of, is_empty, pattern, write_model};
+use support::{World, files_of, is_empty, pattern, write_model};
 
 /// Sealed once for all tests of this process.
 struct Sealed {
@@ -118,26 +118,6 @@ fn a_model_that_is_read_around_the_page_cache_is_the_source_byte_for_byte() {
     let refused = world.open_from(&units, manifest, keys, false, "direct").err();
     assert_eq!(refused, Some(OpenModelError::Unit { unit: index, error: OpenError::Chunk(1) }));
     assert!(is_empty(&world.path("direct")));
-}
-
-#[test]
-fn a_partly_granted_file_has_its_length_and_zeros_where_nothing_was_granted() {
-    let Sealed { world, source, sealed, manifest, .. } = sealed();
-    let units = manifest.select(&Selection::Groups(vec!["layer.1".try_into().unwrap()])).unwrap();
-    let keys = world.grant(manifest, sealed, units);
-    let opened = world.open(manifest, sealed, &keys, false, "partly").unwrap();
-    let names: Vec<_> = files_of(&world.path("partly")).into_iter().map(|(name, _)| name).collect();
-    // Every grant has the headers.
-    assert_eq!(names, ["model-1.safetensors", "model-2.safetensors"]);
-    let (got, all) =
-        (fs::read(world.path("partly").join(&names[0])).unwrap(), fs::read(source.join(&names[0])).unwrap());
-    let header = all.len() - 4 * LAYER_BYTES;
-    assert_eq!(got.len(), all.len());
-    assert_eq!(got[..header], all[..header]);
-    assert!(got[header..header + 3 * LAYER_BYTES].iter().all(|byte| *byte == 0));
-    assert_eq!(got[header + 3 * LAYER_BYTES..], all[header + 3 * LAYER_BYTES..]);
-    drop(opened);
-    assert!(is_empty(&world.path("partly")));
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub enum SafetensorsError {
     Group { tensor: String, error: NameError },
     /// The label given for a tensor is `header`.
     ReservedGroup { tensor: String },
+    /// A part of the file begins or ends within this tensor.
+    CutTensor { tensor: String },
     /// The labels change so often, or the file is so long, that it has more than 16,384 units.
     TooManyUnits,
 }
@@ -74,6 +76,7 @@ impl SafetensorsError {
             SafetensorsError::Uncovered { .. } => "safetensors-uncovered",
             SafetensorsError::Group { .. } => "safetensors-group",
             SafetensorsError::ReservedGroup { .. } => "safetensors-reserved-group",
+            SafetensorsError::CutTensor { .. } => "safetensors-cut-tensor",
             SafetensorsError::TooManyUnits => "safetensors-too-many-units",
         }
     }
@@ -108,6 +111,9 @@ impl fmt::Display for SafetensorsError {
             SafetensorsError::Group { tensor, error } => write!(f, "the label of tensor '{tensor}': {error}"),
             SafetensorsError::ReservedGroup { tensor } => {
                 write!(f, "the label of tensor '{tensor}' is 'header', which every grant has")
+            }
+            SafetensorsError::CutTensor { tensor } => {
+                write!(f, "a part of tensor '{tensor}' is there, and the rest of it is not")
             }
             SafetensorsError::TooManyUnits => f.write_str("the file has more than 16384 runs of one label"),
         }

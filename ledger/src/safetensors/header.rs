@@ -1,19 +1,20 @@
 //! The header of a safetensors file: an 8-byte little-endian length and that many bytes of JSON.
 
 use super::SafetensorsError;
-use super::json::{RawTensor, read_json};
+use super::json::{RawHeader, RawTensor, read_json};
 use crate::json::quoted;
 
 /// Longest JSON of a header that is read. The format allows 100,000,000 bytes; real headers of thousands of tensors have
 /// less than one MiB, and each byte costs the publisher's machine up to four of memory.
 pub const HEADER_BYTES_MAX: u64 = 25 << 20;
 
-const LENGTH_BYTES: usize = 8;
+pub(super) const LENGTH_BYTES: usize = 8;
 
 /// A header whose tensors cover the rest of the file exactly once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     json_bytes: u64,
+    pub(super) metadata: Option<Vec<(String, String)>>,
     tensors: Vec<Tensor>,
 }
 
@@ -24,6 +25,10 @@ pub struct Tensor {
     pub name: String,
     /// Its bytes; 0 where a dimension is 0.
     pub length: u64,
+    /// Its type, as the header has it.
+    pub(super) dtype: String,
+    /// Its dimensions.
+    pub(super) shape: Vec<u64>,
 }
 
 impl Header {
@@ -54,11 +59,11 @@ impl Header {
         let Some(json) = start.get(LENGTH_BYTES..needed) else {
             return Err(SafetensorsError::NotRead { needed, read: start.len() });
         };
-        let mut raw = read_json(json)?;
+        let RawHeader { metadata, tensors: mut raw } = read_json(json)?;
         raw.sort_by(|a, b| (a.1.data_offsets, &a.0).cmp(&(b.1.data_offsets, &b.0)));
         let data_bytes = file_len - needed as u64;
         let tensors = check_tensors(raw, data_bytes)?;
-        Ok(Self { json_bytes: json.len() as u64, tensors })
+        Ok(Self { json_bytes: json.len() as u64, metadata, tensors })
     }
 
     /// Bytes of the length prefix and the JSON; the first tensor starts there.
@@ -96,7 +101,7 @@ fn check_tensors(raw: Vec<(String, RawTensor)>, data_bytes: u64) -> Result<Vec<T
             return Err(SafetensorsError::Length { tensor: named(), expected, found: to - from });
         }
         end = to;
-        tensors.push(Tensor { name, length: to - from });
+        tensors.push(Tensor { name, length: to - from, dtype: tensor.dtype, shape: tensor.shape });
     }
     if end != data_bytes {
         return Err(SafetensorsError::Uncovered { bytes: data_bytes - end });

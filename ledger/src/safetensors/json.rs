@@ -11,7 +11,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use super::SafetensorsError;
 use crate::json::{Object, parse_value, quoted};
 
-const METADATA: &str = "__metadata__";
+pub(super) const METADATA: &str = "__metadata__";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,22 +21,31 @@ pub(super) struct RawTensor {
     pub(super) data_offsets: [u64; 2],
 }
 
-/// The tensors as the JSON has them, each name once.
-pub(super) fn read_json(json: &[u8]) -> Result<Vec<(String, RawTensor)>, SafetensorsError> {
+/// The JSON of a header, each name once.
+pub(super) struct RawHeader {
+    pub(super) metadata: Option<Vec<(String, String)>>,
+    pub(super) tensors: Vec<(String, RawTensor)>,
+}
+
+/// Reads the JSON.
+pub(super) fn read_json(json: &[u8]) -> Result<RawHeader, SafetensorsError> {
     std::str::from_utf8(json).map_err(|_| SafetensorsError::NotUtf8)?;
     if json.first() != Some(&b'{') {
         return Err(SafetensorsError::NotAnObject);
     }
     let fields: Pairs<Field> = parse_value(json).map_err(SafetensorsError::Json)?;
     check_unique(&fields.0)?;
-    let mut tensors = Vec::with_capacity(fields.0.len());
+    let (mut metadata, mut tensors) = (None, Vec::with_capacity(fields.0.len()));
     for (name, field) in fields.0 {
         match field {
-            Field::Metadata(metadata) => check_unique(&metadata.0)?,
+            Field::Metadata(pairs) => {
+                check_unique(&pairs.0)?;
+                metadata = Some(pairs.0);
+            }
             Field::Tensor(tensor) => tensors.push((name, tensor)),
         }
     }
-    Ok(tensors)
+    Ok(RawHeader { metadata, tensors })
 }
 
 fn check_unique<T>(pairs: &[(String, T)]) -> Result<(), SafetensorsError> {

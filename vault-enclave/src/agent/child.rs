@@ -19,6 +19,7 @@ use super::holder::{END_TIME_MAX, end_lease};
 use super::job::{ADOPTED, Base64, Job, JobChip, JobTpm, Loaded, Owner, Said};
 use super::lease_signer::LeaseSigner;
 use super::options::Request;
+use super::part::Found;
 use super::session::verify_lease;
 use super::term::Term;
 use crate::failure::{Failure, Kind};
@@ -40,7 +41,8 @@ pub(super) struct Load<'a> {
     pub(super) request: &'a Request,
     pub(super) identity: &'a AgentIdentity,
     pub(super) signer: &'a LeaseSigner,
-    pub(super) into: &'a Path,
+    /// `None` where nothing is opened into files.
+    pub(super) into: Option<&'a Path>,
     pub(super) owner: Option<Owner>,
     pub(super) insecure_plaintext_on_disk: bool,
 }
@@ -74,10 +76,15 @@ impl Load<'_> {
             () = stop => None,
         };
         let failed = match told {
-            Some(Ok(loaded)) => match self.take(&mut loader, destination, *loaded).await {
+            Some(Ok(Told::Loaded(loaded))) => match self.take(&mut loader, destination, *loaded).await {
                 Ok(held) => return Ok(Some(held)),
                 Err(failure) => Some(failure),
             },
+            Some(Ok(Told::Found(_))) => {
+                loader.kill().await;
+                wipe(destination)?;
+                Some(malformed("the loader opened nothing"))
+            }
             Some(Err(failure)) => {
                 loader.kill().await;
                 wipe(destination)?;
@@ -89,13 +96,35 @@ impl Load<'_> {
                 None
             }
         };
+        self.end(asked).await;
+        failed.map_or(Ok(None), Err)
+    }
+
+    /// Finds the units of the tensors that are wanted, unless `stop` comes first. The lease of the headers is over then.
+    pub(super) async fn look(&self, stop: impl Future<Output = ()>) -> Result<Option<Found>, Failure> {
+        let mut loader = Loader::start(&self.job()?).await?;
+        let mut asked = None;
+        let told = tokio::select! {
+            told = loader.told(&mut asked) => Some(told),
+            () = stop => None,
+        };
+        loader.kill().await;
+        self.end(asked).await;
+        match told.transpose()? {
+            Some(Told::Found(found)) => Ok(Some(found)),
+            Some(Told::Loaded(_)) => Err(malformed("the loader opened what it was only to look at")),
+            None => Ok(None),
+        }
+    }
+
+    /// Ends the lease of a session that may have come to one.
+    async fn end(&self, asked: Option<[u8; 16]>) {
         if let Some(session) = asked {
             let lease = lease_id(&self.request.vault.id(), &session, self.signer.public());
             let end = end_lease(&self.request.hosts, &self.request.vault, lease, self.signer);
             // As likely as not there is no such lease, and the rule's own end of it comes anyway.
             let _ = tokio::time::timeout(END_TIME_MAX, end).await;
         }
-        failed.map_or(Ok(None), Err)
     }
 
     /// The files become this process's own before the loader ends.
@@ -115,7 +144,6 @@ impl Load<'_> {
     }
 
     fn check(&self, loaded: &Loaded) -> Result<(VaultFile, Release, SignedLease, LeaseStatement), Failure> {
-        let malformed = |why: &str| Failure::new(Kind::Failed, "loader-malformed", why);
         let lease = loaded.lease()?;
         let links: Vec<EpochLink> = loaded.epochs.iter().map(EpochLink::from).collect();
         let vault = self.request.vault.clone().following(&links).map_err(SessionError::Epoch)?;
@@ -130,7 +158,7 @@ impl Load<'_> {
     }
 
     fn job(&self) -> Result<Job, Failure> {
-        let Request { vault, hosts, rule, model, selection, ciphertext, .. } = self.request;
+        let Request { vault, hosts, rule, model, part, sources, .. } = self.request;
         let AgentIdentity { tpm, chip, event_log } = self.identity;
         Ok(Job {
             vault: Base64(vault.encode()),
@@ -139,17 +167,27 @@ impl Load<'_> {
             rule: rule.clone(),
             model: model.model.clone(),
             version: model.version.clone(),
-            units: selection.into(),
-            ciphertext: ciphertext.clone(),
+            part: part.clone(),
+            sources: sources.clone(),
             tpm: tpm.as_ref().map(JobTpm::from),
             chip: chip.as_ref().map(JobChip::from),
             event_log: event_log.clone(),
             lease_key: Base64(self.signer.public().as_bytes().to_vec()),
-            into: self.into.to_owned(),
+            into: self.into.map(Path::to_owned),
             owner: self.owner,
             insecure_plaintext_on_disk: self.insecure_plaintext_on_disk,
         })
     }
+}
+
+fn malformed(why: &str) -> Failure {
+    Failure::new(Kind::Failed, "loader-malformed", why)
+}
+
+/// What came of a job.
+enum Told {
+    Loaded(Box<Loaded>),
+    Found(Found),
 }
 
 /// A running loader. It is killed when this is dropped.
@@ -175,7 +213,7 @@ impl Loader {
     }
 
     /// Waits for the outcome, and keeps the last session that keys were asked under.
-    async fn told(&mut self, asked: &mut Option<[u8; 16]>) -> Result<Box<Loaded>, Failure> {
+    async fn told(&mut self, asked: &mut Option<[u8; 16]>) -> Result<Told, Failure> {
         loop {
             let line = self.lines.next_line().await.map_err(|error| Failure::io("the loader", &error))?;
             let Some(line) = line else {
@@ -192,7 +230,8 @@ impl Loader {
                     let mut bytes = [0; 16];
                     *asked = hex::decode_to_slice(&session, &mut bytes).is_ok().then_some(bytes);
                 }
-                Said::Loaded(loaded) => return Ok(loaded),
+                Said::Loaded(loaded) => return Ok(Told::Loaded(loaded)),
+                Said::Found(found) => return Ok(Told::Found(found)),
                 Said::Failed(failure) => return Err(failure),
             }
         }

@@ -4,13 +4,13 @@
 //! frames, so that memory is bounded by ranges × frames whatever the size of the model. A stream that breaks is begun
 //! again from where it broke.
 
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::Sender;
 use tonic::Status;
 use vault_proto::bulk::{Piece, UnitStreamError};
 use vault_proto::client::CallError;
@@ -19,10 +19,9 @@ use vault_proto::limits::DATA_BYTES_MAX;
 use vault_proto::v1;
 
 use super::remote::Remote;
+use super::stream::{self, RangeReader};
 use crate::open::{SourceError, UnitSource};
 
-/// Frames of one range that wait to be opened, each at most 1 MiB: `remote::FRAME_BYTES_MAX`.
-const FRAMES_WAITING: usize = 2;
 /// How long a stream may stand still.
 const STALL_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often in a row a stream is begun again without a byte of progress.
@@ -34,12 +33,6 @@ pub(super) struct RemoteUnits {
     remote: Remote,
     model: ModelName,
     runtime: Handle,
-}
-
-/// The bytes of one range, in order.
-pub(super) struct RangeReader {
-    frames: Receiver<io::Result<Bytes>>,
-    current: Bytes,
 }
 
 impl RemoteUnits {
@@ -54,42 +47,11 @@ impl UnitSource for RemoteUnits {
     type Reader = RangeReader;
 
     fn read(&self, unit: u32, range: Range<u64>) -> Result<Self::Reader, SourceError> {
-        let (sender, frames) = channel(FRAMES_WAITING);
+        let (sender, reader) = stream::channel();
         let fetch =
             Fetch { remote: self.remote.clone(), model: self.model.clone(), unit, at: range.start, end: range.end };
         self.runtime.spawn(fetch.run(sender));
-        Ok(RangeReader { frames, current: Bytes::new() })
-    }
-}
-
-impl Read for RangeReader {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            // The receiving task never waits for ever: it sends, fails or ends.
-            match self.frames.blocking_recv() {
-                Some(frame) => self.current = frame?,
-                None => return Ok(0),
-            }
-        }
-        let bytes = into.len().min(self.current.len());
-        self.current.copy_to_slice(&mut into[..bytes]);
-        Ok(bytes)
-    }
-
-    /// As many parts as one frame fills.
-    fn read_vectored(&mut self, parts: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
-        let mut total = 0;
-        for part in parts.iter_mut().filter(|part| !part.is_empty()) {
-            if total > 0 && self.current.is_empty() {
-                break;
-            }
-            let bytes = self.read(part)?;
-            total += bytes;
-            if bytes < part.len() {
-                break;
-            }
-        }
-        Ok(total)
+        Ok(reader)
     }
 }
 

@@ -7,13 +7,14 @@ use attestation::LeaseKey;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ledger::key_epoch::EpochLink;
-use ledger::manifest::Selection;
-use ledger::names::{Group, Name, Version};
+use ledger::names::{Name, Version};
 use serde::{Deserialize, Serialize};
-use vault_proto::convert::SignedLease;
+use vault_proto::convert::{ModelName, SignedLease};
 
 use super::attester::{AgentIdentity, ChipAgent, TpmAgent};
+use super::part::{Found, Part};
 use super::remote::Hosts;
+use super::sources::SourceList;
 use super::term::BootTime;
 use crate::collateral_args::CollateralArgs;
 use crate::failure::{Failure, Kind};
@@ -32,13 +33,14 @@ pub(super) struct Job {
     pub(super) rule: Name,
     pub(super) model: Name,
     pub(super) version: Version,
-    pub(super) units: Units,
-    pub(super) ciphertext: Option<PathBuf>,
+    pub(super) part: Part,
+    pub(super) sources: SourceList,
     pub(super) tpm: Option<JobTpm>,
     pub(super) chip: Option<JobChip>,
     pub(super) event_log: PathBuf,
     pub(super) lease_key: Base64,
-    pub(super) into: PathBuf,
+    /// Where the files go; `None` where only the units of tensors are to be found.
+    pub(super) into: Option<PathBuf>,
     pub(super) owner: Option<Owner>,
     pub(super) insecure_plaintext_on_disk: bool,
 }
@@ -66,15 +68,6 @@ pub(super) struct JobChip {
     kds_ca: Option<PathBuf>,
 }
 
-/// [`Selection`], as JSON.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Units {
-    All,
-    Groups(Vec<String>),
-    Indices(Vec<u32>),
-}
-
 /// Whose the files are to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Owner {
@@ -92,7 +85,9 @@ pub(super) enum Said {
     Asking { session: String },
     /// The files are there.
     Loaded(Box<Loaded>),
-    /// They are not.
+    /// The units that were looked for.
+    Found(Found),
+    /// It failed.
     Failed(Failure),
 }
 
@@ -138,6 +133,8 @@ pub(super) struct Loaded {
     pub(super) place: String,
     pub(super) insecure: bool,
     pub(super) huge: bool,
+    /// Where the ciphertext came from.
+    pub(super) sources: Vec<String>,
 }
 
 /// Bytes as base64.
@@ -146,6 +143,10 @@ pub(super) struct Loaded {
 pub(super) struct Base64(pub(super) Vec<u8>);
 
 impl Job {
+    pub(super) fn name(&self) -> ModelName {
+        ModelName { model: self.model.clone(), version: self.version.clone() }
+    }
+
     pub(super) fn hosts(&self) -> Hosts {
         Hosts { addresses: self.hosts.clone(), ca: self.ca.clone() }
     }
@@ -218,32 +219,6 @@ impl Loaded {
         let signature =
             signature.map_err(|_| Failure::new(Kind::Failed, "loader-malformed", "the lease has no signature"))?;
         Ok(SignedLease { statement: self.statement.0.clone(), signature })
-    }
-}
-
-impl From<&Selection> for Units {
-    fn from(selection: &Selection) -> Self {
-        match selection {
-            Selection::All => Self::All,
-            Selection::Groups(groups) => Self::Groups(groups.iter().map(ToString::to_string).collect()),
-            Selection::Units(units) => Self::Indices(units.clone()),
-        }
-    }
-}
-
-impl TryFrom<&Units> for Selection {
-    type Error = Failure;
-
-    fn try_from(units: &Units) -> Result<Self, Failure> {
-        Ok(match units {
-            Units::All => Self::All,
-            Units::Groups(groups) => {
-                let group = |label: &String| Group::try_from(label.clone());
-                let groups = groups.iter().map(group).collect::<Result<_, _>>();
-                Self::Groups(groups.map_err(|error| Failure::new(Kind::Failed, error.code(), error))?)
-            }
-            Units::Indices(units) => Self::Units(units.clone()),
-        })
     }
 }
 

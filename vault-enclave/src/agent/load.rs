@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::child::{Held, Load};
 use super::holder::{Holder, Lease, Lost};
 use super::lease_signer::LeaseSigner;
+use super::look::look;
 use super::options::{ModelArgs, Request};
 use super::outage::Outage;
 use super::report;
@@ -61,7 +62,7 @@ pub fn run(args: &LoadArgs) -> ExitCode {
 
 fn load(args: &LoadArgs) -> Result<Ended, Failure> {
     begin()?;
-    let request = args.model.request()?;
+    let mut request = args.model.request()?;
     let into = directory(&args.into)?;
     // Asked once more by the loader when it knows the size: a place that is not safe is refused before anything is asked.
     let place = judge(&Facts::gather(&into)?, 0, args.insecure_plaintext_on_disk)?;
@@ -69,12 +70,15 @@ fn load(args: &LoadArgs) -> Result<Ended, Failure> {
     runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         let identity = state::identity(&request.devices, request.state.as_deref())?;
+        if look(&mut request, &identity, signals.next()).await?.is_none() {
+            return Ok(Ended::Asked);
+        }
         let signer = LeaseSigner::generate(&SystemRandom::new())?;
         let load = Load {
             request: &request,
             identity: &identity,
             signer: &signer,
-            into: &into,
+            into: Some(&into),
             owner: None,
             insecure_plaintext_on_disk: args.insecure_plaintext_on_disk,
         };

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use attestation::LeaseKey;
+use attestation::{LeaseKey, UnitSet};
+use ledger::key_epoch::EpochLink;
 use ledger::manifest::{Manifest, Selection};
 use ledger::policy::UnitCheck;
 use ledger::vault_file::VaultFile;
@@ -15,17 +16,19 @@ use ring::rand::SystemRandom;
 use rustix::fs::{AtFlags, Gid, Uid};
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
-use vault_proto::convert::{ChallengeFor, ChallengeRequest, ModelName};
+use vault_proto::convert::{ChallengeFor, ChallengeRequest};
 
 use super::attester::Attester;
 use super::fetch::RemoteUnits;
 use super::job::{ADOPTED, Base64, EpochStep, Job, Loaded, Owner, Said};
+use super::part::{Found, Part};
 use super::progress::Progress;
 use super::remote::{Remote, RemoteError};
 use super::session::{Granted, Session, Wanted};
+use super::sources::Sources;
 use super::term::BootTime;
 use crate::failure::{Failure, Kind};
-use crate::open::{Destination, GrantedModel, LocalUnits, OpenedModel, ReadBy, UnitSource};
+use crate::open::{Destination, GrantedModel, OpenedModel, check_units};
 use crate::place::{Facts, judge};
 use crate::region::harden_process;
 use crate::tpm::silence_libtss2;
@@ -63,7 +66,8 @@ fn job() -> Result<(), Failure> {
     let job: Job = serde_json::from_str(&line).map_err(|error| Failure::new(Kind::Failed, "job-malformed", error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RECEIVERS).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::io("no threads", &error))?;
-    let (model, loaded) = load(&job, &runtime)?;
+    let Some(into) = &job.into else { return say(&Said::Found(look(&job, &runtime)?)) };
+    let (model, loaded) = load(&job, into, &runtime)?;
     say(&Said::Loaded(Box::new(loaded)))?;
     line.clear();
     match stdin.read_line(&mut line) {
@@ -74,43 +78,54 @@ fn job() -> Result<(), Failure> {
     Ok(())
 }
 
-fn load(job: &Job, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> {
-    let vault = VaultFile::parse(&job.vault.0)?;
-    let selection = Selection::try_from(&job.units)?;
-    let name = ModelName { model: job.model.clone(), version: job.version.clone() };
-    let remote = runtime.block_on(job.hosts().connect())?;
-    let (vault, links) = runtime.block_on(remote.follow(&vault))?;
-    let manifest = runtime.block_on(remote.manifest(name.clone()))?;
-    let wanted = Wanted {
-        vault: &vault,
-        rule: &job.rule,
-        model: &job.model,
-        version: &job.version,
-        manifest: &manifest,
-        selection: &selection,
-    };
-    let bytes = manifest.bytes_of(&manifest.select(&selection)?)?;
-    // Before anything is released: a grant that can't be used would count against the limits of the rule.
-    let facts = Facts::gather(&job.into)?;
-    let place = judge(&facts, bytes, job.insecure_plaintext_on_disk)?;
-    let destination = Destination::open(&job.into, place)?;
+/// What a job is about, before anything of it is granted.
+struct Asked {
+    vault: VaultFile,
+    /// What led to its keys.
+    links: Vec<EpochLink>,
+    remote: Remote,
+    manifest: Manifest,
+}
 
-    let (asked, granted) = ask(&wanted, job, &remote, runtime)?;
+impl Asked {
+    fn of(job: &Job, runtime: &Runtime) -> Result<Self, Failure> {
+        let vault = VaultFile::parse(&job.vault.0)?;
+        let remote = runtime.block_on(job.hosts().connect())?;
+        let (vault, links) = runtime.block_on(remote.follow(&vault))?;
+        let manifest = runtime.block_on(remote.manifest(job.name()))?;
+        Ok(Self { vault, links, remote, manifest })
+    }
+
+    fn wanted<'a>(&'a self, job: &'a Job, selection: &'a Selection) -> Wanted<'a> {
+        let (vault, manifest) = (&self.vault, &self.manifest);
+        Wanted { vault, rule: &job.rule, model: &job.model, version: &job.version, manifest, selection }
+    }
+
+    fn sources<'a>(&'a self, job: &Job, units: &UnitSet, runtime: &Runtime) -> Result<Sources<'a>, Failure> {
+        let host = RemoteUnits::new(self.remote.clone(), job.name(), runtime.handle().clone());
+        job.sources.open(&self.manifest, units, host, runtime.handle())
+    }
+}
+
+fn load(job: &Job, into: &Path, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> {
+    let about = Asked::of(job, runtime)?;
+    let Asked { remote, manifest, .. } = &about;
+    let selection = job.part.selection(manifest)?;
+    let units = manifest.select(&selection)?;
+    let bytes = manifest.bytes_of(&units)?;
+    // Before anything is released: a grant that can't be used would count against the limits of the rule.
+    check_units(manifest, &units)?;
+    let facts = Facts::gather(into)?;
+    let place = judge(&facts, bytes, job.insecure_plaintext_on_disk)?;
+    let destination = Destination::open(into, place)?;
+    let sources = about.sources(job, &units, runtime)?;
+
+    let (asked, granted) = ask(&about.wanted(job, &selection), job, remote, runtime)?;
     let (began, cpu) = (Instant::now(), cpu_seconds());
-    let model = match &job.ciphertext {
-        Some(directory) => {
-            let units = LocalUnits::new(directory, &manifest, ReadBy::Probe)
-                .map_err(|error| Failure::io(directory.display(), &error))?;
-            open(&manifest, &granted, &units, destination, bytes)?
-        }
-        None => {
-            let units = RemoteUnits::new(remote.clone(), name, runtime.handle().clone());
-            open(&manifest, &granted, &units, destination, bytes)?
-        }
-    };
+    let model = open(manifest, &granted, &sources, destination, bytes)?;
     let (seconds, cpu_seconds) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     if let Some(owner) = job.owner {
-        give(&model, &job.into, owner)?;
+        give(&model, into, owner)?;
     }
     let loaded = Loaded {
         statement: Base64(granted.lease.statement),
@@ -118,7 +133,7 @@ fn load(job: &Job, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> 
         asked,
         entry: Base64(granted.entry),
         index: granted.index,
-        epochs: links.into_iter().map(EpochStep::from).collect(),
+        epochs: about.links.iter().cloned().map(EpochStep::from).collect(),
         host: remote.address().to_owned(),
         files: model.files().count(),
         bytes,
@@ -127,8 +142,20 @@ fn load(job: &Job, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> 
         place: place.to_string(),
         insecure: place.is_insecure(),
         huge: facts.mount.huge,
+        sources: sources.used(),
     };
     Ok((model, loaded))
+}
+
+/// Opens the headers alone, to find the units of tensors.
+fn look(job: &Job, runtime: &Runtime) -> Result<Found, Failure> {
+    let about = Asked::of(job, runtime)?;
+    let selection = Part::headers(&about.manifest)?;
+    let sources = about.sources(job, &about.manifest.select(&selection)?, runtime)?;
+    let (_, granted) = ask(&about.wanted(job, &selection), job, &about.remote, runtime)?;
+    let verify_units = granted.statement.unit_check == UnitCheck::Hashed;
+    let model = GrantedModel { manifest: &about.manifest, keys: &granted.keys, verify_units };
+    job.part.find(&about.manifest, &model.tensors(&sources, cores())?)
 }
 
 /// From challenge to keys, again where something moved meanwhile. The TPM is closed afterwards.
@@ -181,20 +208,23 @@ fn exchange(
     Ok((asked, session.accept(grant).map_err(here)?))
 }
 
-fn open<S: UnitSource>(
+fn open(
     manifest: &Manifest,
     granted: &Granted,
-    source: &S,
+    source: &Sources<'_>,
     destination: Destination,
     bytes: u64,
 ) -> Result<OpenedModel, Failure> {
     let verify_units = granted.statement.unit_check == UnitCheck::Hashed;
     let model = GrantedModel { manifest, keys: &granted.keys, verify_units };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let progress = Progress::new(bytes);
-    let opened = model.open(source, destination, cores, &|passed| progress.add(passed));
+    let opened = model.open(source, destination, cores(), &|passed| progress.add(passed));
     progress.finish();
     Ok(opened?)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Gives files and directories to the user whose command reads them, and the mount to that user last.

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use ledger::vault_file::{VAULT_FILE_BYTES_MAX, VaultFile};
-use vault_proto::convert::LoadOrder;
 
 use super::event_log::EVENT_LOG;
 use super::extensions::Extensions;
-use super::options::{Devices, Request, absolute, read, read_text};
+use super::options::{Devices, Request, Wanted, read, read_text};
 use super::remote::Hosts;
 use crate::collateral_args::CollateralArgs;
 use crate::ek_args::EkArgs;
@@ -53,18 +52,17 @@ pub struct MachineArgs {
 
 impl MachineArgs {
     /// Reads the files that are named: what a load needs.
-    pub(super) fn request(&self, order: LoadOrder) -> Result<Request, Failure> {
+    pub(super) fn request(&self, wanted: Wanted) -> Result<Request, Failure> {
         let vault = VaultFile::parse(&read(&self.vault, VAULT_FILE_BYTES_MAX)?)?;
         let ca = self.ca.as_deref().map(read_text).transpose()?;
         let addresses = if self.host.is_empty() { vault.hosts().to_vec() } else { self.host.clone() };
         Ok(Request {
             vault,
             hosts: Hosts { addresses, ca },
-            rule: order.rule.unwrap_or_else(|| order.model.model.clone()),
-            model: order.model,
-            selection: order.selection,
-            // The loader has another working directory.
-            ciphertext: order.ciphertext.as_deref().map(absolute).transpose()?,
+            rule: wanted.rule.unwrap_or_else(|| wanted.model.model.clone()),
+            model: wanted.model,
+            part: wanted.part,
+            sources: wanted.sources,
             devices: self.devices()?,
             state: self.state.clone(),
             extensions: Extensions::new(&self.extension, self.extensions.as_deref()),

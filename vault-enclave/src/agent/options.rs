@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use ledger::manifest::{Selection, UNITS_MAX};
-use ledger::names::{Group, Name, NameError, Version};
+use ledger::manifest::UNITS_MAX;
+use ledger::names::{Name, NameError, Version};
 use ledger::vault_file::VaultFile;
 use vault_proto::collateral::Collateral;
-use vault_proto::convert::{LoadOrder, ModelName};
-use vault_proto::limits::GROUPS_MAX;
+use vault_proto::convert::ModelName;
 
 use super::extensions::Extensions;
 use super::machine::MachineArgs;
+use super::part::{Part, PartArgs};
 use super::remote::Hosts;
+use super::sources::{SourceArgs, SourceList};
 use crate::collateral_args::CollateralArgs;
 use crate::ek_args::EkArgs;
 use crate::failure::{Failure, Kind};
@@ -30,18 +31,21 @@ pub struct ModelArgs {
     /// Release rule of the vault's policy [default: the one named like the model].
     #[arg(long, value_name = "NAME")]
     rule: Option<Name>,
-    /// Only units of this group, and headers. Can be given more than once.
-    #[arg(long, value_name = "GROUP", conflicts_with = "units")]
-    group: Vec<Group>,
-    /// Only these units, as in 0,3-5.
-    #[arg(long, value_name = "LIST")]
-    units: Option<UnitList>,
-    /// Read the sealed units from here and not from the host: a directory that `seal --out` made, or a copy of one. It is not
-    /// trusted: what it delivers opens, or is refused.
-    #[arg(long, value_name = "DIR")]
-    ciphertext: Option<PathBuf>,
+    #[command(flatten)]
+    part: PartArgs,
+    #[command(flatten)]
+    sources: SourceArgs,
     #[command(flatten)]
     machine: MachineArgs,
+}
+
+/// What is to be loaded.
+pub(super) struct Wanted {
+    pub(super) model: ModelName,
+    /// Where it is not the rule that is named like the model.
+    pub(super) rule: Option<Name>,
+    pub(super) part: Part,
+    pub(super) sources: SourceList,
 }
 
 /// The same with every file read.
@@ -50,8 +54,8 @@ pub(super) struct Request {
     pub(super) hosts: Hosts,
     pub(super) rule: Name,
     pub(super) model: ModelName,
-    pub(super) selection: Selection,
-    pub(super) ciphertext: Option<PathBuf>,
+    pub(super) part: Part,
+    pub(super) sources: SourceList,
     pub(super) devices: Devices,
     pub(super) state: Option<PathBuf>,
     pub(super) extensions: Extensions,
@@ -112,28 +116,13 @@ pub enum ArgumentError {
 impl ModelArgs {
     /// Reads the files that are named.
     pub(super) fn request(&self) -> Result<Request, Failure> {
-        self.machine.request(self.order()?)
-    }
-
-    fn order(&self) -> Result<LoadOrder, Failure> {
-        if self.group.len() > GROUPS_MAX {
-            return Err(Failure::new(
-                Kind::Usage,
-                "too-many-groups",
-                format!("a request names at most {GROUPS_MAX} groups"),
-            ));
-        }
-        let selection = match &self.units {
-            Some(units) => Selection::Units(units.0.clone()),
-            None if self.group.is_empty() => Selection::All,
-            None => Selection::Groups(self.group.clone()),
-        };
-        Ok(LoadOrder {
+        let wanted = Wanted {
             model: self.model.0.clone(),
             rule: self.rule.clone(),
-            selection,
-            ciphertext: self.ciphertext.clone(),
-        })
+            part: self.part.part()?,
+            sources: self.sources.list()?,
+        };
+        self.machine.request(wanted)
     }
 
     /// The model's name.
@@ -157,6 +146,13 @@ pub(super) fn read(path: &std::path::Path, max: usize) -> Result<Vec<u8>, Failur
 pub(super) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
     const PEM_BYTES_MAX: usize = 256 << 10;
     String::from_utf8(read(path, PEM_BYTES_MAX)?).map_err(|error| Failure::new(Kind::Usage, "ca-malformed", error))
+}
+
+impl UnitList {
+    /// The indices.
+    pub(super) fn as_slice(&self) -> &[u32] {
+        &self.0
+    }
 }
 
 impl FromStr for ModelRef {

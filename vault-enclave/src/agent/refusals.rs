@@ -36,7 +36,9 @@ impl From<OpenModelError> for Failure {
             OpenModelError::UnknownUnit(_)
             | OpenModelError::Length { .. }
             | OpenModelError::Unit { .. }
+            | OpenModelError::Header { .. }
             | OpenModelError::Digest(_) => Kind::NotVerified,
+            OpenModelError::FilePartlyGranted { .. } | OpenModelError::NothingToOpen => Kind::Usage,
         };
         Self::new(kind, error.code(), error)
     }

@@ -46,6 +46,9 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
         ),
         format!("note      {}", worth(&release.machine)),
     ];
+    if loaded.sources.len() > 1 {
+        lines.push(format!("sources   {}", loaded.sources.join("; ")));
+    }
     if !loaded.huge {
         lines.push(
             "note      small pages, which cost several times as much as to decrypt into them; a tmpfs mounted with \

@@ -16,6 +16,7 @@ use super::command::{Exit, Running};
 use super::holder::{Lease, Lost};
 use super::lease_signer::LeaseSigner;
 use super::load::{begin, end, hold, runtime};
+use super::look::look;
 use super::mount::{PrivateMount, enter_namespace};
 use super::numa::Numa;
 use super::options::{ModelArgs, Request};
@@ -82,7 +83,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
 
 fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
     begin()?;
-    let request = args.model.request()?;
+    let mut request = args.model.request()?;
     let user = match &args.user {
         Some(user) => user.resolve()?,
         None => User::this(),
@@ -93,23 +94,23 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
     rustix::thread::set_no_new_privs(true).map_err(|errno| Failure::io("no_new_privs", &errno.into()))?;
     runtime()?.block_on(async {
         let mut caught = Caught::new()?;
+        let identity = state::identity(&request.devices, request.state.as_deref())?;
+        let interrupted = || Failure::new(Kind::Failed, "interrupted", "a signal came before the model was there");
+        look(&mut request, &identity, caught.end_asked()).await?.ok_or_else(interrupted)?;
         let (bytes, files) = size(&request).await?;
         let mount = PrivateMount::new(&at, bytes, files, args.numa.as_ref())?;
         let place = judge(&Facts::gather(mount.path())?, bytes, false)?;
         let destination = Destination::open(mount.path(), place)?;
-        let identity = state::identity(&request.devices, request.state.as_deref())?;
         let signer = LeaseSigner::generate(&SystemRandom::new())?;
         let load = Load {
             request: &request,
             identity: &identity,
             signer: &signer,
-            into: mount.path(),
+            into: Some(mount.path()),
             owner: Some(user.owner),
             insecure_plaintext_on_disk: false,
         };
-        let Some(held) = load.run(destination, caught.end_asked()).await? else {
-            return Err(Failure::new(Kind::Failed, "interrupted", "a signal came before the model was there"));
-        };
+        let held = load.run(destination, caught.end_asked()).await?.ok_or_else(interrupted)?;
         report::loaded(&held, mount.path());
         mount.give(user.owner)?;
         let lease_end = held.statement.lease_end;
@@ -139,7 +140,7 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
 /// Bytes and files of what will be loaded, as the host tells them: for the size of the mount, no more. The loader checks.
 pub(super) async fn size(request: &Request) -> Result<(u64, usize), Failure> {
     let manifest = request.hosts.connect().await?.manifest(request.model.clone()).await?;
-    let units = manifest.select(&request.selection)?;
+    let units = manifest.select(&request.part.selection(&manifest)?)?;
     // At most one file a unit.
     Ok((manifest.bytes_of(&units)?, units.len()))
 }

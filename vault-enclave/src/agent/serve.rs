@@ -103,7 +103,7 @@ fn serve(args: AgentArgs) -> Result<(), Failure> {
     let access = Access::new(this, AllowList::new(&args.allow)?, AllowList::new(&args.control)?);
     // The vault file, once, so that whoever mistyped it is told so now.
     for order in &args.models {
-        args.machine.request(order.0.clone())?;
+        args.machine.request(holding::wanted(&order.0))?;
     }
     enter_namespace()?;
     rustix::thread::set_no_new_privs(true).map_err(|errno| Failure::io("no_new_privs", &errno.into()))?;

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use ledger::manifest::{FilePath, PlanUnit};
+use ledger::manifest::FilePath;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, ResolveFlags, SeekFrom, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
+use super::files::OpenedFile;
 use super::{DestinationError, OpenModelError};
 use crate::place::SafePlace;
 use crate::region::FileMapping;
@@ -142,18 +143,13 @@ impl OpenedModel {
         Ok(Self { destination, directories: BTreeSet::new(), files: Vec::new(), locked: Vec::new() })
     }
 
-    /// Makes the files that have a granted unit, each in its full length, and maps those that are not empty.
+    /// Makes the files, each in its full length, and maps those that are not empty.
     pub(super) fn create_files(
         &mut self,
-        units: &[PlanUnit],
-        granted: &[(u32, &PlanUnit)],
+        files: &[OpenedFile<'_>],
     ) -> Result<Vec<Option<FileMapping>>, OpenModelError> {
         let mut mappings = Vec::new();
-        for file in granted.chunk_by(|(_, a), (_, b)| a.file == b.file).filter_map(|units| units.first()) {
-            let path = &file.1.file;
-            // Units are sorted by file and follow each other: the last one ends where the file does.
-            let after = units.partition_point(|unit| unit.file <= *path);
-            let length = units[..after].last().map_or(0, |last| last.offset + last.length);
+        for &OpenedFile { path, length, .. } in files {
             let created = self.create_file(path, length)?;
             let mapping = (length > 0).then(|| self.map(&created, length)).transpose();
             self.files.push((path.clone(), created));

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, ReadWriteFlags};
 
@@ -32,6 +32,10 @@ impl DirectReader {
         let aligned = memory.as_ptr().align_offset(BLOCK_BYTES).min(BLOCK_BYTES);
         let next = start / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         Self { file, memory, aligned, unread: 0..0, next, skip: (start - next) as usize }
+    }
+
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     fn fill(&mut self) -> io::Result<()> {

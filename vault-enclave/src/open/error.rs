@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use ledger::manifest::FilePath;
+use ledger::safetensors::SafetensorsError;
 use rustix::io::Errno;
 
 use super::SourceError;
@@ -15,6 +16,22 @@ use crate::region::RegionError;
 pub enum OpenModelError {
     /// A unit was granted that the manifest does not have.
     UnknownUnit(u32),
+    /// Some units of a file were granted that is there as a whole or not at all.
+    FilePartlyGranted {
+        /// Which.
+        file: FilePath,
+        /// The first unit of it that was not granted.
+        missing: u32,
+    },
+    /// No file has a unit that was granted, headers aside.
+    NothingToOpen,
+    /// A file of which some tensors were granted has no header that says where they are, or one of them is cut.
+    Header {
+        /// Which.
+        file: FilePath,
+        /// Why.
+        error: SafetensorsError,
+    },
     /// The destination.
     Destination(DestinationError),
     /// A file could not be made in memory.
@@ -91,12 +108,28 @@ impl OpenModelError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownUnit(_) => "unit-unknown",
+            Self::FilePartlyGranted { .. } => "file-partly-granted",
+            Self::NothingToOpen => "nothing-to-open",
+            Self::Header { error, .. } => error.code(),
             Self::Destination(error) => error.code(),
             Self::Memory { error, .. } => error.code(),
             Self::Source { .. } => "unit-unreadable",
             Self::Length { .. } => "sealed-length",
             Self::Unit { error, .. } => error.code(),
             Self::Digest(_) => "unit-digest",
+        }
+    }
+
+    /// Whether another source may have what is right.
+    pub(super) fn is_of_source(&self) -> bool {
+        match self {
+            Self::Source { .. } | Self::Length { .. } | Self::Unit { .. } | Self::Digest(_) => true,
+            Self::UnknownUnit(_)
+            | Self::FilePartlyGranted { .. }
+            | Self::NothingToOpen
+            | Self::Header { .. }
+            | Self::Destination(_)
+            | Self::Memory { .. } => false,
         }
     }
 
@@ -124,6 +157,12 @@ impl fmt::Display for OpenModelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownUnit(unit) => write!(f, "unit {unit} was granted, but the manifest has no such unit"),
+            Self::FilePartlyGranted { file, missing } => write!(
+                f,
+                "{file} is no safetensors file, and so is there as a whole or not at all: ask for its unit {missing} too"
+            ),
+            Self::NothingToOpen => f.write_str("no file has any of these units, but for headers"),
+            Self::Header { file, error } => write!(f, "{file}: {error}"),
             Self::Destination(error) => error.fmt(f),
             Self::Memory { file, error } => write!(f, "{file}: {error}"),
             Self::Source { unit, message, .. } => write!(f, "sealed unit {unit} cannot be read: {message}"),

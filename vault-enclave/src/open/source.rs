@@ -4,13 +4,14 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use ledger::manifest::{Manifest, unit_path};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::OpenModelError;
 use super::direct::{DirectReader, is_cached};
 
 /// A disk wants several reads at a time. Each thread makes one.
@@ -28,6 +29,15 @@ pub trait UnitSource: Sync {
     /// # Errors
     /// [`SourceError`].
     fn read(&self, unit: u32, range: Range<u64>) -> Result<Self::Reader, SourceError>;
+
+    /// Told that what this reader delivered was refused, or ended: whether to ask [`UnitSource::read`] again, for the bytes
+    /// that did not pass yet.
+    fn refused(&self, _unit: u32, _reader: &Self::Reader, _error: &OpenModelError) -> bool {
+        false
+    }
+
+    /// Told that all of a range has passed, the end of it from this reader.
+    fn passed(&self, _unit: u32, _range: Range<u64>, _reader: &Self::Reader) {}
 
     /// How many threads open, where there are so many cores.
     fn threads(&self, cores: usize) -> usize {
@@ -96,6 +106,41 @@ pub enum LocalReader {
     Cached(File),
     /// Around it.
     Direct(DirectReader),
+}
+
+impl LocalReader {
+    /// Reads a file of `length` bytes from `start` on, around the page cache where it is not in it. `open` opens it, with
+    /// these flags beside its own.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub(crate) fn open(
+        length: u64,
+        start: u64,
+        open: impl Fn(OFlags) -> Result<OwnedFd, Errno>,
+    ) -> Result<Self, SourceError> {
+        let mut file = File::from(open(OFlags::empty()).map_err(io::Error::from)?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() != length {
+            return Err(SourceError::Length { expected: length, found: metadata.len() });
+        }
+        if !is_cached(&file, length / 2)
+            && let Ok(direct) = open(OFlags::DIRECT)
+        {
+            return Ok(Self::Direct(DirectReader::new(direct, start)));
+        }
+        file.seek(SeekFrom::Start(start))?;
+        Ok(Self::Cached(file))
+    }
+}
+
+impl AsFd for LocalReader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Cached(file) => file.as_fd(),
+            Self::Direct(reader) => reader.file(),
+        }
+    }
 }
 
 impl Read for LocalReader {

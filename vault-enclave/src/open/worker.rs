@@ -1,6 +1,7 @@
 //! The threads that open segments.
 
 use std::io::{self, IoSliceMut, Read};
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -61,79 +62,156 @@ impl<'a, S: UnitSource> Shared<'a, S> {
         })
     }
 
+    /// Opens one segment, from wherever the source has it: what has passed is not read again.
     fn open(&self, segment: Segment<'_>) -> Result<(), OpenModelError> {
         let index = segment.unit;
         let unit = self.model.manifest.unit(index).ok_or(OpenModelError::UnknownUnit(index))?;
         let refused = |error| OpenModelError::Unit { unit: index, error };
         let layout = Layout::of_plaintext(unit.length).map_err(refused)?;
-        let (mut input, opener) = self.begin(&segment, unit, layout)?;
-        let mut first = segment.first;
+        let chunks = layout.piece_chunks(segment.first, segment.dest.len()).map_err(refused)? as u64;
+        let whole = segment.first == 0;
+        let start = if whole { 0 } else { layout.sealed_offset(segment.first) };
+        let sealed = start..layout.sealed_offset(segment.first + chunks);
+        let digest = (whole && self.model.verify_units).then(Digest::default);
+        let mut run = Run { segment, unit, layout, sealed, passed: 0, told: 0, header: None, digest };
+        loop {
+            let mut input = None;
+            let error = match self.attempt(&mut run, &mut input) {
+                Ok(Outcome::Passed) => {
+                    if let Some(input) = &input {
+                        self.source.passed(index, run.sealed, &input.reader);
+                    }
+                    return Ok(());
+                }
+                Ok(Outcome::Stopped) => return Ok(()),
+                Err(error) => error,
+            };
+            if matches!(error, OpenModelError::Digest(_)) {
+                run.restart();
+            }
+            let elsewhere = |input: Input<S::Reader>| self.source.refused(index, &input.reader, &error);
+            if self.stop.load(Ordering::Relaxed) || !error.is_of_source() || !input.is_some_and(elsewhere) {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Opens what did not pass yet from one reader, which stays in `input` where that fails.
+    fn attempt(&self, run: &mut Run<'_>, input: &mut Option<Input<S::Reader>>) -> Result<Outcome, OpenModelError> {
+        let index = run.segment.unit;
+        let refused = |error| OpenModelError::Unit { unit: index, error };
+        let opener = self.begin(run, input)?;
+        let input = input.as_mut().expect("what has begun has a reader");
         // An empty unit is one piece without bytes.
-        let mut rest = Some(segment.dest);
-        while let Some(dest) = rest.take() {
+        let mut more = true;
+        while more {
             if self.stop.load(Ordering::Relaxed) {
-                return Ok(());
+                return Ok(Outcome::Stopped);
             }
-            let (piece, more) = split_piece(dest);
-            rest = (!more.is_empty()).then_some(more);
-            let chunks = layout.piece_chunks(first, piece.len()).map_err(refused)?;
+            let first = run.chunk();
+            let (piece, rest) = split_piece(&mut run.segment.dest[run.passed..]);
+            more = !rest.is_empty();
+            let chunks = run.layout.piece_chunks(first, piece.len()).map_err(refused)?;
             if !piece.is_empty() {
-                prefault(piece).map_err(|error| OpenModelError::Memory { file: unit.file.clone(), error })?;
+                prefault(piece).map_err(|error| OpenModelError::Memory { file: run.unit.file.clone(), error })?;
             }
-            if input.digest.is_some() {
-                let sealed = input.read_and_hash(piece.len() + chunks * TAG_BYTES)?;
-                opener.open_piece::<Bulk>(first, sealed, piece).map_err(refused)?;
+            if let Some(Digest { hasher, buffer }) = &mut run.digest {
+                buffer.resize(piece.len() + chunks * TAG_BYTES, 0);
+                input.read(&mut [IoSliceMut::new(buffer)])?;
+                opener.open_piece::<Bulk>(first, buffer, piece).map_err(refused)?;
+                // Not before: what did not pass is read again.
+                hasher.update(buffer);
             } else {
                 opener
                     .open_in_place::<Bulk, _>(first, piece, refused, |batch, tags| input.read_in_place(batch, tags))?;
             }
-            first += chunks as u64;
-            (self.progress)(piece.len() as u64);
+            run.passed += piece.len();
+            if run.passed > run.told {
+                (self.progress)((run.passed - run.told) as u64);
+                run.told = run.passed;
+            }
         }
-        self.finish(input)
+        self.check_digest(run)?;
+        Ok(Outcome::Passed)
     }
 
-    /// Reads the header, checks the commitment, and stands at the first chunk of the segment.
-    fn begin(
-        &self,
-        segment: &Segment<'_>,
-        unit: &PlanUnit,
-        layout: Layout,
-    ) -> Result<(Input<S::Reader>, Opener), OpenModelError> {
-        let index = segment.unit;
-        let read = |range| self.source.read(index, range).map_err(|error| OpenModelError::source(index, error));
-        let refused = |error| OpenModelError::Unit { unit: index, error };
-        let chunks = layout.piece_chunks(segment.first, segment.dest.len()).map_err(refused)?;
-        let (start, end) = (layout.sealed_offset(segment.first), layout.sealed_offset(segment.first + chunks as u64));
-
-        let whole = segment.first == 0;
-        let reader = read(0..if whole { end } else { HEADER_BYTES as u64 })?;
-        let digest = (whole && self.model.verify_units).then(Digest::default);
-        let mut input = Input { reader, unit: index, expected: layout.sealed_len(), at: 0, digest };
+    /// Reads the header, checks the commitment, and stands at the first chunk that did not pass yet.
+    fn begin(&self, run: &mut Run<'_>, input: &mut Option<Input<S::Reader>>) -> Result<Opener, OpenModelError> {
+        let index = run.segment.unit;
+        let expected = run.layout.sealed_len();
+        let read = |range: Range<u64>| {
+            let at = range.start;
+            let reader = self.source.read(index, range).map_err(|error| OpenModelError::source(index, error))?;
+            Ok::<_, OpenModelError>(Input { reader, unit: index, expected, at })
+        };
+        let from_start = run.segment.first == 0 && run.passed == 0;
+        let begun = input.insert(read(0..if from_start { run.sealed.end } else { HEADER_BYTES as u64 })?);
         let mut header = [0; HEADER_BYTES];
-        input.read(&mut [IoSliceMut::new(&mut header)])?;
-        if let Some(digest) = &mut input.digest {
+        begun.read(&mut [IoSliceMut::new(&mut header)])?;
+        let key = self.model.keys.key(index).ok_or(OpenModelError::UnknownUnit(index))?;
+        let context = self.context.unit_context(index, run.unit.length);
+        let opener = key.with_bytes(|key| Opener::new(key, &context, run.layout, &header));
+        let opener = opener.map_err(|error| OpenModelError::Unit { unit: index, error })?;
+        // Whoever was granted the unit may have sealed it anew: chunks of two messages don't make one.
+        if run.header.is_some_and(|before| before != header) {
+            run.restart();
+        }
+        if run.header.replace(header).is_none()
+            && let Some(digest) = &mut run.digest
+        {
             digest.hasher.update(&header);
         }
-        if !whole {
-            (input.reader, input.at) = (read(start..end)?, start);
+        if !from_start {
+            *input = None;
+            let from = run.layout.sealed_offset(run.chunk());
+            *input = Some(read(from..run.sealed.end)?);
         }
-
-        let key = self.model.keys.key(index).ok_or(OpenModelError::UnknownUnit(index))?;
-        let context = self.context.unit_context(index, unit.length);
-        let opener = key.with_bytes(|key| Opener::new(key, &context, layout, &header)).map_err(refused)?;
-        Ok((input, opener))
+        Ok(opener)
     }
 
     /// Compares the whole unit with what the publisher signed, where that was asked for.
-    fn finish(&self, input: Input<S::Reader>) -> Result<(), OpenModelError> {
-        let Some(digest) = input.digest else { return Ok(()) };
-        let signed = self.model.manifest.sealed(input.unit).ok_or(OpenModelError::UnknownUnit(input.unit))?;
+    fn check_digest(&self, run: &Run<'_>) -> Result<(), OpenModelError> {
+        let Some(digest) = &run.digest else { return Ok(()) };
+        let index = run.segment.unit;
+        let signed = self.model.manifest.sealed(index).ok_or(OpenModelError::UnknownUnit(index))?;
         // blake3's own comparison, in constant time.
-        if digest.hasher.finalize() == *signed.blake3.as_bytes() {
-            Ok(())
-        } else {
-            Err(OpenModelError::Digest(input.unit))
+        if digest.hasher.finalize() == *signed.blake3.as_bytes() { Ok(()) } else { Err(OpenModelError::Digest(index)) }
+    }
+}
+
+enum Outcome {
+    Passed,
+    /// Another thread met an error.
+    Stopped,
+}
+
+/// How far a segment has come.
+struct Run<'m> {
+    segment: Segment<'m>,
+    unit: &'m PlanUnit,
+    layout: Layout,
+    /// Its range of the sealed unit, header included where it is the first.
+    sealed: Range<u64>,
+    /// Bytes of plaintext that passed.
+    passed: usize,
+    /// And of how many somebody was told: not fewer, after a new start.
+    told: usize,
+    /// The header of the message that they are of.
+    header: Option<[u8; HEADER_BYTES]>,
+    /// Where the whole unit is compared with what the publisher signed.
+    digest: Option<Digest>,
+}
+
+impl Run<'_> {
+    /// The chunk that is next: pieces but the last have whole chunks.
+    fn chunk(&self) -> u64 {
+        self.segment.first + (self.passed / CHUNK_BYTES) as u64
+    }
+
+    fn restart(&mut self) {
+        (self.passed, self.header) = (0, None);
+        if let Some(digest) = &mut self.digest {
+            digest.hasher.reset();
         }
     }
 }
@@ -146,8 +224,6 @@ struct Input<R> {
     expected: u64,
     /// Offset in the sealed unit.
     at: u64,
-    /// Where the whole unit is compared with what the publisher signed.
-    digest: Option<Digest>,
 }
 
 /// BLAKE3 wants long runs: chunk by chunk, with the tags between them, it is three times slower than AES-GCM. So here
@@ -169,15 +245,6 @@ impl<R: Read> Input<R> {
         let mut parts: [_; 2 * BATCH_CHUNKS] =
             std::array::from_fn(|_| parts.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
         self.read(&mut parts)
-    }
-
-    /// Reads sealed bytes and hashes them.
-    fn read_and_hash(&mut self, bytes: usize) -> Result<&[u8], OpenModelError> {
-        let mut digest = self.digest.take().unwrap_or_default();
-        digest.buffer.resize(bytes, 0);
-        self.read(&mut [IoSliceMut::new(&mut digest.buffer)])?;
-        digest.hasher.update(&digest.buffer);
-        Ok(&self.digest.insert(digest).buffer)
     }
 
     fn read(&mut self, mut parts: &mut [IoSliceMut<'_>]) -> Result<(), OpenModelError> {

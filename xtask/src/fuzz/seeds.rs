@@ -88,6 +88,7 @@ fn files(dir: &Path, ends: &[&str], depth: usize, seeds: &mut Vec<Vec<u8>>) -> R
 /// Seeds that no file has as they are.
 fn generated(target: &str) -> Result<Vec<Vec<u8>>> {
     Ok(match target {
+        "bulk_frames" => vec![sealed_stream()],
         "log_entry" => recorded_entries()?,
         "quote" => recorded(|quote| ["ak_public", "attest", "signature"].map(|part| &quote[part]).to_vec(), "quotes")?,
         "certificate" => recorded(|certificate| vec![certificate], "ek_certificates")?,
@@ -155,6 +156,15 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
         _ => [&[tag, 0x82][..], &u16::try_from(body.len()).unwrap_or(0).to_be_bytes()].concat(),
     };
     [head, body].concat()
+}
+
+/// Lengths of frames, and two messages of FetchUnitsResponse: unit 3 at 5, "abc" and then "d".
+fn sealed_stream() -> Vec<u8> {
+    let message = |offset: u8, data: &[u8]| {
+        let fields = [&[8, 3, 16, offset, 26, data.len() as u8], data].concat();
+        [&[0, 0, 0, 0, fields.len() as u8], fields.as_slice()].concat()
+    };
+    [[1, 7, 2, 30, 3, 1, 1, 9].as_slice(), &message(5, b"abc"), &message(8, b"d")].concat()
 }
 
 /// A header of two tensors, and their 24 bytes.

@@ -17,8 +17,11 @@ use crate::agent::holder::{Lease, Lost};
 use crate::agent::lease_signer::LeaseSigner;
 use crate::agent::load::{end, hold};
 use crate::agent::mount::PrivateMount;
+use crate::agent::options::Wanted;
+use crate::agent::part::Part;
 use crate::agent::report;
 use crate::agent::run::{END_GRACE, size};
+use crate::agent::sources::SourceList;
 use crate::agent::term::BootTime;
 use crate::failure::{Failure, Kind};
 use crate::open::{Destination, OpenedModel};
@@ -43,6 +46,16 @@ enum Ended {
 
 /// Says whether, and why, a model is to end.
 type Stops = watch::Receiver<Option<Why>>;
+
+/// An order, as options of a command line would say it.
+pub(super) fn wanted(order: &LoadOrder) -> Wanted {
+    Wanted {
+        model: order.model.clone(),
+        rule: order.rule.clone(),
+        part: Part::selected(&order.selection),
+        sources: SourceList::only(order.ciphertext.clone()),
+    }
+}
 
 impl Holding {
     /// Until the model ends for good. What passes is tried again, slower each time: a host that is not there, a keeper that
@@ -79,7 +92,7 @@ impl Holding {
 
     /// From the first request to wiped memory.
     async fn once(&self, stops: &mut Stops) -> Result<Ended, Failure> {
-        let request = self.agent.machine.request(self.order.clone())?;
+        let request = self.agent.machine.request(wanted(&self.order))?;
         let (bytes, files) = tokio::select! {
             size = size(&request) => size?,
             () = stopped(stops) => return Ok(Ended::Asked),
@@ -94,7 +107,7 @@ impl Holding {
             request: &request,
             identity: &identity,
             signer: &signer,
-            into: mount.path(),
+            into: Some(mount.path()),
             owner: None,
             insecure_plaintext_on_disk: false,
         };

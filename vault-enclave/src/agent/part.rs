@@ -1,0 +1,322 @@
+//! Which part of a model is wanted: units, groups, a rank, tensors by name. Units are chosen here, from the manifest that the
+//! publisher signed, and no others are asked of the keeper.
+//!
+//! Names of tensors are in the headers, which are sealed: where some are given, the headers are released first, alone
+//! (`look.rs`).
+
+use std::collections::BTreeSet;
+
+use attestation::UnitSet;
+use ledger::manifest::{Manifest, Rank, RankError, SelectError, Selection};
+use ledger::names::Group;
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use vault_proto::limits::GROUPS_MAX;
+
+use super::options::UnitList;
+use crate::failure::{Failure, Kind};
+use crate::open::TensorsOf;
+
+/// Longest pattern of `--tensor`.
+const PATTERN_BYTES_MAX: usize = 512;
+/// Names that a message gives as examples.
+const EXAMPLES: usize = 3;
+const GROUPS_SHOWN: usize = 24;
+
+/// What is loaded of a model: without any of these all of it, else what any of them names.
+#[derive(clap::Args, Debug)]
+pub struct PartArgs {
+    /// Only units of this group, as in layer.0; `files` has configuration and tokenizer. Can be given more than once.
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<Group>,
+    /// Only these units, as in 0,3-5.
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["group", "rank", "tensor"])]
+    units: Option<UnitList>,
+    /// Only units with a tensor of such a name; * stands for any characters, ? for one. Can be given more than once. Costs a
+    /// release of its own: names are in the headers, which are sealed.
+    #[arg(long, value_name = "PATTERN")]
+    tensor: Vec<String>,
+    /// Only what rank R of N needs, as in 0/4: the files of that rank where the model has some (model-rank-R-part-P), else
+    /// its share of the layers; files that are not weights; the first and the last also what is in no layer.
+    #[arg(long, value_name = "R/N")]
+    rank: Option<Rank>,
+}
+
+/// A part of a model; the default is all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Part {
+    units: Vec<u32>,
+    groups: Vec<String>,
+    rank: Option<String>,
+    tensors: Vec<String>,
+}
+
+/// Units that have tensors of these names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Found {
+    pub(super) units: Vec<u32>,
+    /// Tensors that match.
+    pub(super) matching: usize,
+    /// Tensors that there will be: units have others beside them.
+    pub(super) tensors: usize,
+}
+
+impl PartArgs {
+    pub(super) fn part(&self) -> Result<Part, Failure> {
+        if self.group.len() > GROUPS_MAX {
+            let message = format!("a request names at most {GROUPS_MAX} groups");
+            return Err(Failure::new(Kind::Usage, "too-many-groups", message));
+        }
+        self.tensor.iter().try_for_each(|pattern| matcher(pattern).map(drop))?;
+        Ok(Part {
+            units: self.units.as_ref().map(|units| units.as_slice().to_vec()).unwrap_or_default(),
+            groups: self.group.iter().map(ToString::to_string).collect(),
+            rank: self.rank.map(|rank| rank.to_string()),
+            tensors: self.tensor.clone(),
+        })
+    }
+}
+
+impl Part {
+    /// What somebody else chose already.
+    pub(super) fn selected(selection: &Selection) -> Self {
+        match selection {
+            Selection::All => Self::default(),
+            Selection::Groups(groups) => {
+                Self { groups: groups.iter().map(ToString::to_string).collect(), ..Self::default() }
+            }
+            Selection::Units(units) => Self { units: units.clone(), ..Self::default() },
+        }
+    }
+
+    /// Whether headers have to be opened to know the units.
+    pub(super) fn needs_names(&self) -> bool {
+        !self.tensors.is_empty()
+    }
+
+    /// What to ask for, where that is known without names of tensors.
+    pub(super) fn selection(&self, manifest: &Manifest) -> Result<Selection, Failure> {
+        if *self == Self::default() {
+            return Ok(Selection::All);
+        }
+        if self.units.is_empty() && self.rank.is_none() {
+            let groups = Selection::Groups(self.groups()?);
+            return select(manifest, &groups).map(|_| groups);
+        }
+        Ok(Selection::Units(with_headers(manifest, self.named(manifest)?)))
+    }
+
+    /// The headers, whose tensors say what to ask for.
+    pub(super) fn headers(manifest: &Manifest) -> Result<Selection, Failure> {
+        let headers: Vec<u32> = manifest.header_units().collect();
+        if headers.is_empty() {
+            let message = "this model has no safetensors file, and so no tensors with names";
+            return Err(Failure::new(Kind::Usage, "no-tensors", message).next("choose by --group or --units"));
+        }
+        Ok(Selection::Units(headers))
+    }
+
+    /// The units of the tensors that are named, and of all else that is.
+    pub(super) fn find(&self, manifest: &Manifest, files: &[TensorsOf]) -> Result<Found, Failure> {
+        let all = || files.iter().flat_map(|file| &file.tensors);
+        let (mut units, mut matching) = (self.named(manifest)?, BTreeSet::new());
+        for pattern in &self.tensors {
+            let matcher = matcher(pattern)?;
+            let before = matching.len();
+            for tensor in all().filter(|tensor| matcher.is_match(&tensor.name)) {
+                units.extend(tensor.units.clone());
+                matching.insert(&tensor.name);
+            }
+            if matching.len() == before && !all().any(|tensor| matcher.is_match(&tensor.name)) {
+                return Err(not_found(pattern, all().map(|tensor| tensor.name.as_str())));
+            }
+        }
+        let there = |tensor: &&crate::open::UnitTensors| {
+            !tensor.units.is_empty() && tensor.units.clone().all(|unit| units.contains(&unit))
+        };
+        let tensors = all().filter(there).count();
+        let matching = matching.len();
+        Ok(Found { units: with_headers(manifest, units), matching, tensors })
+    }
+
+    /// Just these units.
+    pub(super) fn of(found: &Found) -> Self {
+        Self { units: found.units.clone(), ..Self::default() }
+    }
+
+    fn groups(&self) -> Result<Vec<Group>, Failure> {
+        let group = |label: &String| Group::try_from(label.clone());
+        let groups = self.groups.iter().map(group).collect::<Result<_, _>>();
+        groups.map_err(|error| Failure::new(Kind::Usage, error.code(), error))
+    }
+
+    /// Units by number, group and rank.
+    fn named(&self, manifest: &Manifest) -> Result<BTreeSet<u32>, Failure> {
+        let mut units: BTreeSet<u32> = self.units.iter().copied().collect();
+        if !self.groups.is_empty() {
+            let groups = select(manifest, &Selection::Groups(self.groups()?))?;
+            units.extend(groups.iter().filter(|unit| manifest.unit(*unit).is_some_and(|unit| !unit.group.is_header())));
+        }
+        if let Some(rank) = &self.rank {
+            let rank: Rank = rank.parse().map_err(rank_refused)?;
+            units.extend(manifest.rank(rank).map_err(rank_refused)?);
+        }
+        match units.last() {
+            Some(last) if manifest.unit(*last).is_none() => Err(SelectError::NoSuchUnit { index: *last }.into()),
+            Some(_) | None => Ok(units),
+        }
+    }
+}
+
+/// As the manifest selects; a group that is not there is answered with those that are.
+fn select(manifest: &Manifest, selection: &Selection) -> Result<UnitSet, Failure> {
+    manifest.select(selection).map_err(|error| {
+        let groups: Vec<&str> = manifest.groups().into_iter().map(Group::as_str).collect();
+        let some = groups.iter().take(GROUPS_SHOWN).copied().collect::<Vec<_>>().join(", ");
+        let more = if groups.len() > GROUPS_SHOWN {
+            format!(", and {} more", groups.len() - GROUPS_SHOWN)
+        } else {
+            String::new()
+        };
+        Failure::from(error).next(format!("its groups are {some}{more}"))
+    })
+}
+
+/// These units, and the headers of the files that they are in: without them nobody could tell what they hold.
+fn with_headers(manifest: &Manifest, mut units: BTreeSet<u32>) -> Vec<u32> {
+    let files: BTreeSet<_> = units.iter().filter_map(|unit| manifest.unit(*unit)).map(|unit| &unit.file).collect();
+    units.extend(
+        manifest.header_units().filter(|header| manifest.unit(*header).is_some_and(|unit| files.contains(&unit.file))),
+    );
+    units.into_iter().collect()
+}
+
+fn matcher(pattern: &str) -> Result<Regex, Failure> {
+    let refused = |why: String| Failure::new(Kind::Usage, "tensor-pattern", format!("--tensor {pattern:?}: {why}"));
+    if pattern.is_empty() || pattern.len() > PATTERN_BYTES_MAX {
+        return Err(refused(format!("a pattern has 1 to {PATTERN_BYTES_MAX} bytes")));
+    }
+    let expression = regex::escape(pattern).replace(r"\*", ".*").replace(r"\?", ".");
+    Regex::new(&format!("^(?s:{expression})$")).map_err(|error| refused(error.to_string()))
+}
+
+fn not_found<'t>(pattern: &str, names: impl Iterator<Item = &'t str>) -> Failure {
+    let names: Vec<&str> = names.collect();
+    let some: Vec<String> = names.iter().take(EXAMPLES).map(|name| format!("{name:?}")).collect();
+    let message = format!("no tensor matches {pattern:?}; the model has {}, such as {}", names.len(), some.join(", "));
+    Failure::new(Kind::Usage, "tensor-not-found", message)
+        .next("* stands for any characters, dots too; quote the pattern, or the shell takes it")
+}
+
+fn rank_refused(error: RankError) -> Failure {
+    let failure = Failure::new(Kind::Usage, error.code(), &error);
+    match error {
+        RankError::NoLayers | RankError::SeveralKinds { .. } => failure.next("choose by --group, --tensor or --units"),
+        RankError::Malformed | RankError::OtherCount { .. } | RankError::TooFewLayers { .. } => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use attestation::Sha256Digest;
+    use clap::Parser;
+    use ledger::manifest::{Blake3Digest, ModelId, Plan, PlanUnit, SealedDigests};
+
+    use super::*;
+    use crate::open::UnitTensors;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        part: PartArgs,
+    }
+
+    fn part(options: &[&str]) -> Part {
+        Line::try_parse_from([&["load"], options].concat()).unwrap().part.part().unwrap()
+    }
+
+    /// config; a.safetensors: header, layers 0 and 1; b.safetensors: header, other.
+    fn manifest() -> Manifest {
+        let unit = |file: &str, offset, group: &str| PlanUnit {
+            file: file.parse().unwrap(),
+            offset,
+            length: 10,
+            group: group.parse().unwrap(),
+        };
+        let (a, b) = ("a.safetensors", "b.safetensors");
+        let units = [
+            (a, 0, "header"),
+            (a, 10, "layer.0"),
+            (a, 20, "layer.1"),
+            (b, 0, "header"),
+            (b, 10, "other"),
+            ("config.json", 0, "files"),
+        ];
+        let plan = Plan::new(units.map(|(file, offset, group)| unit(file, offset, group)).to_vec()).unwrap();
+        let digest = SealedDigests { sha256: Sha256Digest::of(b""), blake3: Blake3Digest::from_bytes([0; 32]) };
+        let id = ModelId {
+            vault: Sha256Digest::of(b"vault"),
+            model: "m".parse().unwrap(),
+            version: "1".parse().unwrap(),
+            publisher: Sha256Digest::of(b"publisher"),
+        };
+        Manifest::build(id, plan, vec![digest; 6]).unwrap()
+    }
+
+    fn names() -> Vec<TensorsOf> {
+        let tensor = |name: &str, units| UnitTensors { name: name.to_owned(), units };
+        let a = vec![tensor("h.0.q", 1..2), tensor("h.0.k", 1..2), tensor("h.1.q", 2..3), tensor("nil", 0..0)];
+        let b = vec![tensor("embed", 4..5)];
+        let file = |name: &str, header, tensors| TensorsOf { file: name.parse().unwrap(), header, tensors };
+        vec![file("a.safetensors", 0, a), file("b.safetensors", 3, b)]
+    }
+
+    fn units(options: &[&str]) -> Vec<u32> {
+        let model = manifest();
+        let selection = part(options).selection(&model).unwrap();
+        model.select(&selection).unwrap().iter().collect()
+    }
+
+    #[test]
+    fn units_come_with_the_headers_of_their_files_and_with_nothing_else() {
+        assert_eq!(part(&[]).selection(&manifest()).unwrap(), Selection::All);
+        assert_eq!(units(&["--units", "2"]), [0, 2]);
+        assert_eq!(units(&["--units", "4-5"]), [3, 4, 5]);
+        assert_eq!(units(&["--rank", "0/2"]), [0, 1, 3, 4, 5]);
+        assert_eq!(units(&["--rank", "1/2", "--group", "layer.0"]), [0, 1, 2, 3, 4, 5]);
+        // As the keeper selects by groups: all headers.
+        assert_eq!(units(&["--group", "layer.1"]), [0, 2, 3]);
+        let refused = part(&["--units", "9"]).selection(&manifest()).unwrap_err();
+        assert_eq!(refused.code(), "select-no-such-unit");
+        let refused = part(&["--group", "layer.7"]).selection(&manifest()).unwrap_err();
+        assert_eq!(refused.code(), "select-no-such-group");
+        assert_eq!(refused.next_step(), Some("its groups are files, header, layer.0, layer.1, other"));
+        let refused = part(&["--rank", "0/9"]).selection(&manifest()).unwrap_err();
+        assert_eq!(refused.code(), "rank-too-few-layers");
+    }
+
+    #[test]
+    fn tensors_are_found_by_patterns_of_whole_names() {
+        let find = |options: &[&str]| part(options).find(&manifest(), &names());
+        let found = find(&["--tensor", "*.0.?"]).unwrap();
+        assert_eq!((found.units.as_slice(), found.matching, found.tensors), ([0, 1].as_slice(), 2, 2));
+        // What shares a unit with it comes along.
+        let found = find(&["--tensor", "h.0.k", "--tensor", "embed"]).unwrap();
+        assert_eq!((found.units.as_slice(), found.matching, found.tensors), ([0, 1, 3, 4].as_slice(), 2, 3));
+        assert_eq!(find(&["--tensor", "h.1.*", "--group", "files"]).unwrap().units, [0, 2, 5]);
+        for pattern in ["h.0", "H.0.q", "h?0?q?", "[a-z]*"] {
+            let refused = find(&["--tensor", pattern]).unwrap_err();
+            assert_eq!(refused.code(), "tensor-not-found", "{pattern}");
+            assert!(refused.message().contains("5, such as \"h.0.q\""), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_has_a_bounded_length() {
+        for pattern in [String::new(), "a".repeat(PATTERN_BYTES_MAX + 1)] {
+            assert_eq!(matcher(&pattern).unwrap_err().code(), "tensor-pattern");
+        }
+    }
+}

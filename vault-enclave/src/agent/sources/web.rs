@@ -1,0 +1,178 @@
+//! Sealed units over HTTP: of a web server that knows ranges, or of an S3 service.
+//!
+//! Each range is one request over a connection of its own, received by a task. What gets lost on the way is asked for again
+//! from where it broke, a few times; a service that is slower than [`Pace`] has failed, so that the next place is asked.
+
+use std::io;
+use std::ops::Range;
+use std::time::Duration;
+
+use attestation::UnixTime;
+use bytes::Bytes;
+use ledger::manifest::unit_path;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::Sender;
+use tokio::time::Instant;
+use vault_proto::http::{RangeError, Service};
+
+use super::s3::Signer;
+use crate::agent::stream::{self, RangeReader};
+use crate::open::{SourceError, UnitSource};
+
+/// How often in a row the same is asked for again without a byte of progress.
+const RETRIES_MAX: u32 = 2;
+const RETRY_AFTER: Duration = Duration::from_millis(300);
+/// Requests at a time for each core, and at least: a request waits for the network longer than for the core.
+const RANGES_PER_CORE: usize = 2;
+const RANGES_MIN: usize = 8;
+
+/// The slowest that a place may be: so much within so long, waiting for it alone counted.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::agent) struct Pace {
+    /// Bytes; 1 if it only has to go on.
+    pub(in crate::agent) bytes: u64,
+    /// Time.
+    pub(in crate::agent) within: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { bytes: 1 << 20, within: Duration::from_secs(30) }
+    }
+}
+
+/// The units below the address of a service.
+pub(in crate::agent) struct WebUnits {
+    service: Service,
+    /// What stands before a unit's path, in requests that are signed.
+    prefix: String,
+    signer: Option<Signer>,
+    runtime: Handle,
+    pace: Pace,
+}
+
+impl WebUnits {
+    /// Units of `service`, whose address begins their paths with `prefix`; received on `runtime`.
+    pub(in crate::agent) fn new(
+        service: Service,
+        prefix: String,
+        signer: Option<Signer>,
+        runtime: Handle,
+        pace: Pace,
+    ) -> Self {
+        Self { service, prefix, signer, runtime, pace }
+    }
+}
+
+impl UnitSource for WebUnits {
+    type Reader = RangeReader;
+
+    fn read(&self, unit: u32, range: Range<u64>) -> Result<RangeReader, SourceError> {
+        let (sender, reader) = stream::channel();
+        let path = format!("/{}", unit_path(unit));
+        let signed = self.signer.clone().map(|signer| (signer, format!("{}{path}", self.prefix)));
+        let fetch = Fetch { service: self.service.clone(), path, signed, range, pace: self.pace };
+        self.runtime.spawn(fetch.run(sender));
+        Ok(reader)
+    }
+
+    fn threads(&self, cores: usize) -> usize {
+        (cores * RANGES_PER_CORE).max(RANGES_MIN)
+    }
+}
+
+/// The receiving task of one range.
+struct Fetch {
+    service: Service,
+    path: String,
+    signed: Option<(Signer, String)>,
+    /// What is still to come.
+    range: Range<u64>,
+    pace: Pace,
+}
+
+impl Fetch {
+    async fn run(mut self, sender: Sender<io::Result<Bytes>>) {
+        let mut failures = 0;
+        while !self.range.is_empty() {
+            let before = self.range.start;
+            let failed = match self.receive(&sender).await {
+                Ok(()) => return,
+                Err(failed) => failed,
+            };
+            failures = if self.range.start > before { 1 } else { failures + 1 };
+            if failures > RETRIES_MAX || !failed.may_pass() {
+                // Where nobody reads any more, nobody needs to know.
+                let _ = sender.send(Err(failed.into())).await;
+                return;
+            }
+            tokio::time::sleep(RETRY_AFTER * failures).await;
+        }
+    }
+
+    /// One request, from where the last one broke.
+    async fn receive(&mut self, sender: &Sender<io::Result<Bytes>>) -> Result<(), Failed> {
+        let headers = match &self.signed {
+            Some((signer, path)) => signer.headers(path, now()),
+            None => Vec::new(),
+        };
+        let asked = self.service.range(&self.path, self.range.clone(), &headers);
+        let mut body = tokio::time::timeout(self.pace.within, asked).await.map_err(|_| Failed::Slow(self.pace))??;
+        let (mut waited, mut came) = (Duration::ZERO, 0);
+        loop {
+            let began = Instant::now();
+            let next = tokio::time::timeout(self.pace.within.saturating_sub(waited), body.next()).await;
+            let Some(piece) = next.map_err(|_| Failed::Slow(self.pace))?? else { return Ok(()) };
+            waited += began.elapsed();
+            came += piece.len() as u64;
+            if came >= self.pace.bytes {
+                (waited, came) = (Duration::ZERO, 0);
+            }
+            self.range.start += piece.len() as u64;
+            // However long the thread that opens takes, that is not the service's.
+            if sender.send(Ok(piece)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+enum Failed {
+    Range(RangeError),
+    Slow(Pace),
+}
+
+impl Failed {
+    /// Whether the same request may do a moment later.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Range(RangeError::Http(_) | RangeError::CutShort { .. }) => true,
+            Self::Range(RangeError::Status(status)) => matches!(status, 429 | 500..=599),
+            Self::Range(RangeError::OtherRange) | Self::Slow(_) => false,
+        }
+    }
+}
+
+impl From<RangeError> for Failed {
+    fn from(error: RangeError) -> Self {
+        Self::Range(error)
+    }
+}
+
+impl From<Failed> for io::Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Range(error) => Self::other(error),
+            Failed::Slow(Pace { bytes, within }) => {
+                let text = format!("too slow: less than {bytes} bytes in {:.1} s", within.as_secs_f64());
+                Self::new(io::ErrorKind::TimedOut, text)
+            }
+        }
+    }
+}
+
+/// For signatures of requests, which a service takes within minutes of its own clock.
+fn now() -> UnixTime {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    UnixTime(since.map_or(0, |since| since.as_secs()))
+}
