@@ -28,6 +28,7 @@ mod permit;
 mod platform;
 mod read;
 mod reseal;
+mod upgrade;
 
 use std::io;
 
@@ -50,6 +51,7 @@ pub use leave::{KeeperLeave, ProposedLeave};
 pub use permit::{PermitInForce, ProposedPermit};
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 pub use reseal::{ProposedReseal, ResealInForce, Resealed};
+pub use upgrade::{Program, Upgrade};
 
 pub use crate::release_log::ENTRY_BYTES_MAX;
 
@@ -110,6 +112,8 @@ pub enum Entry {
     Deny(Deny),
     /// How many others were refused.
     DenySummary(DenySummary),
+    /// A keeper runs another program.
+    Upgrade(Upgrade),
 }
 
 impl Entry {
@@ -175,6 +179,7 @@ impl Entry {
             Self::Extend(entry) => entry.time,
             Self::Deny(entry) => entry.time,
             Self::DenySummary(entry) => entry.time,
+            Self::Upgrade(entry) => entry.time,
         }
     }
 
@@ -206,6 +211,7 @@ impl Entry {
             Self::Extend(_) => "extend",
             Self::Deny(_) => "deny",
             Self::DenySummary(_) => "deny-summary",
+            Self::Upgrade(_) => "upgrade",
         }
     }
 }

@@ -119,7 +119,8 @@ impl Succession {
             | Entry::Renew(_)
             | Entry::End(_)
             | Entry::Deny(_)
-            | Entry::DenySummary(_) => None,
+            | Entry::DenySummary(_)
+            | Entry::Upgrade(_) => None,
         };
         self.waiting.extend(object.map(|object| (object, (index, bytes.to_vec()))));
         Ok(())
@@ -210,7 +211,8 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
             | Entry::Renew(_)
             | Entry::End(_)
             | Entry::Deny(_)
-            | Entry::DenySummary(_) => return Err(FoldError::ActionMismatch),
+            | Entry::DenySummary(_)
+            | Entry::Upgrade(_) => return Err(FoldError::ActionMismatch),
         }
     }
     Ok(Succeeded { policy: Arc::clone(vault.policy()), keepers: vault.keepers().all().copied().collect() })

@@ -61,6 +61,10 @@ pub fn samples() -> Vec<String> {
         ),
         r#"{"v":1,"type":"extend","time":5,"extension":{"v":1,"not_before":4,"until":9,"leases":{"by":"all"}},"approvals":[{"statement":"{}","signature":"sig"}],"leases":2}"#.to_owned(),
         format!(r#"{{"v":1,"type":"revoke","time":5,"proposal":3,"object":"{D}","act":"revoke","leases":2}}"#),
+        format!(
+            r#"{{"v":1,"type":"upgrade","time":5,"from":{{"version":"0.1.0","fold":3,"digest":"{D}"}},"to":{{"version":"0.2.0","fold":4,"digest":"{D2}"}},"fold":3}}"#
+        ),
+        r#"{"v":1,"type":"upgrade","time":5,"to":{"version":"0.2.0","fold":4},"fold":3}"#.to_owned(),
     ]
 }
 

@@ -40,4 +40,5 @@ mod revocations;
 mod snapshot;
 mod speed;
 mod support;
+mod upgrade;
 mod vault_file;

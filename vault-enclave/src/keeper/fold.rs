@@ -7,6 +7,7 @@ use ledger::merkle::{Hash, leaf_hash};
 use ledger::release_log::{self, ClosedLog, LogReader};
 use ledger::snapshot::Folded;
 use ledger::state::{self, State};
+use ledger::upgrade::UpgradeError;
 
 use super::link::{Store, StoreError};
 
@@ -33,6 +34,10 @@ impl FoldError {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Store(_) => "log-unavailable",
+            // Nothing is wrong with that log.
+            Self::Entry { error: state::FoldError::Upgrade(error @ UpgradeError::ProgramTooOld { .. }), .. } => {
+                error.code()
+            }
             Self::Entry { .. } => "log-fold",
             Self::Log(error) => error.code(),
             Self::Stopped => "fold-stopped",

@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::budget::{alarm_rings, clock_jump, raise_in_words};
 use super::claims::tier_in_words;
 use super::permit::{passed_by, permit_in_words};
+use super::upgrade::upgraded;
 use crate::print::{count_of, moment, size};
 
 /// An entry, explained.
@@ -124,6 +125,7 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
             let counts: Vec<String> = summary.counts.iter().map(|(code, count)| format!("{code} {count}")).collect();
             format!("refused since {}: {}", moment(summary.since), counts.join(", "))
         }
+        Entry::Upgrade(upgrade) => upgraded(upgrade, before),
     }
 }
 

@@ -107,7 +107,8 @@ impl Tally {
             | Entry::KeeperRetire(_)
             | Entry::Escrow(_)
             | Entry::Recover(_)
-            | Entry::KeeperLeave(_) => {
+            | Entry::KeeperLeave(_)
+            | Entry::Upgrade(_) => {
                 self.stands_out.push(format!("entry {index}, {}: {}", moment(entry.time()), in_words(entry, before)));
             }
             Entry::Approve(_)

@@ -135,7 +135,8 @@ impl<'a> Simulator<'a> {
                 | Entry::Revoke(_)
                 | Entry::Extend(_)
                 | Entry::Renew(_)
-                | Entry::End(_),
+                | Entry::End(_)
+                | Entry::Upgrade(_),
                 _,
             ) => {}
         }
