@@ -13,6 +13,7 @@
 //! ```
 
 mod alarms;
+mod allowances;
 mod budgets;
 mod ceremony;
 mod error;
@@ -25,6 +26,7 @@ mod permits;
 mod platforms;
 mod proposals;
 mod raise;
+mod rehearsal;
 mod release;
 mod reseal;
 mod revocations;
@@ -36,8 +38,9 @@ mod vault;
 
 use attestation::{Sha256Digest, UnixTime, lv};
 
-pub(crate) use alarms::Watched;
-pub use alarms::{ALARMS_SHOWN_MAX, Alarm, KNOWN_MAX, measurement_of};
+pub use alarms::{ALARMS_SHOWN_MAX, Alarm, KNOWN_MAX};
+pub use allowances::Allowances;
+pub(crate) use allowances::AskedLoad;
 pub use budgets::{BudgetExcess, BudgetOf, BudgetRefusal, BudgetUse, HISTORY_MAX, RAISE_SECS_MAX, RAISES_MAX, Raise};
 pub use ceremony::Ceremony;
 pub use error::FoldError;
@@ -48,6 +51,7 @@ pub use manifest::{LoggedManifest, OpenManifestError};
 pub use permits::{ActivePermit, PERMITS_MAX, UsedPermits};
 pub use platforms::{EnrolledPlatform, PLATFORMS_MAX, Platforms};
 pub use proposals::{PROPOSALS_PER_PROPOSER_MAX, PendingProposal, Subject};
+pub use rehearsal::Rehearsal;
 pub use reseal::{NextBoot, Sealing, Standing};
 pub use revocations::{REVOCATIONS_MAX, REVOCATIONS_PER_PROPOSER_MAX, Revocation};
 pub use succession::{IndexedEntry, Succession};

@@ -34,6 +34,7 @@ mod policy;
 mod policy_snp;
 mod properties;
 mod recover;
+mod rehearsal;
 mod replay;
 mod reseal;
 mod revocations;

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use attestation::{Claims, Sha256Digest, UnixTime};
 use ledger::checkpoint::Checkpoint;
+use ledger::decide::Shown;
 use ledger::entry::{Entry, PlatformAct, PlatformInForce, Release};
 use ledger::genesis::{AntiRollback, Genesis};
 use ledger::permit::PermitKind;
-use ledger::state::{State, Vault, measurement_of};
+use ledger::decide::Shown;
+use ledger::state::{State, Vault};
 
 use super::measurements::Measurements;
 use super::report::{
@@ -172,7 +174,7 @@ impl Tally {
         let code = match borne {
             Borne::Yes(claims) => {
                 self.evidence_verified += 1;
-                if is_release && let Err((code, why)) = self.measurements.shown(index, measurement_of(&claims)) {
+                if is_release && let Err((code, why)) = self.measurements.shown(index, Shown::from(claims.as_ref()).measurement()) {
                     self.findings.push(Finding { index, code, why });
                 }
                 code_of(&claims)
