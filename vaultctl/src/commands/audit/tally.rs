@@ -8,7 +8,6 @@ use ledger::decide::Shown;
 use ledger::entry::{Entry, PlatformAct, PlatformInForce, Release};
 use ledger::genesis::{AntiRollback, Genesis};
 use ledger::permit::PermitKind;
-use ledger::decide::Shown;
 use ledger::state::{State, Vault};
 
 use super::measurements::Measurements;
@@ -81,8 +80,10 @@ impl Tally {
             }
             Entry::Platform(platform) if platform.act == PlatformAct::Add => {
                 let PlatformInForce { platform, time, .. } = platform;
-                self.stands_out
-                    .push(format!("EK {platform}, which has no certificate, is taken from {}", moment(*time)));
+                let when = moment(*time);
+                self.stands_out.push(format!(
+                    "entry {index}, {when}: EK {platform}, which has no certificate, is taken from here on"
+                ));
             }
             Entry::Policy(policy) => {
                 self.policies.push(PolicyLine { serial: policy.serial, since: policy.time, digest: policy.object });
@@ -98,8 +99,11 @@ impl Tally {
                 }
             }
             Entry::Reseal(reseal) => {
-                self.stands_out
-                    .push(format!("entry {index} sealed the keeper to another boot state: {}", reseal.object));
+                let when = moment(reseal.time);
+                self.stands_out.push(format!(
+                    "entry {index}, {when}: the keeper is sealed to another boot state too: {}",
+                    reseal.object
+                ));
             }
             Entry::Permit(_)
             | Entry::Alarm(_)
@@ -174,7 +178,9 @@ impl Tally {
         let code = match borne {
             Borne::Yes(claims) => {
                 self.evidence_verified += 1;
-                if is_release && let Err((code, why)) = self.measurements.shown(index, Shown::from(claims.as_ref()).measurement()) {
+                if is_release
+                    && let Err((code, why)) = self.measurements.shown(index, Shown::from(claims.as_ref()).measurement())
+                {
                     self.findings.push(Finding { index, code, why });
                 }
                 code_of(&claims)
