@@ -26,15 +26,14 @@ use attestation::{Claims, EkEndorsement, Load, Renew, Sha256Digest, Trust, UnitS
 
 pub use denial::{Denial, DenialReason, DeniedRequest, Explanation};
 pub use grant::{EvidencedGrant, ReleaseGrant, RenewGrant};
-pub use replay::{OpenQuestion, PastEvidence, PastRequest, PastUnits, Replayed, replay};
+pub use replay::{OpenQuestion, PastBytes, PastEvidence, PastRequest, PastUnits, Replayed, rehearse, replay};
 pub use shown::Shown;
 
 use crate::entry::{Action, BootId, Machine, ReleasedUnits};
 use crate::names::{Group, Name, Version};
-use crate::permit::PermitRequest;
 use crate::policy::{AlarmOn, GuestRule, Policy, ReleaseRule};
 use crate::revocation::{Holding, Marks};
-use crate::state::{BudgetRefusal, Lease, LoggedManifest, State, Vault, Watched, measurement_of};
+use crate::state::{AskedLoad, Lease, LoggedManifest, State, Vault};
 
 /// Decides on a load. `manifest` is the one that the log names for the model; `now` is not before the last entry.
 pub fn decide(
@@ -119,22 +118,20 @@ fn granted_load(
     if leases >= rule.max_leases {
         return Err(DenialReason::TooManyLeases { rule: rule_name, max: rule.max_leases, leases });
     }
-    let permits =
-        PermitRequest { rule: &rule_name, model: &model, version: &version, platform, marks: Some(&marks), now };
-    let glass = vault.may_break_glass(&permits);
-    match vault.check_budgets(&model, platform, units.bytes, now) {
-        Err(BudgetRefusal::Over(_)) if glass => {}
-        judged => judged.map_err(DenialReason::Budget)?,
-    }
     let alarms = vault.policy().alarms();
-    let measurement = (!alarms.is_empty()).then(|| measurement_of(verified.claims()));
-    let (rings, holds) = vault.ringing(Watched { model: &model, platform, measurement, now });
-    if let Some((alarm, rule)) = holds.filter(|_| !glass) {
-        return Err(DenialReason::HeldByAlarm { alarm, on: rule.on });
-    }
-    if let Some(approvals) = rule.approvals.filter(|_| !glass && !vault.has_standing(rule, &permits)) {
-        return Err(DenialReason::NotApproved { rule: rule_name, approvals });
-    }
+    let measurement = (!alarms.is_empty()).then(|| Shown::from(verified.claims()).measurement());
+    let passage = vault.allowances().check(&AskedLoad {
+        rule_name: &rule_name,
+        rule,
+        model: &model,
+        version: &version,
+        platform,
+        bytes: units.bytes,
+        marks: Some(&marks),
+        measurement,
+        now,
+    })?;
+    let rings = passage.rings;
     let is_measured = rings.iter().any(|name| alarms.get(name).is_some_and(|rule| rule.on == AlarmOn::NewMeasurement));
     let measurement = measurement.filter(|_| is_measured);
     Ok(GrantedLoad { rule_name, rule: Arc::clone(rule), model, version, units, marks, issued: now, rings, measurement })

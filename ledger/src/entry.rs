@@ -29,6 +29,7 @@ mod permit;
 mod platform;
 mod read;
 mod reseal;
+mod upgrade;
 
 use std::io;
 
@@ -52,6 +53,7 @@ pub use leave::{KeeperLeave, ProposedLeave};
 pub use permit::{PermitInForce, ProposedPermit};
 pub use platform::{PlatformAct, PlatformChange, PlatformInForce, ProposedPlatform};
 pub use reseal::{ProposedReseal, ResealInForce, Resealed};
+pub use upgrade::{Program, Upgrade};
 
 pub use crate::release_log::ENTRY_BYTES_MAX;
 
@@ -114,6 +116,8 @@ pub enum Entry {
     Deny(Deny),
     /// How many others were refused.
     DenySummary(DenySummary),
+    /// A keeper runs another program.
+    Upgrade(Upgrade),
 }
 
 impl Entry {
@@ -180,6 +184,7 @@ impl Entry {
             Self::Extend(entry) => entry.time,
             Self::Deny(entry) => entry.time,
             Self::DenySummary(entry) => entry.time,
+            Self::Upgrade(entry) => entry.time,
         }
     }
 
@@ -212,6 +217,7 @@ impl Entry {
             Self::Extend(_) => "extend",
             Self::Deny(_) => "deny",
             Self::DenySummary(_) => "deny-summary",
+            Self::Upgrade(_) => "upgrade",
         }
     }
 }

@@ -67,5 +67,6 @@ pub mod snapshot;
 pub mod state;
 mod text;
 pub mod tiles;
+pub mod upgrade;
 pub mod vault_file;
 pub mod witness;

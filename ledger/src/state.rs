@@ -13,6 +13,7 @@
 //! ```
 
 mod alarms;
+mod allowances;
 mod budgets;
 mod ceremony;
 mod error;
@@ -26,18 +27,21 @@ mod permits;
 mod platforms;
 mod proposals;
 mod raise;
+mod rehearsal;
 mod release;
 mod reseal;
 mod revocations;
 mod statement;
 pub(crate) mod stored;
 mod succession;
+mod upgrades;
 mod vault;
 
 use attestation::{Sha256Digest, UnixTime, lv};
 
-pub(crate) use alarms::Watched;
-pub use alarms::{ALARMS_SHOWN_MAX, Alarm, KNOWN_MAX, measurement_of};
+pub use alarms::{ALARMS_SHOWN_MAX, Alarm, KNOWN_MAX};
+pub use allowances::Allowances;
+pub(crate) use allowances::AskedLoad;
 pub use budgets::{BudgetExcess, BudgetOf, BudgetRefusal, BudgetUse, HISTORY_MAX, RAISE_SECS_MAX, RAISES_MAX, Raise};
 pub use ceremony::Ceremony;
 pub use error::FoldError;
@@ -49,10 +53,12 @@ pub use manifest::{LoggedManifest, OpenManifestError};
 pub use permits::{ActivePermit, PERMITS_MAX, UsedPermits};
 pub use platforms::{EnrolledPlatform, PLATFORMS_MAX, Platforms};
 pub use proposals::{PROPOSALS_PER_PROPOSER_MAX, PendingProposal, Subject};
+pub use rehearsal::Rehearsal;
 pub use reseal::{NextBoot, Sealing, Standing};
 pub use revocations::{REVOCATIONS_MAX, REVOCATIONS_PER_PROPOSER_MAX, Revocation};
 pub use succession::{IndexedEntry, Succession};
 pub(crate) use succession::{Succeeded, succeed};
+pub use upgrades::Upgrades;
 pub use vault::{PublishedModel, Vault};
 
 use crate::entry::{Entry, ExactEntry, Start};
@@ -71,9 +77,10 @@ pub struct State {
     digest: Sha256Digest,
     run: Option<[u8; 16]>,
     stage: Stage,
+    upgrades: Upgrades,
 }
 
-stored!(State { size, time, digest, run, stage });
+stored!(State { size, time, digest, run, upgrades, stage });
 
 /// How far a vault is.
 #[derive(Debug, Clone)]
@@ -118,7 +125,7 @@ impl State {
     /// Before the first entry.
     pub fn new() -> Self {
         let digest = Sha256Digest::of(STATE_TAG);
-        Self { size: 0, time: UnixTime(0), digest, run: None, stage: Stage::Empty }
+        Self { size: 0, time: UnixTime(0), digest, run: None, stage: Stage::Empty, upgrades: Upgrades::default() }
     }
 
     /// Takes the next entry, exact bytes. Refuses what is out of order or not permitted by the state: an entry that no
@@ -138,7 +145,12 @@ impl State {
             return Err(FoldError::TimeWentBack { last: self.time, found: time });
         }
         let unmeasured = self.unmeasured(&entry);
+        let is_start = matches!(entry, Entry::Start(_));
+        self.upgrades.check_said(&entry).map_err(FoldError::Upgrade)?;
         self.take(entry, bytes)?;
+        if !is_start {
+            self.upgrades.silence();
+        }
         self.size += 1;
         self.time = time;
         self.digest = Sha256Digest::of(&lv(&[STATE_TAG, self.digest.as_bytes(), bytes]));
@@ -200,7 +212,7 @@ impl State {
             Entry::Revoke(_) | Entry::Extend(_) => 0,
             Entry::Permit(_) => 0,
             Entry::Budget(_) | Entry::Alarm(_) | Entry::Release(_) | Entry::Renew(_) | Entry::End(_) => 0,
-            Entry::Deny(_) | Entry::DenySummary(_) => 0,
+            Entry::Deny(_) | Entry::DenySummary(_) | Entry::Upgrade(_) => 0,
         }
     }
 
@@ -214,6 +226,7 @@ impl State {
             (Stage::Empty, _) => Err(FoldError::GenesisMissing),
             (Stage::Ceremony(_) | Stage::Open(_), Entry::Genesis(_)) => Err(FoldError::GenesisRepeated),
             (Stage::Ceremony(_) | Stage::Open(_), Entry::Start(start)) => self.start(&start),
+            (Stage::Ceremony(_) | Stage::Open(_), Entry::Upgrade(upgrade)) => self.upgrade(&upgrade),
             (Stage::Ceremony(ceremony), Entry::Approve(approve)) => {
                 if let Some(vault) = ceremony.approve(&approve)? {
                     self.stage = Stage::Open(Box::new(vault));
@@ -237,6 +250,9 @@ impl State {
             (Stage::Empty | Stage::Ceremony(_), Some(_)) => return Err(FoldError::Join(JoinError::OtherKeeper)),
         }
         self.run = Some(start.run);
+        if let Some(founder) = self.genesis().map(|genesis| genesis.keeper().instance) {
+            self.upgrades.started(start.keeper.unwrap_or(founder), start);
+        }
         if let Stage::Open(vault) = &mut self.stage {
             vault.restart(self.time, start.time);
         }

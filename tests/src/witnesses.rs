@@ -23,6 +23,8 @@ struct Place {
     asked_at: u16,
     /// Who signs its certificate, where the host asks it over TLS.
     ca: Option<PathBuf>,
+    /// Its certificate and key, where it speaks HTTPS.
+    tls: Option<(PathBuf, PathBuf)>,
     serving: Option<Running>,
 }
 
@@ -39,7 +41,7 @@ impl Witnesses {
             let made: serde_json::Value = serde_json::from_str(&made).expect("JSON");
             let vkey = made["vkey"].as_str().expect("it says the vkey").to_owned();
             let port = free_port();
-            Place { dir, name, vkey, port, asked_at: port, ca: None, serving: None }
+            Place { dir, name, vkey, port, asked_at: port, ca: None, tls: None, serving: None }
         });
         Self { places: places.collect() }
     }
@@ -69,6 +71,9 @@ impl Witnesses {
         let mut serve = Command::new(binary("vaultctl"));
         serve.args(["witness", "serve", "--listen", &format!("127.0.0.1:{}", place.port), "--log", log]);
         serve.arg("--key").arg(place.dir.join("key")).arg("--state").arg(place.dir.join("state"));
+        if let Some((certificate, key)) = &place.tls {
+            serve.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);
+        }
         place.serving = Some(Running::start(&mut serve, &place.dir.join("log")));
         let start = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, place.port)).is_err() {
@@ -99,10 +104,10 @@ impl Witnesses {
         listener
     }
 
-    /// As [`Witnesses::stand_before`], over TLS with a certificate of this authority.
-    pub fn stand_before_with_tls(&mut self, index: usize, ca: &Path) -> TcpListener {
+    /// From its next start on it speaks HTTPS, with this certificate and key.
+    pub fn certify(&mut self, index: usize, ca: &Path, identity: (PathBuf, PathBuf)) {
         self.trust(index, ca);
-        self.stand_before(index)
+        self.places[index].tls = Some(identity);
     }
 
     /// The host takes certificates of this authority for it, from its next start on.

@@ -32,6 +32,8 @@ pub struct World {
     pub keeper_snp: Option<String>,
     /// The endorsement key that the keeper is told to use (`--ek`), where it is not to choose.
     pub keeper_ek: Option<String>,
+    /// The keeper's program, where it is another than the one that was built.
+    pub keeper_program: Option<PathBuf>,
     /// Where the host dials the keeper, where something stands between.
     pub keeper_link: Option<PathBuf>,
     /// The keeper's options in the place of `--listen unix:…`, where it listens elsewhere.
@@ -234,7 +236,9 @@ impl World {
     pub fn start_keeper_process(&self) -> Running {
         let tpm = self.keeper_tpm.as_ref().expect("the keeper's machine is on");
         let _ = fs::remove_file(self.path("keeper.log"));
-        let mut command = self.enclave("keeper");
+        let program = self.keeper_program.clone().unwrap_or_else(|| binary("vault-enclave"));
+        let mut command = Command::new(program);
+        command.arg("keeper");
         let tcti = self.keeper_tcti.as_ref().unwrap_or(&tpm.tcti);
         command.arg("--dir").arg(self.path("keeper")).args(["--tpm", tcti]);
         match &self.keeper_listen {
@@ -336,6 +340,7 @@ impl World {
             keeper_tcti: None,
             keeper_snp: None,
             keeper_ek: None,
+            keeper_program: None,
             keeper_link: None,
             keeper_listen: None,
             host_keeper: None,

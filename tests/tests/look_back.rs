@@ -1,5 +1,8 @@
 //! Looking back at an exported log, offline: what a candidate policy would have changed, and why something was refused.
 
+#[path = "look_back/held.rs"]
+mod held;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -100,6 +100,12 @@ async fn a_vault_outlives_the_loss_of_its_keeper_and_tpm() {
     let said = run_ok(world.vaultctl().args(["recover", "status"]));
     says(&said, &["NOTHING SHOWS THAT THIS LOG IS THE NEWEST", "Approved by: nobody", "Shares of:   nobody (0 of 2)"]);
 
+    let mut doctor = world.enclave("doctor");
+    doctor.args(["--tpm", &guest.tcti, "--host", &world.url(), "--vault"]).arg(world.vault());
+    let (exit, said) = run(doctor.arg("--dir").arg(newcomer.dir(&world)));
+    assert_ne!(exit, Some(0), "{said}");
+    says(&said, &["JOINING or RECOVERING", "keeper: recovering: ", "fix: custodians give their shares"]);
+
     // Two shares without approvals give nothing, nor do approvals of a minority.
     says(&run_ok(&mut contribute(&world, 1, "notary")), &["notary gave share 1.", "notary (1 of 2)"]);
     run_ok(&mut contribute(&world, 1, "notary"));
@@ -201,7 +207,15 @@ async fn a_drill_shows_that_the_shares_give_the_keys_and_leaves_none() {
     refused(&mut approve(&world, APPROVERS[0]), "drill-approval");
     run_ok(&mut contribute(&world, 1, "safe"));
     let said = run_ok(&mut contribute(&world, 1, "notary"));
-    says(&said, &["The drill is over: the shares give the keys"]);
+    says(&said, &["The drill is over: the shares give the keys", "-n weightvault-drill"]);
+    // A record of it, which its signature makes nobody's approval.
+    let record = run_ok(world.vaultctl().args(["--json", "recover", "status"]));
+    let said: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+    assert_eq!((&said["mode"], &said["done"]), (&"drill".into(), &true.into()), "{record}");
+    fs::write(world.path("drill.json"), &record).expect("the directory is ours");
+    let mut sign = Command::new("ssh-keygen");
+    sign.args(["-Y", "sign", "-n", "weightvault-drill", "-f"]).arg(world.path(APPROVERS[0]));
+    run_ok(sign.arg(world.path("drill.json")));
     refused(&mut contribute(&world, 1, "sister"), "recovery-done");
     drill.wait_for("which were wiped");
     drill.terminate();
@@ -256,4 +270,15 @@ async fn old_shares_wrong_keys_and_changed_files_give_nothing() {
     let mut keeper = recovering(&world, &foreign, &["--accept-rollback"]);
     keeper.wait_for("keeper-pcr-mismatch");
     refused(&mut contribute(&world, 2, "safe"), "recovery-log");
+}
+
+/// Where nothing counts, no keeper takes the place of a lost one: the vault file says it, before a share is asked for.
+#[test]
+fn a_vault_without_a_counter_is_not_recovered() {
+    let mut world = World::open_uncounted();
+    lose(&mut world);
+    let newcomer = Newcomer::new(&world, "b");
+    let (exit, said) = recovering(&world, &newcomer, &["--accept-rollback"]).wait();
+    assert!(exit != Some(0) && said.contains("recover-no-counter"), "{said}");
+    assert!(!newcomer.dir(&world).join("vault-keys").exists());
 }

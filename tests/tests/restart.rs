@@ -97,6 +97,56 @@ async fn older_state_is_refused_and_the_newest_opens_again() {
     verify_log(&world);
 }
 
+/// The log says which program the keeper runs: once, and again when its file is another, be it of the same version.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keeper_with_another_program_says_so_before_it_decides_anything() {
+    let mut world = World::open();
+    let upgrades = |world: &World| {
+        let shown = run_ok(world.vaultctl().args(["--json", "log", "show", "--count", "1000"]));
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        let entries = shown["entries"].as_array().expect("a list").clone();
+        let of = |kind: &str, entry: &serde_json::Value| entry["entry"]["type"] == kind;
+        let pairs = entries.windows(2).filter(|pair| of("upgrade", &pair[1]));
+        pairs.map(|pair| (of("start", &pair[0]), pair[1].clone())).collect::<Vec<_>>()
+    };
+    let digest = |path: &Path| attestation::Sha256Digest::of(&fs::read(path).expect("the program")).to_string();
+    let restart = |world: &mut World| {
+        world.keeper.take().expect("it runs").terminate();
+        world.start_keeper();
+    };
+    restart(&mut world);
+    restart(&mut world);
+    let said = upgrades(&world);
+    let [(behind_start, first)] = said.as_slice() else { panic!("{said:?}") };
+    assert!(behind_start, "{first}");
+    let built = digest(&binary("vault-enclave"));
+    assert!(first["entry"].get("from").is_none() && first["entry"]["to"]["digest"] == built.as_str(), "{first}");
+
+    // What lies behind an ELF file is not run: this is the same version, and another program.
+    let other = world.path("vault-enclave-other");
+    let mut bytes = fs::read(binary("vault-enclave")).expect("the program");
+    bytes.push(0);
+    fs::write(&other, bytes).expect("the directory is ours");
+    run_ok(Command::new("chmod").arg("755").arg(&other));
+    world.keeper_program = Some(other.clone());
+    restart(&mut world);
+    world.publish("1");
+    release(&world).await;
+    verify_log(&world);
+    let said = upgrades(&world);
+    let [_, (true, second)] = said.as_slice() else { panic!("{said:?}") };
+    let entry = &second["entry"];
+    assert_eq!((&entry["from"]["digest"], &entry["to"]["digest"]), (&built.into(), &digest(&other).into()));
+    assert!(
+        second["says"].as_str().is_some_and(|says| says.contains("ANOTHER PROGRAM OF THE SAME VERSION")),
+        "{second}"
+    );
+    let bundle = world.path("bundle");
+    run_ok(world.vaultctl().args(["audit", "export", "--out"]).arg(&bundle));
+    let audit = run_ok(world.vaultctl().args(["audit", "verify"]).arg(&bundle));
+    assert!(audit.contains("ANOTHER PROGRAM OF THE SAME VERSION"), "{audit}");
+}
+
 /// Another boot state or another TPM does not open a keeper's directory; the old one does.
 #[test]
 fn another_boot_state_and_another_tpm_are_refused() {

@@ -154,3 +154,49 @@ async fn witnesses_of_the_genesis_stay_for_the_life_of_the_vault() {
     let same = world.next_policy(|text| *text = text.replacen("max_leases = 256", "max_leases = 255", 1));
     run_ok(&mut world.propose(&same, "alice"));
 }
+
+/// A folder for an auditor is worth nothing without the quorum that the vault file names, though the log key signed it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_without_its_quorum_of_cosignatures_does_not_verify() {
+    let mut world = World::open_witnessed();
+    world.publish("1");
+    release(&world).await;
+    let bundle = world.path("bundle");
+    run_ok(world.vaultctl().args(["audit", "export", "--out"]).arg(&bundle));
+    world.keeper.take().expect("it runs").terminate();
+    world.host.take().expect("it runs").terminate();
+    let good = fs::read_to_string(bundle.join("checkpoint")).expect("the checkpoint");
+    let audit = |checkpoint: &str| {
+        fs::write(bundle.join("checkpoint"), checkpoint).expect("the folder is ours");
+        let output = world.vaultctl().args(["--json", "audit", "verify"]).arg(&bundle).output().expect("it runs");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), report["fault"]["code"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(audit(&good), (Some(0), String::new()));
+    let lines: Vec<&str> = good.lines().collect();
+    let is_cosignature = |line: &&str| line.starts_with("\u{2014} witness.example/");
+    let cosignatures = lines.iter().filter(|line| is_cosignature(line)).count();
+    assert!(cosignatures >= 2, "{good}");
+    // All but one of them, and none.
+    for kept in [1, 0] {
+        let (mut left, mut text) = (kept, String::new());
+        for line in &lines {
+            if is_cosignature(line) {
+                if left == 0 {
+                    continue;
+                }
+                left -= 1;
+            }
+            text.push_str(line);
+            text.push('\n');
+        }
+        assert_eq!(audit(&text), (Some(10), "witness-quorum-missing".to_owned()), "{kept} left");
+    }
+    // One that was changed refuses the whole, however many there are.
+    let last = lines.iter().rfind(|line| is_cosignature(line)).expect("there is one");
+    let at = last.len() - 8;
+    let other = if last.as_bytes()[at] == b'A' { "B" } else { "A" };
+    let changed = good.replace(*last, &format!("{}{other}{}", &last[..at], &last[at + 1..]));
+    assert_eq!(audit(&changed), (Some(10), "cosignature-signature".to_owned()));
+    assert_eq!(audit(&good), (Some(0), String::new()));
+}

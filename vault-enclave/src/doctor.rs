@@ -1,6 +1,7 @@
 //! `vault-enclave doctor`: what this machine lacks to hold weights, and how to get it.
 
 mod event_log;
+mod keeper_dir;
 mod machine;
 mod snp;
 mod tpm;
@@ -42,6 +43,9 @@ pub struct DoctorArgs {
     /// PEM of the certificate authority of https hosts.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// A keeper's directory: what it is, and how to go on with it.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
     /// Where weights are to lie.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     into: PathBuf,
@@ -88,6 +92,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     checks.push(event_log::check(&args.event_log, tpm.as_ref()));
     checks.extend(snp::checks(&args.snp, tpm.as_ref()));
     checks.extend(machine::checks(&args.into, args.bytes));
+    checks.extend(args.dir.as_deref().map(keeper_dir::check));
     if args.vault.is_some() {
         checks.extend(vault::checks(args, seen.as_ref()));
     }

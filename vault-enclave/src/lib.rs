@@ -41,6 +41,7 @@ pub mod wrap;
 
 mod aead;
 mod drawn;
+mod program;
 mod stack;
 
 // The tests below `src` use what the tests beside it use.

@@ -6,7 +6,9 @@ use attestation::{Sha256Digest, UnixTime};
 use ledger::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
 use ledger::entry::{EntryError, ExactEntry};
 use ledger::merkle::{Tree, leaf_hash};
+use ledger::names::Version;
 use ledger::state::{FoldError, State, Vault};
+use ledger::upgrade::UpgradeError;
 use ledger::vault_file::VaultFile;
 
 use crate::client::Remote;
@@ -235,6 +237,21 @@ pub fn entry<B: AsRef<[u8]>>(index: u64, bytes: B) -> Result<ExactEntry<B>, LogF
 }
 
 impl LogFault {
+    /// Where nothing is wrong with the log, and this program can't read it: the version that can.
+    pub fn newer_program(&self) -> Option<&Version> {
+        match self {
+            Self::Fold { error: FoldError::Upgrade(UpgradeError::ProgramTooOld { version, .. }), .. } => Some(version),
+            Self::Fold { .. }
+            | Self::OtherVault { .. }
+            | Self::Entry { .. }
+            | Self::RecoveryRoot { .. }
+            | Self::SizeMismatch { .. }
+            | Self::RootMismatch
+            | Self::Shortened { .. }
+            | Self::Forked { .. } => None,
+        }
+    }
+
     /// Stable code.
     pub fn code(&self) -> &'static str {
         match self {
@@ -277,6 +294,12 @@ impl std::error::Error for LogFault {}
 
 impl From<LogFault> for Failure {
     fn from(fault: LogFault) -> Self {
+        if let Some(version) = fault.newer_program() {
+            let next = format!("use `vaultctl` of version {version}, or a newer one");
+            return Failure::new(Kind::Usage, fault.code(), "this program is too old to read the log")
+                .why(&fault)
+                .next(next);
+        }
         Failure::new(Kind::NotVerified, fault.code(), "the log does not verify")
             .why(fault)
             .next("believe nothing that this host shows; keep its answers and ask another host with --host")

@@ -7,7 +7,9 @@
 mod key;
 mod serve;
 mod state;
+mod tls;
 
 pub use key::SigningKey;
 pub use serve::{BoundWitness, Never};
 pub use state::{AddFailure, State};
+pub use tls::WitnessTls;

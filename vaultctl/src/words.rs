@@ -15,6 +15,7 @@ mod proposal;
 mod refusal;
 mod refusal_log;
 mod reseal;
+mod upgrade;
 
 pub use boot::{BootSays, SecureBootSays};
 pub use budget::{raise_says, used};

@@ -6,7 +6,7 @@ use attestation::{EvidenceForm, Sha256Digest, Trust, UnixTime};
 
 use crate::entry::{Action, Deny, Entry};
 use crate::names::{Group, Name, Version};
-use crate::policy::{AlarmOn, BootMismatch, PcrMismatch, SnpMismatch};
+use crate::policy::{AlarmOn, BootMismatch, OverBudget, PcrMismatch, SnpMismatch};
 use crate::state::BudgetRefusal;
 
 /// A request that was refused, and why.
@@ -350,6 +350,12 @@ impl DenialReason {
             Self::GroupsNarrowed { .. } => "groups-narrowed",
             Self::Revoked { .. } => "revoked",
         }
+    }
+
+    /// Whether it waits for approvers, who can let it through as it is.
+    pub fn waits(&self) -> bool {
+        matches!(self, Self::HeldByAlarm { .. } | Self::NotApproved { .. })
+            || matches!(self, Self::Budget(BudgetRefusal::Over(excess)) if excess.over == OverBudget::Hold)
     }
 
     /// The refusal in words: claim, expected, seen, key of the policy.

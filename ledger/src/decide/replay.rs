@@ -1,8 +1,10 @@
 //! A request of the past, decided again: under the policy that was in force, which explains a refusal, or under a candidate,
-//! which shows what it would have changed. It makes no grant.
+//! which shows what it would have changed. It makes no grant. What is left of budgets and permits comes with the policy: see
+//! [`Allowances`].
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use attestation::{CrlRule, EkEndorsement, Sha256Digest, Trust, UnitSet, UnixTime};
 
@@ -10,7 +12,8 @@ use super::{DenialReason, Shown, check_anchor, check_model, granted_units, named
 use crate::entry::Action;
 use crate::names::{Group, Name, Version};
 use crate::policy::{GuestRule, Permitted, Policy, ReleaseRule};
-use crate::state::{LoggedManifest, Vault};
+use crate::revocation::Marks;
+use crate::state::{Allowances, AskedLoad, LoggedManifest, Rehearsal, Vault};
 
 /// What the log and its evidence say of a request.
 #[derive(Debug, Clone, Copy)]
@@ -29,10 +32,21 @@ pub struct PastRequest<'a> {
     pub platform: Sha256Digest,
     /// What was asked for.
     pub units: PastUnits<'a>,
+    /// How many bytes that were.
+    pub bytes: PastBytes,
+    /// What its release says of itself, where it was one.
+    pub marks: Option<&'a Marks>,
     /// What was shown, where it is at hand.
     pub evidence: Option<PastEvidence<'a>>,
-    /// Leases of the rule that ran.
-    pub leases: u32,
+}
+
+/// Plaintext bytes of the units of a past request, as far as they are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PastBytes {
+    /// At least.
+    pub least: u64,
+    /// At most.
+    pub most: u64,
 }
 
 /// The units of a past request, as far as they are known.
@@ -91,21 +105,34 @@ pub enum OpenQuestion {
     EventLog,
     /// Which groups the units are of.
     Groups,
-    /// The rule asks for a standing approval, and whether one would have been given nobody knows.
-    Approval,
+    /// How many bytes the units have: enough to pass a budget, or not.
+    Bytes,
 }
 
-/// Decides again, by `policy`. What only the log decides (models, running leases) is taken from `vault`, the state before
-/// the entry. In the order of [`decide`](super::decide); but what cannot be judged does not hide a refusal behind it.
-pub fn replay(vault: &Vault, policy: &Policy, request: &PastRequest<'_>) -> Replayed {
-    match judge(vault, policy, request) {
+/// Decides again, by the policy of `left`. What only the log decides (models, enrolled platforms) is taken from `vault`, the
+/// state before the entry. In the order of [`decide`](super::decide); but what cannot be judged does not hide a refusal
+/// behind it.
+pub fn replay(vault: &Vault, left: &Allowances<'_>, request: &PastRequest<'_>) -> Replayed {
+    match judge(vault, left, request) {
         Ok(None) => Replayed::Granted,
         Ok(Some(question)) => Replayed::Open(question),
         Err(reason) => Replayed::Refused(Box::new(reason)),
     }
 }
 
-fn judge(vault: &Vault, policy: &Policy, request: &PastRequest<'_>) -> Result<Option<OpenQuestion>, DenialReason> {
+/// Has a load take its part of what is left: a release, with its lease, or a refusal that the candidate would grant.
+pub fn rehearse(rehearsal: &mut Rehearsal, request: &PastRequest<'_>, lease: Option<Sha256Digest>) {
+    let Some(rule) = rehearsal.policy().release_rule(request.rule).map(Arc::clone) else { return };
+    let shown = request.evidence.map(|evidence| Marks::shown(&evidence.shown));
+    rehearsal.take(&request.asked(request.rule, &rule, request.bytes.most, shown.as_ref()), lease);
+}
+
+fn judge(
+    vault: &Vault,
+    left: &Allowances<'_>,
+    request: &PastRequest<'_>,
+) -> Result<Option<OpenQuestion>, DenialReason> {
+    let policy = left.policy();
     if policy.is_expired(request.time) {
         return Err(DenialReason::PolicyExpired { not_after: policy.not_after(), now: request.time });
     }
@@ -118,14 +145,57 @@ fn judge(vault: &Vault, policy: &Policy, request: &PastRequest<'_>) -> Result<Op
     let groups = check_units(&name, rule, request.units)?;
     let evidence = check_evidence(vault, policy, &name, rule, request)?;
     match request.action {
-        Action::Load if request.leases >= rule.max_leases => {
-            Err(DenialReason::TooManyLeases { rule: name, max: rule.max_leases, leases: request.leases })
+        Action::Load => {
+            let leases = left.lease_count(&name, request.time);
+            if leases >= rule.max_leases {
+                return Err(DenialReason::TooManyLeases { rule: name, max: rule.max_leases, leases });
+            }
+            let bytes = check_left(left, &name, rule, request)?;
+            Ok(evidence.or(groups).or(bytes))
         }
-        // What was granted then had the approval that was asked for then.
-        Action::Load if rule.approvals > vault.policy().release_rule(&name).and_then(|rule| rule.approvals) => {
-            Ok(evidence.or(groups).or(Some(OpenQuestion::Approval)))
+        Action::Renew => Ok(evidence.or(groups)),
+    }
+}
+
+/// Whether budgets, alarms and approvals let it through.
+fn check_left(
+    left: &Allowances<'_>,
+    name: &Name,
+    rule: &ReleaseRule,
+    request: &PastRequest<'_>,
+) -> Result<Option<OpenQuestion>, DenialReason> {
+    let shown = request.evidence.map(|evidence| Marks::shown(&evidence.shown));
+    let check = |bytes| left.check(&request.asked(name, rule, bytes, shown.as_ref()));
+    check(request.bytes.least)?;
+    Ok(check(request.bytes.most).is_err().then_some(OpenQuestion::Bytes))
+}
+
+impl PastRequest<'_> {
+    fn asked<'a>(
+        &'a self,
+        rule_name: &'a Name,
+        rule: &'a ReleaseRule,
+        bytes: u64,
+        shown: Option<&'a Marks>,
+    ) -> AskedLoad<'a> {
+        AskedLoad {
+            rule_name,
+            rule,
+            model: self.model,
+            version: self.version,
+            platform: self.platform,
+            bytes,
+            marks: self.marks.or(shown),
+            measurement: self.evidence.map(|evidence| evidence.shown.measurement()),
+            now: self.time,
         }
-        Action::Load | Action::Renew => Ok(evidence.or(groups)),
+    }
+}
+
+impl PastBytes {
+    /// So many.
+    pub const fn exactly(bytes: u64) -> Self {
+        Self { least: bytes, most: bytes }
     }
 }
 
@@ -220,7 +290,7 @@ impl OpenQuestion {
             Self::RevocationList => "revocation-list-not-shown",
             Self::EventLog => "event-log-not-at-hand",
             Self::Groups => "groups-not-known",
-            Self::Approval => "waits-for-approval",
+            Self::Bytes => "bytes-not-known",
         }
     }
 }
@@ -233,7 +303,7 @@ impl fmt::Display for OpenQuestion {
             Self::RevocationList => f.write_str("revocation lists were not asked for then"),
             Self::EventLog => f.write_str("the log of its boot is not at hand"),
             Self::Groups => f.write_str("of which groups its units are is not known"),
-            Self::Approval => f.write_str("it would wait for a standing approval"),
+            Self::Bytes => f.write_str("how many bytes it asked for is not known, and a budget has room for some"),
         }
     }
 }

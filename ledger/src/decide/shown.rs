@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use attestation::{Claims, EkEndorsement, EvidenceForm, MeasuredLog, Sha256Digest, SnpClaims};
+use attestation::{Claims, EkEndorsement, EvidenceForm, MeasuredLog, Sha256Digest, SnpClaims, lv};
 
 use super::DenialReason;
 use crate::names::Name;
 use crate::policy::{BareEks, GuestRule, PcrRule, SnpRule};
+
+const MEASUREMENT_TAG: &[u8] = b"weightvault/v1 measurement\0";
 
 /// What evidence shows, whether or not anything says for whom and when it was made. A decision takes it from [`Claims`],
 /// which only a fresh binding makes; a tool may look at captured evidence with it.
@@ -61,6 +63,21 @@ impl Shown<'_> {
             Self::SnpUnboundTpm(_) => EvidenceForm::SnpTpm,
             Self::AzureSnpVtpm { .. } => EvidenceForm::AzureSnpVtpm,
         }
+    }
+
+    /// Digest of what the guest booted or was launched with, as an `alarm` entry has it (FORMAT.md §8).
+    pub fn measurement(&self) -> Sha256Digest {
+        let launched = |snp: &SnpClaims| lv(&[b"snp", snp.measurement().as_slice()]);
+        let booted = |pcrs: &BTreeMap<u32, [u8; 32]>| {
+            let values = pcrs.iter().flat_map(|(index, value)| [index.to_be_bytes().as_slice(), value].concat());
+            lv(&[b"tpm", &values.collect::<Vec<u8>>()])
+        };
+        let measured = match self {
+            Self::Tpm { pcrs, .. } => booted(pcrs),
+            Self::Snp(report) | Self::SnpUnboundTpm(report) => launched(report),
+            Self::AzureSnpVtpm { report, pcrs, .. } => [launched(report), booted(pcrs)].concat(),
+        };
+        Sha256Digest::of(&[MEASUREMENT_TAG, &measured].concat())
     }
 
     /// The events that led to what was quoted, where a log came along.

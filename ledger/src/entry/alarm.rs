@@ -16,7 +16,7 @@ pub struct AlarmEntry {
     /// The alarm rules that ring for it, ascending.
     pub rules: Vec<Name>,
     /// Where one of them is `new-measurement`, and only there: what was measured
-    /// ([`measurement_of`](crate::state::measurement_of)).
+    /// ([`Shown::measurement`](crate::decide::Shown::measurement)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measurement: Option<Sha256Digest>,
 }

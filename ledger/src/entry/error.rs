@@ -44,8 +44,13 @@ impl fmt::Display for EntryError {
         match self {
             Self::TooLong { bytes } => write!(f, "an entry of {bytes} bytes is longer than 16 KiB"),
             Self::Malformed(error) => write!(f, "not an entry: {error}"),
-            Self::UnknownVersion { found } => write!(f, "entry version {found} is unknown; this program knows 1"),
-            Self::UnknownType { found } => write!(f, "entry type {found:?} is unknown"),
+            Self::UnknownVersion { found } => write!(
+                f,
+                "entry version {found} is unknown, this program knows 1: a newer one wrote it, or it is no entry"
+            ),
+            Self::UnknownType { found } => {
+                write!(f, "entry type {found:?} is unknown: a newer program wrote it, or it is no entry")
+            }
             Self::NotCanonical => {
                 f.write_str("the entry is not spelled in its one form (field order, no white space, shortest escapes)")
             }

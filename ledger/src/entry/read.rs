@@ -74,6 +74,7 @@ fn fields_of<'de, A: MapAccess<'de>>(kind: &str, map: A) -> Result<Result<Entry,
         "extend" => Entry::Extend(rest(map)?),
         "deny" => Entry::Deny(rest(map)?),
         "deny-summary" => Entry::DenySummary(rest(map)?),
+        "upgrade" => Entry::Upgrade(rest(map)?),
         unknown => {
             let found = unknown.chars().take(TYPE_CHARS_MAX).collect();
             skip(map)?;

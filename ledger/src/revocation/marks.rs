@@ -9,6 +9,7 @@ use serde::de::Error as _;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::decide::Shown;
 use crate::names::Group;
 use crate::policy::{ReleaseRule, Sha384};
 
@@ -36,13 +37,18 @@ impl Marks {
     /// Those of verified evidence, for units with these labels. A TPM that nothing binds to a report says nothing.
     pub fn of(claims: &Claims, groups: BTreeSet<Group>) -> Self {
         let groups = (groups.len() <= MARKED_GROUPS_MAX).then_some(groups);
+        Self { groups, ..Self::shown(&Shown::from(claims)) }
+    }
+
+    /// Those of evidence, for units whose labels are not known.
+    pub fn shown(shown: &Shown<'_>) -> Self {
         let pcrs = |quoted: &BTreeMap<u32, [u8; 32]>| Some(PcrValues(quoted.clone()));
-        let (launch, pcrs) = match claims {
-            Claims::Tpm { quote, .. } => (None, pcrs(quote.pcrs())),
-            Claims::Snp(report) | Claims::SnpUnboundTpm { report, .. } => (Some(*report.measurement()), None),
-            Claims::SnpVtpm { report, quote } => (Some(*report.measurement()), pcrs(quote.pcrs())),
+        let (launch, pcrs) = match shown {
+            Shown::Tpm { pcrs: quoted, .. } => (None, pcrs(quoted)),
+            Shown::Snp(report) | Shown::SnpUnboundTpm(report) => (Some(*report.measurement()), None),
+            Shown::AzureSnpVtpm { report, pcrs: quoted, .. } => (Some(*report.measurement()), pcrs(quoted)),
         };
-        Self { groups, launch, pcrs }
+        Self { groups: None, launch, pcrs }
     }
 
     /// Whether these claims show the launch digest and the PCRs that it names. For an auditor; the labels are those of a unit

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use attestation::{Claims, QuoteClaims, Sha256Digest, SnpClaims, UnixTime, lv};
+use attestation::{Sha256Digest, UnixTime};
 
 use super::budgets::Raises;
 use super::error::FoldError;
@@ -18,8 +18,6 @@ use crate::policy::{AlarmOn, AlarmRule, AlarmThen, Policy};
 pub const KNOWN_MAX: usize = 1 << 16;
 /// The newest alarms that a status shows.
 pub const ALARMS_SHOWN_MAX: usize = 16;
-
-const MEASUREMENT_TAG: &[u8] = b"weightvault/v1 measurement\0";
 
 /// A release that rang.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,30 +38,14 @@ pub struct Alarm {
 
 stored!(Alarm { entry, time, rules, model, version, platform });
 
-/// Digest of what a guest booted or was launched with, as an `alarm` entry has it (FORMAT.md §8).
-pub fn measurement_of(claims: &Claims) -> Sha256Digest {
-    let report = |snp: &SnpClaims| lv(&[b"snp", snp.measurement().as_slice()]);
-    let quote = |quote: &QuoteClaims| {
-        let pcrs: Vec<u8> =
-            quote.pcrs().iter().flat_map(|(index, value)| [index.to_be_bytes().as_slice(), value].concat()).collect();
-        lv(&[b"tpm", &pcrs])
-    };
-    let measured = match claims {
-        Claims::Tpm { quote: of, .. } => quote(of),
-        Claims::Snp(of) | Claims::SnpUnboundTpm { report: of, .. } => report(of),
-        Claims::SnpVtpm { report: of, quote: vtpm } => [report(of), quote(vtpm)].concat(),
-    };
-    Sha256Digest::of(&[MEASUREMENT_TAG, &measured].concat())
-}
-
 /// A release that rules look at.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Watched<'a> {
-    pub(crate) model: &'a Name,
-    pub(crate) platform: Sha256Digest,
+pub(super) struct Watched<'a> {
+    pub(super) model: &'a Name,
+    pub(super) platform: Sha256Digest,
     /// What was measured; `None` in the fold, which has no evidence.
-    pub(crate) measurement: Option<Sha256Digest>,
-    pub(crate) now: UnixTime,
+    pub(super) measurement: Option<Sha256Digest>,
+    pub(super) now: UnixTime,
 }
 
 /// What the rules know.
@@ -144,13 +126,18 @@ impl Alarms {
         }
     }
 
+    /// What was released is known from now on.
+    pub(super) fn know(&mut self, model: &Name, platform: Sha256Digest, measurement: Option<Sha256Digest>) {
+        know(&mut self.platforms, model, platform);
+        if let Some(measurement) = measurement {
+            know(&mut self.measurements, model, measurement);
+        }
+    }
+
     /// A release was taken: what it showed is known from now on. By break-glass it rings although no rule does.
     pub(super) fn take(&mut self, entry: u64, release: &Release, by_break_glass: bool) {
-        know(&mut self.platforms, &release.model, release.platform);
         let announced = self.announced.take();
-        if let Some(measurement) = announced.as_ref().and_then(|alarm| alarm.measurement) {
-            know(&mut self.measurements, &release.model, measurement);
-        }
+        self.know(&release.model, release.platform, announced.as_ref().and_then(|alarm| alarm.measurement));
         let mut rules = announced.map(|alarm| alarm.rules).unwrap_or_default();
         rules.extend(by_break_glass.then(break_glass));
         if rules.is_empty() {

@@ -15,6 +15,7 @@ use crate::names::Name;
 use crate::permit::{PERMIT_RELEASES_MAX, PermitKind};
 use crate::policy::PolicyError;
 use crate::reseal::ResealError;
+use crate::upgrade::UpgradeError;
 
 /// Why an entry may not stand where it stands. A keeper writes none of these: whoever meets one has found a keeper, or a
 /// log, that is not what it says.
@@ -291,6 +292,8 @@ pub enum FoldError {
     MarksImpossible,
     /// An extension does not count.
     Extension(ExtensionError),
+    /// About the program that a keeper runs, or that reads its log.
+    Upgrade(UpgradeError),
 }
 
 impl FoldError {
@@ -390,6 +393,7 @@ impl FoldError {
             Self::LeaseCountMismatch { .. } => "lease-count-mismatch",
             Self::MarksImpossible => "marks-impossible",
             Self::Extension(error) => error.code(),
+            Self::Upgrade(error) => error.code(),
         }
     }
 }
@@ -525,6 +529,7 @@ impl fmt::Display for FoldError {
                 f.write_str("the rule does not allow the labels, launch digest or PCRs that the release says it has")
             }
             Self::Extension(error) => error.fmt(f),
+            Self::Upgrade(error) => error.fmt(f),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::vault::Vault;
 use crate::entry::{PermitInForce, ProposedPermit, Release};
 use crate::names::Name;
 use crate::permit::{PERMIT_RELEASES_MAX, Permit, PermitKind, PermitRequest};
-use crate::policy::{Policy, ReleaseRule};
+use crate::policy::Policy;
 use crate::snapshot::SnapshotError;
 
 /// The most permits of one kind that are not yet past their end.
@@ -48,6 +48,10 @@ impl Stored for Permits {
 }
 
 impl Permits {
+    pub(super) fn all(&self) -> &[ActivePermit] {
+        &self.0
+    }
+
     pub(super) fn is_full(&self, kind: PermitKind) -> bool {
         self.0.iter().filter(|active| active.permit.kind == kind).count() >= PERMITS_MAX
     }
@@ -67,13 +71,17 @@ impl Permits {
     }
 
     /// The one that lets such a release through: that which ends first.
-    fn covering(&self, kind: PermitKind, asked: &PermitRequest) -> Option<&ActivePermit> {
+    pub(super) fn covering(&self, kind: PermitKind, asked: &PermitRequest) -> Option<&ActivePermit> {
         let covering =
             |active: &&ActivePermit| active.permit.kind == kind && active.left > 0 && active.permit.covers(asked);
         self.0.iter().filter(covering).min_by_key(|active| (active.permit.until, active.entry))
     }
 
-    fn charge(&mut self, entry: u64) {
+    pub(super) fn add(&mut self, entry: u64, object: Sha256Digest, permit: &Permit) {
+        self.0.push(ActivePermit { entry, object, left: permit.releases, permit: permit.clone() });
+    }
+
+    pub(super) fn charge(&mut self, entry: u64) {
         if let Some(active) = self.0.iter_mut().find(|active| active.entry == entry) {
             active.left = active.left.saturating_sub(1);
         }
@@ -109,16 +117,6 @@ impl Vault {
     pub fn permits_used(&self, release: &Release) -> Option<UsedPermits> {
         let Passage { standing, break_glass, .. } = self.passage(release).ok()?;
         Some(UsedPermits { standing, break_glass })
-    }
-
-    /// Whether break-glass is there for a release.
-    pub(crate) fn may_break_glass(&self, asked: &PermitRequest) -> bool {
-        self.permits.covering(PermitKind::BreakGlass, asked).is_some()
-    }
-
-    /// Whether a release has the standing approval that its rule asks for, if it asks.
-    pub(crate) fn has_standing(&self, rule: &ReleaseRule, asked: &PermitRequest) -> bool {
-        rule.approvals.is_none() || self.permits.covering(PermitKind::Standing, asked).is_some()
     }
 
     /// A release takes its part of every budget and permit, and rings as its alarm says, or is refused.
@@ -224,9 +222,8 @@ impl Vault {
         if self.permits.is_full(permit.kind) {
             return Err(FoldError::TooManyPermits);
         }
-        let (permit, object) = (permit.as_ref().clone(), effect.object);
+        self.permits.add(index, effect.object, permit);
         self.proposals.void(effect.proposal);
-        self.permits.0.push(ActivePermit { entry: index, object, left: permit.releases, permit });
         Ok(())
     }
 }

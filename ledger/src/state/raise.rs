@@ -2,7 +2,7 @@
 
 use attestation::{Sha256Digest, UnixTime};
 
-use super::alarms::{Alarm, Watched};
+use super::alarms::Alarm;
 use super::budgets::{Asked, BudgetRefusal, BudgetUse, Raise, check_raise};
 use super::error::FoldError;
 use super::proposals::{PendingProposal, Subject};
@@ -10,7 +10,6 @@ use super::vault::Vault;
 use crate::approvals::{ApprovalAction, raise_object};
 use crate::entry::{BudgetRaised, ClockJump, ProposedRaise};
 use crate::names::Name;
-use crate::policy::{AlarmRule, AlarmThen};
 
 impl Vault {
     /// Every limit of the budgets in force that is in use at `now`.
@@ -36,19 +35,6 @@ impl Vault {
     ) -> Result<(), BudgetRefusal> {
         let asked = Asked { model, platform, bytes };
         self.budgets.check(&asked, self.policy(), &self.leases, now).map(drop)
-    }
-
-    /// The alarm rules that ring for a release, and those of them that hold it: no raise lets it through.
-    pub(crate) fn ringing(&self, watched: Watched<'_>) -> (Vec<Name>, Option<(Name, AlarmRule)>) {
-        let raises = self.budgets.raises();
-        let (mut names, mut holds) = (Vec::new(), None);
-        for (name, rule) in self.alarms.ringing(watched, self.policy(), &self.leases) {
-            names.push(name.clone());
-            if rule.then == AlarmThen::Hold && holds.is_none() && !raises.lets_pass(name, watched.now) {
-                holds = Some((name.clone(), rule.clone()));
-            }
-        }
-        (names, holds)
     }
 
     /// How many releases rang since the vault was opened.

@@ -128,7 +128,8 @@ impl Succession {
             | Entry::Renew(_)
             | Entry::End(_)
             | Entry::Deny(_)
-            | Entry::DenySummary(_) => None,
+            | Entry::DenySummary(_)
+            | Entry::Upgrade(_) => None,
         };
         self.waiting.extend(object.map(|object| (object, (index, bytes.to_vec()))));
         Ok(())
@@ -221,7 +222,8 @@ pub(crate) fn succeed(genesis: &Genesis, entries: &[IndexedEntry]) -> Result<Suc
             | Entry::Renew(_)
             | Entry::End(_)
             | Entry::Deny(_)
-            | Entry::DenySummary(_) => return Err(FoldError::ActionMismatch),
+            | Entry::DenySummary(_)
+            | Entry::Upgrade(_) => return Err(FoldError::ActionMismatch),
         }
     }
     let keys = vault.epochs().present().clone();

@@ -224,7 +224,7 @@ impl Vault {
             Entry::Deny(_) => Ok(()),
             Entry::DenySummary(summary) if summary.since > summary.time => Err(FoldError::SinceAfterTime),
             Entry::DenySummary(_) => Ok(()),
-            Entry::Genesis(_) | Entry::Start(_) => Err(FoldError::GenesisRepeated),
+            Entry::Genesis(_) | Entry::Start(_) | Entry::Upgrade(_) => Err(FoldError::GenesisRepeated),
         }
     }
 

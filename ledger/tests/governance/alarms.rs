@@ -295,7 +295,7 @@ fn a_new_measurement_rings_once_and_is_in_the_entry() {
     let grant = ask(&world, 1);
     let Some(Entry::Alarm(alarm)) = grant.alarm() else { panic!("it rings") };
     assert_eq!((alarm.rules.clone(), alarm.lease), (names(&["a"]), grant.lease()));
-    assert_eq!(alarm.measurement, Some(ledger::state::measurement_of(grant.claims())));
+    assert_eq!(alarm.measurement, Some(ledger::decide::Shown::from(grant.claims()).measurement()));
     // The vector of FORMAT.md, section 8.
     let vector = "sha256:49a01dc1c521f572323c9c311789622a0dd42814b4e208b8e03aa9acabbbbffc";
     assert_eq!(alarm.measurement.map(|digest| digest.to_string()).as_deref(), Some(vector));

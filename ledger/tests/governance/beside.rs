@@ -141,12 +141,18 @@ pub(crate) fn may_leave(world: &mut World, instance: [u8; 32]) -> KeeperLeave {
 }
 
 /// A witnessed vault with two keepers, both of which have started.
-fn two() -> World {
+pub(crate) fn two() -> World {
     let mut world = witnessed();
     let_in(&mut world, &uncounted(1));
     let entry = start(&world, 1, Some([1; 32]));
     world.must(entry);
     world
+}
+
+/// Leaves by approvals.
+pub(crate) fn must_leave(world: &mut World, instance: [u8; 32]) {
+    let effect = may_leave(world, instance);
+    world.must(Entry::KeeperLeave(effect));
 }
 
 /// One keeper left, one decides beside the founder, and of each kind of change of keepers one waits.

@@ -68,6 +68,10 @@ pub fn samples() -> Vec<String> {
             r#"{{"v":1,"type":"key-epoch","time":5,"proposal":3,"object":"{D}","epoch":2,"wrap_key":"{wrap_key}","identity_key":"{identity_key}","signature":"{}","records":"{D2}"}}"#,
             base64_of(96)
         ),
+        format!(
+            r#"{{"v":1,"type":"upgrade","time":5,"from":{{"version":"0.1.0","fold":3,"digest":"{D}"}},"to":{{"version":"0.2.0","fold":4,"digest":"{D2}"}},"fold":3}}"#
+        ),
+        r#"{"v":1,"type":"upgrade","time":5,"to":{"version":"0.2.0","fold":4},"fold":3}"#.to_owned(),
     ]
 }
 

@@ -1,11 +1,15 @@
 //! A request of the past decided again: each check by one change, and what is not known is neither yes nor no.
 
+use std::sync::Arc;
+
 use attestation::{Claims, Sha256Digest, Trust, UnitSet};
-use ledger::decide::{DenialReason, OpenQuestion, PastEvidence, PastRequest, PastUnits, Replayed, Shown, replay};
-use ledger::entry::Action;
+use ledger::decide::{
+    DenialReason, OpenQuestion, PastBytes, PastEvidence, PastRequest, PastUnits, Replayed, Shown, rehearse, replay,
+};
+use ledger::entry::{Action, Entry, Release};
 use ledger::names::{Group, Name, Version};
 use ledger::policy::{Permitted, Policy};
-use ledger::state::LoggedManifest;
+use ledger::state::{LoggedManifest, Rehearsal, State};
 
 use crate::support::evidence::Guest;
 use crate::support::policy_text::PCR_11_GUEST;
@@ -40,8 +44,9 @@ impl Past {
             version,
             platform: self.claims.platform(),
             units: PastUnits::Known { units: &self.units, manifest: &self.manifest },
+            bytes: PastBytes::exactly(1100),
+            marks: None,
             evidence: Some(PastEvidence { shown, anchor, tier, revocation: false }),
-            leases: 0,
         }
     }
 
@@ -52,11 +57,42 @@ impl Past {
         let policy = Policy::parse(&self.world.policy_text.replacen(from, to, 1)).unwrap();
         let mut request = self.request();
         change(&mut request);
-        replay(self.world.vault(), &policy, &request)
+        replay(self.world.vault(), &rehearsal(&self.world, policy).allowances(), &request)
     }
 
     fn as_it_was<'a>(&'a self, change: impl FnOnce(&mut PastRequest<'a>)) -> Replayed {
         self.under("", "", change)
+    }
+}
+
+/// The past of a world, had this policy been in force all along: with every release of it.
+pub(crate) fn rehearsal(world: &World, policy: Policy) -> Rehearsal {
+    let (mut state, mut rehearsal) = (State::new(), Rehearsal::new(Arc::new(policy)));
+    for bytes in &world.entries {
+        let entry = Entry::parse(bytes).unwrap();
+        rehearsal.prepare(&state);
+        if let Entry::Release(release) = &entry {
+            rehearse(&mut rehearsal, &request_of(release), Some(release.lease));
+        }
+        rehearsal.follow(&state, &entry);
+        state.apply(state.size(), bytes).unwrap();
+    }
+    rehearsal.prepare(&state);
+    rehearsal
+}
+
+pub(crate) fn request_of(release: &Release) -> PastRequest<'_> {
+    PastRequest {
+        action: Action::Load,
+        time: release.time,
+        rule: &release.rule,
+        model: &release.model,
+        version: &release.version,
+        platform: release.platform,
+        units: PastUnits::Unknown,
+        bytes: PastBytes::exactly(release.units.bytes),
+        marks: release.marks.as_ref(),
+        evidence: None,
     }
 }
 
@@ -84,15 +120,17 @@ fn each_change_of_policy_has_its_own_refusal() {
     assert_eq!(code(PCR_11_GUEST, &"4".repeat(64)), "pcr-not-allowed");
     let elsewhere = format!("eks = [\"sha256:{}\"]\nlease", "4".repeat(64));
     assert_eq!(code("eks = \"any\"\nlease", &elsewhere), "platform-not-listed");
-    let full = past.under("max_leases = 4", "max_leases = 1", |request| request.leases = 1);
+    let mut past = past;
+    past.world.must_release(7);
+    let full = past.under("max_leases = 4", "max_leases = 1", |_| ());
     assert_eq!(refused(full), DenialReason::TooManyLeases { rule: rule(), max: 1, leases: 1 });
 }
 
 #[test]
 fn a_renewal_takes_no_place() {
-    let renewed = Past::new().under("max_leases = 4", "max_leases = 1", |request| {
-        (request.action, request.leases) = (Action::Renew, 1);
-    });
+    let mut past = Past::new();
+    past.world.must_release(7);
+    let renewed = past.under("max_leases = 4", "max_leases = 1", |request| request.action = Action::Renew);
     assert_eq!(renewed, Replayed::Granted);
 }
 

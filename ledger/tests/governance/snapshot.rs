@@ -8,13 +8,13 @@ use ledger::entry::{
 };
 use ledger::merkle::{Tree, leaf_hash};
 use ledger::permit::{Permit, PermitKind, STANDING_SECS_MAX};
-use ledger::snapshot::{self, FOLD, Folded, SnapshotError};
+use ledger::snapshot::{self, FOLD, FOLD_NUMBER, Folded, SnapshotError};
 use ledger::state::State;
 
 use crate::support::budget::{budget, platform, releases};
 use crate::support::policy_text::PCR_11_KEEPER;
 use crate::support::world::{ALICE, World};
-use crate::{beside, escrow, extensions, keepers, key_epochs, reseal, revocations};
+use crate::{beside, escrow, extensions, keepers, key_epochs, reseal, revocations, upgrade};
 
 /// What the recorded log folds to under the present [`FOLD`]. An entry that means something else, or a state that holds
 /// something else, changes it: then the number in `FOLD` counts up, so that no keeper goes on from what it folded before.
@@ -51,6 +51,7 @@ fn the_fold_means_what_its_version_says() {
     let digest = Sha256Digest::of(&snapshot::encode(&state, &tree).unwrap());
     let fold = FOLD.strip_prefix(env!("CARGO_PKG_VERSION")).unwrap().trim_start();
     assert_eq!((fold, digest.to_string().as_str()), RECORDED);
+    assert_eq!(fold, format!("fold {FOLD_NUMBER}"));
 }
 
 #[test]
@@ -212,6 +213,7 @@ fn rest(world: &mut World) {
     keepers::take_over(world, 2);
     world.must_change_policy(|text| text.replace("lease = \"15m\"", "lease = \"20m\""));
     escrow::recover(world, 3);
+    upgrade::every_kind(world, [5; 32]);
     keepers::must_wait(world);
     escrow::must_wait(world);
     key_epochs::must_propose(world, 3);

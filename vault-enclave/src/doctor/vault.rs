@@ -70,7 +70,7 @@ async fn host(
     checks.push(Check::ok(format!("host {}", remote.address()), "answers"));
     if status.state != "open" {
         let found = format!("{}: {}", status.state, status.reason);
-        checks.push(Check::fail("keeper", found, "see the keeper's own log; `vaultctl status --vault FILE` says more"));
+        checks.push(Check::fail("keeper", found, next_step(&status.state)));
         return Ok(None);
     }
     let followed = remote.follow(vault.clone()).await?;
@@ -91,6 +91,16 @@ async fn host(
             checks.push(Check::failure("keeper", &failure));
             Ok(None)
         }
+    }
+}
+
+/// How to go on with a keeper that is not open.
+fn next_step(state: &str) -> &'static str {
+    match state {
+        "recovering" => "custodians give their shares, approvers sign: vaultctl recover status, contribute, approve",
+        "retired" => "the vault has another keeper: have the host dial that one",
+        "ceremony" | "empty" => "approvers sign the genesis: vaultctl init status",
+        _ => "see the keeper's own log; `vaultctl status --vault FILE` says more",
     }
 }
 

@@ -251,3 +251,16 @@ fn shares_are_points_of_polynomials_whose_coefficients_are_any() {
     // Each of 256 is missed by 3200 with a probability of 4 in a million: one that leaves out zero tells of the secret.
     assert!(seen.contains(&0) && seen.len() > 250, "{}", seen.len());
 }
+
+#[test]
+fn more_shares_than_there_are_custodians_can_not_be_asked_for() {
+    let good = split_up();
+    let public: Vec<HpkePublicKey> = good.custodians.iter().map(|pair| pair.public_key().clone()).collect();
+    let split = |threshold| {
+        let plan = EscrowPlan { threshold, ..good.plan.clone() };
+        super::split(&good.keys, VAULT, &plan, &public, &SystemRandom::new()).map(drop)
+    };
+    assert!(split(3).is_ok());
+    let error = split(4).unwrap_err();
+    assert_eq!((matches!(error, EscrowKeysError::Shares), error.code()), (true, "escrow-shares"));
+}

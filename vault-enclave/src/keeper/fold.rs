@@ -7,6 +7,7 @@ use ledger::merkle::{Hash, leaf_hash};
 use ledger::release_log::{self, ClosedLog, LogReader};
 use ledger::snapshot::Folded;
 use ledger::state::{self, State};
+use ledger::upgrade::UpgradeError;
 
 use super::link::{Store, StoreError};
 
@@ -33,6 +34,10 @@ impl FoldError {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Store(_) => "log-unavailable",
+            // Nothing is wrong with that log.
+            Self::Entry { error: state::FoldError::Upgrade(error @ UpgradeError::ProgramTooOld { .. }), .. } => {
+                error.code()
+            }
             Self::Entry { .. } => "log-fold",
             Self::Log(error) => error.code(),
             Self::Stopped => "fold-stopped",
@@ -114,4 +119,21 @@ fn check_last(store: &Store, size: u64, leaf: Option<Hash>) -> Result<(), FoldEr
         Some(leaf) if leaf != leaf_hash(&entry) => Err(FoldError::Log(release_log::OpenError::Root)),
         Some(_) | None => Ok(()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_this_program_is_too_old_for_is_not_called_damaged() {
+        let entry = |error| FoldError::Entry { index: 7, error };
+        let version = "9.9.9".parse().unwrap();
+        let newer = entry(state::FoldError::Upgrade(UpgradeError::ProgramTooOld { fold: 9, version }));
+        assert_eq!(newer.code(), "program-too-old");
+        assert!(newer.to_string().contains("run version 9.9.9"), "{newer}");
+        for other in [state::FoldError::Upgrade(UpgradeError::Unchanged), state::FoldError::GenesisMissing] {
+            assert_eq!(entry(other).code(), "log-fold");
+        }
+    }
 }

@@ -22,7 +22,7 @@ use crate::secret::{CounterAuth, Root};
 use crate::vault_keys::{VaultKeys, VaultKeysError};
 
 /// File of the core in the keeper's directory.
-const CORE_FILE: &str = "core";
+pub(super) const CORE_FILE: &str = "core";
 
 /// Why a keeper does not start.
 #[derive(Debug)]

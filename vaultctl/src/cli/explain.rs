@@ -8,11 +8,15 @@ use clap::Args;
 /// Exit codes of `policy simulate`, for its `--help`.
 pub(super) const SIMULATE_EXIT_CODES: &str = "\
 Each release of the log is decided again by NEW, at its time and from its stored evidence, and so is each refusal that has an
-entry. A lease lasts as long as it did. Changes of who may approve, publish or read are not simulated: see `policy diff`.
+entry, with what NEW would have left of its budgets, alarms and approvals: it counts as in force since the vault began. Raises and
+permits that approvers gave count until their end, revocations as long as they were in force. What NEW would have let through
+takes its part, what it would not takes none; a refusal that NEW would grant takes as much as the whole model, since the log does not
+say how much was asked for, and no lease. A lease lasts as long as it did. Changes of who may approve, publish or read are not
+simulated: see `policy diff`.
 
 Exit codes:
   0  every decision would be what it was
-  1  some would not: somebody loses or gains access
+  1  some would not: somebody loses or gains access, or would have to wait for approvers
   2  wrong use, or something could not be read
   4  the folder is not the log of this vault
   5  none is known to be another, and some could not be judged";

@@ -16,7 +16,8 @@ state is lost, make a new key and have it approved.
 
 The answer is one signature line (200), or: 400 malformed, 403 not signed by the log, 404 unknown log, 409 another size was
 cosigned last (it is in the answer), 413 too long, 422 no continuation. GET /SHA-256-OF-THE-ORIGIN/checkpoint shows the newest
-checkpoint with its cosignature. It speaks plain HTTP: put a proxy with TLS before it where others than the log may look on.";
+checkpoint with its cosignature. With --tls-cert and --tls-key it speaks HTTPS, and plain HTTP without: what is asked and answered is
+signed, but whoever looks on then sees sizes and roots.";
 
 /// `vaultctl witness …`
 #[derive(Debug, Subcommand)]
@@ -54,4 +55,11 @@ pub struct WitnessServeArgs {
     /// Where the newest checkpoints are kept; made where it is missing.
     #[arg(long, value_name = "DIR")]
     pub state: PathBuf,
+    /// PEM of the certificate to serve HTTPS with, its own first. The host's `[witnesses."NAME"]` then has an https URL, and the
+    /// authority that signed it.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM of its private key.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 }

@@ -47,7 +47,8 @@ fn named_blobs(entry: &Entry) -> Vec<Sha256Digest> {
         | Entry::End(_)
         | Entry::Revoke(_)
         | Entry::Extend(_)
-        | Entry::DenySummary(_) => Vec::new(),
+        | Entry::DenySummary(_)
+        | Entry::Upgrade(_) => Vec::new(),
     }
 }
 

@@ -204,7 +204,12 @@ impl fmt::Display for RecoverReport {
         writeln!(f, "Shares of:   {shares} ({} of {})", self.shares_of.len(), self.shares)?;
         writeln!(f, "Object:      {}", self.object)?;
         match (drill, self.done) {
-            (true, true) => writeln!(f, "Next: clear the machine: vault-enclave keeper --reset-ceremony --dir DIR …"),
+            (true, true) => {
+                writeln!(f, "Next: keep a record of it, since the log has none, each under his own name:")?;
+                writeln!(f, "  vaultctl --json recover status --vault FILE > drill.json")?;
+                writeln!(f, "  ssh-keygen -Y sign -n weightvault-drill -f KEY drill.json")?;
+                writeln!(f, "Then clear the machine: vault-enclave keeper --reset-ceremony --dir DIR …")
+            }
             (false, true) => {
                 writeln!(
                     f,

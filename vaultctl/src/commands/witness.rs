@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cli::{WitnessKeygenArgs, WitnessServeArgs};
 use crate::failure::{Failure, Kind};
 use crate::session::Session;
-use crate::witness::{BoundWitness, SigningKey, State};
+use crate::witness::{BoundWitness, SigningKey, State, WitnessTls};
 
 /// A key that was made.
 #[derive(Debug, Serialize)]
@@ -45,9 +45,12 @@ pub(crate) async fn bind(args: &WitnessServeArgs) -> Result<(BoundWitness, Serve
     let key = SigningKey::read(&args.key)?;
     let vkey = key.public().to_string();
     let origins = logs.iter().map(|log| log.name().to_owned()).collect();
+    let tls = args.tls_cert.as_ref().zip(args.tls_key.as_ref());
+    let tls = tls.map(|(certificate, key)| WitnessTls::read(certificate, key)).transpose()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let state = State::open(&args.state, key, logs)?;
-    let bound = BoundWitness::bind(args.listen, state).await?;
-    let listening = format!("http://{}", bound.address());
+    let bound = BoundWitness::bind(args.listen, state, tls).await?;
+    let listening = format!("{scheme}://{}", bound.address());
     Ok((bound, ServeReport { listening, vkey, logs: origins }))
 }
 

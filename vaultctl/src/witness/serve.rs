@@ -1,4 +1,4 @@
-//! The HTTP service of a witness: `POST /add-checkpoint` and `GET /SHA-256(origin)/checkpoint`. Connections, their lives, and
+//! The HTTP or HTTPS service of a witness: `POST /add-checkpoint` and `GET /SHA-256(origin)/checkpoint`. Connections, their lives, and
 //! requests are bounded.
 
 use std::convert::Infallible;
@@ -13,10 +13,12 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ledger::witness::{AddCheckpointError, REQUEST_BYTES_MAX, SIZE_CONTENT_TYPE};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::state::{AddFailure, State};
+use super::tls::WitnessTls;
 use crate::failure::{Failure, Kind};
 
 /// Connections at once; more wait to be taken.
@@ -37,20 +39,21 @@ pub struct BoundWitness {
     listener: TcpListener,
     address: SocketAddr,
     state: Arc<State>,
+    tls: Option<WitnessTls>,
 }
 
 impl BoundWitness {
-    /// Takes an address.
+    /// Takes an address. With a certificate it speaks HTTPS there, and nothing else.
     ///
     /// # Errors
     /// `listen`.
-    pub async fn bind(address: SocketAddr, state: State) -> Result<Self, Failure> {
+    pub async fn bind(address: SocketAddr, state: State, tls: Option<WitnessTls>) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             Failure::new(Kind::Failed, "listen", format!("could not listen on {address}")).why(error)
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, state: Arc::new(state) })
+        Ok(Self { listener, address, state: Arc::new(state), tls })
     }
 
     /// The address, with the port that was found.
@@ -72,19 +75,31 @@ impl BoundWitness {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let state = Arc::clone(&self.state);
+            let (state, tls) = (Arc::clone(&self.state), self.tls.clone());
             tokio::spawn(async move {
-                let service = service_fn(|request| answer(Arc::clone(&state), request));
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(READ_WITHIN)
-                    .serve_connection(TokioIo::new(stream), service);
-                // A client that breaks off or takes too long has no use for an error.
-                let _ = tokio::time::timeout(CONNECTION_LIFE, connection).await;
+                match tls {
+                    None => converse(state, stream).await,
+                    Some(tls) => {
+                        if let Ok(Ok(stream)) = tokio::time::timeout(READ_WITHIN, tls.accept(stream)).await {
+                            converse(state, stream).await;
+                        }
+                    }
+                }
                 drop(permit);
             });
         }
     }
+}
+
+/// One connection, to its end.
+async fn converse(state: Arc<State>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let service = service_fn(|request| answer(Arc::clone(&state), request));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(READ_WITHIN)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that breaks off or takes too long has no use for an error.
+    let _ = tokio::time::timeout(CONNECTION_LIFE, connection).await;
 }
 
 async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer, Infallible> {

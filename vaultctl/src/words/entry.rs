@@ -10,6 +10,7 @@ use ledger::entry::{
 };
 use ledger::escrow::Rollback;
 use ledger::extension::Extension;
+use ledger::genesis::AntiRollback;
 use ledger::policy::Approver;
 use ledger::revocation::{ActKind, RevocationAct};
 use ledger::state::{PendingProposal, State, Subject, Vault};
@@ -18,6 +19,7 @@ use serde::Serialize;
 use super::budget::{alarm_rings, clock_jump, raise_in_words};
 use super::claims::tier_in_words;
 use super::permit::{passed_by, permit_in_words};
+use super::upgrade::upgraded;
 use crate::print::{count_of, moment, size};
 
 /// An entry, explained.
@@ -80,7 +82,10 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
             format!("the keeper started on the boot state of {}: it starts on the one before no more", resealed.object)
         }
         Entry::KeeperJoin(join) => {
-            format!("another keeper may take over, proposed at {}: {}", join.proposal, join.object)
+            let beside =
+                before.genesis().is_some_and(|genesis| genesis.core().anti_rollback() == AntiRollback::Witnesses);
+            let what = if beside { "decides beside the others from here on" } else { "may take over" };
+            format!("another keeper {what}, proposed at {}: {}", join.proposal, join.object)
         }
         Entry::KeeperRetire(retire) => format!(
             "the keeper retires: {} follows, whose counter {} reads {}",
@@ -128,17 +133,18 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
             let counts: Vec<String> = summary.counts.iter().map(|(code, count)| format!("{code} {count}")).collect();
             format!("refused since {}: {}", moment(summary.since), counts.join(", "))
         }
+        Entry::Upgrade(upgrade) => upgraded(upgrade, before),
     }
 }
 
 /// How an older copy of the state is noticed, in words.
-pub fn rollback(anti_rollback: ledger::genesis::AntiRollback) -> &'static str {
+pub fn rollback(anti_rollback: AntiRollback) -> &'static str {
     match anti_rollback {
-        ledger::genesis::AntiRollback::Counter => "an older copy of its state is noticed by a TPM counter",
-        ledger::genesis::AntiRollback::Witnesses => {
+        AntiRollback::Counter => "an older copy of its state is noticed by a TPM counter",
+        AntiRollback::Witnesses => {
             "an older copy of its state is noticed by witnesses, a quorum of which cosigns the log before anything is released"
         }
-        ledger::genesis::AntiRollback::None => "AN OLDER COPY OF ITS STATE IS NOT NOTICED (anti_rollback none)",
+        AntiRollback::None => "AN OLDER COPY OF ITS STATE IS NOT NOTICED (anti_rollback none)",
     }
 }
 

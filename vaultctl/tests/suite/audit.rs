@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use attestation::Sha256Digest;
+use attestation::{Sha256Digest, Trust};
 use ledger::checkpoint::Checkpoint;
-use ledger::entry::Entry;
+use ledger::entry::{Entry, Program, Start, TimeSource, Upgrade};
 use ledger::merkle::{Tree, leaf_hash};
+use ledger::names::Version;
+use ledger::snapshot::FOLD_NUMBER;
 use ledger::tiles::decode_bundle;
 use vaultctl::bundle::{BundleWriter, Index};
 
@@ -78,6 +80,38 @@ fn a_signed_log_with_an_entry_that_is_not_permitted_is_the_keepers_fault() {
     assert_eq!(ended.code, 12, "{}{}", ended.stdout, ended.stderr);
     assert_eq!(report(&ended)["verdict"], "fold");
     assert!(report(&ended).get("log").is_none(), "nothing that it says is to be believed");
+}
+
+/// A keeper that runs a program of next year.
+fn newer_program(forge: &Forge, fold: u32) -> Vec<Vec<u8>> {
+    let mut entries = forge.entries.clone();
+    let time = Entry::parse(entries.last().unwrap()).unwrap().time();
+    let version: Version = "9.9.9".parse().unwrap();
+    let start = Start {
+        time,
+        run: [1; 16],
+        version: version.clone(),
+        tier: Trust::Emulated,
+        time_source: TimeSource::HostClock,
+        keeper: None,
+    };
+    let upgrade = Upgrade { time, from: None, to: Program { version, fold, digest: None }, fold };
+    entries.push(Entry::Start(start).encode().unwrap());
+    entries.push(Entry::Upgrade(upgrade).encode().unwrap());
+    entries
+}
+
+#[test]
+fn an_auditor_whose_program_is_too_old_for_the_log_is_told_which_one_to_take() {
+    let forge = Forge::new();
+    let known = forge.audit(&newer_program(&forge, FOLD_NUMBER), &[]).done();
+    let says = known["log"]["stands_out"].to_string();
+    assert!(says.contains("version 9.9.9") && says.contains("whoever reads the log must know fold"), "{says}");
+    let ended = forge.audit(&newer_program(&forge, FOLD_NUMBER + 1), &[]);
+    assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
+    for part in ["program-too-old", "use `vaultctl` of version 9.9.9"] {
+        assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
+    }
 }
 
 #[test]

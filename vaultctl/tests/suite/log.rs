@@ -135,3 +135,26 @@ fn fewer_entries_than_the_checkpoint_says_are_not_the_log() {
     let refused = reader.finish(Checkpoint { size: 4, root: [0; 32] }).err();
     assert_eq!(refused, Some(LogFault::SizeMismatch { checkpoint: 4, entries: 3 }));
 }
+
+/// Of the recorded log of every type of entry: one that came before the recovery is another, and still permitted.
+#[test]
+fn a_recovery_goes_on_from_the_very_log_that_its_approvers_were_shown() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../ledger/tests/governance/data/fold.jsonl");
+    let recorded = std::fs::read_to_string(file).unwrap();
+    let entries: Vec<&str> = recorded.lines().collect();
+    let vault = attestation::Sha256Digest::of(entries[0].as_bytes());
+    let read = |entries: &[String]| {
+        let mut reader = LogReader::new(vault);
+        entries.iter().try_for_each(|entry| reader.push(entry.as_bytes()))
+    };
+    let good: Vec<String> = entries.iter().map(|entry| (*entry).to_owned()).collect();
+    assert_eq!(read(&good), Ok(()));
+    let of = |kind: &str| good.iter().position(|entry| entry.contains(&format!(r#""type":"{kind}""#))).unwrap();
+    let (before, recover) = (of("deny-summary"), of("recover"));
+    assert!(before < recover);
+    let mut other = good.clone();
+    other[before] = other[before].replace(r#""pcr-mismatch":3"#, r#""pcr-mismatch":4"#);
+    assert_ne!(other[before], good[before]);
+    let fault = read(&other).unwrap_err();
+    assert_eq!((&fault, fault.code()), (&LogFault::RecoveryRoot { index: recover as u64 }, "log-recovery-root"));
+}

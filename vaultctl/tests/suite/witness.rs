@@ -243,6 +243,29 @@ fn state_that_is_damaged_in_use_or_not_writable_cosigns_nothing() {
 }
 
 #[test]
+fn certificate_and_key_that_are_none_or_not_of_each_other_serve_nothing() {
+    let place = Place::new();
+    let pair = || {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["w".to_owned()]).unwrap().self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    };
+    let ((certificate, key), (_, other)) = (pair(), pair());
+    let serve = |certificate: &str, key: &str| {
+        let files = [("cert", certificate), ("tls-key", key)].map(|(name, pem)| {
+            std::fs::write(place.path(name), pem).unwrap();
+            text(&place.path(name)).to_owned()
+        });
+        let mut arguments = place.arguments(&[&log().key().to_string()]);
+        arguments.extend(["--json", "--tls-cert", &files[0], "--tls-key", &files[1]].map(str::to_owned));
+        run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    serve("no certificate", &key).fails(2, "witness-tls-file");
+    serve(&certificate, "no key").fails(2, "witness-tls-file");
+    serve(&certificate, &other).fails(2, "witness-tls-identity");
+}
+
+#[test]
 fn key_is_its_owners_alone_and_none_is_replaced() {
     let place = Place::new();
     let (key, vkey) = (place.path("key"), log().key().to_string());

@@ -5,7 +5,6 @@ use ledger::checkpoint::{Checkpoint, LogVerifier, Seen};
 use ledger::entry::{Entry, Start, TimeSource};
 use ledger::genesis::{AntiRollback, Core, Genesis};
 use ledger::keepers::KeeperMachine;
-use ledger::names::Version;
 use ledger::release_log::{Batch, ClosedLog, CurrentLog, LogError};
 use ledger::state::State;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -26,6 +25,7 @@ use crate::keeper::recovery::{self, RecoveryAct};
 use crate::keeper::refusal::Refusal;
 use crate::keeper::retired::Retired;
 use crate::keeper::snapshots::{SnapshotError, Snapshots};
+use crate::program;
 use crate::vault_keys::VaultKeys;
 
 /// Why a run does not begin.
@@ -106,6 +106,14 @@ impl From<FoldError> for OpenError {
     }
 }
 
+/// The bytes of an entry that the state has taken.
+fn applied(state: &mut State, entry: &Entry) -> Result<Vec<u8>, OpenError> {
+    let bytes = entry.encode().map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
+    let index = state.size();
+    state.apply(index, &bytes).map_err(|error| FoldError::Entry { index, error })?;
+    Ok(bytes)
+}
+
 /// What a run begins with.
 pub(crate) struct Run {
     /// The core that the keeper was given.
@@ -175,8 +183,7 @@ impl Run {
         SystemRandom::new()
             .fill(&mut run)
             .map_err(|_| OpenError::Refused(Refusal::unavailable("random", "the system gave no random bytes")))?;
-        let version =
-            Version::try_from(env!("CARGO_PKG_VERSION").to_owned()).expect("cargo's versions have the grammar of ours");
+        let version = program::version();
         let log = self.recosigned(store, log, &state, &genesis)?;
         let witnesses = log.seen().and_then(Seen::not_before);
         // Of a log with witnesses there is a checkpoint that they have just cosigned; else there are none to ask.
@@ -185,10 +192,12 @@ impl Run {
             None => (clock::wall(state.time()), TimeSource::HostClock),
         };
         let start = Entry::Start(Start { time, run, version, tier, time_source, keeper });
-        let start = start.encode().map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
-        let index = state.size();
-        state.apply(index, &start).map_err(|error| FoldError::Entry { index, error })?;
-        first.push(start);
+        first.push(applied(&mut state, &start)?);
+        // Before anything that this program decides.
+        if let Some(upgrade) = state.upgrade_due(&program::this()) {
+            tracing::info!(version = %upgrade.to.version, fold = upgrade.fold, "this keeper runs another program than it last said");
+            first.push(applied(&mut state, &Entry::Upgrade(upgrade))?);
+        }
         let mut vault = self.begin(store, log, state, (genesis, tier), (first, blobs))?;
         vault.settle_records()?;
         vault.settle_recovery()?;

@@ -17,9 +17,10 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;color:#1a1a1a;backg
 padding:0 1em}h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #bbb}\
 .verdict{padding:.6em 1em;border-left:.4em solid #1a1a1a;background:#f2f2f2;font-weight:600;overflow-wrap:anywhere}\
 .bad{border-color:#a4001d;background:#fdecef}.good{border-color:#0b6b3a;background:#eaf6ef}\
-li,td,p{overflow-wrap:anywhere}table{border-collapse:collapse;width:100%;font-size:.85em}\
+li,p{overflow-wrap:anywhere}table{border-collapse:collapse;width:100%;font-size:.85em}\
 th,td{text-align:left;vertical-align:top;padding:.3em .6em .3em 0;border-bottom:1px solid #ddd}\
-svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:#1a1a1a}svg rect{fill:#2f5d8a}\
+td:nth-child(-n+2),td:nth-child(4){white-space:nowrap}td:nth-child(5){overflow-wrap:anywhere;min-width:12em}\
+.wide{overflow-x:auto}svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:#1a1a1a}svg rect{fill:#2f5d8a}\
 svg line{stroke:#888}code{font-size:.9em}@media print{body{margin:0;max-width:none}h2{break-after:avoid}svg{break-inside:avoid}}";
 
 /// The page.
@@ -106,7 +107,7 @@ impl Page {
     fn releases(&mut self, log: &LogReport) {
         self.heading("The newest releases");
         self.raw(
-            "<table><thead><tr><th>Entry</th><th>Time</th><th>Model</th><th>Size</th><th>Platform</th><th>Rule</th>",
+            "<div class=\"wide\"><table><thead><tr><th>Entry</th><th>Time</th><th>Model</th><th>Size</th><th>Platform</th><th>Rule</th>",
         );
         self.raw("<th>Tier</th></tr></thead><tbody>\n");
         for release in log.released.newest.iter().rev().take(100) {
@@ -117,7 +118,12 @@ impl Page {
                 size(release.bytes),
                 release.platform.to_string(),
                 release.rule.clone(),
-                tier_in_words(release.tier).split(['.', ':', ';']).next().unwrap_or_default().to_owned(),
+                tier_in_words(release.tier)
+                    .split(['.', ':', ';', '('])
+                    .next()
+                    .unwrap_or_default()
+                    .trim_end()
+                    .to_owned(),
             ];
             self.raw("<tr>");
             for cell in cells {
@@ -127,7 +133,7 @@ impl Page {
             }
             self.raw("</tr>\n");
         }
-        self.raw("</tbody></table>\n");
+        self.raw("</tbody></table></div>\n");
     }
 
     /// A column for each key, the newest last. Each has its value over it, so that no colour is needed.
@@ -162,6 +168,9 @@ impl Page {
 
     /// A row for each key, the largest first.
     fn bars(&mut self, title: &str, sums: &BTreeMap<String, Sum>) {
+        if sums.is_empty() {
+            return;
+        }
         self.heading(title);
         let mut rows: Vec<(&String, &Sum)> = sums.iter().collect();
         rows.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.releases));
@@ -204,7 +213,16 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
+    use attestation::Sha256Digest;
+    use ledger::checkpoint::Checkpoint;
+    use ledger::entry::Entry;
+    use ledger::merkle::{Tree, leaf_hash};
+
     use super::*;
+    use crate::audit::LogReader;
+    use crate::bundle::Index;
+    use crate::commands::audit::tally::Tally;
+    use crate::commands::audit::verify::Borne;
 
     #[test]
     fn names_of_strangers_become_no_markup() {
@@ -212,6 +230,63 @@ mod tests {
         page.list("<b>", &["<script>alert('1')</script>&\"\u{202e}".to_owned()]);
         assert!(!page.0.contains("<script") && !page.0.contains("<b>"), "{}", page.0);
         assert!(page.0.contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;&quot;\\u{202e}"), "{}", page.0);
+    }
+
+    /// Of a recorded log, such as the one that has every type of entry; its evidence is not at hand.
+    fn page_of(recorded: &str) -> String {
+        let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../ledger/tests/governance/data/");
+        let recorded = std::fs::read_to_string(data.to_owned() + recorded).unwrap();
+        let vault = Sha256Digest::of(recorded.lines().next().unwrap().as_bytes());
+        let (mut reader, mut tree) = (LogReader::new(vault), Tree::new());
+        let mut tally = Tally::new(Index::new(vault, recorded.lines().count() as u64, (0, 0)));
+        for (index, entry) in (0..).zip(recorded.lines().map(str::as_bytes)) {
+            let parsed = Entry::parse(entry).unwrap();
+            tally.entry(index, &parsed, reader.state());
+            if let Entry::Release(release) = &parsed {
+                tally.evidence(index, true, Borne::Missing(vec![release.evidence, release.binding]));
+            }
+            reader.push(entry).unwrap();
+            tree.push(leaf_hash(entry));
+        }
+        let (size, now) = (tree.len(), reader.state().time());
+        let checkpoint = Checkpoint { size, root: tree.root(size).unwrap() };
+        page(&tally.finish(&reader.finish(checkpoint).unwrap(), None, now))
+    }
+
+    #[test]
+    fn every_kind_of_act_has_its_line_on_the_page() {
+        let page = page_of("fold.jsonl");
+        for part in [
+            "standing approval for at most 100 releases of minilm",
+            "BREAK-GLASS for at most 1 releases of minilm",
+            "the raise of budget b counts",
+            "CLOCK WAS SET AHEAD",
+            "ALARM: a (",
+            "is taken from here on",
+            "revoke group layer.9",
+            "the keeper is sealed to another boot state too",
+            "another keeper may take over",
+            "the keeper retires",
+            "the vault&#39;s keys were split into 3 shares",
+            "is lost, and",
+            "the keeper runs version 0.2.0",
+            "and before version 0.1.0",
+        ] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        let shared = page_of("fold-shared.jsonl");
+        for part in ["another keeper decides beside the others from here on", "decides no more"] {
+            assert!(shared.contains(part), "{part}: {shared}");
+        }
+    }
+
+    /// `cargo test -p vaultctl -- --ignored the_page_is_looked_at`, and then a browser.
+    #[test]
+    #[ignore = "writes a page for a person to look at"]
+    fn the_page_is_looked_at() {
+        let file = std::env::temp_dir().join("weightvault-audit.html");
+        std::fs::write(&file, page_of("fold.jsonl")).unwrap();
+        println!("{}", file.display());
     }
 
     #[test]

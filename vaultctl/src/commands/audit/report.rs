@@ -243,8 +243,8 @@ impl LogReport {
         let mut lines = vec![
             format!("root {} as the vault's log key signed it; every entry folded", self.root),
             format!(
-                "{} verified again, at the time of its entry",
-                count_of(self.evidence_verified, "piece of evidence")
+                "{} of evidence verified again, at the time of its entry",
+                count_of(self.evidence_verified, "piece")
             ),
             format!("from {} to {}", moment(self.first_entry), moment(self.last_entry)),
         ];

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use attestation::{Claims, Sha256Digest, UnixTime};
 use ledger::checkpoint::Checkpoint;
+use ledger::decide::Shown;
 use ledger::entry::{Entry, PlatformAct, PlatformInForce, Release};
 use ledger::genesis::{AntiRollback, Genesis};
 use ledger::permit::PermitKind;
-use ledger::state::{State, Vault, measurement_of};
+use ledger::state::{State, Vault};
 
 use super::measurements::Measurements;
 use super::report::{
@@ -79,8 +80,10 @@ impl Tally {
             }
             Entry::Platform(platform) if platform.act == PlatformAct::Add => {
                 let PlatformInForce { platform, time, .. } = platform;
-                self.stands_out
-                    .push(format!("EK {platform}, which has no certificate, is taken from {}", moment(*time)));
+                let when = moment(*time);
+                self.stands_out.push(format!(
+                    "entry {index}, {when}: EK {platform}, which has no certificate, is taken from here on"
+                ));
             }
             Entry::Policy(policy) => {
                 self.policies.push(PolicyLine { serial: policy.serial, since: policy.time, digest: policy.object });
@@ -96,8 +99,11 @@ impl Tally {
                 }
             }
             Entry::Reseal(reseal) => {
-                self.stands_out
-                    .push(format!("entry {index} sealed the keeper to another boot state: {}", reseal.object));
+                let when = moment(reseal.time);
+                self.stands_out.push(format!(
+                    "entry {index}, {when}: the keeper is sealed to another boot state too: {}",
+                    reseal.object
+                ));
             }
             Entry::Permit(_)
             | Entry::Alarm(_)
@@ -108,7 +114,8 @@ impl Tally {
             | Entry::KeyEpoch(_)
             | Entry::Escrow(_)
             | Entry::Recover(_)
-            | Entry::KeeperLeave(_) => {
+            | Entry::KeeperLeave(_)
+            | Entry::Upgrade(_) => {
                 self.stands_out.push(format!("entry {index}, {}: {}", moment(entry.time()), in_words(entry, before)));
             }
             Entry::Approve(_)
@@ -172,7 +179,9 @@ impl Tally {
         let code = match borne {
             Borne::Yes(claims) => {
                 self.evidence_verified += 1;
-                if is_release && let Err((code, why)) = self.measurements.shown(index, measurement_of(&claims)) {
+                if is_release
+                    && let Err((code, why)) = self.measurements.shown(index, Shown::from(claims.as_ref()).measurement())
+                {
                     self.findings.push(Finding { index, code, why });
                 }
                 code_of(&claims)

@@ -129,7 +129,10 @@ fn fold(
     let mut tally = Tally::new(*bundle.index());
     let mut policies = Policies::default();
     let mut jobs = Vec::new();
-    let of_fault = |fault| Ok(AuditReport::of_fault(vault.id(), Fault::of_log(&fault)));
+    let of_fault = |fault: LogFault| match fault.newer_program() {
+        Some(_) => Err(fault.into()),
+        None => Ok(AuditReport::of_fault(vault.id(), Fault::of_log(&fault))),
+    };
     read_ahead(bundle, checkpoint.size, |files| {
         for file in files {
             let entries = file?;
@@ -291,7 +294,8 @@ fn jobs_of(index: u64, entry: &Entry, before: &State, policies: &Policies) -> Ve
             | Entry::Revoke(_)
             | Entry::Extend(_)
             | Entry::Deny(_)
-            | Entry::DenySummary(_),
+            | Entry::DenySummary(_)
+            | Entry::Upgrade(_),
             _,
         ) => Vec::new(),
     }

@@ -97,7 +97,8 @@ pub(crate) async fn verify_entry(session: &Session, index: u64) -> Result<EntryE
         | Entry::Permit(_)
         | Entry::Clock(_)
         | Entry::Alarm(_)
-        | Entry::DenySummary(_) => return Err(without_evidence(index, type_name)),
+        | Entry::DenySummary(_)
+        | Entry::Upgrade(_) => return Err(without_evidence(index, type_name)),
     };
     Ok(EntryEvidenceReport { verified: true, index, type_name, time, evidence })
 }

@@ -166,7 +166,9 @@ impl fmt::Display for EntryExplained {
             if let Some(line) = &self.line {
                 writeln!(f, "  line {:>4}: {}", line.number, line.text)?;
             }
+            why.facts.iter().try_for_each(|fact| writeln!(f, "  then:     {fact}"))?;
             writeln!(f, "  would pass if {}", why.remedy)?;
+            why.propose.iter().try_for_each(|command| writeln!(f, "  propose:  {command}"))?;
         }
         match &self.not_replayed {
             Some(not) => writeln!(f, "  not decided again: {not}"),

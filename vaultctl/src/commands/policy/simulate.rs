@@ -5,14 +5,14 @@ mod sums;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use attestation::{Sha256Digest, UnixTime};
 use ledger::decide::PastUnits;
 use ledger::entry::{Action, Deny, Entry, Release};
 use ledger::manifest::MANIFEST_BYTES_MAX;
-use ledger::names::Name;
 use ledger::policy::Policy;
-use ledger::state::{LoggedManifest, State, Vault};
+use ledger::state::{LoggedManifest, Rehearsal, State, Vault};
 
 pub(crate) use report::Simulation;
 
@@ -32,9 +32,10 @@ const REFUSED_BETWEEN_SWEEPS: usize = 256;
 
 pub(crate) fn simulate(session: &Session, args: &PolicySimulateArgs) -> Result<Simulation, Failure> {
     let (candidate, _) = read_policy(&args.new)?;
+    let candidate = Arc::new(candidate);
     let manifests = read_manifests(&args.manifest)?;
     let log = PastLog::open(session.vault()?, &args.log)?;
-    let mut simulator = Simulator::new(&candidate, log.bundle(), manifests);
+    let mut simulator = Simulator::new(Arc::clone(&candidate), log.bundle(), manifests);
     let folded = log.fold(|before, entry| {
         simulator.see(before, entry);
         Ok(())
@@ -44,7 +45,7 @@ pub(crate) fn simulate(session: &Session, args: &PolicySimulateArgs) -> Result<S
     let now = session.now().max(folded.state().time());
     let proposable = vault.check_successor(&candidate, now).err();
     simulator.count_running(vault, folded.state().time());
-    let Simulator { releases, denials, without_entry, loses, gains, open, .. } = simulator;
+    let Simulator { releases, denials, without_entry, loses, waits, gains, open, .. } = simulator;
     Ok(Simulation {
         vault: vault.id(),
         size: folded.checkpoint().size,
@@ -54,6 +55,7 @@ pub(crate) fn simulate(session: &Session, args: &PolicySimulateArgs) -> Result<S
         denials,
         denials_without_entry: without_entry,
         loses: loses.listed(),
+        waits: waits.listed(),
         gains: gains.listed(),
         open: open.listed(),
     })
@@ -67,27 +69,35 @@ fn read_manifests(paths: &[PathBuf]) -> Result<BTreeMap<Sha256Digest, Vec<u8>>, 
     paths.iter().map(manifest).collect()
 }
 
+/// Where a release that the candidate would not have let through is summed up.
+struct Group {
+    waits: bool,
+    key: Key,
+}
+
 /// Judges each entry as it comes.
 struct Simulator<'a> {
-    candidate: &'a Policy,
+    /// What the candidate would have left.
+    rehearsal: Rehearsal,
     bundle: &'a Bundle,
     manifests: BTreeMap<Sha256Digest, Vec<u8>>,
-    opened: BTreeMap<Sha256Digest, LoggedManifest>,
+    opened: BTreeMap<Sha256Digest, Arc<LoggedManifest>>,
     /// Leases that the candidate would not have granted, and their group: they take no place under it.
-    refused: BTreeMap<Sha256Digest, Key>,
+    refused: BTreeMap<Sha256Digest, Group>,
     since_sweep: usize,
     releases: Counts,
     denials: Counts,
     without_entry: u64,
     loses: Sums,
+    waits: Sums,
     gains: Sums,
     open: Sums,
 }
 
 impl<'a> Simulator<'a> {
-    fn new(candidate: &'a Policy, bundle: &'a Bundle, manifests: BTreeMap<Sha256Digest, Vec<u8>>) -> Self {
+    fn new(candidate: Arc<Policy>, bundle: &'a Bundle, manifests: BTreeMap<Sha256Digest, Vec<u8>>) -> Self {
         Self {
-            candidate,
+            rehearsal: Rehearsal::new(candidate),
             bundle,
             manifests,
             opened: BTreeMap::new(),
@@ -97,6 +107,7 @@ impl<'a> Simulator<'a> {
             denials: Counts::default(),
             without_entry: 0,
             loses: Sums::default(),
+            waits: Sums::default(),
             gains: Sums::default(),
             open: Sums::default(),
         }
@@ -105,6 +116,7 @@ impl<'a> Simulator<'a> {
     /// An entry, and the state before it.
     fn see(&mut self, before: &State, entry: &Entry) {
         let index = before.size();
+        self.rehearsal.prepare(before);
         match (entry, before.vault()) {
             (Entry::Release(release), Some(vault)) => self.release(index, before, vault, release),
             (Entry::Deny(deny), Some(vault)) => self.denial(index, vault, deny),
@@ -136,10 +148,12 @@ impl<'a> Simulator<'a> {
                 | Entry::Revoke(_)
                 | Entry::Extend(_)
                 | Entry::Renew(_)
-                | Entry::End(_),
+                | Entry::End(_)
+                | Entry::Upgrade(_),
                 _,
             ) => {}
         }
+        self.rehearsal.follow(before, entry);
     }
 
     fn release(&mut self, index: u64, before: &State, vault: &Vault, release: &Release) {
@@ -149,8 +163,9 @@ impl<'a> Simulator<'a> {
         match judged {
             Judged::Granted => {}
             Judged::Refused(why) => {
-                let group = self.loses.add(subject, release.units.bytes, *why);
-                self.refuse(vault, release.lease, group);
+                let sums = if why.waits { &mut self.waits } else { &mut self.loses };
+                let (waits, key) = (why.waits, sums.add(subject, release.units.bytes, *why));
+                self.refuse(vault, release.lease, Group { waits, key });
             }
             Judged::Open { code, why } => self.open.add_open(subject, release.units.bytes, code, why),
         }
@@ -168,51 +183,53 @@ impl<'a> Simulator<'a> {
         };
         let captured = borne.and_then(|blobs| past::evidence_of(blobs.evidence));
         let asked = borne.and_then(|blobs| released_units(blobs.preimage).ok());
-        let (candidate, leases) = (self.candidate, self.leases(vault, &release.rule, release.time));
         let given = vault.policy().release_rule(&release.rule).map(|rule| &rule.groups);
-        let units = match (&asked, self.manifest(before, release), given) {
+        let manifest = self.manifest(before, release);
+        let units = match (&asked, manifest.as_deref(), given) {
             (Some(units), Some(manifest), _) => PastUnits::Known { units, manifest },
             (Some(_) | None, _, Some(groups)) => PastUnits::Within(groups),
             (Some(_) | None, _, None) => PastUnits::Unknown,
         };
-        let named = (&release.rule, &release.model, &release.version);
-        let request = past::request(Action::Load, release.time, named, release.platform, (units, leases));
-        past::judge(vault, candidate, request, captured.as_ref())
+        let request = past::released_request(release, units);
+        let judged = past::judge(vault, &self.rehearsal.allowances(), &request, captured.as_ref());
+        // What could not be judged was released: it takes its part.
+        if !matches!(judged, Judged::Refused(_)) {
+            past::take(&mut self.rehearsal, &request, captured.as_ref(), Some(release.lease));
+        }
+        judged
     }
 
     fn denial(&mut self, index: u64, vault: &Vault, deny: &Deny) {
         let subject = Subject::of_denial(index, deny);
         let evidence = self.bundle.blob(deny.evidence);
         let captured = evidence.as_deref().and_then(past::evidence_of);
-        let leases = self.leases(vault, &deny.rule, deny.time);
-        let judged = past::judge_denied(deny, vault, self.candidate, captured.as_ref(), leases);
+        let judged = past::judge_denied(deny, vault, &self.rehearsal.allowances(), captured.as_ref());
         self.denials.add(&judged);
         match judged {
-            Judged::Granted => self.gains.add_gain(subject, deny.code.as_str()),
+            Judged::Granted => {
+                if deny.action == Action::Load {
+                    let request = past::denied_request(deny, vault);
+                    past::take(&mut self.rehearsal, &request, captured.as_ref(), None);
+                }
+                self.gains.add_gain(subject, deny.code.as_str());
+            }
+            // It waits already, or is refused in either case.
             Judged::Refused(_) => {}
             Judged::Open { code, why } => self.open.add_open(subject, 0, code, why),
         }
     }
 
-    fn manifest(&mut self, before: &State, release: &Release) -> Option<&LoggedManifest> {
+    fn manifest(&mut self, before: &State, release: &Release) -> Option<Arc<LoggedManifest>> {
         let digest = release.manifest;
         if !self.opened.contains_key(&digest) {
             let bytes = self.manifests.get(&digest)?;
             let opened = before.open_manifest(&release.model, &release.version, bytes).ok()?;
-            self.opened.insert(digest, opened);
+            self.opened.insert(digest, Arc::new(opened));
         }
-        self.opened.get(&digest)
+        self.opened.get(&digest).map(Arc::clone)
     }
 
-    /// Leases of the rule that would run under the candidate: those that ran, without what it would not have granted.
-    fn leases(&self, vault: &Vault, rule: &Name, now: UnixTime) -> u32 {
-        let runs =
-            |id: &&Sha256Digest| vault.lease(**id).is_some_and(|lease| lease.rule == *rule && now <= lease.renew_by);
-        let refused = self.refused.keys().filter(runs).count();
-        vault.lease_count(rule, now).saturating_sub(u32::try_from(refused).unwrap_or(u32::MAX))
-    }
-
-    fn refuse(&mut self, vault: &Vault, lease: Sha256Digest, group: Key) {
+    fn refuse(&mut self, vault: &Vault, lease: Sha256Digest, group: Group) {
         self.since_sweep += 1;
         if self.since_sweep >= REFUSED_BETWEEN_SWEEPS {
             self.since_sweep = 0;
@@ -225,7 +242,8 @@ impl<'a> Simulator<'a> {
     fn count_running(&mut self, vault: &Vault, now: UnixTime) {
         for (id, _) in vault.leases(now) {
             if let Some(group) = self.refused.get(&id) {
-                self.loses.runs(group);
+                let sums = if group.waits { &mut self.waits } else { &mut self.loses };
+                sums.runs(&group.key);
             }
         }
     }

@@ -25,6 +25,8 @@ pub(crate) struct Simulation {
     /// Refusals of which the log has the number alone: they are not judged.
     pub(super) denials_without_entry: u64,
     pub(super) loses: Groups,
+    /// Releases that would have waited for approvers.
+    pub(super) waits: Groups,
     pub(super) gains: Groups,
     pub(super) open: Groups,
 }
@@ -50,6 +52,8 @@ struct NotProposable {
 pub(super) struct Counts {
     granted: u64,
     refused: u64,
+    /// Of those refused, what approvers could have let through.
+    waiting: u64,
     open: u64,
 }
 
@@ -64,7 +68,10 @@ impl Counts {
     pub(super) fn add(&mut self, judged: &Judged) {
         match judged {
             Judged::Granted => self.granted += 1,
-            Judged::Refused(_) => self.refused += 1,
+            Judged::Refused(why) => {
+                self.refused += 1;
+                self.waiting += u64::from(why.waits);
+            }
             Judged::Open { .. } => self.open += 1,
         }
     }
@@ -100,14 +107,16 @@ impl fmt::Display for Simulation {
         if let Some(not) = &candidate.not_proposable {
             writeln!(f, "  it can't be proposed as it is: {} [{}]", not.why, not.code)?;
         }
-        let Counts { granted, refused, open } = releases;
-        writeln!(f, "  releases  {granted} as they were, {refused} would be refused, {open} not judged")?;
-        let Counts { granted, refused, open } = denials;
+        let Counts { granted, refused, waiting, open } = releases;
+        write!(f, "  releases  {granted} as they were, {} would be refused, ", refused - waiting)?;
+        writeln!(f, "{waiting} would wait for approvers, {open} not judged")?;
+        let Counts { granted, refused, open, .. } = denials;
         writeln!(f, "  denials   {refused} as they were, {granted} would be granted, {open} not judged")?;
         if self.denials_without_entry > 0 {
             writeln!(f, "            {} more without an entry, not judged", self.denials_without_entry)?;
         }
         section(f, "Who would lose access", &self.loses)?;
+        section(f, "Who would have to wait for approvers", &self.waits)?;
         section(f, "Who would gain access", &self.gains)?;
         section(f, "What could not be judged", &self.open)?;
         if self.open.groups.iter().any(|group| group.code.as_deref() == Some("groups-not-known")) {

@@ -161,8 +161,17 @@ mod tests {
     }
 
     fn why(code: &str) -> Why {
-        let (expected, seen) = ("one".to_owned(), "another".to_owned());
-        Why { code: code.to_owned(), claim: "boot state", expected, seen, policy_key: None, remedy: "" }
+        Why {
+            code: code.to_owned(),
+            claim: "boot state",
+            expected: "one".to_owned(),
+            seen: "another".to_owned(),
+            policy_key: None,
+            remedy: "",
+            waits: false,
+            facts: Vec::new(),
+            propose: Vec::new(),
+        }
     }
 
     #[test]
