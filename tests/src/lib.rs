@@ -19,6 +19,7 @@ pub mod publisher;
 pub mod raw_tpm;
 pub mod relay;
 pub mod soft_snp;
+pub mod two;
 pub mod witnesses;
 pub mod world;
 

@@ -16,7 +16,7 @@ use ledger::state::Subject;
 use crate::bug::Bug;
 use crate::mail::{Body, Letter, SessionId, Signed, To};
 use crate::run::{Challenged, Failure, Run};
-use crate::scene::Scene;
+use crate::scene::{Guard, Scene};
 use crate::sim::Sim;
 use crate::support::evidence::hpke_key;
 use crate::support::world::rule;
@@ -26,6 +26,9 @@ const UNCOUNTED_MAX: u64 = 300;
 
 impl Run {
     pub fn handle(&mut self, sim: &mut Sim, letter: &Letter) {
+        if self.is_cut() {
+            return;
+        }
         self.watch_clock(sim);
         let done = match &letter.body {
             Body::GetChallenge { agent, lease } => self.challenge(sim, letter.id, *agent, *lease),
@@ -202,13 +205,22 @@ impl Run {
         {
             return Err("renewals-uncounted".to_owned());
         }
+        self.check_own_run(sim)?;
         let statement = grant.lease_statement();
-        sim.lease_signed(self.number, &statement);
-        let signed = scene.sign_lease(&statement);
         self.renewals.push(grant.renewal(evidence(quote)));
         self.oldest_renewal.get_or_insert(sim.now);
-        sim.post(To::Agent(agent), Body::Renewed { session, lease: signed });
+        if scene.guard == Guard::Counter || sim.bug == Some(Bug::RenewalBeforeQuorum) {
+            self.answer_renewal(sim, agent, session, &statement);
+        } else {
+            self.pending.renewed.push((agent, session, statement));
+        }
         Ok(())
+    }
+
+    pub fn answer_renewal(&self, sim: &mut Sim, agent: usize, session: SessionId, statement: &LeaseStatement) {
+        sim.lease_signed(statement);
+        let lease = sim.scene.sign_lease(statement);
+        sim.post(To::Agent(agent), Body::Renewed { session, lease });
     }
 
     /// An agent renews only with a signed lease that has not run out.

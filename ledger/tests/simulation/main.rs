@@ -116,6 +116,10 @@ planted! {
     a_renewal_of_what_was_revoked_is_found: RevocationNotAsked, 179;
     a_release_that_its_commit_revokes_is_found: RevokedInTheSameCommit, 87;
     renewals_that_a_commit_leaves_out_are_found: RenewalsLeftOut, 206;
+    a_jump_that_ends_leases_is_found: JumpEndsLeases, 0;
+    a_jump_that_ends_revoked_leases_is_found: JumpEndsRevoked, 0;
+    an_overtaken_run_that_renews_is_found: OvertakenRunRenews, 0;
+    a_renewal_before_its_quorum_is_found: RenewalBeforeQuorum, 0;
     a_term_from_the_answer_is_found: TermFromTheAnswer, 0;
     an_extension_of_one_signature_is_found: OneSignatureExtends, 5;
 }

@@ -304,11 +304,11 @@ impl Sim {
     pub fn key_leaves(&mut self, run: u32, (index, entry): (u64, &[u8]), decided: u64, statement: &LeaseStatement) {
         self.counts.released += 1;
         self.truth.key_leaves(run, index, entry, decided);
-        self.lease_signed(run, statement);
+        self.lease_signed(statement);
     }
 
-    pub fn lease_signed(&mut self, run: u32, statement: &LeaseStatement) {
-        self.truth.lease_signed(run, statement, self.now);
+    pub fn lease_signed(&mut self, statement: &LeaseStatement) {
+        self.truth.lease_signed(statement, self.now);
     }
 
     pub fn holds(&mut self, lease: Sha256Digest, deadline: u64) {
@@ -321,9 +321,7 @@ impl Sim {
 
     /// After each step.
     fn look(&mut self) {
-        let jumped = self.truth.jumped;
-        let held = self.agents.iter().filter(|agent| agent.holds_by_grant(jumped));
-        let held = held.filter(|agent| agent.lease().is_some_and(|lease| !self.truth.outrun.contains(&lease))).count();
+        let held = self.agents.iter().filter(|agent| agent.holds_by_grant()).count();
         self.counts.most_held = self.counts.most_held.max(held);
         if held > LEASES_MAX {
             self.truth.breaks(Law::LeasesAtOnce, format!("{held} agents hold leases, and {LEASES_MAX} may"));

@@ -2,14 +2,15 @@
 
 use attestation::{KeptChains, Trust};
 use ledger::checkpoint::{Checkpoint, LogVerifier, Seen};
-use ledger::entry::{Entry, Start, TimeSource};
+use ledger::entry::TimeSource;
 use ledger::genesis::{AntiRollback, Core, Genesis};
 use ledger::keepers::KeeperMachine;
-use ledger::names::Version;
 use ledger::release_log::{Batch, ClosedLog, CurrentLog, LogError};
 use ledger::state::State;
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::rand::SystemRandom;
 
+use super::renew::OwnRun;
+use super::time::{runs_revoked, start_entry};
 use super::{Outbox, Pending, Records, Renewals, Vault, is_shared};
 use crate::head::Anchor;
 use crate::keeper::challenges::Challenges;
@@ -158,12 +159,6 @@ impl Run {
             self.take_head(&log)?;
         }
         let keeper = self.joined.then_some(self.instance);
-        let mut run = [0; 16];
-        SystemRandom::new()
-            .fill(&mut run)
-            .map_err(|_| OpenError::Refused(Refusal::unavailable("random", "the system gave no random bytes")))?;
-        let version =
-            Version::try_from(env!("CARGO_PKG_VERSION").to_owned()).expect("cargo's versions have the grammar of ours");
         let log = self.recosigned(store, log, &state, &genesis)?;
         let witnesses = log.seen().and_then(Seen::not_before);
         // Of a log with witnesses there is a checkpoint that they have just cosigned; else there are none to ask.
@@ -171,7 +166,9 @@ impl Run {
             Some(witnesses) => (state.time().max(witnesses), TimeSource::Witnesses),
             None => (clock::wall(state.time()), TimeSource::HostClock),
         };
-        let start = Entry::Start(Start { time, run, version, tier, time_source, keeper });
+        // A start gives it no more time, so nobody has measured that any has passed for whoever holds it.
+        let time = if runs_revoked(&state, state.time()) { state.time() } else { time };
+        let start = start_entry(time, time_source, tier, keeper).map_err(OpenError::Refused)?;
         let start = start.encode().map_err(|error| OpenError::Refused(Refusal::unavailable(error.code(), error)))?;
         let index = state.size();
         state.apply(index, &start).map_err(|error| FoldError::Entry { index, error })?;
@@ -238,6 +235,7 @@ impl Run {
             chains: KeptChains::default(),
             denials,
             renewals: Renewals::default(),
+            own_run: OwnRun::default(),
             clock,
             rng: SystemRandom::new(),
             pending: Pending::default(),
