@@ -126,7 +126,7 @@ impl Report {
 pub enum Extent {
     /// What one running vault can be asked: some seconds.
     Quick,
-    /// Also what takes vaults and machines of its own.
+    /// Also what takes vaults and machines of its own, or a minute.
     Whole,
 }
 
@@ -142,7 +142,7 @@ pub fn play(extent: Extent) -> UnboundedReceiver<Row> {
             }
             let report = Report { attack: stage, rows: rows.clone() };
             let played = match *stage {
-                "one vault" => tokio::spawn(one_vault(report)).await,
+                "one vault" => tokio::spawn(one_vault(report, extent)).await,
                 "host" => tokio::spawn(stored::play(report)).await,
                 "witnesses" => tokio::spawn(witnessed::play(report)).await,
                 "several keepers" => tokio::spawn(keepers::play(report)).await,
@@ -162,7 +162,7 @@ pub fn play(extent: Extent) -> UnboundedReceiver<Row> {
 const STAGES: &[&str] = &["one vault", "host", "storage", "witnesses", "several keepers", "custody"];
 
 /// A ceremony takes longer than what is tried on its vault.
-async fn one_vault(mut report: Report) {
+async fn one_vault(mut report: Report, extent: Extent) {
     let world = World::before_ceremony(|_, policy| {
         let thresholds = "threshold = 2\nrevoke_threshold = 1\nbreak_glass_threshold = 2\n";
         *policy = policy.replacen("threshold = 2\n", thresholds, 1);
@@ -174,6 +174,9 @@ async fn one_vault(mut report: Report) {
     replay::play(&world, &mut report).await;
     approvers::play(&world, &mut report).await;
     permits::play(&world, &mut report).await;
+    if extent == Extent::Whole {
+        permits::outlived(&world, &mut report).await;
+    }
     revoked::play(&world, &mut report).await;
 }
 

@@ -121,7 +121,8 @@ impl Witnesses {
     pub fn cosigned_by(&self, index: usize, text: &str, time: UnixTime) -> String {
         let place = &self.places[index];
         let kept = std::fs::read_to_string(place.dir.join("key")).expect("the key");
-        let seed = kept.trim_end().rsplit('+').next().and_then(|key| BASE64_STANDARD.decode(key).ok()).expect("base64");
+        let seed =
+            kept.trim_end().splitn(5, '+').nth(4).and_then(|key| BASE64_STANDARD.decode(key).ok()).expect("base64");
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed[1..]).expect("a seed");
         let key: WitnessKey = WitnessKey::parse(&place.vkey).expect("a vkey");
         let signature = pair.sign(&WitnessKey::message(text, time));

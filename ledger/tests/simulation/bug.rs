@@ -48,6 +48,8 @@ pub enum Bug {
     OvertakenRunRenews,
     /// Under witnesses, a renewal leaves before they have cosigned it.
     RenewalBeforeQuorum,
+    /// A renewal ends a lease sooner in the keeper's count, and its holder may not get it.
+    RenewalShortensLease,
     /// An agent counts its term from the answer, not from its request.
     TermFromTheAnswer,
     /// An agent takes an extension that one approver signed.
@@ -77,7 +79,7 @@ pub enum Law {
 }
 
 /// Which runs are told about, which law shows it.
-pub const ALL: [(Bug, Guard, &[Law]); 24] = [
+pub const ALL: [(Bug, Guard, &[Law]); 25] = [
     (Bug::ReleaseBeforeAppend, Guard::Counter, &[Law::NoEntryNoKey]),
     (Bug::CounterBeforeEntries, Guard::Counter, &[Law::KillsAreSurvived]),
     (Bug::CounterBeforeHead, Guard::Counter, &[Law::KillsAreSurvived]),
@@ -100,6 +102,7 @@ pub const ALL: [(Bug, Guard, &[Law]); 24] = [
     (Bug::JumpEndsRevoked, Guard::Counter, &[Law::LeasesAtOnce]),
     (Bug::OvertakenRunRenews, Guard::Counter, &[Law::LeaseBound, Law::LeasesAtOnce]),
     (Bug::RenewalBeforeQuorum, Guard::Witnesses, &[Law::LeaseBound, Law::LeasesAtOnce]),
+    (Bug::RenewalShortensLease, Guard::Counter, &[Law::LeaseBound, Law::LeasesAtOnce]),
     (Bug::TermFromTheAnswer, Guard::Counter, &[Law::LeaseBound]),
     (Bug::OneSignatureExtends, Guard::Counter, &[Law::LeaseBound]),
 ];

@@ -11,7 +11,7 @@ use ledger::lease::{LeaseStatement, end_message, grant_message, renew_message};
 use ledger::merkle::leaf_hash;
 use ledger::release_log::Logged;
 use ledger::revocation::{RevocationAct, notice_message};
-use ledger::state::Subject;
+use ledger::state::{Lease, Subject};
 
 use crate::bug::Bug;
 use crate::mail::{Body, Letter, SessionId, Signed, To};
@@ -205,8 +205,12 @@ impl Run {
         {
             return Err("renewals-uncounted".to_owned());
         }
-        self.check_own_run(sim)?;
         let statement = grant.lease_statement();
+        let signed_until = self.vault().and_then(|vault| vault.lease(lease)).map(Lease::signed_until);
+        if signed_until.is_some_and(|until| statement.renew_by < until) && sim.bug != Some(Bug::RenewalShortensLease) {
+            return Err("lease-not-due".to_owned());
+        }
+        self.check_own_run(sim)?;
         self.renewals.push(grant.renewal(evidence(quote)));
         self.oldest_renewal.get_or_insert(sim.now);
         if scene.guard == Guard::Counter || sim.bug == Some(Bug::RenewalBeforeQuorum) {

@@ -321,7 +321,9 @@ impl Sim {
 
     /// After each step.
     fn look(&mut self) {
-        let held = self.agents.iter().filter(|agent| agent.holds_by_grant()).count();
+        let held: Vec<_> = self.agents.iter().filter(|agent| agent.holds_by_grant()).filter_map(Agent::lease).collect();
+        held.iter().for_each(|lease| self.truth.check_counted(*lease));
+        let held = held.len();
         self.counts.most_held = self.counts.most_held.max(held);
         if held > LEASES_MAX {
             self.truth.breaks(Law::LeasesAtOnce, format!("{held} agents hold leases, and {LEASES_MAX} may"));

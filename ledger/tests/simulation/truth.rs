@@ -29,6 +29,7 @@ pub struct Truth {
     pub violation: Option<(Law, String)>,
     pub now: u64,
     guard: Guard,
+    bug: Option<Bug>,
     durable: BTreeSet<(u32, usize, Hash)>,
     /// The size of the head that a run wrote last, how many it wrote, and how often the TPM counted for it.
     heads: BTreeMap<u32, (u64, u32, u32)>,
@@ -58,6 +59,7 @@ impl Truth {
             violation: None,
             now,
             guard,
+            bug,
             durable: BTreeSet::new(),
             heads: BTreeMap::new(),
             cosigned: BTreeMap::new(),
@@ -157,6 +159,16 @@ impl Truth {
         }
         self.held.insert(lease, deadline);
         self.check_end(lease);
+    }
+
+    /// No lease is over in the log that the world has seen while its holder still has it.
+    pub fn check_counted(&mut self, lease: Sha256Digest) {
+        let renew_by = self.audit.state.vault().and_then(|vault| vault.lease(lease)).map(|lease| lease.renew_by);
+        let counted = renew_by.is_some_and(|renew_by| self.last <= renew_by.plus(ROUNDING_SECS));
+        // Who looks on forgets what this bug forgets.
+        if !counted && self.bug != Some(Bug::BudgetRefillsOnRestart) {
+            self.breaks(Law::LeasesAtOnce, "an agent holds a lease that the log counts as over".to_owned());
+        }
     }
 
     /// A lease that was revoked ends when `vaultctl revoke` says that it does, at the latest.

@@ -14,16 +14,16 @@ use crate::{Guest, World};
 
 pub(super) async fn play(mut report: Report) {
     let mut two = block_in_place(Two::open);
-    report.attack("keepers: joining");
+    report.attack("keepers: forked");
     for which in ["one", "the other"] {
         // Challenges go round.
         report.works(&format!("a release by {which} of two keepers"), released(&two.world).await);
     }
-    joining(&two.world, &report).await;
-    report.attack("keepers: forked");
     forked(&mut two, &report).await;
     report.attack("keepers: left");
     left(&mut two, &report).await;
+    report.attack("keepers: joining");
+    joining(&two.world, &report).await;
 }
 
 async fn joining(world: &World, report: &Report) {

@@ -20,7 +20,7 @@ use ledger::entry::{Cause, End, Entry, Renew, Renewal};
 use ledger::genesis::AntiRollback;
 use ledger::lease::{LeaseStatement, end_message, renew_message};
 use ledger::release_log::{BATCH_ENTRIES_MAX, LogError};
-use ledger::state::RENEWAL_COMMIT_SECS_MAX;
+use ledger::state::{Lease, RENEWAL_COMMIT_SECS_MAX};
 use prost::Message;
 use vault_proto::convert::{EndLease, RenewRequest};
 use vault_proto::v1::{self, keeper_reply::Response};
@@ -115,6 +115,7 @@ impl Vault {
         if self.renewals.oldest.is_some_and(|oldest| oldest.elapsed() > UNCOUNTED_MAX) {
             return Err(Refusal::unavailable("renewals-uncounted", "older renewals are not in the log yet: try again"));
         }
+        self.check_due(&lease_id, grant.lease_statement().renew_by)?;
         self.check_own_run()?;
         let renewal = grant.renewal(Sha256Digest::of(&blob));
         let lease = self.sign_lease(&grant.lease_statement())?;
@@ -125,6 +126,18 @@ impl Vault {
         match self.genesis.core().anti_rollback() {
             AntiRollback::Witnesses => Ok(Outcome::AfterCommit(Box::new(move |_| answer))),
             AntiRollback::Counter | AntiRollback::None => Ok(Outcome::Now(answer)),
+        }
+    }
+
+    /// Where its rule has a shorter lease now, it is renewed once that ends no sooner than what was signed before: whoever
+    /// does not get the renewal has that still.
+    fn check_due(&self, lease_id: &Sha256Digest, renew_by: UnixTime) -> Result<(), Refusal> {
+        let signed_until = self.opened()?.lease(*lease_id).map(Lease::signed_until);
+        match signed_until.filter(|until| renew_by < *until) {
+            Some(until) => {
+                Err(Refusal::busy("lease-not-due", format!("it runs until {until} as it is: try again later")))
+            }
+            None => Ok(()),
         }
     }
 
