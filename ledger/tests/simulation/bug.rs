@@ -46,8 +46,6 @@ pub enum Bug {
     JumpEndsRevoked,
     /// A run that another one took the place of renews until it commits.
     OvertakenRunRenews,
-    /// Under witnesses, a renewal leaves before they have cosigned it.
-    RenewalBeforeQuorum,
     /// A renewal ends a lease sooner in the keeper's count, and its holder may not get it.
     RenewalShortensLease,
     /// An agent counts its term from the answer, not from its request.
@@ -79,7 +77,7 @@ pub enum Law {
 }
 
 /// Which runs are told about, which law shows it.
-pub const ALL: [(Bug, Guard, &[Law]); 25] = [
+pub const ALL: [(Bug, Guard, &[Law]); 24] = [
     (Bug::ReleaseBeforeAppend, Guard::Counter, &[Law::NoEntryNoKey]),
     (Bug::CounterBeforeEntries, Guard::Counter, &[Law::KillsAreSurvived]),
     (Bug::CounterBeforeHead, Guard::Counter, &[Law::KillsAreSurvived]),
@@ -101,7 +99,6 @@ pub const ALL: [(Bug, Guard, &[Law]); 25] = [
     (Bug::JumpEndsLeases, Guard::Counter, &[Law::LeasesAtOnce]),
     (Bug::JumpEndsRevoked, Guard::Counter, &[Law::LeasesAtOnce]),
     (Bug::OvertakenRunRenews, Guard::Counter, &[Law::LeaseBound, Law::LeasesAtOnce]),
-    (Bug::RenewalBeforeQuorum, Guard::Witnesses, &[Law::LeaseBound, Law::LeasesAtOnce]),
     (Bug::RenewalShortensLease, Guard::Counter, &[Law::LeaseBound, Law::LeasesAtOnce]),
     (Bug::TermFromTheAnswer, Guard::Counter, &[Law::LeaseBound]),
     (Bug::OneSignatureExtends, Guard::Counter, &[Law::LeaseBound]),

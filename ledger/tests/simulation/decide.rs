@@ -213,7 +213,7 @@ impl Run {
         self.check_own_run(sim)?;
         self.renewals.push(grant.renewal(evidence(quote)));
         self.oldest_renewal.get_or_insert(sim.now);
-        if scene.guard == Guard::Counter || sim.bug == Some(Bug::RenewalBeforeQuorum) {
+        if scene.guard == Guard::Counter {
             self.answer_renewal(sim, agent, session, &statement);
         } else {
             self.pending.renewed.push((agent, session, statement));

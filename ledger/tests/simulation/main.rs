@@ -118,8 +118,7 @@ planted! {
     renewals_that_a_commit_leaves_out_are_found: RenewalsLeftOut, 206;
     a_jump_that_ends_leases_is_found: JumpEndsLeases, 1;
     a_jump_that_ends_revoked_leases_is_found: JumpEndsRevoked, 376;
-    an_overtaken_run_that_renews_is_found: OvertakenRunRenews, 0;
-    a_renewal_before_its_quorum_is_found: RenewalBeforeQuorum, 0;
+    an_overtaken_run_that_renews_is_found: OvertakenRunRenews, 1458;
     a_renewal_that_shortens_a_lease_is_found: RenewalShortensLease, 1958;
     a_term_from_the_answer_is_found: TermFromTheAnswer, 0;
     an_extension_of_one_signature_is_found: OneSignatureExtends, 5;

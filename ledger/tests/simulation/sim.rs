@@ -304,6 +304,7 @@ impl Sim {
     pub fn key_leaves(&mut self, run: u32, (index, entry): (u64, &[u8]), decided: u64, statement: &LeaseStatement) {
         self.counts.released += 1;
         self.truth.key_leaves(run, index, entry, decided);
+        self.truth.check_not_revoked(run, statement.lease);
         self.lease_signed(statement);
     }
 

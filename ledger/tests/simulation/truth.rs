@@ -150,6 +150,14 @@ impl Truth {
         *bound = (*bound).max(now + seconds);
     }
 
+    /// No key leaves for a lease that the log has revoked.
+    pub fn check_not_revoked(&mut self, run: u32, lease: Sha256Digest) {
+        let revoked = self.audit.state.vault().and_then(|vault| vault.lease(lease)).and_then(|lease| lease.revoked);
+        if let Some(entry) = revoked {
+            self.breaks(Law::LeaseBound, format!("run {run} releases keys of a lease that entry {entry} has revoked"));
+        }
+    }
+
     /// An agent holds on to a lease until then, by what a keeper signed.
     pub fn holds(&mut self, lease: Sha256Digest, deadline: u64) {
         let bound = self.bounds.get(&lease).copied().unwrap_or(0);

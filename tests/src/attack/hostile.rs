@@ -12,6 +12,9 @@ use vault_proto::v1::{self, GetChallengeResponse, ReleaseKeysResponse};
 
 use crate::World;
 
+/// What becomes of the note under a proof, and of that under the first one.
+pub(super) type NoteChange = Arc<dyn Fn(&str, &str) -> String + Send + Sync>;
+
 /// What it changes.
 #[derive(Clone)]
 pub(super) enum Lie {
@@ -22,7 +25,7 @@ pub(super) enum Lie {
     /// Something in a grant; it has kept the first grant that it relayed.
     Grant(fn(&mut ReleaseKeysResponse, &ReleaseKeysResponse)),
     /// Something in the note of a grant's proof; it has kept that of the first grant too.
-    Note(Arc<dyn Fn(&str, &str) -> String + Send + Sync>),
+    Note(NoteChange),
     /// The ciphertext of unit 2, in every byte.
     Ciphertext,
 }

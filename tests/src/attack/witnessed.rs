@@ -5,7 +5,7 @@ use std::sync::Arc;
 use attestation::UnixTime;
 use tokio::task::block_in_place;
 
-use super::hostile::{Hostile, Lie};
+use super::hostile::{Hostile, Lie, NoteChange};
 use super::storage::{keep, put, released, start, stop};
 use super::stored::Scene;
 use super::{Report, code_of};
@@ -40,10 +40,8 @@ async fn shown(scene: &Scene, report: &Report) {
     }
 }
 
-type Change = Arc<dyn Fn(&str, &str) -> String + Send + Sync>;
-
 /// What is tried with the note under a grant. The first load's is what is replayed later.
-fn notes(world: &World) -> Vec<(&'static str, &'static str, Option<Change>)> {
+fn notes(world: &World) -> Vec<(&'static str, &'static str, Option<NoteChange>)> {
     let witnesses = world.witnesses.as_ref().expect("it has witnesses");
     let elsewhere = |index| {
         // Of the very same size and root, in a log of another name.
@@ -51,14 +49,14 @@ fn notes(world: &World) -> Vec<(&'static str, &'static str, Option<Change>)> {
         witnesses.cosigned_by(index, text, UnixTime(1_790_000_000))
     };
     let (one, two) = (elsewhere(0), elsewhere(1));
-    let change = |change: fn(&str, &[&str], &[&str]) -> Vec<String>| -> Option<Change> {
+    let change = |change: fn(&str, &[&str], &[&str]) -> Vec<String>| -> Option<NoteChange> {
         Some(Arc::new(move |note, old| {
             let (text, lines) = parts(note);
             let (_, old) = parts(old);
             format!("{text}\n\n{}\n", change(text, &lines, &old).join("\n"))
         }))
     };
-    let elsewhere: Change = Arc::new(move |note, _| {
+    let elsewhere: NoteChange = Arc::new(move |note, _| {
         let (text, lines) = parts(note);
         format!("{text}\n\n{}\n{one}{two}", lines[0])
     });
@@ -73,10 +71,10 @@ fn notes(world: &World) -> Vec<(&'static str, &'static str, Option<Change>)> {
         ),
         (
             "one with the cosignatures of an older one",
-            NO_QUORUM,
+            "cosignature-signature",
             change(|_, lines, old| [&lines[..1], &old[1..]].concat().iter().map(|line| (*line).to_owned()).collect()),
         ),
-        ("one with cosignatures for a log of another name", NO_QUORUM, Some(elsewhere)),
+        ("one with cosignatures for a log of another name", "cosignature-signature", Some(elsewhere)),
         (
             "one that the log key did not sign",
             "note-not-signed",
