@@ -4,12 +4,16 @@
 //! vault that refuses everything would pass.
 
 mod approvers;
+mod custody;
 mod hostile;
+mod keepers;
+mod permits;
 mod relay;
 mod replay;
 mod revoked;
 mod storage;
 mod stored;
+mod witnessed;
 
 use std::fmt;
 
@@ -122,7 +126,7 @@ impl Report {
 pub enum Extent {
     /// What one running vault can be asked: some seconds.
     Quick,
-    /// Also what takes vaults and machines of its own.
+    /// Also what takes vaults and machines of its own, or a minute.
     Whole,
 }
 
@@ -138,8 +142,11 @@ pub fn play(extent: Extent) -> UnboundedReceiver<Row> {
             }
             let report = Report { attack: stage, rows: rows.clone() };
             let played = match *stage {
-                "one vault" => tokio::spawn(one_vault(report)).await,
+                "one vault" => tokio::spawn(one_vault(report, extent)).await,
                 "host" => tokio::spawn(stored::play(report)).await,
+                "witnesses" => tokio::spawn(witnessed::play(report)).await,
+                "several keepers" => tokio::spawn(keepers::play(report)).await,
+                "custody" => tokio::spawn(custody::play(report)).await,
                 _ => tokio::spawn(storage::play(report)).await,
             };
             if let Err(error) = played {
@@ -152,18 +159,24 @@ pub fn play(extent: Extent) -> UnboundedReceiver<Row> {
     lines
 }
 
-const STAGES: &[&str] = &["one vault", "host", "storage"];
+const STAGES: &[&str] = &["one vault", "host", "storage", "witnesses", "several keepers", "custody"];
 
 /// A ceremony takes longer than what is tried on its vault.
-async fn one_vault(mut report: Report) {
+async fn one_vault(mut report: Report, extent: Extent) {
     let world = World::before_ceremony(|_, policy| {
-        *policy = policy.replacen("threshold = 2\n", "threshold = 2\nrevoke_threshold = 1\n", 1);
+        let thresholds = "threshold = 2\nrevoke_threshold = 1\nbreak_glass_threshold = 2\n";
+        *policy = policy.replacen("threshold = 2\n", thresholds, 1);
+        policy.push_str(&permits::rule());
     });
     world.sign_genesis();
     world.publish("1");
     relay::play(&world, &mut report).await;
     replay::play(&world, &mut report).await;
     approvers::play(&world, &mut report).await;
+    permits::play(&world, &mut report).await;
+    if extent == Extent::Whole {
+        permits::outlived(&world, &mut report).await;
+    }
     revoked::play(&world, &mut report).await;
 }
 

@@ -22,6 +22,7 @@ pub mod raw_tpm;
 pub mod reader;
 pub mod relay;
 pub mod soft_snp;
+pub mod two;
 pub mod witnesses;
 pub mod world;
 

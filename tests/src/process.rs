@@ -219,3 +219,9 @@ pub fn run_ok(command: &mut Command) -> String {
     assert_eq!(code, Some(0), "{command:?}:\n{output}");
     output
 }
+
+/// Copies a directory, as somebody with root on the host does.
+pub fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    run_ok(Command::new("cp").arg("-a").arg(from).arg(to));
+}

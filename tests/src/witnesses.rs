@@ -1,10 +1,17 @@
 //! Witnesses of a vault: real processes of `vaultctl witness serve`.
 
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
+
+use attestation::UnixTime;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use ledger::cosignature::WitnessKey;
+use ring::signature::Ed25519KeyPair;
 
 use crate::process::{Running, binary, run_ok};
 
@@ -115,10 +122,53 @@ impl Witnesses {
         self.places[index].ca = Some(ca.to_owned());
     }
 
+    /// What its key signs over this text, as a line of a note: whoever has the key can have it sign anything.
+    pub fn cosigned_by(&self, index: usize, text: &str, time: UnixTime) -> String {
+        let place = &self.places[index];
+        let kept = std::fs::read_to_string(place.dir.join("key")).expect("the key");
+        let seed =
+            kept.trim_end().splitn(5, '+').nth(4).and_then(|key| BASE64_STANDARD.decode(key).ok()).expect("base64");
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed[1..]).expect("a seed");
+        let key: WitnessKey = WitnessKey::parse(&place.vkey).expect("a vkey");
+        let signature = pair.sign(&WitnessKey::message(text, time));
+        key.line(text, time, signature.as_ref().try_into().expect("64 bytes")).expect("its own signature")
+    }
+
     /// The witness itself again.
     pub fn stand_aside(&mut self, index: usize) {
         self.places[index].asked_at = self.places[index].port;
     }
+}
+
+/// What a witness answers to a checkpoint's text; it knows its own vkey.
+pub type Lie = fn(&str, &WitnessKey) -> String;
+
+/// Answers every request with 200 and the lie.
+pub fn serve(listener: TcpListener, vkey: WitnessKey, lie: Lie) {
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(mut client) = client else { return };
+            let mut reader = BufReader::new(client.try_clone().expect("a socket"));
+            let mut length = 0;
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 2) {
+                if let Some((_, value)) = line.to_lowercase().split_once("content-length:") {
+                    length = value.trim().parse().expect("a length");
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            if reader.read_exact(&mut body).is_err() {
+                continue;
+            }
+            let body = String::from_utf8(body).expect("text");
+            let (_, note) = body.split_once("\n\n").expect("a proof and a checkpoint");
+            let (text, _) = note.split_once("\n\n").expect("a note");
+            let answer = lie(&format!("{text}\n"), &vkey);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", answer.len());
+            let _ = client.write_all((head + &answer).as_bytes());
+        }
+    });
 }
 
 /// A port that is free now.

@@ -87,6 +87,21 @@ impl World {
         world
     }
 
+    /// As [`World::open_witnessed`], with a software TPM of a guest and a rule `guest` for it.
+    pub fn open_witnessed_with_guest() -> (Self, Swtpm) {
+        let boot = Boot { firmware: None, image: binary("vault-enclave") };
+        let keygen = |world: &mut Self| world.witnesses = Some(Witnesses::keygen(&world.path("witnesses"), 3));
+        let mut guest = None;
+        let world = Self::ceremony(&boot, keygen, |world, policy| {
+            let tpm = Swtpm::start(&world.path("tpm-guest"), &world.path("ca"), &binary("vault-host"));
+            policy.push_str(&guest_rule(&tpm));
+            policy.push_str(&world.witnesses.as_ref().expect("they have keys").policy(2));
+            guest = Some(tpm);
+        });
+        world.sign_genesis();
+        (world, guest.expect("the closure ran"))
+    }
+
     /// As [`World::open`], before anybody signed; `edit` may change the policy's text.
     pub fn before_ceremony(edit: impl FnOnce(&Self, &mut String)) -> Self {
         Self::before_ceremony_on(&Boot { firmware: None, image: binary("vault-enclave") }, edit)
@@ -397,7 +412,8 @@ pub fn guest_pcr(index: u32) -> [u8; 32] {
     value
 }
 
-fn guest_pcrs() -> String {
+/// The values of a forged guest's PCRs, as a rule lists them.
+pub fn guest_pcrs() -> String {
     let lines: Vec<String> =
         PCRS.iter().map(|index| format!("{index} = [\"{}\"]", hex::encode(guest_pcr(*index)))).collect();
     lines.join(", ")

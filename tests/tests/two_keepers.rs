@@ -8,7 +8,7 @@ mod live;
 use std::fs;
 
 use vault_tests::newcomer::Newcomer;
-use vault_tests::world::APPROVERS;
+use vault_tests::two::let_in;
 use vault_tests::{Guest, World, run_ok};
 
 async fn release(world: &World) {
@@ -24,17 +24,6 @@ fn log(world: &World) -> String {
 
 fn count(log: &str, word: &str) -> usize {
     log.lines().filter(|line| line.contains(word)).count()
-}
-
-/// Proposed and approved, and the keys are taken.
-fn let_in(world: &World, newcomer: &Newcomer) {
-    // The certificate of its TPM is of this moment, and the keeper's time is what witnesses said, up to two seconds behind.
-    std::thread::sleep(std::time::Duration::from_secs(3));
-    let mut joining = newcomer.join(world);
-    joining.wait_for("Proposed as");
-    world.approve(&APPROVERS[..2]);
-    let (code, said) = joining.wait();
-    assert!(code == Some(0) && said.contains("The other keepers go on"), "{said}");
 }
 
 /// The host's one keeper is the newcomer's from now on.

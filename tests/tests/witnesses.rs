@@ -12,7 +12,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use attestation::JoinerKeys;
 use ledger::checkpoint::{LogVerifier, Seen};
+use vault_proto::convert::JoinAnswer;
+use vault_tests::candidate::Candidate;
+use vault_tests::world::APPROVERS;
 use vault_tests::{Guest, Witnesses, World, run, run_ok};
 
 fn witnesses(world: &mut World) -> &mut Witnesses {
@@ -143,6 +147,46 @@ async fn older_copy_of_keeper_and_log_is_refused_and_the_newest_opens() {
     assert!(!starts.is_empty() && starts.iter().all(|line| line.contains("time: its witnesses")), "{starts:?}");
     let status = run_ok(world.vaultctl().args(["status"]));
     assert!(status.contains("time:      witnesses"), "{status}");
+}
+
+/// A keeper that its host has paused, and replaced by another one, hears of that from witnesses alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_leaves_behind_a_quorum_and_never_before() {
+    let mut world = World::open_witnessed();
+    world.publish("1");
+    let mut guest = Guest::new(&world).await;
+    let challenge = guest.challenge(guest.ask()).await.expect("a challenge");
+    let grant = guest.redeem(guest.redemption(&challenge)).await.expect("a grant");
+    let lease = attestation::lease_id(&challenge.vault_id, &challenge.session, &guest.lease_key());
+    let renewal = guest.renewal(&grant, lease).await;
+    guest.renew(renewal).await.expect("a renewal");
+    assert_eq!(verify_log(&world).matches(" renew ").count(), 1);
+    let renewal = guest.renewal(&grant, lease).await;
+    witnesses(&mut world).stop(0);
+    witnesses(&mut world).stop(1);
+    let refused = guest.renew(renewal).await.expect_err("one witness is no quorum");
+    assert_eq!(guest.code_of(refused).await, "witness-quorum-missing");
+}
+
+/// A host that shows a keeper an older log could have it give the vault's keys to one that approvers have sent away since.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_go_to_another_keeper_behind_a_quorum_of_that_moment() {
+    let mut world = World::open_witnessed();
+    let mut joiner = Candidate::new(&world).await;
+    joiner.keys = JoinerKeys { counter_name: [0; 34], counter: 0, ..joiner.keys };
+    joiner.join().await.expect("a proposal");
+    world.approve(&APPROVERS[..2]);
+    witnesses(&mut world).stop(0);
+    witnesses(&mut world).stop(1);
+    let challenge = joiner.challenge().await.expect("a challenge");
+    let refused = joiner.redeem(joiner.redemption(&challenge)).await.expect_err("one witness is no quorum");
+    assert_eq!(Guest::new(&world).await.code_of(refused).await, "witness-quorum-missing");
+    let opened = world.keeper.as_ref().expect("it runs").log().matches("the vault is open").count();
+    start(&mut world, 0);
+    start(&mut world, 1);
+    wait_open(&mut world, opened + 1);
+    let answer = joiner.join().await.expect("the keys");
+    assert!(matches!(answer, JoinAnswer::HandOver(_)), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

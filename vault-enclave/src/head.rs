@@ -191,6 +191,21 @@ impl Anchor {
         !self.stopped && self.counted >= COMMITS_BEFORE_SERVING
     }
 
+    /// Whether this run is still the one that counts: what it signs without a commit of its own is then older than whatever
+    /// another run starts with.
+    ///
+    /// # Errors
+    /// [`AnchorError::Tpm`]. Where another run was the reason, this one commits to nothing any more.
+    pub fn check_run(&mut self) -> Result<(), AnchorError> {
+        if self.stopped {
+            return Err(AnchorError::Stopped);
+        }
+        let Some(counter) = self.head.counter else { return Ok(()) };
+        let checked = self.tpm.check_run(&counter, Arc::clone(&self.auth), self.run, self.head.count).wait();
+        self.stopped = matches!(checked, Err(TpmError::CounterClaimed | TpmError::CounterMoved { .. }));
+        Ok(checked?)
+    }
+
     /// Head first, then counter: cut short between the two, the next start finishes it.
     fn advance(&mut self, next: HeadRecord) -> Result<(), AnchorError> {
         if self.stopped {

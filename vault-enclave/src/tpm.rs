@@ -153,6 +153,15 @@ impl Tpm {
         self.0.request(move |device| device.claim_counter(&counter, &auth, &run))
     }
 
+    /// That `run` has the counter still, and that it stands at `at`.
+    ///
+    /// # Errors
+    /// [`TpmError::CounterClaimed`], [`TpmError::CounterMoved`].
+    pub fn check_run(&self, counter: &Counter, auth: Arc<CounterAuth>, run: RunId, at: u64) -> Reply<()> {
+        let counter = *counter;
+        self.0.request(move |device| device.check_run(&counter, &auth, (&run, at)))
+    }
+
     /// Increments a counter that stands at `from` and returns what it reads then: reads and increment share a session, so
     /// that an answer of `from + 1` says that this very increment was the one, and that `run` still had the counter after
     /// it. It is sent at most once.

@@ -320,6 +320,37 @@ fn a_copy_that_starts_stops_the_keeper() {
     keeper.commit(3, merkle(3)).unwrap();
 }
 
+/// What a run signs between two commits it signs only while it has the counter: a copy that its host started meanwhile may
+/// have decided otherwise.
+#[test]
+fn a_run_that_another_one_took_the_place_of_finds_that_out_before_its_next_commit() {
+    let machine = Machine::with_commits(1);
+    let mut keeper = machine.open().unwrap();
+    keeper.commit(2, merkle(2)).unwrap();
+    keeper.check_run().unwrap();
+    keeper.commit(3, merkle(3)).unwrap();
+    keeper.check_run().unwrap();
+
+    let copy = machine.copy("copy");
+    let link = Link::to(machine.soft.port());
+    let mut other = open(&copy, Tpm::open(link.tcti().parse().unwrap()).unwrap()).unwrap();
+    let error = keeper.check_run().unwrap_err();
+    assert!(matches!(error, AnchorError::Tpm(TpmError::CounterClaimed)), "{error}");
+    assert!(matches!(keeper.check_run(), Err(AnchorError::Stopped)));
+    assert!(matches!(keeper.commit(4, merkle(4)), Err(AnchorError::Stopped)));
+    // The one that has it goes on.
+    other.check_run().unwrap();
+    other.commit(4, merkle(4)).unwrap();
+    other.commit(5, merkle(5)).unwrap();
+    link.arm(link::NV_READ, 0, Fault::AnswerLost, Then::Works);
+    other.check_run().unwrap();
+    // A TPM that gives no answer says nothing of another run, and is no reason to sign.
+    link.arm(link::NV_READ, 0, Fault::CommandLost, Then::Dead);
+    let error = other.check_run().unwrap_err();
+    assert!(!matches!(error, AnchorError::Stopped | AnchorError::Tpm(TpmError::CounterClaimed)), "{error}");
+    assert!(other.may_serve());
+}
+
 /// A copy writes a head and is killed before it counts, the keeper counts, and so on: the copy's heads keep up with the
 /// counter while it never counts. Without the register the copy could take over at any later time, and everything that
 /// the keeper did meanwhile would be undone.

@@ -80,6 +80,15 @@ impl Lease {
         }
     }
 
+    /// Until when its holder may have it signed, whatever that has heard of since: a renewal that ends sooner, and is lost on
+    /// its way, would end it in the count alone. What an extension says no keeper has signed.
+    pub fn signed_until(&self) -> UnixTime {
+        match self.extended {
+            None => self.renew_by,
+            Some(_) => self.issued.plus(self.seconds),
+        }
+    }
+
     /// As revocations look at it; `id` is its own.
     pub fn holding(&self, id: Sha256Digest) -> Holding<'_> {
         Holding {

@@ -67,11 +67,9 @@ impl Agent {
         }
     }
 
-    /// Whether it holds weights, and by no extension: of those a keeper may not have heard. Nor does it count who had its
-    /// lease before the keeper took in a clock that was set ahead: see THREATS.md.
-    pub fn holds_by_grant(&self, jumped: Option<u64>) -> bool {
-        let since = |held: &Holding| jumped.is_none_or(|jumped| held.asked > jumped);
-        matches!(&self.phase, Phase::Holds(held) if held.deadline == held.granted && since(held))
+    /// Whether it holds weights, and by no extension: of those a keeper may not have heard.
+    pub fn holds_by_grant(&self) -> bool {
+        matches!(&self.phase, Phase::Holds(held) if held.deadline == held.granted)
     }
 }
 

@@ -40,6 +40,14 @@ pub enum Bug {
     RevokedInTheSameCommit,
     /// A commit leaves out renewals that were signed before it.
     RenewalsLeftOut,
+    /// A clock that was set ahead ends leases in the keeper's count.
+    JumpEndsLeases,
+    /// It does so to those that were revoked, to which a start gives no more time.
+    JumpEndsRevoked,
+    /// A run that another one took the place of renews until it commits.
+    OvertakenRunRenews,
+    /// A renewal ends a lease sooner in the keeper's count, and its holder may not get it.
+    RenewalShortensLease,
     /// An agent counts its term from the answer, not from its request.
     TermFromTheAnswer,
     /// An agent takes an extension that one approver signed.
@@ -69,7 +77,7 @@ pub enum Law {
 }
 
 /// Which runs are told about, which law shows it.
-pub const ALL: [(Bug, Guard, &[Law]); 20] = [
+pub const ALL: [(Bug, Guard, &[Law]); 24] = [
     (Bug::ReleaseBeforeAppend, Guard::Counter, &[Law::NoEntryNoKey]),
     (Bug::CounterBeforeEntries, Guard::Counter, &[Law::KillsAreSurvived]),
     (Bug::CounterBeforeHead, Guard::Counter, &[Law::KillsAreSurvived]),
@@ -88,6 +96,10 @@ pub const ALL: [(Bug, Guard, &[Law]); 20] = [
     (Bug::RevocationNotAsked, Guard::Counter, &[Law::LeaseBound]),
     (Bug::RevokedInTheSameCommit, Guard::Counter, &[Law::LeaseBound]),
     (Bug::RenewalsLeftOut, Guard::Counter, &[Law::LeasesAtOnce]),
+    (Bug::JumpEndsLeases, Guard::Counter, &[Law::LeasesAtOnce]),
+    (Bug::JumpEndsRevoked, Guard::Counter, &[Law::LeasesAtOnce]),
+    (Bug::OvertakenRunRenews, Guard::Counter, &[Law::LeaseBound, Law::LeasesAtOnce]),
+    (Bug::RenewalShortensLease, Guard::Counter, &[Law::LeaseBound, Law::LeasesAtOnce]),
     (Bug::TermFromTheAnswer, Guard::Counter, &[Law::LeaseBound]),
     (Bug::OneSignatureExtends, Guard::Counter, &[Law::LeaseBound]),
 ];

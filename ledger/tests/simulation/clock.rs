@@ -5,6 +5,7 @@ use attestation::UnixTime;
 use crate::bug::Bug;
 
 const ROUNDING_SECS: u64 = 1;
+const JUMP_SECS_MIN: u64 = 60;
 
 /// `boot` is the true time, which stands for CLOCK_BOOTTIME; `wall` what the host lets the guest's clock show.
 #[derive(Clone, Copy)]
@@ -41,21 +42,19 @@ impl Clock {
     }
 
     pub fn has_jumped(&self, time: Time, last: UnixTime) -> bool {
-        wall(time, last) > self.measured(time).plus(ROUNDING_SECS) && self.bug != Some(Bug::HostSetsTheClock)
+        let wall = wall(time, last);
+        wall > last && wall > self.measured(time).plus(JUMP_SECS_MIN) && self.bug != Some(Bug::HostSetsTheClock)
     }
 
-    /// The time after a jump of the clock, and how much of it was not measured.
-    pub fn take_jump(&mut self, time: Time, last: UnixTime) -> Option<(UnixTime, u64)> {
+    /// The time after a jump of the clock.
+    pub fn take_jump(&mut self, time: Time, last: UnixTime) -> Option<UnixTime> {
         self.fall_back(wall(time, last), time);
-        let (measured, wall) = (self.measured(time), wall(time, last));
-        if wall <= measured.plus(ROUNDING_SECS) || self.bug == Some(Bug::HostSetsTheClock) {
+        if !self.has_jumped(time, last) {
             return None;
         }
-        let ahead = wall.seconds().saturating_sub(measured.seconds());
-        let unmeasured = ahead.min(wall.seconds().saturating_sub(last.seconds()));
-        let given = ahead - unmeasured;
-        *self = Self::started(UnixTime(wall.seconds().saturating_sub(given)), time, self.bug);
-        Some((wall, unmeasured))
+        let given = last.seconds().saturating_sub(self.measured(time).seconds());
+        *self = Self::started(UnixTime(wall(time, last).seconds().saturating_sub(given)), time, self.bug);
+        Some(wall(time, last))
     }
 
     fn fall_back(&mut self, wall: UnixTime, time: Time) {

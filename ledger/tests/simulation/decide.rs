@@ -11,12 +11,12 @@ use ledger::lease::{LeaseStatement, end_message, grant_message, renew_message};
 use ledger::merkle::leaf_hash;
 use ledger::release_log::Logged;
 use ledger::revocation::{RevocationAct, notice_message};
-use ledger::state::Subject;
+use ledger::state::{Lease, Subject};
 
 use crate::bug::Bug;
 use crate::mail::{Body, Letter, SessionId, Signed, To};
 use crate::run::{Challenged, Failure, Run};
-use crate::scene::Scene;
+use crate::scene::{Guard, Scene};
 use crate::sim::Sim;
 use crate::support::evidence::hpke_key;
 use crate::support::world::rule;
@@ -26,6 +26,9 @@ const UNCOUNTED_MAX: u64 = 300;
 
 impl Run {
     pub fn handle(&mut self, sim: &mut Sim, letter: &Letter) {
+        if self.is_cut() {
+            return;
+        }
         self.watch_clock(sim);
         let done = match &letter.body {
             Body::GetChallenge { agent, lease } => self.challenge(sim, letter.id, *agent, *lease),
@@ -203,12 +206,25 @@ impl Run {
             return Err("renewals-uncounted".to_owned());
         }
         let statement = grant.lease_statement();
-        sim.lease_signed(self.number, &statement);
-        let signed = scene.sign_lease(&statement);
+        let signed_until = self.vault().and_then(|vault| vault.lease(lease)).map(Lease::signed_until);
+        if signed_until.is_some_and(|until| statement.renew_by < until) && sim.bug != Some(Bug::RenewalShortensLease) {
+            return Err("lease-not-due".to_owned());
+        }
+        self.check_own_run(sim)?;
         self.renewals.push(grant.renewal(evidence(quote)));
         self.oldest_renewal.get_or_insert(sim.now);
-        sim.post(To::Agent(agent), Body::Renewed { session, lease: signed });
+        if scene.guard == Guard::Counter {
+            self.answer_renewal(sim, agent, session, &statement);
+        } else {
+            self.pending.renewed.push((agent, session, statement));
+        }
         Ok(())
+    }
+
+    pub fn answer_renewal(&self, sim: &mut Sim, agent: usize, session: SessionId, statement: &LeaseStatement) {
+        sim.lease_signed(statement);
+        let lease = sim.scene.sign_lease(statement);
+        sim.post(To::Agent(agent), Body::Renewed { session, lease });
     }
 
     /// An agent renews only with a signed lease that has not run out.

@@ -93,6 +93,24 @@ impl Anchor {
         Ok(())
     }
 
+    /// Whether this run is still the one that counts (`Anchor::check_run`). What its host does after that it does not see.
+    pub fn check_run(&mut self, sim: &mut Sim) -> Result<(), Cut> {
+        if self.stopped {
+            return Err(Cut::Stopped);
+        }
+        if sim.scene.guard != Guard::Counter || sim.bug == Some(Bug::OvertakenRunRenews) {
+            return Ok(());
+        }
+        sim.step(self.run, "before it asks whether it has the counter still")?;
+        let (count, run) = (sim.tpm.count, sim.tpm.run);
+        self.stopped = run != self.run || count != self.head.count;
+        match self.stopped {
+            true if run != self.run => Err(Cut::CounterClaimed),
+            true => Err(Cut::CounterMoved),
+            false => sim.step(self.run, "after it asked whether it has the counter still"),
+        }
+    }
+
     fn write(&self, sim: &mut Sim, head: Head) -> Result<(), Cut> {
         sim.step(self.run, "before its head is written")?;
         sim.dirs[self.dir] = head;

@@ -177,6 +177,7 @@ impl Sim {
         }
         let index = self.rng.of(&running);
         self.with_run(index, |run, sim| {
+            run.begin_batch();
             for letter in batch {
                 sim.say(format!("run {} gets {}", run.number, letter.body.words()));
                 run.handle(sim, letter);

@@ -100,22 +100,26 @@ macro_rules! planted {
 planted! {
     a_release_before_its_entry_is_found: ReleaseBeforeAppend, 0;
     a_counter_before_the_entries_is_found: CounterBeforeEntries, 1;
-    a_counter_before_the_head_is_found: CounterBeforeHead, 1;
+    a_counter_before_the_head_is_found: CounterBeforeHead, 9;
     a_run_that_serves_after_one_commit_is_found: OneCommitBeforeServing, 5;
     a_counter_that_stays_behind_is_found: CounterStaysBehind, 0;
-    a_counter_without_a_run_is_found: NoRunRegister, 71;
+    a_counter_without_a_run_is_found: NoRunRegister, 22;
     a_quorum_of_half_is_found: HalfIsAQuorum, 0;
     a_quorum_that_forgets_the_faulty_is_found: FaultyWitnessUncounted, 10;
     a_release_before_its_quorum_is_found: ReleaseBeforeQuorum, 0;
     a_restart_that_forgets_leases_is_found: RestartForgetsLeases, 7;
-    a_budget_that_a_restart_refills_is_found: BudgetRefillsOnRestart, 11;
+    a_budget_that_a_restart_refills_is_found: BudgetRefillsOnRestart, 1;
     a_clock_that_the_host_sets_is_found: HostSetsTheClock, 20;
-    a_clock_that_was_turned_back_is_found: ClockTurnedBackMeasures, 555;
+    a_clock_that_was_turned_back_is_found: ClockTurnedBackMeasures, 272;
     entries_of_the_hosts_time_are_found: EntriesOfTheHostsTime, 12;
     an_approval_that_counts_twice_is_found: ApprovalCountsTwice, 28;
     a_renewal_of_what_was_revoked_is_found: RevocationNotAsked, 179;
     a_release_that_its_commit_revokes_is_found: RevokedInTheSameCommit, 87;
     renewals_that_a_commit_leaves_out_are_found: RenewalsLeftOut, 206;
+    a_jump_that_ends_leases_is_found: JumpEndsLeases, 1;
+    a_jump_that_ends_revoked_leases_is_found: JumpEndsRevoked, 376;
+    an_overtaken_run_that_renews_is_found: OvertakenRunRenews, 1458;
+    a_renewal_that_shortens_a_lease_is_found: RenewalShortensLease, 1958;
     a_term_from_the_answer_is_found: TermFromTheAnswer, 0;
     an_extension_of_one_signature_is_found: OneSignatureExtends, 5;
 }

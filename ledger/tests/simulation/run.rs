@@ -7,6 +7,7 @@ use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::checkpoint::Checkpoint;
 use ledger::decide::EvidencedGrant;
 use ledger::entry::{ClockJump, Entry, Renew, Renewal, Start, TimeSource};
+use ledger::lease::LeaseStatement;
 use ledger::merkle::leaf_hash;
 use ledger::release_log::{BATCH_ENTRIES_MAX, Batch, ClosedLog, Log, LogReader, Loggable, Ticket};
 use ledger::state::{LoggedManifest, RENEWAL_COMMIT_SECS_MAX, Vault};
@@ -14,7 +15,7 @@ use ledger::state::{LoggedManifest, RENEWAL_COMMIT_SECS_MAX, Vault};
 use crate::bug::Bug;
 use crate::clock::{self, Clock};
 use crate::commit::Hands;
-use crate::devices::{Anchor, Bytes, Head};
+use crate::devices::{Anchor, Bytes, Cut, Head};
 use crate::fold::Fold;
 use crate::mail::SessionId;
 use crate::sim::Sim;
@@ -25,6 +26,12 @@ const RENEWALS_PER_ENTRY: usize = 32;
 
 pub struct Run {
     pub number: u32,
+    /// How often its clock was set ahead.
+    jumps: u32,
+    /// Whether it knows, of these letters, that it still is the run that counts.
+    checked: bool,
+    /// What ends it.
+    cut: Option<Cut>,
     pub store: usize,
     pub fold: Fold,
     pub clock: Clock,
@@ -57,6 +64,8 @@ pub struct Pending {
     pub batch: Batch,
     /// What waits for the commit, and when it was decided.
     pub grants: Vec<(SessionId, u64, Ticket<EvidencedGrant>)>,
+    /// Renewals that are answered behind the commit.
+    pub renewed: Vec<(usize, SessionId, LeaseStatement)>,
     /// Leases of a `revoke` entry that is staged, by its index.
     pub revoked: Vec<(u64, Vec<Sha256Digest>)>,
 }
@@ -89,7 +98,12 @@ impl Run {
         let mut fold = sim.folded(head, &entries)?;
         let first = match there {
             0 => sim.scene.world.genesis.bytes().to_vec(),
-            _ => start_entry(sim, number, fold.state.time()),
+            _ => {
+                let last = fold.state.time();
+                let still = runs_revoked(&fold, last) && sim.bug != Some(Bug::JumpEndsRevoked);
+                let time = if still { last } else { clock::wall(sim.time(), last) };
+                start_entry(number, 0, time).encode().unwrap()
+            }
         };
         fold.apply(&first).map_err(|error| error.code().to_owned())?;
         let clock = Clock::started(fold.state.time(), sim.time(), sim.bug);
@@ -103,10 +117,12 @@ impl Run {
             Hands { run: number, store, anchor: &mut anchor, entries: &mut entries, unwritten: &mut unwritten, sim };
         let log = closed.start(verifier, batch, &mut hands).map_err(|error| error.code().to_owned())?;
         sim.truth.accept(log.head());
-        sim.truth.serves(number);
         let (challenges, renewals, pending) = (BTreeMap::new(), Vec::new(), Pending::default());
         Ok(Self {
             number,
+            jumps: 0,
+            checked: false,
+            cut: None,
             store,
             fold,
             clock,
@@ -134,21 +150,56 @@ impl Run {
         self.fold.state.vault()
     }
 
-    /// Takes in a clock that was set ahead, with an entry that says so.
+    /// Takes in a clock that was set ahead, as a run of its own.
     pub fn watch_clock(&mut self, sim: &Sim) {
-        if !self.clock.has_jumped(sim.time(), self.fold.state.time()) {
+        let (time, last) = (sim.time(), self.fold.state.time());
+        let waits = sim.bug != Some(Bug::JumpEndsRevoked) && runs_revoked(&self.fold, self.clock.shown(time, last));
+        if !self.clock.has_jumped(time, last) || waits {
             return;
         }
         self.stage_renewals();
-        let Some((time, unmeasured)) = self.clock.take_jump(sim.time(), self.fold.state.time()) else { return };
-        if self.vault().is_some() && unmeasured > 0 {
-            let entry = Entry::Clock(ClockJump { time, unmeasured });
+        let last = self.fold.state.time();
+        let Some(now) = self.clock.take_jump(time, last) else { return };
+        if self.vault().is_some() {
+            self.jumps += 1;
+            let entry = match sim.bug {
+                Some(Bug::JumpEndsLeases) => {
+                    Entry::Clock(ClockJump { time: now, unmeasured: now.seconds() - last.seconds() })
+                }
+                _ => start_entry(self.number, self.jumps, now),
+            };
             self.stage_entry(sim, &entry).expect("a keeper writes no entry that the fold refuses");
         }
     }
 
+    /// Letters that came before this are answered.
+    pub fn begin_batch(&mut self) {
+        self.checked = false;
+    }
+
+    /// Whether another run has its place, once for the letters that came (`Vault::check_own_run`).
+    pub fn check_own_run(&mut self, sim: &mut Sim) -> Result<(), Failure> {
+        if !self.checked {
+            self.anchor.check_run(sim).map_err(|cut| self.ends(cut))?;
+            self.checked = true;
+        }
+        sim.step(self.number, "before it signs a renewal").map_err(|cut| self.ends(cut))
+    }
+
+    fn ends(&mut self, cut: Cut) -> Failure {
+        self.cut = Some(cut);
+        format!("{cut:?}")
+    }
+
+    pub fn is_cut(&self) -> bool {
+        self.cut.is_some()
+    }
+
     /// What is due by time, then the commit.
     pub fn tick(&mut self, sim: &mut Sim) -> Result<(), Failure> {
+        if let Some(cut) = self.cut {
+            return Err(format!("{cut:?}"));
+        }
         self.watch_clock(sim);
         if self.oldest_renewal.is_some_and(|oldest| sim.now - oldest > COMMIT_AFTER) && !self.leaves_renewals_out(sim) {
             self.stage_renewals();
@@ -198,10 +249,11 @@ impl Run {
 
     /// Makes everything staged durable, then answers who waits.
     fn commit(&mut self, sim: &mut Sim) -> Result<(), Failure> {
-        if !self.pending.batch.is_empty() && !self.leaves_renewals_out(sim) {
+        let waits = !self.pending.batch.is_empty() || !self.pending.renewed.is_empty();
+        if waits && !self.leaves_renewals_out(sim) {
             self.stage_renewals();
         }
-        let Pending { batch, grants, revoked } = std::mem::take(&mut self.pending);
+        let Pending { batch, grants, renewed, revoked } = std::mem::take(&mut self.pending);
         if batch.is_empty() {
             return Ok(());
         }
@@ -216,9 +268,11 @@ impl Run {
         let head = self.log.commit(batch, &mut hands).map_err(|error| error.code().to_owned())?;
         sim.folds.insert((head.size, head.root), self.fold.clone());
         sim.truth.accept(head);
-        sim.truth.serves(self.number);
         for (index, leases) in revoked {
             self.announce(sim, index, &leases);
+        }
+        for (agent, session, statement) in renewed {
+            self.answer_renewal(sim, agent, session, &statement);
         }
         for (session, decided, ticket) in grants {
             let logged = ticket.redeem().map_err(|_| "not-logged".to_owned())?;
@@ -228,13 +282,17 @@ impl Run {
     }
 }
 
-fn start_entry(sim: &Sim, number: u32, last: UnixTime) -> Vec<u8> {
+/// Whether a lease runs that a revocation has ended.
+fn runs_revoked(fold: &Fold, now: UnixTime) -> bool {
+    fold.state.vault().is_some_and(|vault| vault.leases(now).any(|(_, lease)| lease.revoked.is_some()))
+}
+
+fn start_entry(number: u32, jumps: u32, time: UnixTime) -> Entry {
     let mut run = [0; 16];
     run[..4].copy_from_slice(&number.to_be_bytes());
-    let time = clock::wall(sim.time(), last);
+    run[4..8].copy_from_slice(&jumps.to_be_bytes());
     let version = "0.1.0".parse().unwrap();
-    let start = Start { time, run, version, tier: Trust::Emulated, time_source: TimeSource::HostClock, keeper: None };
-    Entry::Start(start).encode().unwrap()
+    Entry::Start(Start { time, run, version, tier: Trust::Emulated, time_source: TimeSource::HostClock, keeper: None })
 }
 
 /// The leaf of an entry, as tests compare it.

@@ -304,11 +304,12 @@ impl Sim {
     pub fn key_leaves(&mut self, run: u32, (index, entry): (u64, &[u8]), decided: u64, statement: &LeaseStatement) {
         self.counts.released += 1;
         self.truth.key_leaves(run, index, entry, decided);
-        self.lease_signed(run, statement);
+        self.truth.check_not_revoked(run, statement.lease);
+        self.lease_signed(statement);
     }
 
-    pub fn lease_signed(&mut self, run: u32, statement: &LeaseStatement) {
-        self.truth.lease_signed(run, statement, self.now);
+    pub fn lease_signed(&mut self, statement: &LeaseStatement) {
+        self.truth.lease_signed(statement, self.now);
     }
 
     pub fn holds(&mut self, lease: Sha256Digest, deadline: u64) {
@@ -321,9 +322,9 @@ impl Sim {
 
     /// After each step.
     fn look(&mut self) {
-        let jumped = self.truth.jumped;
-        let held = self.agents.iter().filter(|agent| agent.holds_by_grant(jumped));
-        let held = held.filter(|agent| agent.lease().is_some_and(|lease| !self.truth.outrun.contains(&lease))).count();
+        let held: Vec<_> = self.agents.iter().filter(|agent| agent.holds_by_grant()).filter_map(Agent::lease).collect();
+        held.iter().for_each(|lease| self.truth.check_counted(*lease));
+        let held = held.len();
         self.counts.most_held = self.counts.most_held.max(held);
         if held > LEASES_MAX {
             self.truth.breaks(Law::LeasesAtOnce, format!("{held} agents hold leases, and {LEASES_MAX} may"));

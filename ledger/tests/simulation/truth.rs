@@ -20,15 +20,16 @@ use crate::scene::{Guard, RAISE, RELEASES_PER_HOUR};
 const THRESHOLD: usize = 2;
 /// A keeper's clock is in whole seconds, and each run may round one up.
 const WINDOW_SECS: u64 = 3600 - 60;
+/// A keeper may be so far ahead of what passed.
+const ROUNDING_SECS: u64 = 2;
 /// The longest extension.
 const EXTENSION_SECS_MAX: u64 = 7 * 24 * 3600;
 
 pub struct Truth {
     pub violation: Option<(Law, String)>,
     pub now: u64,
-    /// When the log that the world has seen took in a clock that was set ahead.
-    pub jumped: Option<u64>,
     guard: Guard,
+    bug: Option<Bug>,
     durable: BTreeSet<(u32, usize, Hash)>,
     /// The size of the head that a run wrote last, how many it wrote, and how often the TPM counted for it.
     heads: BTreeMap<u32, (u64, u32, u32)>,
@@ -45,10 +46,10 @@ pub struct Truth {
     raises: usize,
     releases: Vec<u64>,
     bounds: BTreeMap<Sha256Digest, u64>,
-    /// The newest run that serves.
-    newest: u32,
-    /// Leases that a run signed for while a newer one served: a limit that THREATS.md names.
-    pub outrun: BTreeSet<Sha256Digest>,
+    /// Until when agents hold on to leases.
+    held: BTreeMap<Sha256Digest, u64>,
+    /// Until when nobody may hold on to a lease that was revoked, by what the log says of it.
+    ends: BTreeMap<Sha256Digest, u64>,
 }
 
 impl Truth {
@@ -57,8 +58,8 @@ impl Truth {
         Self {
             violation: None,
             now,
-            jumped: None,
             guard,
+            bug,
             durable: BTreeSet::new(),
             heads: BTreeMap::new(),
             cosigned: BTreeMap::new(),
@@ -71,8 +72,8 @@ impl Truth {
             raises: 0,
             releases: Vec::new(),
             bounds: BTreeMap::new(),
-            newest: 0,
-            outrun: BTreeSet::new(),
+            held: BTreeMap::new(),
+            ends: BTreeMap::new(),
         }
     }
 
@@ -98,10 +99,6 @@ impl Truth {
 
     pub fn cosigned(&mut self, witness: usize, head: Checkpoint) {
         self.cosigned.entry((head.size, head.root)).or_default().insert(witness);
-    }
-
-    pub fn serves(&mut self, run: u32) {
-        self.newest = self.newest.max(run);
     }
 
     /// The log key signs the head of this log.
@@ -147,28 +144,50 @@ impl Truth {
     }
 
     /// A keeper signs a lease at `now`.
-    pub fn lease_signed(&mut self, run: u32, statement: &LeaseStatement, now: u64) {
+    pub fn lease_signed(&mut self, statement: &LeaseStatement, now: u64) {
         let seconds = statement.renew_by.seconds().saturating_sub(statement.issued.seconds());
         let bound = self.bounds.entry(statement.lease).or_default();
         *bound = (*bound).max(now + seconds);
-        if run < self.newest {
-            self.outrun.insert(statement.lease);
-            return;
-        }
-        self.outrun.remove(&statement.lease);
-        let revoked =
-            self.audit.state.vault().and_then(|vault| vault.lease(statement.lease)).and_then(|lease| lease.revoked);
+    }
+
+    /// No key leaves for a lease that the log has revoked.
+    pub fn check_not_revoked(&mut self, run: u32, lease: Sha256Digest) {
+        let revoked = self.audit.state.vault().and_then(|vault| vault.lease(lease)).and_then(|lease| lease.revoked);
         if let Some(entry) = revoked {
-            self.breaks(Law::LeaseBound, format!("run {run} signs for a lease that entry {entry} has revoked"));
+            self.breaks(Law::LeaseBound, format!("run {run} releases keys of a lease that entry {entry} has revoked"));
         }
     }
 
-    /// An agent holds on to a lease until then.
+    /// An agent holds on to a lease until then, by what a keeper signed.
     pub fn holds(&mut self, lease: Sha256Digest, deadline: u64) {
         let bound = self.bounds.get(&lease).copied().unwrap_or(0);
         if deadline > bound {
             let over = deadline - bound;
             self.breaks(Law::LeaseBound, format!("an agent holds its lease for {over} s longer than was signed for"));
+        }
+        self.held.insert(lease, deadline);
+        self.check_end(lease);
+    }
+
+    /// No lease is over in the log that the world has seen while its holder still has it.
+    pub fn check_counted(&mut self, lease: Sha256Digest) {
+        let renew_by = self.audit.state.vault().and_then(|vault| vault.lease(lease)).map(|lease| lease.renew_by);
+        let counted = renew_by.is_some_and(|renew_by| self.last <= renew_by.plus(ROUNDING_SECS));
+        // Who looks on forgets what this bug forgets.
+        if !counted && self.bug != Some(Bug::BudgetRefillsOnRestart) {
+            self.breaks(Law::LeasesAtOnce, "an agent holds a lease that the log counts as over".to_owned());
+        }
+    }
+
+    /// A lease that was revoked ends when `vaultctl revoke` says that it does, at the latest.
+    fn check_end(&mut self, lease: Sha256Digest) {
+        let (held, end) = (self.held.get(&lease).copied().unwrap_or(0), self.ends.get(&lease).copied());
+        if let Some(end) = end.filter(|end| held > *end) {
+            let over = held - end;
+            self.breaks(
+                Law::LeaseBound,
+                format!("an agent holds a revoked lease for {over} s longer than the log says"),
+            );
         }
     }
 
@@ -211,10 +230,6 @@ impl Truth {
                 Some(effect.object)
             }
             Entry::Revoke(effect) => Some(effect.object),
-            Entry::Clock(_) => {
-                self.jumped = Some(self.now);
-                None
-            }
             _ => None,
         };
         if let Some(object) = object {
@@ -235,6 +250,19 @@ impl Truth {
         }
         if let Err(error) = self.audit.apply(bytes) {
             self.breaks(Law::Auditor, format!("an auditor's fold refuses entry {index}: {}", error.code()));
+        }
+        if matches!(entry, Entry::Revoke(_)) {
+            self.see_revoked(index, entry.time());
+        }
+    }
+
+    fn see_revoked(&mut self, index: u64, time: UnixTime) {
+        let leases = self.audit.state.vault().into_iter().flat_map(|vault| vault.leases(time));
+        let revoked = leases.filter(|(_, lease)| lease.revoked == Some(index));
+        let ends: Vec<_> = revoked.map(|(id, lease)| (id, lease.renew_by.seconds() - time.seconds())).collect();
+        for (lease, left) in ends {
+            self.ends.insert(lease, self.now + left + ROUNDING_SECS);
+            self.check_end(lease);
         }
     }
 }

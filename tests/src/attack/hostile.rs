@@ -12,8 +12,11 @@ use vault_proto::v1::{self, GetChallengeResponse, ReleaseKeysResponse};
 
 use crate::World;
 
+/// What becomes of the note under a proof, and of that under the first one.
+pub(super) type NoteChange = Arc<dyn Fn(&str, &str) -> String + Send + Sync>;
+
 /// What it changes.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum Lie {
     /// Nothing.
     None,
@@ -21,6 +24,8 @@ pub(super) enum Lie {
     Challenge(fn(&mut GetChallengeResponse)),
     /// Something in a grant; it has kept the first grant that it relayed.
     Grant(fn(&mut ReleaseKeysResponse, &ReleaseKeysResponse)),
+    /// Something in the note of a grant's proof; it has kept that of the first grant too.
+    Note(NoteChange),
     /// The ciphertext of unit 2, in every byte.
     Ciphertext,
 }
@@ -77,7 +82,7 @@ struct Relay {
 
 impl Relay {
     fn lie(&self) -> Lie {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).lie
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).lie.clone()
     }
 
     fn host(&self) -> VaultClient<Channel> {
@@ -110,8 +115,14 @@ impl Vault for Relay {
         let mut answer = self.host().release_keys(request.into_inner()).await?.into_inner();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let first = state.first.get_or_insert_with(|| answer.clone()).clone();
-        if let Lie::Grant(change) = state.lie {
-            change(&mut answer, &first);
+        match &state.lie {
+            Lie::Grant(change) => change(&mut answer, &first),
+            Lie::Note(change) => {
+                let (proof, note) = answer.log_proof.split_once("\n\n").expect("a proof ends with its checkpoint");
+                let (_, old) = first.log_proof.split_once("\n\n").expect("a proof ends with its checkpoint");
+                answer.log_proof = format!("{proof}\n\n{}", change(note, old));
+            }
+            Lie::None | Lie::Challenge(_) | Lie::Ciphertext => {}
         }
         Ok(Response::new(answer))
     }

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use super::{Report, Seen, code_of, said};
-use crate::{Guest, Swtpm, World, binary, run_ok};
+use crate::process::copy;
+use crate::{Guest, Swtpm, World, binary};
 
 pub(super) async fn play(mut report: Report) {
     let mut world = World::open();
@@ -116,18 +116,18 @@ async fn disk(world: &mut World, report: &mut Report) {
     report.works("the keeper's machine, booted as before", released(world).await);
 }
 
-async fn released(world: &World) -> Seen {
+pub(super) async fn released(world: &World) -> Seen {
     let mut guest = Guest::new(world).await;
     let answer = guest.load().await;
     code_of(&mut guest, answer).await
 }
 
-fn start(world: &mut World) {
+pub(super) fn start(world: &mut World) {
     world.start_keeper();
     world.start_host();
 }
 
-fn stop(world: &mut World) {
+pub(super) fn stop(world: &mut World) {
     world.keeper.take().expect("it runs").terminate();
     world.host.take().expect("it runs").terminate();
 }
@@ -138,17 +138,12 @@ fn start_refused(world: &World, code: &str) -> Seen {
 }
 
 /// Copies what is stored, as somebody with root on the host does.
-fn keep(world: &World, name: &str) {
+pub(super) fn keep(world: &World, name: &str) {
     for dir in ["keeper", "host"] {
         copy(&world.path(dir), &world.path(&format!("{dir}-{name}")));
     }
 }
 
-fn put(world: &World, dir: &str, name: &str) {
+pub(super) fn put(world: &World, dir: &str, name: &str) {
     copy(&world.path(&format!("{dir}-{name}")), &world.path(dir));
-}
-
-fn copy(from: &Path, to: &Path) {
-    let _ = fs::remove_dir_all(to);
-    run_ok(Command::new("cp").arg("-a").arg(from).arg(to));
 }

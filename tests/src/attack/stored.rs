@@ -19,7 +19,7 @@ pub(super) async fn play(mut report: Report) {
     report.attack("host: relayed");
     let hostile = Hostile::start(&scene.world).await;
     for (what, code, lie) in LIES {
-        hostile.tell(*lie);
+        hostile.tell(lie.clone());
         let seen = block_in_place(|| scene.load(hostile.url(), code));
         match lie {
             Lie::None => report.works(what, seen),
@@ -53,9 +53,9 @@ const LIES: &[(&str, &str, Lie)] = &[
     ("relayed as it came, again", "ready", Lie::None),
 ];
 
-struct Scene {
-    world: World,
-    tpm: Swtpm,
+pub(super) struct Scene {
+    pub world: World,
+    pub tpm: Swtpm,
 }
 
 impl Scene {
@@ -85,7 +85,7 @@ impl Scene {
     }
 
     /// A load by way of this host until it is ready, or its refusal.
-    fn load(&self, host: &str, code: &str) -> Seen {
+    pub(super) fn load(&self, host: &str, code: &str) -> Seen {
         let name = self.world.path("").file_name().expect("a name").to_string_lossy().into_owned();
         let (into, log) = (PathBuf::from(format!("/dev/shm/{name}-attack")), self.world.path("load.log"));
         let _ = fs::remove_file(&log);

@@ -1,60 +1,10 @@
 //! A host that shows each keeper a log of its own, and older copies of what a keeper keeps.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use vault_tests::Guest;
+use vault_tests::process::copy;
+use vault_tests::two::{Forked, Two, grants};
 
-use ledger::checkpoint::LogVerifier;
-use tokio::task::JoinSet;
-use vault_tests::{Guest, Running, binary, run_ok};
-
-use super::live::Two;
 use super::{count, log, release};
-
-fn copy(from: &Path, to: &Path) {
-    let _ = fs::remove_dir_all(to);
-    run_ok(Command::new("cp").arg("-a").arg(from).arg(to));
-}
-
-/// A second host of the same adversary, with a copy of the first one's directory and one of the keepers.
-struct Forked {
-    host: Running,
-    url: String,
-}
-
-impl Forked {
-    fn start(two: &Two, keeper: &Path) -> Self {
-        let (dir, socket) = (two.world.path("host-fork"), two.world.path("host-fork.sock"));
-        let witnesses = two.world.witnesses.as_ref().expect("it has witnesses").host_config();
-        let lines =
-            [("data_dir", &dir), ("unix", &socket)].map(|(name, path)| format!("{name} = \"{}\"\n", path.display()));
-        let config = format!("{}keeper = \"unix:{}\"\n{witnesses}", lines.concat(), keeper.display());
-        let file: PathBuf = two.world.path("host-fork.toml");
-        fs::write(&file, config).expect("the configuration can be written");
-        let mut command = Command::new(binary("vault-host"));
-        command.args(["serve", "--config"]).arg(&file);
-        let mut host = Running::start(&mut command, &two.world.path("host-fork.log"));
-        host.wait_for("attached to the keeper");
-        Self { host, url: format!("unix:{}", socket.display()) }
-    }
-}
-
-/// Size and root under every grant that was given, from either log.
-async fn grants(two: &Two, url: &str, count: usize) -> Vec<(u64, Vec<u8>)> {
-    let log = LogVerifier::of(two.world.vault_file().genesis());
-    let mut loads = JoinSet::new();
-    for _ in 0..count {
-        let mut guest = Guest::at(url.to_owned(), &two.world.forge).await;
-        loads.spawn(async move { guest.load().await.ok() });
-    }
-    let granted = loads.join_all().await.into_iter().flatten();
-    let seen = granted.map(|grant| {
-        let (_, note) = grant.log_proof.split_once("\n\n").expect("a proof ends with its checkpoint");
-        let checkpoint = log.verify_checkpoint(note).expect("a quorum cosigned it");
-        (checkpoint.size, checkpoint.root.to_vec())
-    });
-    seen.collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_forks_the_log_between_two_keepers_gets_one_of_them_cosigned() {
@@ -65,10 +15,10 @@ async fn a_host_that_forks_the_log_between_two_keepers_gets_one_of_them_cosigned
     let sockets = [two.world.path("keeper.sock"), two.world.path("keeper-b.sock")];
     two.world.host_keeper = Some(format!("keeper = \"unix:{}\"\n", sockets[0].display()));
     two.world.start_host();
-    let forked = Forked::start(&two, &sockets[1]);
+    let forked = Forked::start(&two.world, &sockets[1]);
     // Both are asked at once, and each sees nothing of the other's log.
     let (urls, two) = ([two.world.url(), forked.url.clone()], two);
-    let (first, second) = tokio::join!(grants(&two, &urls[0], 8), grants(&two, &urls[1], 8));
+    let (first, second) = tokio::join!(grants(&two.world, &urls[0], 8), grants(&two.world, &urls[1], 8));
     let mut seen = [first, second].concat();
     seen.sort();
     seen.dedup();

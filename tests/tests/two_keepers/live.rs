@@ -8,44 +8,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use vault_proto::v1;
 use vault_tests::newcomer::Newcomer;
 use vault_tests::relay::{self, Gate};
+use vault_tests::two::{Two, instances, leave, let_in};
 use vault_tests::world::APPROVERS;
-use vault_tests::{Guest, Running, World, run_ok};
+use vault_tests::{Guest, World, run_ok};
 
-use super::{count, let_in, log, release};
-
-/// A second keeper beside that of the world, and the host's streams to both.
-pub(crate) struct Two {
-    pub(crate) world: World,
-    pub(crate) newcomer: Newcomer,
-    pub(crate) second: Option<Running>,
-}
-
-impl Two {
-    pub(crate) fn open() -> Self {
-        let mut world = World::open_witnessed();
-        world.publish("1");
-        let newcomer = Newcomer::new(&world, "b");
-        let_in(&world, &newcomer);
-        world.host.take().expect("it runs").terminate();
-        let sockets = [world.path("keeper.sock"), world.path("keeper-b.sock")].map(|path| path.display().to_string());
-        world.host_keeper =
-            Some(format!("keeper = \"unix:{}\"\nother_keepers = [\"unix:{}\"]\n", sockets[0], sockets[1]));
-        let second = Some(newcomer.start_keeper_process(&world));
-        world.start_host();
-        let mut two = Self { world, newcomer, second };
-        two.wait_open();
-        two
-    }
-
-    pub(crate) fn start_second(&mut self) {
-        self.second = Some(self.newcomer.start_keeper_process(&self.world));
-    }
-
-    pub(crate) fn wait_open(&mut self) {
-        self.world.keeper.as_mut().expect("it runs").wait_for("the vault is open");
-        self.second.as_mut().expect("it runs").wait_for("the vault is open");
-    }
-}
+use super::{count, log, release};
 
 async fn guests(world: &World, count: usize) -> Vec<Guest> {
     let mut guests = Vec::new();
@@ -242,23 +209,6 @@ async fn what_a_killed_keeper_began_the_other_one_ends() {
         let vkey = two.world.log_vkey();
         two.world.witnesses.as_mut().expect("it has witnesses").start(away, &vkey);
     }
-}
-
-/// `vaultctl propose keeper-leave`, approved.
-fn leave(world: &World, instance: &str) {
-    let mut propose = world.vaultctl();
-    propose.args(["propose", "keeper-leave", instance, "--yes", "--key"]).arg(world.path(APPROVERS[0]));
-    run_ok(&mut propose);
-    world.approve(&APPROVERS[1..]);
-}
-
-/// Instances, the first keeper's first.
-fn instances(world: &World) -> Vec<String> {
-    let status = run_ok(world.vaultctl().args(["--json", "keeper", "status"]));
-    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
-    let others = status["others"].as_array().cloned().unwrap_or_default();
-    let all = std::iter::once(&status["keeper"]).chain(others.iter().map(|other| &other["keeper"]));
-    all.map(|keeper| keeper["instance"].as_str().expect("an instance").to_owned()).collect()
 }
 
 /// Two keepers are upgraded in turn: a new one comes, the old one leaves, and at no moment does nobody serve.

@@ -1,18 +1,12 @@
 //! A witness that says yes, and has not cosigned.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
-use std::thread;
-
 use attestation::{LogKey, UnixTime};
 use ledger::cosignature::WitnessKey;
 use ring::signature::{Ed25519KeyPair, KeyPair};
+use vault_tests::witnesses::{Lie, serve};
 use vault_tests::{Guest, World};
 
 use super::{release, start, wait_open, witnesses};
-
-/// What it answers to a checkpoint's text and its own vkey.
-type Lie = fn(&str, &WitnessKey) -> String;
 
 /// The line of a stranger's key under this name, with the id that the line of `as_key` would have.
 fn signed_by_a_stranger(text: &str, as_key: &WitnessKey) -> String {
@@ -38,34 +32,6 @@ fn signature_of_another_key(text: &str, as_key: &WitnessKey) -> String {
 
 fn nothing_at_all(_: &str, _: &WitnessKey) -> String {
     "yes\n".to_owned()
-}
-
-/// Answers every request with 200 and the lie.
-fn serve(listener: TcpListener, vkey: WitnessKey, lie: Lie) {
-    thread::spawn(move || {
-        for client in listener.incoming() {
-            let Ok(mut client) = client else { return };
-            let mut reader = BufReader::new(client.try_clone().expect("a socket"));
-            let mut length = 0;
-            let mut line = String::new();
-            while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 2) {
-                if let Some((_, value)) = line.to_lowercase().split_once("content-length:") {
-                    length = value.trim().parse().expect("a length");
-                }
-                line.clear();
-            }
-            let mut body = vec![0; length];
-            if reader.read_exact(&mut body).is_err() {
-                continue;
-            }
-            let body = String::from_utf8(body).expect("text");
-            let (_, note) = body.split_once("\n\n").expect("a proof and a checkpoint");
-            let (text, _) = note.split_once("\n\n").expect("a note");
-            let answer = lie(&format!("{text}\n"), &vkey);
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", answer.len());
-            let _ = client.write_all((head + &answer).as_bytes());
-        }
-    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,10 @@
 //!
 //! The guest's clock can be set by its host, and by root in the guest. What depends on time passing (budgets) must not
 //! believe it. So a run reads it once, and from then on lets it go no faster than the time that the kernel measures
-//! (`CLOCK_BOOTTIME`). A clock that went further is taken in only with an entry that says by how much: [`Clock::take_jump`].
-//! One that fell behind is measured from where it stands: what is decided meanwhile is of that time, and would be older at
+//! (`CLOCK_BOOTTIME`). A clock that went further by more than [`JUMP_SECS_MIN`] is taken in only with an entry behind which
+//! whoever holds a lease counts for a full one more ([`Clock::take_jump`]): holders go by boot clocks of their own, which
+//! did not jump. One that went less far is not taken in at all: witnesses, whose clocks differ, would make such an entry of
+//! every other commit. One that fell behind is measured from where it stands: what is decided meanwhile is of that time, and would be older at
 //! once when the clock is put right again.
 //!
 //! **Limit.** A host that controls what the kernel measures by (kvm-clock, or a TSC without SecureTSC) can let that run
@@ -25,6 +27,9 @@ use rustix::time::{ClockId, clock_gettime};
 /// Both clocks are read in whole seconds: they may differ by one without anything having been set.
 const ROUNDING_SECS: u64 = 1;
 
+/// A clock that is ahead by no more is not followed, in seconds.
+const JUMP_SECS_MIN: u64 = 60;
+
 /// What a run takes for the time, measured or not.
 #[derive(Clone, Copy)]
 enum Source {
@@ -35,6 +40,7 @@ enum Source {
 }
 
 /// The time of a run.
+#[derive(Clone, Copy)]
 pub(super) struct Clock {
     /// The time when the run began, or when it last took in a jump.
     at: UnixTime,
@@ -98,15 +104,19 @@ impl Clock {
         self.bounded(last, self.told(last))
     }
 
-    /// Whether the clock went further than was measured.
+    /// Whether the clock went so much further than was measured that it is taken in.
     pub(super) fn has_jumped(&self, last: UnixTime) -> bool {
-        self.told(last) > self.measured().plus(ROUNDING_SECS)
+        self.is_jump(last, self.told(last))
     }
 
-    /// Takes in a clock that went further than was measured. Gives the new time, and how many of the seconds since `last`
-    /// were not measured; `None` where it did not.
-    pub(super) fn take_jump(&mut self, last: UnixTime) -> Option<(UnixTime, u64)> {
+    /// Takes in a clock that went further than was measured, and gives the new time; `None` where it did not.
+    pub(super) fn take_jump(&mut self, last: UnixTime) -> Option<UnixTime> {
         self.jump_to(last, self.told(last))
+    }
+
+    /// Another keeper's entry may be of a time that this one has not measured: nothing is taken in for that.
+    fn is_jump(&self, last: UnixTime, wall: UnixTime) -> bool {
+        wall > last && wall > self.measured().plus(JUMP_SECS_MIN)
     }
 
     fn bounded(&self, last: UnixTime, wall: UnixTime) -> UnixTime {
@@ -120,18 +130,15 @@ impl Clock {
         }
     }
 
-    fn jump_to(&mut self, last: UnixTime, wall: UnixTime) -> Option<(UnixTime, u64)> {
+    fn jump_to(&mut self, last: UnixTime, wall: UnixTime) -> Option<UnixTime> {
         self.fall_back(wall);
-        let measured = self.measured();
-        if wall <= measured.plus(ROUNDING_SECS) {
+        if !self.is_jump(last, wall) {
             return None;
         }
-        let ahead = wall.seconds().saturating_sub(measured.seconds());
-        let unmeasured = ahead.min(wall.seconds().saturating_sub(last.seconds()));
         // A second that was already given for rounding is not given again after the jump.
-        let given = ahead - unmeasured;
+        let given = last.seconds().saturating_sub(self.measured().seconds());
         (self.at, self.begun) = (UnixTime(wall.seconds().saturating_sub(given)), boot_time());
-        Some((wall, unmeasured))
+        Some(wall)
     }
 
     fn measured(&self) -> UnixTime {
@@ -168,15 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_is_taken_in_with_what_was_not_measured() {
+    fn a_jump_is_taken_in_and_what_is_none_is_not() {
         let mut clock = after(60);
-        assert_eq!(clock.jump_to(START, START.plus(60)), None);
-        assert_eq!(clock.jump_to(START, START.plus(61)), None);
+        for ahead in [0, 1, JUMP_SECS_MIN] {
+            assert_eq!(clock.jump_to(START, START.plus(60 + ahead)), None, "{ahead}");
+            assert_eq!(clock.bounded(START, START.plus(60 + ahead)), START.plus(60 + ahead.min(1)));
+        }
         let ahead = START.plus(60 + 86_400);
-        assert_eq!(clock.jump_to(START.plus(10), ahead), Some((ahead, 86_400)));
+        assert_eq!(clock.jump_to(START.plus(10), ahead), Some(ahead));
         // Then it goes on from there.
         assert_eq!(clock.bounded(ahead, ahead), ahead);
-        assert_eq!(clock.jump_to(ahead, ahead.plus(1)), None);
+        assert_eq!(clock.jump_to(ahead, ahead.plus(JUMP_SECS_MIN)), None);
         assert_eq!(clock.bounded(ahead, ahead.plus(1000)), ahead.plus(1));
     }
 
@@ -190,7 +199,7 @@ mod tests {
         // Right again, the hour counts as not measured.
         let right = START.plus(3_600);
         assert_eq!(clock.bounded(decided, right), decided.plus(1));
-        assert_eq!(clock.jump_to(decided, right), Some((right, 3_600)));
+        assert_eq!(clock.jump_to(decided, right), Some(right));
         // One second behind is rounding.
         let mut clock = after(60);
         clock.fall_back(START.plus(59));
@@ -198,24 +207,22 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_unmeasured_than_lies_behind_the_last_entry() {
+    fn an_entry_of_another_keeper_that_is_ahead_is_no_jump() {
         let mut clock = after(60);
-        // An entry took the second of rounding; then the clock is set ahead.
-        let last = clock.bounded(START, START.plus(1_000));
-        assert_eq!(last, START.plus(61));
-        let ahead = START.plus(60 + 86_400);
-        assert_eq!(clock.jump_to(last, ahead), Some((ahead, 86_399)));
+        let ahead = START.plus(86_400);
+        assert_eq!(clock.jump_to(ahead, ahead), None);
+        assert_eq!(clock.bounded(ahead, ahead), ahead);
     }
 
     #[test]
     fn under_witnesses_the_clock_of_the_guest_is_not_asked() {
-        // Witnesses are a minute ahead of the run, which measured a minute, and the guest's clock is years ahead of both.
+        // Witnesses are more than a minute ahead of the run, which measured a minute, and the guest's clock is years ahead of both.
         let mut clock = after(60);
-        clock.heard(Some(START.plus(120)));
+        clock.heard(Some(START.plus(121)));
         assert!(matches!(clock.source(), TimeSource::Witnesses));
         assert_eq!(clock.now(START), START.plus(61));
-        assert_eq!(clock.take_jump(START), Some((START.plus(120), 60)));
-        assert_eq!(clock.now(START.plus(120)), START.plus(120));
+        assert_eq!(clock.take_jump(START), Some(START.plus(121)));
+        assert_eq!(clock.now(START.plus(121)), START.plus(121));
         // A kernel that ran fast is held back by what they say, and the log never is.
         let mut fast = Clock { at: START.plus(86_400), ..after(0) };
         fast.heard(Some(START.plus(60)));
@@ -229,14 +236,15 @@ mod tests {
     }
 
     #[test]
-    fn many_small_jumps_give_no_more_than_the_rounding_of_one() {
+    fn many_jumps_give_no_more_than_the_rounding_of_one() {
         let (begun, mut clock) = (boot_time(), after(0));
         let (mut last, mut unmeasured) = (START, 0);
         for _ in 0..100 {
-            // The host uses the second of rounding up, then sets the clock two further.
+            // The host uses the second of rounding up, then sets the clock ahead. What lies behind the last entry counts as
+            // not measured.
             last = clock.bounded(last, last.plus(1000));
-            let (time, of_it) = clock.jump_to(last, last.plus(2)).expect("two seconds are a jump");
-            (last, unmeasured) = (time, unmeasured + of_it);
+            let time = clock.jump_to(last, last.plus(2 + JUMP_SECS_MIN)).expect("it is a jump");
+            (last, unmeasured) = (time, unmeasured + time.seconds() - last.seconds());
         }
         let given = last.seconds() - START.seconds() - unmeasured;
         // One second of rounding, and those that passed meanwhile.

@@ -57,10 +57,16 @@ impl Denials {
         if self.begun.elapsed() < SUMMARY_EVERY || self.counts.is_empty() {
             return None;
         }
-        let summary = DenySummary { time: now, since: self.since, counts: std::mem::take(&mut self.counts) };
+        Some(self.summary(now))
+    }
+
+    /// The same whether it is due or not: an entry that says that this keeper is here.
+    pub(super) fn summary(&mut self, now: UnixTime) -> DenySummary {
+        let (since, counts) = (self.since.min(now), std::mem::take(&mut self.counts));
+        let summary = DenySummary { time: now, since, counts };
         self.since = now;
         self.begun = Instant::now();
-        Some(summary)
+        summary
     }
 }
 

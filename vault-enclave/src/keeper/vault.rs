@@ -17,6 +17,7 @@ mod renew;
 mod reseal;
 mod revoke;
 mod status;
+mod time;
 
 use attestation::{KeptChains, Sha256Digest, Trust, UnixTime};
 use ledger::checkpoint::Seen;
@@ -47,7 +48,7 @@ pub(super) use epoch::is_of;
 pub(super) use escrow::Outbox;
 use follow::Turned;
 pub(super) use open::{OpenError, Opened, Run};
-use renew::Renewals;
+use renew::{OwnRun, Renewals};
 pub(super) use reseal::Records;
 use revoke::Revoked;
 
@@ -75,6 +76,7 @@ pub(super) struct Vault {
     chains: KeptChains,
     denials: Denials,
     renewals: Renewals,
+    own_run: OwnRun,
     clock: Clock,
     rng: SystemRandom,
     pending: Pending,
@@ -133,6 +135,7 @@ impl Vault {
                 return Err(error);
             }
         };
+        self.own_run = OwnRun::Unknown;
         for job in jobs {
             // So that none of them is turned away where each release takes more than one entry.
             if self.pending.batch.len() + self.renewals.entries(1) + ENTRIES_PER_JOB_MAX > BATCH_ENTRIES_MAX {
@@ -142,6 +145,7 @@ impl Vault {
             }
             self.handle(job);
         }
+        self.end_if_overtaken()?;
         // A queue that is never empty must not put off what is due by time.
         self.due()
     }

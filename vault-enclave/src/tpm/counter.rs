@@ -69,6 +69,24 @@ impl Device {
         })
     }
 
+    /// Refuses where another run has the counter, or it does not stand at `at`. The register is read last: whoever takes the
+    /// counter takes it after that.
+    pub(super) fn check_run(
+        &mut self,
+        counter: &Counter,
+        auth: &CounterAuth,
+        (run, at): (&RunId, u64),
+    ) -> Result<(), TpmError> {
+        self.with_counter(counter, auth, |device, [handle, register], session| {
+            let found = device.count(handle, session)?;
+            match device.read(register, session, RUN_BYTES)?.ct_eq(run).into() {
+                true if found == at => Ok(()),
+                true => Err(TpmError::CounterMoved { expected: at, found }),
+                false => Err(TpmError::CounterClaimed),
+            }
+        })
+    }
+
     /// Sets `sent` as soon as the TPM may have counted.
     pub(super) fn increment_counter(
         &mut self,

@@ -129,6 +129,9 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
         Entry::Deny(deny) => {
             format!("refused {} [{}] {}@{} under {}", deny.platform, deny.code, deny.model, deny.version, deny.rule)
         }
+        Entry::DenySummary(summary) if summary.counts.is_empty() => {
+            format!("nothing refused since {}", moment(summary.since))
+        }
         Entry::DenySummary(summary) => {
             let counts: Vec<String> = summary.counts.iter().map(|(code, count)| format!("{code} {count}")).collect();
             format!("refused since {}: {}", moment(summary.since), counts.join(", "))

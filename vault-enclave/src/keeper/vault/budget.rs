@@ -1,7 +1,7 @@
-//! Raises of budgets, alarms, and the time that budgets go by.
+//! Raises of budgets, and alarms.
 
 use ledger::decide::ReleaseGrant;
-use ledger::entry::{ClockJump, Entry, Proposal, Propose, ProposedRaise};
+use ledger::entry::{Entry, Proposal, Propose, ProposedRaise};
 use ledger::release_log::BATCH_ENTRIES_MAX;
 use vault_proto::v1::{self, keeper_reply::Response};
 
@@ -32,21 +32,5 @@ impl Vault {
             return Err(Refusal::batch_full());
         }
         self.stage_entry(&alarm)
-    }
-
-    /// Takes in a clock that was set ahead, with an entry that says so: it stands before whatever is decided by that time.
-    pub(super) fn watch_clock(&mut self) {
-        if !self.clock.has_jumped(self.state.time()) {
-            return;
-        }
-        // Renewals of the time before it would be too late behind it. They come first, for of the time that they are of
-        // nothing is unmeasured: the fold refuses a jump that says so, and without its entry it would refill budgets.
-        self.stage_renewals();
-        let Some((time, unmeasured)) = self.clock.take_jump(self.state.time()) else { return };
-        // Before the vault is open there are no budgets, and the log takes only approvals.
-        if self.state.vault().is_some() && unmeasured > 0 {
-            tracing::warn!(seconds = unmeasured, "the clock was set ahead of the time that the keeper measured");
-            self.stage_quietly(&Entry::Clock(ClockJump { time, unmeasured }));
-        }
     }
 }

@@ -39,7 +39,7 @@ impl Vault {
         let (admitted, blob) = self.desk()?.admit(pending, request, now)?;
         let preimage = admitted.verified().preimage().to_vec();
         match self.genesis.core().anti_rollback() {
-            AntiRollback::Witnesses => return self.decide_beside(&admitted, blob),
+            AntiRollback::Witnesses => return self.decide_beside(admitted, blob),
             AntiRollback::Counter | AntiRollback::None => {}
         }
         match admitted.retires(self.opened()?, now) {
@@ -58,19 +58,31 @@ impl Vault {
         }
     }
 
-    /// Under witnesses the keys go to whom approvers let in, and this keeper goes on: what both write is one log.
-    fn decide_beside(&mut self, admitted: &AdmittedJoiner, blob: Vec<u8>) -> Result<Outcome, Refusal> {
+    /// Under witnesses the keys go to whom approvers let in, and this keeper goes on: what both write is one log. They go
+    /// behind an entry of this moment, which a quorum has cosigned: a keeper that is shown an older log, or was paused, does
+    /// not know that approvers have sent away again whom they let in.
+    fn decide_beside(&mut self, admitted: AdmittedJoiner, blob: Vec<u8>) -> Result<Outcome, Refusal> {
         let now = self.now();
         let let_in = match admitted.let_in(self.opened()?, now) {
             Ok(let_in) => let_in,
-            Err(JoinError::NotApproved) => return self.propose_join(admitted, blob),
+            Err(JoinError::NotApproved) => return self.propose_join(&admitted, blob),
             Err(error) => return Err(refused(error)),
         };
-        Ok(Outcome::Now(match HandOverHead::beside(&self.log, &let_in) {
-            Some(head) => head.hand_over(&self.keys, self.vault_id(), admitted, &self.rng),
+        if let_in.entry() >= self.log.head().size {
             // It is of this very commit: asked again, it is in the log.
-            None => self.proposed(let_in.object()),
-        }))
+            return Ok(Outcome::Now(self.proposed(let_in.object())));
+        }
+        let summary = self.denials.summary(now);
+        self.stage_entry(&Entry::DenySummary(summary))?;
+        Ok(Outcome::AfterCommit(Box::new(move |vault| vault.hand_over_beside(&admitted))))
+    }
+
+    /// The same commit may have sent it away.
+    fn hand_over_beside(&mut self, to: &AdmittedJoiner) -> Answer {
+        let now = self.now();
+        let let_in = to.let_in(self.opened()?, now).map_err(refused)?;
+        let head = HandOverHead::beside(&self.log, &let_in).ok_or_else(retired::refusal)?;
+        head.hand_over(&self.keys, self.vault_id(), to, &self.rng)
     }
 
     /// Proposes it once; asked again, it says how far the proposal is.

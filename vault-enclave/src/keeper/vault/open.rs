@@ -2,14 +2,16 @@
 
 use attestation::{KeptChains, Trust};
 use ledger::checkpoint::{Checkpoint, LogVerifier, Seen};
-use ledger::entry::{Entry, Start, TimeSource};
+use ledger::entry::{Entry, TimeSource};
 use ledger::genesis::{AntiRollback, Core, Genesis};
 use ledger::keepers::KeeperMachine;
 use ledger::release_log::{Batch, ClosedLog, CurrentLog, LogError};
 use ledger::state::State;
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::rand::SystemRandom;
 
 use super::epoch::{Epoch, is_of};
+use super::renew::OwnRun;
+use super::time::{runs_revoked, start_entry};
 use super::{Outbox, Pending, Records, Renewals, Vault, is_shared};
 use crate::head::Anchor;
 use crate::keeper::challenges::Challenges;
@@ -179,11 +181,6 @@ impl Run {
             self.take_head(&log)?;
         }
         let keeper = self.joined.then_some(self.instance);
-        let mut run = [0; 16];
-        SystemRandom::new()
-            .fill(&mut run)
-            .map_err(|_| OpenError::Refused(Refusal::unavailable("random", "the system gave no random bytes")))?;
-        let version = program::version();
         let log = self.recosigned(store, log, &state, &genesis)?;
         let witnesses = log.seen().and_then(Seen::not_before);
         // Of a log with witnesses there is a checkpoint that they have just cosigned; else there are none to ask.
@@ -191,7 +188,9 @@ impl Run {
             Some(witnesses) => (state.time().max(witnesses), TimeSource::Witnesses),
             None => (clock::wall(state.time()), TimeSource::HostClock),
         };
-        let start = Entry::Start(Start { time, run, version, tier, time_source, keeper });
+        // A start gives it no more time, so nobody has measured that any has passed for whoever holds it.
+        let time = if runs_revoked(&state, state.time()) { state.time() } else { time };
+        let start = start_entry(time, time_source, tier, keeper).map_err(OpenError::Refused)?;
         first.push(applied(&mut state, &start)?);
         // Before anything that this program decides.
         if let Some(upgrade) = state.upgrade_due(&program::this()) {
@@ -261,6 +260,7 @@ impl Run {
             chains: KeptChains::default(),
             denials,
             renewals: Renewals::default(),
+            own_run: OwnRun::default(),
             clock,
             rng: SystemRandom::new(),
             pending: Pending::default(),

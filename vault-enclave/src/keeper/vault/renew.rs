@@ -2,10 +2,12 @@
 //!
 //! Under `counter` a renewal costs no NV increment of its own: the keeper signs a lease statement without proof, which
 //! joins the next counted commit, whatever that is for. None is signed while an uncounted one is older than
-//! [`UNCOUNTED_MAX`].
+//! [`UNCOUNTED_MAX`]. So a run that its host paused, and replaced by another one meanwhile, has to find that out before it
+//! signs: once in each batch it asks the TPM whether it has the counter still. A run that takes the counter later writes its
+//! `start` later, behind which the lease counts for a full one more; and the holder counts it from before its request came.
 //!
-//! Where several keepers share the log, none promises what is not in it: another one would count the lease by what it says
-//! there. A renewal is then answered after its commit.
+//! Under `witnesses` there may be other keepers, or such a run, and nothing that says so but the log: a renewal is answered
+//! after its commit. Under `none` nothing says so at all.
 //!
 //! No commit may leave out a renewal that was signed before it: a start counts the leases that ran at the last entry, and
 //! whoever kills the keeper then would have a lease that nobody counts.
@@ -15,16 +17,19 @@ use std::time::{Duration, Instant};
 use attestation::{Sha256Digest, UnixTime};
 use ledger::decide::decide_renew;
 use ledger::entry::{Cause, End, Entry, Renew, Renewal};
+use ledger::genesis::AntiRollback;
 use ledger::lease::{LeaseStatement, end_message, renew_message};
-use ledger::release_log::BATCH_ENTRIES_MAX;
-use ledger::state::RENEWAL_COMMIT_SECS_MAX;
+use ledger::release_log::{BATCH_ENTRIES_MAX, LogError};
+use ledger::state::{Lease, RENEWAL_COMMIT_SECS_MAX};
 use prost::Message;
 use vault_proto::convert::{EndLease, RenewRequest};
 use vault_proto::v1::{self, keeper_reply::Response};
 
 use super::load::{name_reported_ak, unknown_lease};
-use super::{Outcome, Reply, Vault};
+use super::{Outcome, Reply, Vault, Waiting, uncommitted};
+use crate::head::AnchorError;
 use crate::keeper::challenges::{Asked, Pending};
+use crate::keeper::commit::CommitError;
 use crate::keeper::refusal::Refusal;
 
 /// Age in boot time at which uncounted renewals are committed by themselves.
@@ -40,6 +45,18 @@ pub(super) struct Renewals {
     /// In the order of their decisions.
     uncounted: Vec<Renewal>,
     oldest: Option<Instant>,
+}
+
+/// What a batch knows about whether this run still is the one that counts.
+#[derive(Default)]
+pub(super) enum OwnRun {
+    /// Nobody has asked yet.
+    #[default]
+    Unknown,
+    /// It is.
+    Stands,
+    /// Another one has its place.
+    Overtaken(AnchorError),
 }
 
 impl Renewals {
@@ -98,16 +115,66 @@ impl Vault {
         if self.renewals.oldest.is_some_and(|oldest| oldest.elapsed() > UNCOUNTED_MAX) {
             return Err(Refusal::unavailable("renewals-uncounted", "older renewals are not in the log yet: try again"));
         }
+        self.check_due(&lease_id, grant.lease_statement().renew_by)?;
+        self.check_own_run()?;
         let renewal = grant.renewal(Sha256Digest::of(&blob));
         let lease = self.sign_lease(&grant.lease_statement())?;
         self.store.put_blobs(vec![blob, grant.preimage().to_vec()])?;
         self.renewals.uncounted.push(renewal);
         self.renewals.oldest.get_or_insert_with(Instant::now);
         let answer = Ok(Response::RenewLease(lease.into()));
-        if super::is_shared(&self.state) {
-            return Ok(Outcome::AfterCommit(Box::new(move |_| answer)));
+        match self.genesis.core().anti_rollback() {
+            AntiRollback::Witnesses => Ok(Outcome::AfterCommit(Box::new(move |_| answer))),
+            AntiRollback::Counter | AntiRollback::None => Ok(Outcome::Now(answer)),
         }
-        Ok(Outcome::Now(answer))
+    }
+
+    /// Where its rule has a shorter lease now, it is renewed once that ends no sooner than what was signed before: whoever
+    /// does not get the renewal has that still.
+    fn check_due(&self, lease_id: &Sha256Digest, renew_by: UnixTime) -> Result<(), Refusal> {
+        let signed_until = self.opened()?.lease(*lease_id).map(Lease::signed_until);
+        match signed_until.filter(|until| renew_by < *until) {
+            Some(until) => {
+                Err(Refusal::busy("lease-not-due", format!("it runs until {until} as it is: try again later")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Once in each batch, whose requests all came before this.
+    fn check_own_run(&mut self) -> Result<(), Refusal> {
+        if matches!(self.own_run, OwnRun::Unknown) {
+            let error = match self.anchor.check_run() {
+                Ok(()) => {
+                    self.own_run = OwnRun::Stands;
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            let refusal = Refusal::unavailable(error.code(), &error);
+            if self.anchor.may_serve() {
+                // The TPM gave no answer.
+                return Err(refusal);
+            }
+            self.own_run = OwnRun::Overtaken(error);
+        }
+        match &self.own_run {
+            OwnRun::Overtaken(error) => Err(Refusal::unavailable(error.code(), error)),
+            OwnRun::Unknown | OwnRun::Stands => Ok(()),
+        }
+    }
+
+    /// Another run has the vault: nothing that this one decided since is of any worth.
+    ///
+    /// # Errors
+    /// Where it is so: the vault must be opened anew.
+    pub(super) fn end_if_overtaken(&mut self) -> Result<(), LogError<CommitError>> {
+        let OwnRun::Overtaken(error) = std::mem::take(&mut self.own_run) else { return Ok(()) };
+        let error = LogError::Commit(CommitError::Anchor(error));
+        for Waiting { reply, session, .. } in std::mem::take(&mut self.pending).waiting {
+            self.send(Err(uncommitted(&error)), session, reply);
+        }
+        Err(error)
     }
 
     /// An agent renews only with a signed lease that has not run out: else a keeper whose uncounted renewals were
