@@ -18,6 +18,7 @@ pub mod process;
 pub mod publisher;
 pub mod raw_tpm;
 pub mod relay;
+pub mod serve;
 pub mod soft_snp;
 pub mod witnesses;
 pub mod world;

@@ -19,23 +19,30 @@ pub mod load;
 pub mod loader;
 pub mod numa;
 pub mod options;
+pub mod ready;
 pub mod remote;
 pub mod run;
 pub mod session;
+pub mod spec;
 pub mod term;
 pub mod user;
 
 mod child;
 mod extensions;
 mod fetch;
+mod follow;
 mod holder;
+mod in_use;
 mod job;
 mod mount;
+mod namespace;
 mod outage;
 mod progress;
 mod refusals;
 mod report;
+mod served;
 mod state;
+mod supervise;
 mod watcher;
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub mod wrap;
 mod aead;
 mod drawn;
 mod stack;
+mod user_namespace;
 
 // The tests below `src` use what the tests beside it use.
 #[cfg(test)]

@@ -112,9 +112,22 @@ pub(super) struct Loaded {
     pub(super) seconds: f64,
     /// Of all threads of the loader meanwhile.
     pub(super) cpu_seconds: f64,
+    pub(super) times: Times,
     pub(super) place: String,
     pub(super) insecure: bool,
     pub(super) huge: bool,
+}
+
+/// When a load was how far. Files are handed on all at once: the first tensor can be read when all are there.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Times {
+    /// The keys had come.
+    pub(super) keys: BootTime,
+    /// The first bytes were opened; `None` where there are none.
+    pub(super) first: Option<BootTime>,
+    /// All files were there.
+    pub(super) all: BootTime,
 }
 
 /// Bytes as base64.

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use attestation::LeaseKey;
@@ -19,7 +20,7 @@ use vault_proto::convert::{ChallengeFor, ChallengeRequest, ModelName};
 
 use super::attester::Attester;
 use super::fetch::RemoteUnits;
-use super::job::{ADOPTED, Base64, Job, Loaded, Owner, Said};
+use super::job::{ADOPTED, Base64, Job, Loaded, Owner, Said, Times};
 use super::progress::Progress;
 use super::remote::{Remote, RemoteError};
 use super::session::{Granted, Session, Wanted};
@@ -95,16 +96,17 @@ fn load(job: &Job, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> 
     let destination = Destination::open(&job.into, place)?;
 
     let (asked, granted) = ask(&wanted, job, &remote, runtime)?;
+    let (keys, first) = (BootTime::now(), OnceLock::new());
     let (began, cpu) = (Instant::now(), cpu_seconds());
     let model = match &job.ciphertext {
         Some(directory) => {
             let units = LocalUnits::new(directory, &manifest, ReadBy::Probe)
                 .map_err(|error| Failure::io(directory.display(), &error))?;
-            open(&manifest, &granted, &units, destination, bytes)?
+            open(&manifest, &granted, &units, destination, &Progress::new(bytes, &first))?
         }
         None => {
             let units = RemoteUnits::new(remote.clone(), name, runtime.handle().clone());
-            open(&manifest, &granted, &units, destination, bytes)?
+            open(&manifest, &granted, &units, destination, &Progress::new(bytes, &first))?
         }
     };
     let (seconds, cpu_seconds) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
@@ -122,6 +124,7 @@ fn load(job: &Job, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> 
         bytes,
         seconds,
         cpu_seconds,
+        times: Times { keys, first: first.get().copied(), all: BootTime::now() },
         place: place.to_string(),
         insecure: place.is_insecure(),
         huge: facts.mount.huge,
@@ -184,12 +187,11 @@ fn open<S: UnitSource>(
     granted: &Granted,
     source: &S,
     destination: Destination,
-    bytes: u64,
+    progress: &Progress<'_>,
 ) -> Result<OpenedModel, Failure> {
     let verify_units = granted.statement.unit_check == UnitCheck::Hashed;
     let model = GrantedModel { manifest, keys: &granted.keys, verify_units };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let progress = Progress::new(bytes);
     let opened = model.open(source, destination, cores, &|passed| progress.add(passed));
     progress.finish();
     Ok(opened?)

@@ -21,12 +21,9 @@ use crate::failure::{Failure, Kind};
 use crate::snp::SnpChoice;
 use crate::tpm::TctiConfig;
 
-/// Which model, from which vault, by which rule.
+/// From which vault, by which rule, and how much of it.
 #[derive(clap::Args, Debug)]
 pub struct ModelArgs {
-    /// Model and version, as in minilm@1.0.
-    #[arg(value_name = "MODEL@VERSION")]
-    model: ModelRef,
     /// The vault file: the vault's id, keys and hosts. Take it from whoever made the vault, never from a host.
     #[arg(long, value_name = "FILE")]
     vault: PathBuf,
@@ -75,6 +72,7 @@ pub struct ModelArgs {
 }
 
 /// The same with every file read.
+#[derive(Clone)]
 pub(super) struct Request {
     pub(super) vault: VaultFile,
     pub(super) hosts: Hosts,
@@ -88,6 +86,7 @@ pub(super) struct Request {
 }
 
 /// Where to look for what this machine attests with.
+#[derive(Clone)]
 pub(super) struct Devices {
     pub(super) tpm: Option<TctiConfig>,
     pub(super) snp: SnpChoice,
@@ -141,7 +140,7 @@ pub enum ArgumentError {
 
 impl ModelArgs {
     /// Reads the files that are named.
-    pub(super) fn request(&self) -> Result<Request, Failure> {
+    pub(super) fn request(&self, model: &ModelRef) -> Result<Request, Failure> {
         let vault = VaultFile::parse(&read(&self.vault, VAULT_FILE_BYTES_MAX)?)?;
         let ca = self.ca.as_deref().map(read_text).transpose()?;
         let addresses = if self.host.is_empty() { vault.hosts().to_vec() } else { self.host.clone() };
@@ -160,8 +159,8 @@ impl ModelArgs {
         Ok(Request {
             vault,
             hosts: Hosts { addresses, ca },
-            rule: self.rule.clone().unwrap_or_else(|| self.model.0.model.clone()),
-            model: self.model.0.clone(),
+            rule: self.rule.clone().unwrap_or_else(|| model.0.model.clone()),
+            model: model.0.clone(),
             selection,
             // The loader has another working directory.
             ciphertext: self.ciphertext.as_deref().map(absolute).transpose()?,
@@ -171,9 +170,14 @@ impl ModelArgs {
         })
     }
 
-    /// The model's name.
-    pub(super) fn model(&self) -> &Name {
-        &self.model.0.model
+    /// An option that was given and that says nothing of a second model or version.
+    pub(super) fn option_of_one_model(&self) -> Option<&'static str> {
+        let given = [
+            ("--group", !self.group.is_empty()),
+            ("--units", self.units.is_some()),
+            ("--ciphertext", self.ciphertext.is_some()),
+        ];
+        given.iter().find(|(_, is_given)| *is_given).map(|(option, _)| *option)
     }
 }
 

@@ -39,6 +39,7 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
             into.display(),
             loaded.place
         ),
+        timing(held),
         format!(
             "lease     {} s, renewed from a third of it on; when it is lost: {}",
             held.statement.renew_by.seconds().saturating_sub(held.statement.issued.seconds()),
@@ -57,6 +58,19 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
         lines.push("WARNING   plaintext may reach a disk here, and stay there after it is wiped".to_owned());
     }
     lines
+}
+
+/// From the start of the loader on: what a cold start waits for.
+fn timing(held: &Held) -> String {
+    let times = &held.loaded.times;
+    let after = |time| held.began.until(time).as_secs_f64();
+    let first =
+        times.first.map_or_else(String::new, |first| format!("first weights opened after {:.2} s, ", after(first)));
+    format!(
+        "timing    keys after {:.2} s, {first}first tensor to be read after {:.2} s",
+        after(times.keys),
+        after(times.all)
+    )
 }
 
 fn machine(machine: &Machine) -> &'static str {

@@ -36,7 +36,7 @@ fn memory(facts: &Facts, into: &Path, bytes: u64) -> Vec<Check> {
         swap(facts),
         locked(facts.lockable_bytes),
         huge_pages(facts.mount.huge, fs::read_to_string(SHMEM_ENABLED).ok().as_deref()),
-        enough(facts.available_memory, bytes),
+        enough(facts.free_memory(), bytes),
         place(facts, into, bytes),
     ]
 }
@@ -140,7 +140,7 @@ fn enough(available: u64, bytes: u64) -> Check {
 fn place(facts: &Facts, into: &Path, bytes: u64) -> Check {
     const CHECK: &str = "place for plaintext";
     // That memory is too small was told already.
-    match judge(facts, bytes.min(facts.available_memory), false) {
+    match judge(facts, bytes.min(facts.free_memory()), false) {
         Ok(place) => Check::ok(CHECK, format_args!("{}: {place}", into.display())),
         Err(error) => {
             // Its text is: what is wrong; what to do.
@@ -165,7 +165,14 @@ mod tests {
             huge: false,
             free_bytes: Some(1_000),
         };
-        Facts { mount, swap_is_on: false, cgroup_never_swaps: false, lockable_bytes: 0, available_memory: 1_000 }
+        Facts {
+            mount,
+            swap_is_on: false,
+            cgroup_never_swaps: false,
+            lockable_bytes: 0,
+            available_memory: 1_000,
+            cgroup_memory: None,
+        }
     }
 
     #[test]

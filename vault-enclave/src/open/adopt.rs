@@ -172,6 +172,7 @@ mod tests {
             cgroup_never_swaps: false,
             lockable_bytes: u64::MAX,
             available_memory: u64::MAX,
+            cgroup_memory: None,
         };
         judge(&facts, 0, false).unwrap()
     }

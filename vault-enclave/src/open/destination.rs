@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use ledger::manifest::{FilePath, PlanUnit};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, SeekFrom, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, ResolveFlags, SeekFrom, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
@@ -18,6 +18,8 @@ const HIDDEN: Mode = Mode::empty();
 /// Mode of a file that passed. Nobody is to write to it: its bytes are the publisher's.
 pub(super) const PUBLISHED: Mode = Mode::RUSR;
 const DIRECTORY: Mode = Mode::RWXU;
+/// Reserved at a time: a signal undoes what was not finished.
+const RESERVE_BYTES: u64 = 1 << 30;
 /// statfs(2), `f_type`.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 const RAMFS_MAGIC: u64 = 0x8584_58f6;
@@ -141,11 +143,35 @@ impl OpenedModel {
             let after = units.partition_point(|unit| unit.file <= *path);
             let length = units[..after].last().map_or(0, |last| last.offset + last.length);
             let created = self.create_file(path, length)?;
-            let mapping = (length > 0).then(|| self.map(&created, length)).transpose();
+            // From here on it is wiped and removed, whatever fails.
             self.files.push((path.clone(), created));
+            let Some((_, created)) = self.files.last() else { continue };
+            self.reserve(created, path, granted)?;
+            let mapping = (length > 0).then(|| self.map(created, length)).transpose();
             mappings.push(mapping.map_err(|error| OpenModelError::Memory { file: path.clone(), error })?);
         }
         Ok(mappings)
+    }
+
+    /// Has the memory of the granted ranges set aside, so that too little of it is found before anything is fetched. A
+    /// file system that can't (a ramfs) is filled as it goes.
+    fn reserve(&self, file: &OwnedFd, path: &FilePath, granted: &[(u32, &PlanUnit)]) -> Result<(), DestinationError> {
+        for (mut start, end) in ranges(granted.iter().map(|(_, unit)| *unit).filter(|unit| unit.file == *path)) {
+            while start < end {
+                let bytes = (end - start).min(RESERVE_BYTES);
+                match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, start, bytes) {
+                    Ok(()) => start += bytes,
+                    // Nothing of this step was kept.
+                    Err(Errno::INTR) => {}
+                    Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                    Err(Errno::NOSPC | Errno::NOMEM) => {
+                        return Err(DestinationError::NoRoom { file: path.clone(), bytes: end - start });
+                    }
+                    Err(errno) => return Err(failed(path, "reserve memory for")(errno)),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Lets the files be read.
@@ -253,6 +279,19 @@ fn wipe_file(file: &OwnedFd) -> Result<(), Errno> {
             }
         }
     }
+}
+
+/// The ranges that units of one file cover, in order; those that meet are one.
+fn ranges<'a>(units: impl Iterator<Item = &'a PlanUnit>) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for unit in units.filter(|unit| unit.length > 0) {
+        let end = unit.offset + unit.length;
+        match ranges.last_mut() {
+            Some((_, last)) if *last == unit.offset => *last = end,
+            _ => ranges.push((unit.offset, end)),
+        }
+    }
+    ranges
 }
 
 /// Directory and name of a relative path.
