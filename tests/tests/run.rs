@@ -24,6 +24,7 @@ fn command_of_run_is_alone_and_nothing_of_it_outlives_run() {
     let (code, said) = run(&mut run_command(&world, &guest, script));
     assert_eq!(code, Some(7), "{said}");
     assert!(said.contains("first tensor to be read after"), "{said}");
+    assert!(said.contains(" % in huge pages") || said.contains("note      small pages"), "{said}");
     let (code, said) = run(&mut run_command(&world, &guest, "kill -9 $$"));
     assert_eq!(code, Some(128 + 9), "{said}");
     let (code, said) = run(&mut run_command(&world, &guest, "exec /nowhere/to/be/found"));

@@ -115,7 +115,9 @@ pub(super) struct Loaded {
     pub(super) times: Times,
     pub(super) place: String,
     pub(super) insecure: bool,
+    /// Whether the place is to have huge pages, and how much came to lie in them.
     pub(super) huge: bool,
+    pub(super) huge_bytes: u64,
 }
 
 /// When a load was how far. Files are handed on all at once: the first tensor can be read when all are there.

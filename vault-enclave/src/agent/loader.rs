@@ -128,6 +128,7 @@ fn load(job: &Job, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> 
         place: place.to_string(),
         insecure: place.is_insecure(),
         huge: facts.mount.huge,
+        huge_bytes: model.huge_bytes(),
     };
     Ok((model, loaded))
 }

@@ -302,6 +302,25 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_in_huge_pages_is_what_the_kernel_says_of_each_mapping() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("weights");
+        in_a_namespace(move || {
+            let mount = PrivateMount::new(&at, 8 << 20, 1, None).unwrap();
+            let file = std::fs::File::options().read(true).write(true).create_new(true).open(at.join("file")).unwrap();
+            file.set_len(8 << 20).unwrap();
+            let mut mapping = crate::region::FileMapping::new(&file, 8 << 20, true).unwrap();
+            crate::region::prefault(mapping.bytes_mut()).unwrap();
+            let mappings = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let of_each = mappings.lines().filter_map(|line| line.strip_prefix("ShmemPmdMapped:"));
+            let kilobytes: u64 = of_each.map(|line| line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()).sum();
+            assert_eq!(crate::region::huge_bytes(), kilobytes << 10);
+            let is_huge = Facts::gather(mount.path()).unwrap().mount.huge;
+            assert!(is_huge || kilobytes == 0, "huge pages that nobody asked for");
+        });
+    }
+
+    #[test]
     fn a_machine_without_the_memory_is_refused_before_anything_is_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("weights");

@@ -7,6 +7,11 @@ use ledger::entry::Machine;
 
 use super::child::Held;
 
+/// Below this share of huge pages a load is slower than it could be.
+const HUGE_PERCENT_MIN: u128 = 50;
+/// Small models have parts of huge pages at the end of each file.
+const HUGE_LOOK_BYTES: u64 = 64 << 20;
+
 /// Says it on stderr.
 pub(super) fn loaded(held: &Held, into: &Path) {
     for line in lines(held, into) {
@@ -18,7 +23,8 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
     let (release, loaded) = (&held.release, &held.loaded);
     let gigabytes = loaded.bytes as f64 / 1e9;
     let (rate, cpu) = (gigabytes / loaded.seconds.max(f64::EPSILON), loaded.cpu_seconds / gigabytes.max(f64::EPSILON));
-    let pages = if loaded.huge { ", huge pages" } else { "" };
+    let percent = u128::from(loaded.huge_bytes) * 100 / u128::from(loaded.bytes.max(1));
+    let pages = if loaded.huge { format!(", {percent} % in huge pages") } else { String::new() };
     let mut lines = vec![
         format!(
             "attested  {} {} under rule {}: {}",
@@ -47,6 +53,13 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
         ),
         format!("note      {}", worth(&release.machine)),
     ];
+    if loaded.huge && percent < HUGE_PERCENT_MIN && loaded.bytes >= HUGE_LOOK_BYTES {
+        lines.push(
+            "note      the kernel had few huge pages to give, and small ones cost several times as much as to decrypt into \
+             them: memory is short or in pieces (echo 1 > /proc/sys/vm/compact_memory)"
+                .to_owned(),
+        );
+    }
     if !loaded.huge {
         lines.push(
             "note      small pages, which cost several times as much as to decrypt into them; a tmpfs mounted with \

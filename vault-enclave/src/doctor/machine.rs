@@ -76,14 +76,20 @@ fn in_words(time: UnixTime) -> String {
 /// `run` gives a command a mount of its own.
 fn namespaces() -> Check {
     const CHECK: &str = "mount namespaces";
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--mount", "true"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    match unshare.status() {
-        Ok(status) if status.success() => Check::ok(CHECK, "`run` can give a command a mount of its own"),
-        Ok(_) => Check::warn(
+    let may = |options: &[&str]| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(options).arg("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        unshare.status().map(|status| status.success())
+    };
+    match may(&["--mount"]) {
+        Ok(true) => Check::ok(CHECK, "`run` can give a command a mount of its own"),
+        Ok(false) if may(&["--user", "--mount"]).unwrap_or(false) => {
+            Check::ok(CHECK, "`run` can give a command of this user a mount of its own")
+        }
+        Ok(false) => Check::warn(
             CHECK,
-            "this process may not make one, as `run` must",
-            "run as root; in a container add --cap-add SYS_ADMIN (`load` works without)",
+            "this process may make none, neither as root nor in a user namespace, as `run` must",
+            "run as root, in a container with --cap-add SYS_ADMIN; or let users have namespaces (`load` works without)",
         ),
         Err(error) => Check::warn(CHECK, format_args!("unshare: {error}"), "install util-linux, and ask again"),
     }

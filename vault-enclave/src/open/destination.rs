@@ -99,6 +99,8 @@ pub struct OpenedModel {
     pub(super) files: Vec<(FilePath, OwnedFd)>,
     /// Kept only where the place is safe as long as its pages are locked.
     pub(super) locked: Vec<FileMapping>,
+    /// Bytes that were opened into huge pages by this process.
+    pub(super) huge_bytes: u64,
 }
 
 impl OpenedModel {
@@ -117,6 +119,11 @@ impl OpenedModel {
         self.directories.iter().map(String::as_str)
     }
 
+    /// How much of the plaintext came to lie in huge pages, as far as the kernel tells. A mount can only ask for them.
+    pub fn huge_bytes(&self) -> u64 {
+        self.huge_bytes
+    }
+
     /// Overwrites and removes the files. Whoever has one mapped reads zeros from then on.
     ///
     /// # Errors
@@ -127,7 +134,7 @@ impl OpenedModel {
 
     pub(super) fn begin(destination: Destination) -> Result<Self, OpenModelError> {
         raise_file_limit();
-        Ok(Self { destination, directories: BTreeSet::new(), files: Vec::new(), locked: Vec::new() })
+        Ok(Self { destination, directories: BTreeSet::new(), files: Vec::new(), locked: Vec::new(), huge_bytes: 0 })
     }
 
     /// Makes the files that have a granted unit, each in its full length, and maps those that are not empty.
@@ -251,7 +258,7 @@ impl Drop for OpenedModel {
 }
 
 /// One descriptor a file is kept: as many as the system lets this process have. Where that fails, so does a later open.
-pub(super) fn raise_file_limit() {
+fn raise_file_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
