@@ -1,9 +1,10 @@
 //! Versions of a model that take each other's place under a command, files that it needs no more, and several models.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use vault_tests::serve::{is_root, run_as, wait_until, with_mount, with_script};
+use vault_tests::serve::{STRANGER, is_root, run_as, wait_until, with_mount, with_script};
 use vault_tests::{Running, Swtpm, World, run, run_ok};
 
 fn signal(running: &Running, name: &str) {
@@ -112,6 +113,38 @@ fn files_are_dropped_when_the_server_has_read_them_and_come_again_for_a_worker()
     wait_until("the first lease is ended", || ended(&world) == 1);
     running.terminate();
     assert_eq!(ended(&world), 2);
+}
+
+/// The capabilities that the unit in `examples` leaves to `run`.
+fn capabilities_of_the_unit() -> String {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/weightvault-run.service");
+    let unit = fs::read_to_string(unit).expect("the example");
+    let set = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).expect("it has a set");
+    set.split(' ').map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase())).collect()
+}
+
+#[test]
+fn unit_of_the_examples_leaves_run_what_it_needs() {
+    if !is_root() {
+        return;
+    }
+    let (world, guest) = World::open_with_guest();
+    world.publish("1");
+    fs::set_permissions(world.path("."), fs::Permissions::from_mode(0o711)).expect("it is ours");
+    let ready = world.path("ready.d");
+    fs::create_dir(&ready).expect("it is ours");
+    fs::set_permissions(&ready, fs::Permissions::from_mode(0o777)).expect("it is ours");
+    let ready = ready.join("ready");
+    let (stranger, file) = (STRANGER.to_string(), format!("file:{}", ready.display()));
+    let user = format!("{stranger}:{stranger}");
+    let script = "test -s \"$1/model.safetensors\" && touch \"$2\" && \
+                  while test -e \"$1/config.json\"; do sleep 0.05; done; id -u";
+    let run_it = run_as(&world, &guest, &["--user", &user, "--drop-after", &file], script);
+    let mut bound = Command::new("setpriv");
+    bound.arg(format!("--bounding-set=-all{}", capabilities_of_the_unit())).arg(run_it.get_program());
+    let (code, said) = run(bound.args(run_it.get_args()).arg(&ready));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the files are dropped") && said.contains(&format!("\n{stranger}\n")), "{said}");
 }
 
 #[test]
