@@ -21,6 +21,7 @@ pub mod publisher;
 pub mod raw_tpm;
 pub mod reader;
 pub mod relay;
+pub mod serve;
 pub mod soft_snp;
 pub mod two;
 pub mod witnesses;

@@ -21,11 +21,13 @@ pub mod machine;
 pub mod numa;
 pub mod options;
 pub mod part;
+pub mod ready;
 pub mod remote;
 pub mod run;
 pub mod serve;
 pub mod session;
 pub mod sources;
+pub mod spec;
 pub mod status;
 pub mod term;
 pub mod user;
@@ -33,18 +35,22 @@ pub mod user;
 mod child;
 mod extensions;
 mod fetch;
+mod follow;
 mod holder;
+mod in_use;
 mod job;
 mod look;
 mod mount;
+mod namespace;
 mod outage;
 
 mod progress;
 mod refusals;
 mod report;
-
+mod served;
 mod state;
 mod stream;
+mod supervise;
 mod watcher;
 
 #[cfg(test)]

@@ -76,6 +76,7 @@ impl GrantedModel<'_> {
             segments.sort_by_key(|segment| std::cmp::Reverse(segment.dest.len()));
         }
         shared.open_all(segments, source.threads(cores))?;
+        opened.huge_bytes = crate::region::huge_bytes();
         opened.publish(mappings)?;
         Ok(opened)
     }

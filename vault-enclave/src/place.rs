@@ -12,10 +12,13 @@
 //! Everything else is refused with what to do about it. Swap that root switches on later defeats 3: whoever is root in
 //! the guest is trusted with the weights anyway.
 
+mod cgroup;
 mod facts;
 
 use std::fmt;
+use std::path::PathBuf;
 
+pub use cgroup::CgroupMemory;
 pub use facts::{Facts, MountFacts};
 
 /// A place that was judged safe. Made by [`judge`] alone.
@@ -93,6 +96,12 @@ fn check_room(facts: &Facts, bytes: u64, kind: Kind) -> Result<(), PlaceError> {
     if kind != Kind::InsecurePlaintextOnDisk && facts.available_memory < bytes {
         return Err(PlaceError::MemoryFull { needed: bytes, free: facts.available_memory });
     }
+    if kind != Kind::InsecurePlaintextOnDisk
+        && let Some(CgroupMemory { free, directory }) = &facts.cgroup_memory
+        && *free < bytes
+    {
+        return Err(PlaceError::CgroupFull { needed: bytes, free: *free, directory: directory.clone() });
+    }
     Ok(())
 }
 
@@ -125,12 +134,21 @@ pub enum PlaceError {
         /// Bytes that are free.
         free: u64,
     },
-    /// The machine, or the cgroup, has not enough memory.
+    /// The machine has not enough memory.
     MemoryFull {
         /// Bytes of the model.
         needed: u64,
         /// Bytes that are free.
         free: u64,
+    },
+    /// A cgroup of this process may not have so much memory.
+    CgroupFull {
+        /// Bytes of the model.
+        needed: u64,
+        /// Bytes that it has left.
+        free: u64,
+        /// Which.
+        directory: PathBuf,
     },
 }
 
@@ -143,6 +161,7 @@ impl PlaceError {
             Self::Swappable { .. } => "place-swappable",
             Self::FileSystemFull { .. } => "place-full",
             Self::MemoryFull { .. } => "memory-too-small",
+            Self::CgroupFull { .. } => "cgroup-too-small",
         }
     }
 }
@@ -169,8 +188,15 @@ impl fmt::Display for PlaceError {
             ),
             Self::MemoryFull { needed, free } => write!(
                 f,
-                "the model has {needed} bytes and this machine or cgroup {free} bytes of memory to give; take a larger \
-                 machine, raise memory.max, or load fewer groups"
+                "the model has {needed} bytes and this machine {free} bytes of memory to give; take a larger machine, or \
+                 load fewer groups"
+            ),
+            Self::CgroupFull { needed, free, directory } => write!(
+                f,
+                "the model has {needed} bytes and the cgroup {} has {free} bytes of memory left, to which files in memory \
+                 are charged; raise its limit (memory.max; of a container or a pod its memory limit, of a unit MemoryMax=) to \
+                 that of the server and the model together, or load fewer groups",
+                directory.display()
             ),
         }
     }

@@ -162,6 +162,15 @@ pub(crate) fn prefault(bytes: &mut [u8]) -> Result<(), RegionError> {
     }
 }
 
+/// Bytes of files in memory that this process has mapped in huge pages: proc(5), smaps_rollup. None where the kernel does
+/// not say.
+pub(crate) fn huge_bytes() -> u64 {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("ShmemPmdMapped:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|number| number.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) << 10
+}
+
 /// Closes this process to debuggers of the same user, and this process and all that it executes to core dumps. Called
 /// first thing in `main`.
 ///

@@ -259,6 +259,56 @@ fn a_reader_of_a_wiped_file_reads_zeros() {
     assert_eq!(bytes, vec![0; 100_000]);
 }
 
+/// A place of which nothing is known that speaks against it.
+fn roomy(directory: &Path) -> place::SafePlace {
+    let facts = Facts::gather(directory).unwrap();
+    let mount = MountFacts { free_bytes: None, ..facts.mount };
+    let facts = Facts { mount, available_memory: u64::MAX, cgroup_memory: None, ..facts };
+    place::judge(&facts, sealed().manifest.total_bytes(), true).unwrap()
+}
+
+/// Nobody is to ask it.
+struct Untouched;
+
+impl UnitSource for Untouched {
+    type Reader = io::Empty;
+
+    fn read(&self, unit: u32, _: Range<u64>) -> Result<io::Empty, SourceError> {
+        panic!("unit {unit} is fetched though there is no room for it");
+    }
+}
+
+#[test]
+fn memory_that_is_too_small_is_found_before_anything_is_fetched() {
+    let Sealed { world, manifest, keys, .. } = sealed();
+    let at = world.path("small");
+    fs::create_dir(&at).unwrap();
+    // In a thread of its own, which alone gets the namespace.
+    let mount = {
+        let at = at.clone();
+        move || {
+            #[expect(deprecated, reason = "deprecated for UnshareFlags::FILES alone, which is not asked for here")]
+            rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS)?;
+            let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private)?;
+            rustix::mount::mount("small", &at, "tmpfs", rustix::mount::MountFlags::empty(), c"size=64k,mode=0700")
+        }
+    };
+    let test = move || {
+        if let Err(errno) = mount() {
+            eprintln!("skipped: only root mounts: {errno}");
+            return;
+        }
+        let destination = Destination::open(&at, roomy(&at)).unwrap();
+        let model = GrantedModel { manifest, keys, verify_units: false };
+        let refused = model.open(&Untouched, destination, 2, &|_| {}).map(drop).unwrap_err();
+        assert!(matches!(refused, OpenModelError::Destination(DestinationError::NoRoom { .. })), "{refused}");
+        assert_eq!(refused.code(), "destination-full");
+        assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
+    };
+    std::thread::spawn(test).join().unwrap();
+}
+
 #[test]
 fn where_only_locks_keep_a_place_safe_the_pages_are_locked_until_the_model_is_wiped() {
     let Sealed { world, source, sealed, manifest, keys } = sealed();
@@ -270,8 +320,14 @@ fn where_only_locks_keep_a_place_safe_the_pages_are_locked_until_the_model_is_wi
         free_bytes: None,
     };
     let bytes = manifest.total_bytes();
-    let swapping =
-        Facts { mount, swap_is_on: true, cgroup_never_swaps: false, lockable_bytes: bytes, available_memory: bytes };
+    let swapping = Facts {
+        mount,
+        swap_is_on: true,
+        cgroup_never_swaps: false,
+        lockable_bytes: bytes,
+        available_memory: bytes,
+        cgroup_memory: None,
+    };
     let destination = Destination::open(&world.path("locked"), place::judge(&swapping, bytes, false).unwrap()).unwrap();
     let before = locked_kilobytes();
     let model = GrantedModel { manifest, keys, verify_units: false };

@@ -21,7 +21,7 @@ use super::lease_signer::LeaseSigner;
 use super::options::Request;
 use super::part::Found;
 use super::session::verify_lease;
-use super::term::Term;
+use super::term::{BootTime, Term};
 use crate::failure::{Failure, Kind};
 use crate::open::{Destination, OpenedModel};
 
@@ -52,6 +52,8 @@ pub(super) struct Held {
     /// With the keys that signed its lease.
     pub(super) vault: VaultFile,
     pub(super) model: OpenedModel,
+    /// When the load began.
+    pub(super) began: BootTime,
     pub(super) loaded: Loaded,
     pub(super) release: Release,
     pub(super) lease: SignedLease,
@@ -69,6 +71,7 @@ impl Load<'_> {
         destination: Destination,
         stop: impl Future<Output = ()>,
     ) -> Result<Option<Held>, Failure> {
+        let began = BootTime::now();
         let mut loader = Loader::start(&self.job()?).await?;
         let mut asked = None;
         let told = tokio::select! {
@@ -76,7 +79,7 @@ impl Load<'_> {
             () = stop => None,
         };
         let failed = match told {
-            Some(Ok(Told::Loaded(loaded))) => match self.take(&mut loader, destination, *loaded).await {
+            Some(Ok(Told::Loaded(loaded))) => match self.take(&mut loader, destination, began, *loaded).await {
                 Ok(held) => return Ok(Some(held)),
                 Err(failure) => Some(failure),
             },
@@ -128,13 +131,19 @@ impl Load<'_> {
     }
 
     /// The files become this process's own before the loader ends.
-    async fn take(&self, loader: &mut Loader, destination: Destination, loaded: Loaded) -> Result<Held, Failure> {
+    async fn take(
+        &self,
+        loader: &mut Loader,
+        destination: Destination,
+        began: BootTime,
+        loaded: Loaded,
+    ) -> Result<Held, Failure> {
         let taken = self.check(&loaded).and_then(|checked| Ok((checked, OpenedModel::adopt(destination)?)));
         match taken {
             Ok(((vault, release, lease, statement), model)) => {
                 loader.finish(ADOPTED).await?;
                 let term = Term::first(loaded.asked, &statement);
-                Ok(Held { vault, model, loaded, release, lease, statement, term })
+                Ok(Held { vault, model, began, loaded, release, lease, statement, term })
             }
             Err(failure) => {
                 loader.finish("").await?;
@@ -244,8 +253,8 @@ impl Loader {
             let _ = stdin.write_all(format!("{word}\n").as_bytes()).await;
         }
         match tokio::time::timeout(WIPE_TIME_MAX, self.child.wait()).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Failure::io("the loader", &error)),
+            // Where a command has no namespace, whoever collects what it left behind may have collected the loader.
+            Ok(Ok(_) | Err(_)) => Ok(()),
             Err(_) => {
                 self.kill().await;
                 Err(Failure::new(Kind::Failed, "loader-stuck", "the loader did not end"))

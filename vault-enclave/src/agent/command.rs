@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
-use rustix::thread::Gid;
-use rustix::thread::Uid;
+use rustix::thread::{Gid, Uid, UnshareFlags};
 
 use super::job::Owner;
+use super::namespace;
 use super::user::User;
 use crate::failure::{Failure, Kind};
 
@@ -72,6 +72,7 @@ pub fn enter(args: &EnterArgs) -> ExitCode {
 /// Supplementary groups go, then root, then every way back. Nothing of it is undone by the execution.
 fn drop_privileges(owner: Owner, parent: i32) -> Result<(), Failure> {
     let failed = |errno: Errno| Failure::io("privileges can't be dropped", &errno.into());
+    keep_memory_out_of_cores()?;
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
     let now = (rustix::process::geteuid(), rustix::process::getegid());
     if (uid, gid) != now {
@@ -79,6 +80,7 @@ fn drop_privileges(owner: Owner, parent: i32) -> Result<(), Failure> {
         rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed)?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed)?;
     }
+    namespace::stop_mounting();
     rustix::thread::set_no_new_privs(true).map_err(failed)?;
     // After the change of user, which would clear it. Where `run` is killed, nobody would end the command or wipe.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed)?;
@@ -88,10 +90,25 @@ fn drop_privileges(owner: Owner, parent: i32) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whatever makes a core of the command, there is nothing of its memory in it (core(5), `/proc/PID/coredump_filter`). Unlike
+/// "not dumpable" this outlives the execution; unlike the limit on cores, which is 1 and stops those that are piped to a
+/// program too, it also holds where the command sets another limit: to 0, which pipes ignore, or, as root, to none.
+fn keep_memory_out_of_cores() -> Result<(), Failure> {
+    match std::fs::write("/proc/self/coredump_filter", "0") {
+        // A kernel that makes no cores has no such file.
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Failure::io("memory can't be kept out of core dumps", &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// A command that runs, or the first process of its namespace, which stands for it. Where it has none, what the command
 /// starts and leaves behind becomes a child of this process.
 pub(super) struct Running {
     pid: Pid,
+    /// Other children of this process are what the command left behind, and nobody else waits for them.
+    adopts: bool,
     /// Ends the thread that is its parent, whose death is its own.
     _parent: Option<Sender<()>>,
 }
@@ -119,8 +136,11 @@ impl Running {
         let (parent, ended) = channel();
         // The namespace is that of one thread's children, and a thread that asked for one can start no other thread.
         let start = move || {
-            #[expect(deprecated, reason = "deprecated for UnshareFlags::FILES alone, which is not asked for here")]
-            let namespace = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWPID);
+            let namespace = namespace::unshare(UnshareFlags::NEWPID);
+            if namespace.is_ok() && !rustix::process::geteuid().is_root() {
+                // Without it the first process has no /proc of its own, and says so.
+                let _ = namespace::keep_mounting();
+            }
             let mut child = args.hidden_command(if namespace.is_ok() { "init" } else { "enter" });
             if let Some((name, home)) = account {
                 child.env("HOME", home).env("USER", &name).env("LOGNAME", name);
@@ -131,7 +151,8 @@ impl Running {
         };
         std::thread::Builder::new().name("command".to_owned()).spawn(start).map_err(failed)?;
         let (namespace, child) = wait.recv().map_err(|_| failed(ErrorKind::BrokenPipe.into()))?;
-        let running = Self { pid: Pid::from_child(&child.map_err(failed)?), _parent: Some(parent) };
+        let pid = Pid::from_child(&child.map_err(failed)?);
+        let running = Self { pid, adopts: namespace.is_err(), _parent: Some(parent) };
         match namespace {
             Ok(()) => running.wait_until_it_listens(),
             Err(errno) => eprintln!(
@@ -151,7 +172,7 @@ impl Running {
         let child = args.hidden_command("enter").spawn();
         let child = child.map_err(|error| Failure::io("the command can't be started", &error))?;
         // Waited for by `reap`, together with what it leaves behind.
-        Ok(Self { pid: Pid::from_child(&child), _parent: None })
+        Ok(Self { pid: Pid::from_child(&child), adopts: true, _parent: None })
     }
 
     /// The kernel keeps signals from the first process of a namespace that does not handle them yet: one that came too
@@ -176,14 +197,20 @@ impl Running {
 
     /// Passes on a signal that this process got. What a terminal sends goes to the command as well as to this process.
     pub(super) fn forward(&self, signal: Signal) {
-        let from_terminal = matches!(signal, Signal::INT | Signal::QUIT) && std::io::stdin().is_terminal();
+        let from_terminal =
+            matches!(signal, Signal::INT | Signal::QUIT | Signal::WINCH) && std::io::stdin().is_terminal();
         if !from_terminal {
             self.signal(signal);
         }
     }
 
-    /// Collects all children that ended: how the command did, if it is among them.
+    /// How the command ended, if it did. What it left behind is collected, too.
     pub(super) fn reap(&self) -> Option<Exit> {
+        if !self.adopts {
+            // A loader that ended is another's to wait for.
+            let ended = rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG);
+            return ended.ok().flatten().and_then(|(_, status)| Exit::of(status));
+        }
         let mut exit = None;
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             if pid == self.pid {
@@ -219,6 +246,9 @@ impl Running {
 }
 
 impl Exit {
+    /// By SIGKILL.
+    pub(super) const KILLED: Self = Self(128 + 9);
+
     fn of(status: WaitStatus) -> Option<Self> {
         let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))?;
         u8::try_from(code & 0xff).ok().map(Self)
@@ -231,7 +261,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Children of this process, by what /proc says of all processes: proc(5), stat.
+/// Children of this process that have not ended, by what /proc says of all processes: proc(5), stat.
 fn children() -> Result<Vec<Pid>, Failure> {
     let failed = |error| Failure::io("/proc", &error);
     let this = rustix::process::getpid();
@@ -241,7 +271,7 @@ fn children() -> Result<Vec<Pid>, Failure> {
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else { continue };
         // One that is gone meanwhile has no file.
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) else { continue };
-        if parent(&stat) == Some(this) {
+        if parent(&stat) == Some(this) && !has_ended(&stat) {
             children.push(pid);
         }
     }
@@ -261,6 +291,11 @@ fn is_deaf(status: &str) -> bool {
     lives && caught & (1 << (Signal::TERM.as_raw() - 1)) == 0
 }
 
+/// A zombie has no memory and no files any more; who waits for it may take his time.
+fn has_ended(stat: &str) -> bool {
+    stat.rsplit_once(") ").is_some_and(|(_, after)| after.starts_with(['Z', 'X']))
+}
+
 /// The fourth field, after a name in parentheses that may hold anything.
 fn parent(stat: &str) -> Option<Pid> {
     let (_, after) = stat.rsplit_once(") ")?;
@@ -277,6 +312,7 @@ mod tests {
         assert_eq!(parent("7 (a) S 9) R 5 7 7 0"), Pid::from_raw(5));
         assert_eq!(parent("7 (sh) S 0 7"), None);
         assert_eq!(parent(""), None);
+        assert!(has_ended("7 (sh) Z 5 7 7 0") && !has_ended("7 (a) Z) S 5 7 7 0"));
     }
 
     #[test]
@@ -292,6 +328,9 @@ mod tests {
         let pid = Pid::from_child(&child);
         assert!(children().unwrap().contains(&pid));
         child.kill().unwrap();
+        while children().unwrap().contains(&pid) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         child.wait().unwrap();
         assert!(!children().unwrap().contains(&pid));
     }

@@ -12,8 +12,10 @@ use rustix::thread::UnshareFlags;
 
 use super::command::{EnterArgs, Exit, Running, parent_of_this};
 use super::load::runtime;
+use super::namespace;
 use super::run::{Caught, EXIT_FAILED};
 use crate::failure::{Failure, Kind};
+use crate::region::harden_process;
 
 /// Runs the command to its end, as the first process.
 #[must_use]
@@ -28,6 +30,8 @@ pub fn init(args: &EnterArgs) -> ExitCode {
 }
 
 fn first(args: &EnterArgs) -> Result<Exit, Failure> {
+    // A command of the same user could have it forget its parent.
+    harden_process()?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|errno| Failure::io("the end of the parent can't be watched", &errno.into()))?;
     // From in here the parent has no number: /proc is still that of outside.
@@ -49,9 +53,9 @@ fn first(args: &EnterArgs) -> Result<Exit, Failure> {
 /// A /proc with the numbers that the command's processes have for each other, in a mount namespace in which it hides the
 /// one of `run` from nobody else.
 fn own_proc() -> rustix::io::Result<()> {
-    #[expect(deprecated, reason = "deprecated for UnshareFlags::FILES alone, which is not asked for here")]
-    rustix::thread::unshare(UnshareFlags::NEWNS)?;
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    namespace::unshare(UnshareFlags::NEWNS)?;
+    // A version of the model that `run` puts over another one still comes in here; nothing goes out.
+    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount("proc", "/proc", "proc", flags, None)
 }

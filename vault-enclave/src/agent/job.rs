@@ -130,11 +130,26 @@ pub(super) struct Loaded {
     pub(super) seconds: f64,
     /// Of all threads of the loader meanwhile.
     pub(super) cpu_seconds: f64,
+    pub(super) times: Times,
     pub(super) place: String,
     pub(super) insecure: bool,
+    /// Whether the place is to have huge pages, and how much came to lie in them.
     pub(super) huge: bool,
     /// Where the ciphertext came from.
     pub(super) sources: Vec<String>,
+    pub(super) huge_bytes: u64,
+}
+
+/// When a load was how far. Files are handed on all at once: the first tensor can be read when all are there.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Times {
+    /// The keys had come.
+    pub(super) keys: BootTime,
+    /// The first bytes were opened; `None` where there are none.
+    pub(super) first: Option<BootTime>,
+    /// All files were there.
+    pub(super) all: BootTime,
 }
 
 /// Bytes as base64.

@@ -12,7 +12,7 @@ use super::child::{Held, Load};
 use super::holder::{Holder, Lease, Lost};
 use super::lease_signer::LeaseSigner;
 use super::look::look;
-use super::options::{ModelArgs, Request};
+use super::options::{ModelArgs, ModelRef, Request};
 use super::outage::Outage;
 use super::report;
 use super::state;
@@ -33,8 +33,11 @@ pub const EXIT_REVOKED: u8 = 77;
     lease, and wipes the files when it ends.\n\nExit status: 0 ended by a signal; 1 failed; 2 wrong use; 3 refused by the \
     vault; 4 something does not verify; 75 the lease was lost; 77 the lease was revoked. The files are wiped in every case, but for SIGKILL.")]
 pub struct LoadArgs {
+    /// Model and version, as in minilm@1.0.
+    #[arg(value_name = "MODEL@VERSION")]
+    model: ModelRef,
     #[command(flatten)]
-    model: ModelArgs,
+    from: ModelArgs,
     /// Empty directory for the plaintext, made where it is missing, in memory that never reaches a disk: a tmpfs where no
     /// swap is on, a tmpfs mounted noswap, a ramfs.
     #[arg(long, value_name = "DIR")]
@@ -62,7 +65,7 @@ pub fn run(args: &LoadArgs) -> ExitCode {
 
 fn load(args: &LoadArgs) -> Result<Ended, Failure> {
     begin()?;
-    let mut request = args.model.request()?;
+    let mut request = args.from.request(&args.model)?;
     let into = directory(&args.into)?;
     // Asked once more by the loader when it knows the size: a place that is not safe is refused before anything is asked.
     let place = judge(&Facts::gather(&into)?, 0, args.insecure_plaintext_on_disk)?;
@@ -121,6 +124,11 @@ pub(super) async fn end(lease: Lease) {
 /// What every command of the agent does first.
 pub(super) fn begin() -> Result<(), Failure> {
     harden_process()?;
+    silence()
+}
+
+/// Starts the program again where that is needed to keep libtss2 quiet.
+pub(super) fn silence() -> Result<(), Failure> {
     silence_libtss2().map_err(|error| Failure::io("the program can't be started again", &error))
 }
 

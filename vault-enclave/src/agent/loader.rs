@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use attestation::{LeaseKey, UnitSet};
@@ -20,7 +21,7 @@ use vault_proto::convert::{ChallengeFor, ChallengeRequest};
 
 use super::attester::Attester;
 use super::fetch::RemoteUnits;
-use super::job::{ADOPTED, Base64, EpochStep, Job, Loaded, Owner, Said};
+use super::job::{ADOPTED, Base64, EpochStep, Job, Loaded, Owner, Said, Times};
 use super::part::{Found, Part};
 use super::progress::Progress;
 use super::remote::{Remote, RemoteError};
@@ -121,8 +122,9 @@ fn load(job: &Job, into: &Path, runtime: &Runtime) -> Result<(OpenedModel, Loade
     let sources = about.sources(job, &units, runtime)?;
 
     let (asked, granted) = ask(&about.wanted(job, &selection), job, remote, runtime)?;
+    let (keys, first) = (BootTime::now(), OnceLock::new());
     let (began, cpu) = (Instant::now(), cpu_seconds());
-    let model = open(manifest, &granted, &sources, destination, bytes)?;
+    let model = open(manifest, &granted, &sources, destination, &Progress::new(bytes, &first))?;
     let (seconds, cpu_seconds) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     if let Some(owner) = job.owner {
         give(&model, into, owner)?;
@@ -139,10 +141,12 @@ fn load(job: &Job, into: &Path, runtime: &Runtime) -> Result<(OpenedModel, Loade
         bytes,
         seconds,
         cpu_seconds,
+        times: Times { keys, first: first.get().copied(), all: BootTime::now() },
         place: place.to_string(),
         insecure: place.is_insecure(),
         huge: facts.mount.huge,
         sources: sources.used(),
+        huge_bytes: model.huge_bytes(),
     };
     Ok((model, loaded))
 }
@@ -213,11 +217,10 @@ fn open(
     granted: &Granted,
     source: &Sources<'_>,
     destination: Destination,
-    bytes: u64,
+    progress: &Progress<'_>,
 ) -> Result<OpenedModel, Failure> {
     let verify_units = granted.statement.unit_check == UnitCheck::Hashed;
     let model = GrantedModel { manifest, keys: &granted.keys, verify_units };
-    let progress = Progress::new(bytes);
     let opened = model.open(source, destination, cores(), &|passed| progress.add(passed));
     progress.finish();
     Ok(opened?)

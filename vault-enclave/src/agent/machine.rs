@@ -6,7 +6,7 @@ use ledger::vault_file::{VAULT_FILE_BYTES_MAX, VaultFile};
 
 use super::event_log::EVENT_LOG;
 use super::extensions::Extensions;
-use super::options::{Devices, Request, Wanted, read, read_text};
+use super::options::{Devices, Order, Request, read, read_text};
 use super::remote::Hosts;
 use crate::collateral_args::CollateralArgs;
 use crate::ek_args::EkArgs;
@@ -52,17 +52,17 @@ pub struct MachineArgs {
 
 impl MachineArgs {
     /// Reads the files that are named: what a load needs.
-    pub(super) fn request(&self, wanted: Wanted) -> Result<Request, Failure> {
+    pub(super) fn request(&self, order: Order) -> Result<Request, Failure> {
         let vault = VaultFile::parse(&read(&self.vault, VAULT_FILE_BYTES_MAX)?)?;
         let ca = self.ca.as_deref().map(read_text).transpose()?;
         let addresses = if self.host.is_empty() { vault.hosts().to_vec() } else { self.host.clone() };
         Ok(Request {
             vault,
             hosts: Hosts { addresses, ca },
-            rule: wanted.rule.unwrap_or_else(|| wanted.model.model.clone()),
-            model: wanted.model,
-            part: wanted.part,
-            sources: wanted.sources,
+            rule: order.rule.unwrap_or_else(|| order.model.model.clone()),
+            model: order.model,
+            part: order.part,
+            sources: order.sources,
             devices: self.devices()?,
             state: self.state.clone(),
             extensions: Extensions::new(&self.extension, self.extensions.as_deref()),

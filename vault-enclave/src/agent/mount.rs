@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use tempfile::TempDir;
 
 use super::job::Owner;
 use super::numa::Numa;
@@ -24,33 +25,23 @@ const KINDS: [(&str, &str); 5] = [
 /// Room beyond the plaintext: what a tmpfs needs for itself, and for the last page of each file.
 const ROOM_BYTES: u64 = 16 << 20;
 const PAGE_BYTES: u64 = 4 << 10;
-/// [`PlaceError::MemoryFull`].
-const MEMORY_FULL: &str = "memory-too-small";
+/// [`PlaceError::MemoryFull`] and [`PlaceError::CgroupFull`].
+const MEMORY_FULL: [&str; 2] = ["memory-too-small", "cgroup-too-small"];
 
 /// A mount. It is taken away when this is dropped; what still has files of it open keeps them until it ends.
 pub(super) struct PrivateMount {
     at: PathBuf,
+    device: u64,
+    /// The directory that it lies on until it takes its place.
+    hidden: Option<TempDir>,
+    /// Another one lies on it, and would be taken away in its stead.
+    is_beneath: bool,
 }
 
 /// The files of a [`PrivateMount`] by a mount of its own through which nobody can write: whoever has a descriptor of it can't
 /// open the file anew to write either, not even root. It is taken away when this is dropped.
 pub(super) struct ReadOnlyView {
     at: PathBuf,
-}
-
-/// Gives this process a mount namespace of its own, from which nothing comes out and into which nothing comes. Before any
-/// thread is started: threads that exist keep the old one.
-///
-/// # Errors
-/// `namespace`: not root, or a kernel or container that forbids it.
-pub(super) fn enter_namespace() -> Result<(), Failure> {
-    let failed = |errno: Errno| {
-        Failure::new(Kind::Failed, "namespace", format!("no mount namespace of its own: {errno}"))
-            .next("run as root with CAP_SYS_ADMIN, or use `vault-enclave load` into a directory on a tmpfs")
-    };
-    #[expect(deprecated, reason = "deprecated for UnshareFlags::FILES alone, which is not asked for here")]
-    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).map_err(failed)?;
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(failed)
 }
 
 impl PrivateMount {
@@ -65,6 +56,22 @@ impl PrivateMount {
                 .next("give --at a directory that is there, or whose parent can be written")
         })?;
         let at = at.canonicalize().map_err(|error| Failure::io(at.display(), &error))?;
+        Self::at(&at, bytes, files, numa)
+    }
+
+    /// The same where nobody looks, to be [moved](Self::move_over) to its place once it is filled.
+    ///
+    /// # Errors
+    /// As [`PrivateMount::new`].
+    pub(super) fn hidden(bytes: u64, files: usize, numa: Option<&Numa>) -> Result<Self, Failure> {
+        let directory = tempfile::Builder::new().prefix("weightvault-").tempdir();
+        let directory = directory.map_err(|error| Failure::io("no directory for another version", &error))?;
+        let mut mount = Self::at(directory.path(), bytes, files, numa)?;
+        mount.hidden = Some(directory);
+        Ok(mount)
+    }
+
+    fn at(at: &Path, bytes: u64, files: usize, numa: Option<&Numa>) -> Result<Self, Failure> {
         let size = bytes.saturating_add(ROOM_BYTES).saturating_add(files as u64 * PAGE_BYTES);
         let mut refused = None;
         for (filesystem, options) in KINDS {
@@ -72,10 +79,10 @@ impl PrivateMount {
             if filesystem == "ramfs" && numa.is_some() {
                 continue;
             }
-            match Self::of_kind(&at, filesystem, options, size, bytes, numa) {
+            match Self::of_kind(at, filesystem, options, size, bytes, numa) {
                 Ok(mount) => return Ok(mount),
                 // So it is for every kind.
-                Err(failure) if failure.code() == MEMORY_FULL => return Err(failure),
+                Err(failure) if MEMORY_FULL.contains(&failure.code()) => return Err(failure),
                 Err(failure) => {
                     eprintln!("no {}: {}", kind(filesystem, options), failure.message());
                     refused = Some(failure);
@@ -97,7 +104,8 @@ impl PrivateMount {
         let at = at.canonicalize().map_err(failed)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         rustix::mount::mount("weightvault", &at, "tmpfs", flags, c"mode=0700,size=1m").map_err(not_mounted)?;
-        Ok(Self { at })
+        let device = rustix::fs::stat(&at).map_err(not_mounted)?.st_dev;
+        Ok(Self { at, device, hidden: None, is_beneath: false })
     }
 
     /// The same files at `at`, to be read alone.
@@ -118,6 +126,43 @@ impl PrivateMount {
         &self.at
     }
 
+    /// The `st_dev` of its files, which no other mount has.
+    pub(super) fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// What is mounted over it from now on is mounted over it in namespaces that are copied from this one, too.
+    ///
+    /// # Errors
+    /// `mount`.
+    pub(super) fn share(&self) -> Result<(), Failure> {
+        rustix::mount::mount_change(&self.at, MountPropagationFlags::SHARED).map_err(|errno| self.failed(errno))
+    }
+
+    /// Comes to lie at `at`, over what is there.
+    ///
+    /// # Errors
+    /// `mount`.
+    pub(super) fn move_over(&mut self, at: &Path) -> Result<(), Failure> {
+        rustix::mount::mount_move(&self.at, at).map_err(|errno| self.failed(errno))?;
+        at.clone_into(&mut self.at);
+        self.hidden = None;
+        Ok(())
+    }
+
+    /// Another one lies over it now. It stays as long as the namespace does: what is mounted over it hangs on it.
+    pub(super) fn stay_beneath(&mut self) {
+        self.is_beneath = true;
+    }
+
+    fn failed(&self, errno: Errno) -> Failure {
+        Failure::new(
+            Kind::Failed,
+            "mount",
+            format!("{}: one version can't take the place of another: {errno}", self.at.display()),
+        )
+    }
+
     fn of_kind(
         at: &Path,
         filesystem: &str,
@@ -135,7 +180,8 @@ impl PrivateMount {
         let data = CString::new(data.join(",")).map_err(|error| Failure::new(Kind::Failed, "mount", error))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         rustix::mount::mount("weightvault", at, filesystem, flags, data.as_c_str()).map_err(not_mounted)?;
-        let mounted = Self { at: at.to_owned() };
+        let mut mounted = Self { at: at.to_owned(), device: 0, hidden: None, is_beneath: false };
+        mounted.device = rustix::fs::stat(at).map_err(not_mounted)?.st_dev;
         // Taken away again by drop where it is not safe.
         Facts::gather(at)
             .and_then(|facts| judge(&facts, bytes, false))
@@ -168,7 +214,10 @@ impl ReadOnlyView {
 
 impl Drop for PrivateMount {
     fn drop(&mut self) {
-        unmount(&self.at);
+        // It goes with the namespace anyway.
+        if !self.is_beneath {
+            unmount(&self.at);
+        }
     }
 }
 
@@ -197,6 +246,7 @@ fn kind(filesystem: &str, options: &str) -> String {
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
+    use super::super::namespace;
     use super::*;
 
     #[test]
@@ -229,8 +279,8 @@ mod tests {
             eprintln!("skipped: only root makes mount namespaces");
             return;
         }
-        let thread = std::thread::spawn(|| match enter_namespace() {
-            Ok(()) => test(),
+        let thread = std::thread::spawn(|| match namespace::enter() {
+            Ok(_) => test(),
             Err(failure) => eprintln!("skipped: {failure}"),
         });
         if let Err(panic) = thread.join() {
@@ -278,6 +328,48 @@ mod tests {
     }
 
     #[test]
+    fn another_version_takes_the_place_of_one_in_one_step_also_in_copies_of_the_namespace() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("weights");
+        in_a_namespace(move || {
+            let first = PrivateMount::new(&at, 1 << 20, 1, None).unwrap();
+            std::fs::write(at.join("version"), "1").unwrap();
+            first.share().unwrap();
+            let (ask, asked) = std::sync::mpsc::channel();
+            let (tell, told) = std::sync::mpsc::channel();
+            let path = at.join("version");
+            // As the first process of a command's namespace does.
+            let command = std::thread::spawn(move || {
+                namespace::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
+                let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+                rustix::mount::mount_change("/", downstream).unwrap();
+                let open = std::fs::File::open(&path).unwrap();
+                while asked.recv().is_ok() {
+                    tell.send(std::fs::read_to_string(&path).unwrap()).unwrap();
+                }
+                std::io::read_to_string(open).unwrap()
+            });
+            let seen = || ask.send(()).map(|()| told.recv().unwrap()).unwrap();
+            let mut newest = first;
+            for version in ["2", "3"] {
+                let mut next = PrivateMount::hidden(1 << 20, 1, None).unwrap();
+                let hidden = next.path().to_owned();
+                std::fs::write(hidden.join("version"), version).unwrap();
+                let before = seen();
+                assert_ne!(before, version);
+                assert_ne!(next.device(), newest.device());
+                next.move_over(&at).unwrap();
+                newest.stay_beneath();
+                assert_eq!((seen().as_str(), hidden.exists()), (version, false));
+                drop(std::mem::replace(&mut newest, next));
+                assert_eq!(seen(), version, "what lies beneath takes nothing away when it goes");
+            }
+            drop(ask);
+            assert_eq!(command.join().unwrap(), "1", "what is open stays what it is");
+        });
+    }
+
+    #[test]
     fn memory_comes_from_the_nodes_that_were_named_or_nowhere() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("weights");
@@ -296,12 +388,31 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_in_huge_pages_is_what_the_kernel_says_of_each_mapping() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("weights");
+        in_a_namespace(move || {
+            let mount = PrivateMount::new(&at, 8 << 20, 1, None).unwrap();
+            let file = std::fs::File::options().read(true).write(true).create_new(true).open(at.join("file")).unwrap();
+            file.set_len(8 << 20).unwrap();
+            let mut mapping = crate::region::FileMapping::new(&file, 8 << 20, true).unwrap();
+            crate::region::prefault(mapping.bytes_mut()).unwrap();
+            let mappings = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let of_each = mappings.lines().filter_map(|line| line.strip_prefix("ShmemPmdMapped:"));
+            let kilobytes: u64 = of_each.map(|line| line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()).sum();
+            assert_eq!(crate::region::huge_bytes(), kilobytes << 10);
+            let is_huge = Facts::gather(mount.path()).unwrap().mount.huge;
+            assert!(is_huge || kilobytes == 0, "huge pages that nobody asked for");
+        });
+    }
+
+    #[test]
     fn a_machine_without_the_memory_is_refused_before_anything_is_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("weights");
         in_a_namespace(move || {
             let refused = PrivateMount::new(&at, 1 << 60, 1, None).err().unwrap();
-            assert_eq!(refused.code(), MEMORY_FULL);
+            assert_eq!(refused.code(), "memory-too-small");
             assert_eq!(std::fs::read_dir(&at).unwrap().count(), 0);
         });
     }

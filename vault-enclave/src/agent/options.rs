@@ -22,12 +22,9 @@ use crate::failure::{Failure, Kind};
 use crate::snp::SnpChoice;
 use crate::tpm::TctiConfig;
 
-/// Which model, by which rule, for which machine.
+/// By which rule, how much of a model, and for which machine.
 #[derive(clap::Args, Debug)]
 pub struct ModelArgs {
-    /// Model and version, as in minilm@1.0.
-    #[arg(value_name = "MODEL@VERSION")]
-    model: ModelRef,
     /// Release rule of the vault's policy [default: the one named like the model].
     #[arg(long, value_name = "NAME")]
     rule: Option<Name>,
@@ -40,7 +37,7 @@ pub struct ModelArgs {
 }
 
 /// What is to be loaded.
-pub(super) struct Wanted {
+pub(super) struct Order {
     pub(super) model: ModelName,
     /// Where it is not the rule that is named like the model.
     pub(super) rule: Option<Name>,
@@ -49,6 +46,7 @@ pub(super) struct Wanted {
 }
 
 /// The same with every file read.
+#[derive(Clone)]
 pub(super) struct Request {
     pub(super) vault: VaultFile,
     pub(super) hosts: Hosts,
@@ -62,6 +60,7 @@ pub(super) struct Request {
 }
 
 /// Where to look for what this machine attests with.
+#[derive(Clone)]
 pub(super) struct Devices {
     pub(super) tpm: Option<TctiConfig>,
     pub(super) snp: SnpChoice,
@@ -115,19 +114,19 @@ pub enum ArgumentError {
 
 impl ModelArgs {
     /// Reads the files that are named.
-    pub(super) fn request(&self) -> Result<Request, Failure> {
-        let wanted = Wanted {
-            model: self.model.0.clone(),
+    pub(super) fn request(&self, model: &ModelRef) -> Result<Request, Failure> {
+        let order = Order {
+            model: model.0.clone(),
             rule: self.rule.clone(),
             part: self.part.part()?,
             sources: self.sources.list()?,
         };
-        self.machine.request(wanted)
+        self.machine.request(order)
     }
 
-    /// The model's name.
-    pub(super) fn model(&self) -> &Name {
-        &self.model.0.model
+    /// An option that was given and that says nothing of a second model or version.
+    pub(super) fn option_of_one_model(&self) -> Option<&'static str> {
+        self.part.option().or_else(|| self.sources.option())
     }
 }
 

@@ -64,6 +64,17 @@ pub(super) struct Found {
 }
 
 impl PartArgs {
+    /// One of them that was given.
+    pub(super) fn option(&self) -> Option<&'static str> {
+        let given = [
+            ("--group", !self.group.is_empty()),
+            ("--units", self.units.is_some()),
+            ("--tensor", !self.tensor.is_empty()),
+            ("--rank", self.rank.is_some()),
+        ];
+        given.iter().find(|(_, is_given)| *is_given).map(|(option, _)| *option)
+    }
+
     pub(super) fn part(&self) -> Result<Part, Failure> {
         if self.group.len() > GROUPS_MAX {
             let message = format!("a request names at most {GROUPS_MAX} groups");

@@ -7,6 +7,11 @@ use ledger::entry::Machine;
 
 use super::child::Held;
 
+/// Below this share of huge pages a load is slower than it could be.
+const HUGE_PERCENT_MIN: u128 = 50;
+/// Small models have parts of huge pages at the end of each file.
+const HUGE_LOOK_BYTES: u64 = 64 << 20;
+
 /// Says it on stderr.
 pub(super) fn loaded(held: &Held, into: &Path) {
     for line in lines(held, into) {
@@ -18,7 +23,8 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
     let (release, loaded) = (&held.release, &held.loaded);
     let gigabytes = loaded.bytes as f64 / 1e9;
     let (rate, cpu) = (gigabytes / loaded.seconds.max(f64::EPSILON), loaded.cpu_seconds / gigabytes.max(f64::EPSILON));
-    let pages = if loaded.huge { ", huge pages" } else { "" };
+    let percent = u128::from(loaded.huge_bytes) * 100 / u128::from(loaded.bytes.max(1));
+    let pages = if loaded.huge { format!(", {percent} % in huge pages") } else { String::new() };
     let mut lines = vec![
         format!(
             "attested  {} {} under rule {}: {}",
@@ -39,6 +45,7 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
             into.display(),
             loaded.place
         ),
+        timing(held),
         format!(
             "lease     {} s, renewed from a third of it on; when it is lost: {}",
             held.statement.renew_by.seconds().saturating_sub(held.statement.issued.seconds()),
@@ -48,6 +55,13 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
     ];
     if loaded.sources.len() > 1 {
         lines.push(format!("sources   {}", loaded.sources.join("; ")));
+    }
+    if loaded.huge && percent < HUGE_PERCENT_MIN && loaded.bytes >= HUGE_LOOK_BYTES {
+        lines.push(
+            "note      the kernel had few huge pages to give, and small ones cost several times as much as to decrypt into \
+             them: memory is short or in pieces (echo 1 > /proc/sys/vm/compact_memory)"
+                .to_owned(),
+        );
     }
     if !loaded.huge {
         lines.push(
@@ -60,6 +74,19 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
         lines.push("WARNING   plaintext may reach a disk here, and stay there after it is wiped".to_owned());
     }
     lines
+}
+
+/// From the start of the loader on: what a cold start waits for.
+fn timing(held: &Held) -> String {
+    let times = &held.loaded.times;
+    let after = |time| held.began.until(time).as_secs_f64();
+    let first =
+        times.first.map_or_else(String::new, |first| format!("first weights opened after {:.2} s, ", after(first)));
+    format!(
+        "timing    keys after {:.2} s, {first}first tensor to be read after {:.2} s",
+        after(times.keys),
+        after(times.all)
+    )
 }
 
 fn machine(machine: &Machine) -> &'static str {

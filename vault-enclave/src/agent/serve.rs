@@ -37,7 +37,8 @@ use self::sockets::SocketDir;
 use self::wiper::Wiper;
 use super::load::{Signals, begin, runtime};
 use super::machine::MachineArgs;
-use super::mount::{PrivateMount, enter_namespace};
+use super::mount::PrivateMount;
+use super::namespace::{self, Privilege};
 use super::options::{ArgumentError, ModelRef};
 use super::state;
 use crate::failure::{Failure, Kind};
@@ -105,7 +106,15 @@ fn serve(args: AgentArgs) -> Result<(), Failure> {
     for order in &args.models {
         args.machine.request(holding::wanted(&order.0))?;
     }
-    enter_namespace()?;
+    if namespace::enter()? == Privilege::User {
+        // A user namespace knows its own user alone: peers would be nobody.
+        return Err(Failure::new(
+            Kind::Failed,
+            "namespace",
+            "an agent that serves other users needs a mount namespace of its own",
+        )
+        .next("run it as root with CAP_SYS_ADMIN, or use `vault-enclave run` for one command"));
+    }
     rustix::thread::set_no_new_privs(true).map_err(|errno| Failure::io("no_new_privs", &errno.into()))?;
     let root = PrivateMount::for_directories(&args.memory)?;
     runtime()?.block_on(async {

@@ -36,7 +36,7 @@ fn memory(facts: &Facts, into: &Path, bytes: u64) -> Vec<Check> {
         swap(facts),
         locked(facts.lockable_bytes),
         huge_pages(facts.mount.huge, fs::read_to_string(SHMEM_ENABLED).ok().as_deref()),
-        enough(facts.available_memory, bytes),
+        enough(facts.free_memory(), bytes),
         place(facts, into, bytes),
     ]
 }
@@ -76,14 +76,20 @@ fn in_words(time: UnixTime) -> String {
 /// `run` gives a command a mount of its own.
 fn namespaces() -> Check {
     const CHECK: &str = "mount namespaces";
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--mount", "true"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    match unshare.status() {
-        Ok(status) if status.success() => Check::ok(CHECK, "`run` can give a command a mount of its own"),
-        Ok(_) => Check::warn(
+    let may = |options: &[&str]| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(options).arg("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        unshare.status().map(|status| status.success())
+    };
+    match may(&["--mount"]) {
+        Ok(true) => Check::ok(CHECK, "`run` can give a command a mount of its own"),
+        Ok(false) if may(&["--user", "--mount"]).unwrap_or(false) => {
+            Check::ok(CHECK, "`run` can give a command of this user a mount of its own")
+        }
+        Ok(false) => Check::warn(
             CHECK,
-            "this process may not make one, as `run` must",
-            "run as root; in a container add --cap-add SYS_ADMIN (`load` works without)",
+            "this process may make none, neither as root nor in a user namespace, as `run` must",
+            "run as root, in a container with --cap-add SYS_ADMIN; or let users have namespaces (`load` works without)",
         ),
         Err(error) => Check::warn(CHECK, format_args!("unshare: {error}"), "install util-linux, and ask again"),
     }
@@ -140,7 +146,7 @@ fn enough(available: u64, bytes: u64) -> Check {
 fn place(facts: &Facts, into: &Path, bytes: u64) -> Check {
     const CHECK: &str = "place for plaintext";
     // That memory is too small was told already.
-    match judge(facts, bytes.min(facts.available_memory), false) {
+    match judge(facts, bytes.min(facts.free_memory()), false) {
         Ok(place) => Check::ok(CHECK, format_args!("{}: {place}", into.display())),
         Err(error) => {
             // Its text is: what is wrong; what to do.
@@ -165,7 +171,14 @@ mod tests {
             huge: false,
             free_bytes: Some(1_000),
         };
-        Facts { mount, swap_is_on: false, cgroup_never_swaps: false, lockable_bytes: 0, available_memory: 1_000 }
+        Facts {
+            mount,
+            swap_is_on: false,
+            cgroup_never_swaps: false,
+            lockable_bytes: 0,
+            available_memory: 1_000,
+            cgroup_memory: None,
+        }
     }
 
     #[test]

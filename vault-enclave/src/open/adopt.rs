@@ -4,7 +4,6 @@
 //! [leaves](OpenedModel::leave) the files; its parent [adopts](OpenedModel::adopt) them before that, so that there is no
 //! moment at which nobody would wipe them, or at which pages that must be locked are not.
 
-use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -12,7 +11,7 @@ use ledger::manifest::FilePath;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::destination::{Destination, OpenedModel, PUBLISHED, raise_file_limit};
+use super::destination::{Destination, OpenedModel, PUBLISHED};
 use super::{DestinationError, OpenModelError};
 use crate::region::{FileMapping, prefault};
 
@@ -27,8 +26,7 @@ impl OpenedModel {
     /// # Errors
     /// [`OpenModelError`]: a file that can't be opened, or pages that can't be locked where they must be.
     pub fn adopt(destination: Destination) -> Result<Self, OpenModelError> {
-        raise_file_limit();
-        let mut adopted = Self { destination, directories: BTreeSet::new(), files: Vec::new(), locked: Vec::new() };
+        let mut adopted = Self::begin(destination)?;
         adopted.adopt_directory(".", 0)?;
         if adopted.destination.place.keep_locked() {
             adopted.lock()?;
@@ -172,6 +170,7 @@ mod tests {
             cgroup_never_swaps: false,
             lockable_bytes: u64::MAX,
             available_memory: u64::MAX,
+            cgroup_memory: None,
         };
         judge(&facts, 0, false).unwrap()
     }

@@ -19,6 +19,8 @@ const HIDDEN: Mode = Mode::empty();
 /// Mode of a file that passed. Nobody is to write to it: its bytes are the publisher's.
 pub(super) const PUBLISHED: Mode = Mode::RUSR;
 const DIRECTORY: Mode = Mode::RWXU;
+/// Reserved at a time: a signal undoes what was not finished.
+const RESERVE_BYTES: u64 = 1 << 30;
 /// statfs(2), `f_type`.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 const RAMFS_MAGIC: u64 = 0x8584_58f6;
@@ -112,6 +114,8 @@ pub struct OpenedModel {
     pub(super) files: Vec<(FilePath, OwnedFd)>,
     /// Kept only where the place is safe as long as its pages are locked.
     pub(super) locked: Vec<FileMapping>,
+    /// Bytes that were opened into huge pages by this process.
+    pub(super) huge_bytes: u64,
 }
 
 impl OpenedModel {
@@ -130,6 +134,11 @@ impl OpenedModel {
         self.directories.iter().map(String::as_str)
     }
 
+    /// How much of the plaintext came to lie in huge pages, as far as the kernel tells. A mount can only ask for them.
+    pub fn huge_bytes(&self) -> u64 {
+        self.huge_bytes
+    }
+
     /// Overwrites and removes the files. Whoever has one mapped reads zeros from then on.
     ///
     /// # Errors
@@ -140,7 +149,7 @@ impl OpenedModel {
 
     pub(super) fn begin(destination: Destination) -> Result<Self, OpenModelError> {
         raise_file_limit();
-        Ok(Self { destination, directories: BTreeSet::new(), files: Vec::new(), locked: Vec::new() })
+        Ok(Self { destination, directories: BTreeSet::new(), files: Vec::new(), locked: Vec::new(), huge_bytes: 0 })
     }
 
     /// Makes the files, each in its full length, and maps those that are not empty.
@@ -151,11 +160,34 @@ impl OpenedModel {
         let mut mappings = Vec::new();
         for &OpenedFile { path, length, .. } in files {
             let created = self.create_file(path, length)?;
-            let mapping = (length > 0).then(|| self.map(&created, length)).transpose();
+            // From here on it is wiped and removed, whatever fails.
             self.files.push((path.clone(), created));
+            let Some((_, created)) = self.files.last() else { continue };
+            self.reserve(created, path, length)?;
+            let mapping = (length > 0).then(|| self.map(created, length)).transpose();
             mappings.push(mapping.map_err(|error| OpenModelError::Memory { file: path.clone(), error })?);
         }
         Ok(mappings)
+    }
+
+    /// Has the memory of a file set aside, so that too little of it is found before anything is fetched. A
+    /// file system that can't (a ramfs) is filled as it goes.
+    fn reserve(&self, file: &OwnedFd, path: &FilePath, length: u64) -> Result<(), DestinationError> {
+        let mut start = 0;
+        while start < length {
+            let bytes = (length - start).min(RESERVE_BYTES);
+            match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, start, bytes) {
+                Ok(()) => start += bytes,
+                // Nothing of this step was kept.
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                Err(Errno::NOSPC | Errno::NOMEM) => {
+                    return Err(DestinationError::NoRoom { file: path.clone(), bytes: length - start });
+                }
+                Err(errno) => return Err(failed(path, "reserve memory for")(errno)),
+            }
+        }
+        Ok(())
     }
 
     /// Lets the files be read.
@@ -235,7 +267,7 @@ impl Drop for OpenedModel {
 }
 
 /// One descriptor a file is kept: as many as the system lets this process have. Where that fails, so does a later open.
-pub(super) fn raise_file_limit() {
+fn raise_file_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }

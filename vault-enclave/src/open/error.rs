@@ -85,6 +85,13 @@ pub enum DestinationError {
         /// Its permissions.
         mode: u32,
     },
+    /// The memory for a file could not be set aside.
+    NoRoom {
+        /// Which.
+        file: FilePath,
+        /// How much of it.
+        bytes: u64,
+    },
     /// The directory itself failed.
     Directory {
         /// What was tried.
@@ -148,6 +155,7 @@ impl DestinationError {
             Self::NotEmpty => "destination-not-empty",
             Self::OtherOwner { .. } => "destination-other-owner",
             Self::OthersWrite { .. } => "destination-others-write",
+            Self::NoRoom { .. } => "destination-full",
             Self::Directory { .. } | Self::File { .. } => "destination-failed",
         }
     }
@@ -189,6 +197,11 @@ impl fmt::Display for DestinationError {
                 f,
                 "others may write to the destination (mode {mode:04o}), and so replace files of the model; chmod 0700 it, or give \
                  a directory that is not there yet"
+            ),
+            Self::NoRoom { file, bytes } => write!(
+                f,
+                "no room for {bytes} bytes of {file}: the destination, this machine's memory or that of its cgroup is full; \
+                 free memory, raise the limit, or load fewer groups"
             ),
             Self::Directory { action, errno } => write!(f, "cannot {action} the destination: {errno}"),
             Self::File { file, action, errno } => write!(f, "cannot {action} {file} in the destination: {errno}"),

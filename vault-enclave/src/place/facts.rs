@@ -1,14 +1,14 @@
 //! What the kernel says of a directory, of swap and of memory. Read once, judged by pure functions.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 
 use super::PlaceError;
-
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+use super::cgroup::{self, CgroupMemory};
+use crate::user_namespace;
 
 /// Everything that [`super::judge`] looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,10 @@ pub struct Facts {
     pub cgroup_never_swaps: bool,
     /// How much this process may lock.
     pub lockable_bytes: u64,
-    /// Memory that the machine and the cgroups of this process have to give.
+    /// Memory that the machine has to give.
     pub available_memory: u64,
+    /// What the cgroup of this process has left, or the one above it that has least.
+    pub cgroup_memory: Option<CgroupMemory>,
 }
 
 /// What is known of a mount.
@@ -41,21 +43,26 @@ pub struct MountFacts {
 }
 
 impl Facts {
+    /// Memory that there is for a model.
+    #[must_use]
+    pub fn free_memory(&self) -> u64 {
+        self.cgroup_memory.as_ref().map_or(self.available_memory, |cgroup| cgroup.free.min(self.available_memory))
+    }
+
     /// Asks the kernel about `directory`, which exists.
     ///
     /// # Errors
     /// [`PlaceError::Unknown`].
     pub fn gather(directory: &Path) -> Result<Self, PlaceError> {
         let memory = memory_available(&read("/proc/meminfo")?)?;
-        let cgroups = cgroup_directories(&read("/proc/self/cgroup")?);
-        let limits: Vec<CgroupLimits> = cgroups.iter().map(|cgroup| CgroupLimits::read(cgroup)).collect();
-        let free = limits.iter().filter_map(CgroupLimits::free).min();
+        let cgroup = read("/proc/self/cgroup")?;
         Ok(Self {
             mount: mount_of(directory)?,
             swap_is_on: swap_is_on(&read("/proc/swaps")?),
-            cgroup_never_swaps: limits.iter().any(CgroupLimits::never_swaps),
+            cgroup_never_swaps: cgroup::never_swaps(&cgroup),
             lockable_bytes: lockable_bytes(),
-            available_memory: free.map_or(memory, |free| free.min(memory)),
+            available_memory: memory,
+            cgroup_memory: cgroup::least_memory(&cgroup),
         })
     }
 }
@@ -91,46 +98,6 @@ pub(super) fn memory_available(meminfo: &str) -> Result<u64, PlaceError> {
     Ok(kilobytes.ok_or_else(unknown)?.saturating_mul(1024))
 }
 
-/// The cgroup v2 directory of this process and all above it, innermost first, from `/proc/self/cgroup`.
-pub(super) fn cgroup_directories(cgroup: &str) -> Vec<PathBuf> {
-    let Some(path) = cgroup.lines().find_map(|line| line.strip_prefix("0::/")) else { return Vec::new() };
-    // Seen from another cgroup namespace the path starts with "..", and says nothing of what can be read here.
-    if path.split('/').any(|part| part == "..") {
-        return Vec::new();
-    }
-    let root = Path::new(CGROUP_ROOT);
-    root.join(path).ancestors().take_while(|directory| directory.starts_with(root)).map(Path::to_owned).collect()
-}
-
-/// Limits of one cgroup; `None` where a file is absent, as at the root, or says `max`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CgroupLimits {
-    pub(super) swap_max: Option<u64>,
-    pub(super) memory_max: Option<u64>,
-    pub(super) memory_current: Option<u64>,
-}
-
-impl CgroupLimits {
-    fn read(cgroup: &Path) -> Self {
-        let number = |name: &str| std::fs::read_to_string(cgroup.join(name)).ok()?.trim().parse().ok();
-        Self {
-            swap_max: number("memory.swap.max"),
-            memory_max: number("memory.max"),
-            memory_current: number("memory.current"),
-        }
-    }
-
-    pub(super) fn never_swaps(&self) -> bool {
-        self.swap_max == Some(0)
-    }
-
-    /// What may still be charged to it. Page cache counts as used here though it could be had back: too little rather
-    /// than too much.
-    pub(super) fn free(&self) -> Option<u64> {
-        self.memory_max.zip(self.memory_current).map(|(max, current)| max.saturating_sub(current))
-    }
-}
-
 fn mount_of(directory: &Path) -> Result<MountFacts, PlaceError> {
     let unknown = |errno: rustix::io::Errno| PlaceError::Unknown {
         what: "where the destination lies",
@@ -147,10 +114,11 @@ fn mount_of(directory: &Path) -> Result<MountFacts, PlaceError> {
     Ok(mount)
 }
 
-/// CAP_IPC_LOCK lifts the limit on locked memory.
+/// CAP_IPC_LOCK lifts the limit on locked memory; not that of a user namespace.
 fn lockable_bytes() -> u64 {
-    let may_lock_all = rustix::thread::capabilities(None)
-        .is_ok_and(|capabilities| capabilities.effective.contains(CapabilitySet::IPC_LOCK));
+    let may_lock_all = user_namespace::is_initial()
+        && rustix::thread::capabilities(None)
+            .is_ok_and(|capabilities| capabilities.effective.contains(CapabilitySet::IPC_LOCK));
     if may_lock_all { u64::MAX } else { rustix::process::getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX) }
 }
 

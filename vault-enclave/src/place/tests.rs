@@ -1,4 +1,4 @@
-use super::facts::{CgroupLimits, cgroup_directories, find_mount, memory_available, swap_is_on};
+use super::facts::{find_mount, memory_available, swap_is_on};
 use super::*;
 
 const MOUNTS: &str = "\
@@ -11,7 +11,14 @@ const MOUNTS: &str = "\
 fn facts(mount: u64) -> Facts {
     let mut mount = find_mount(MOUNTS, mount).unwrap();
     mount.free_bytes = Some(1000);
-    Facts { mount, swap_is_on: true, cgroup_never_swaps: false, lockable_bytes: 0, available_memory: 1000 }
+    Facts {
+        mount,
+        swap_is_on: true,
+        cgroup_never_swaps: false,
+        lockable_bytes: 0,
+        available_memory: 1000,
+        cgroup_memory: None,
+    }
 }
 
 #[test]
@@ -54,6 +61,12 @@ fn a_model_that_does_not_fit_is_refused_before_it_is_opened() {
     assert_eq!(judge(&facts(32), 1001, false), Err(PlaceError::FileSystemFull { needed: 1001, free: 1000 }));
     let small = Facts { available_memory: 999, ..facts(32) };
     assert_eq!(judge(&small, 1000, false), Err(PlaceError::MemoryFull { needed: 1000, free: 999 }));
+    let cgroup = Some(CgroupMemory { free: 999, directory: "/sys/fs/cgroup/pod".into() });
+    let small = Facts { cgroup_memory: cgroup, ..facts(32) };
+    assert_eq!(small.free_memory(), 999);
+    let refused = judge(&small, 1000, false).unwrap_err();
+    assert_eq!(refused.code(), "cgroup-too-small");
+    assert!(refused.to_string().contains("/sys/fs/cgroup/pod has 999 bytes"), "{refused}");
     let endless = Facts { mount: MountFacts { free_bytes: None, ..facts(33).mount }, ..facts(33) };
     assert!(judge(&endless, 1000, false).is_ok());
     assert_eq!(judge(&facts(22), 1001, true), Err(PlaceError::FileSystemFull { needed: 1001, free: 1000 }));
@@ -79,20 +92,6 @@ fn swap_is_on_where_a_line_says_so() {
 }
 
 #[test]
-fn cgroups_are_looked_at_up_to_the_root() {
-    let paths = cgroup_directories("12:memory:/old\n0::/user.slice/a.scope\n");
-    let paths: Vec<_> = paths.iter().map(|path| path.to_str().unwrap()).collect();
-    assert_eq!(paths, ["/sys/fs/cgroup/user.slice/a.scope", "/sys/fs/cgroup/user.slice", "/sys/fs/cgroup"]);
-    assert_eq!(cgroup_directories("0::/\n").len(), 1);
-    assert!(cgroup_directories("12:memory:/old\n").is_empty());
-    assert!(cgroup_directories("0::/../other\n").is_empty());
-    let limits = CgroupLimits { swap_max: Some(0), memory_max: Some(100), memory_current: Some(30) };
-    assert_eq!((limits.never_swaps(), limits.free()), (true, Some(70)));
-    let none = CgroupLimits { swap_max: None, memory_max: None, memory_current: Some(30) };
-    assert_eq!((none.never_swaps(), none.free()), (false, None));
-}
-
-#[test]
 fn memory_is_read_in_bytes() {
     assert_eq!(memory_available("MemTotal:       24 kB\nMemAvailable:   20 kB\n"), Ok(20 * 1024));
     for wrong in ["", "MemAvailable: x kB\n", "MemAvailable: 20 MB\n"] {
@@ -108,4 +107,57 @@ fn this_machine_can_be_asked() {
     assert!(!facts.mount.filesystem.is_empty());
     let missing = Facts::gather(&directory.path().join("missing"));
     assert_eq!(missing.map_err(|error| error.code()), Err("place-unknown"));
+}
+
+/// A cgroup with a limit on memory. It is taken away when this is dropped.
+struct LimitedCgroup(std::path::PathBuf);
+
+impl LimitedCgroup {
+    /// `None` where this test may make none.
+    fn new(bytes: u64) -> Option<Self> {
+        let name = format!("weightvault-test-{}", std::process::id());
+        let limits = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+        limits.iter().find_map(|(root, limit)| {
+            let cgroup = Self(std::path::Path::new(root).join(&name));
+            // A directory that is no cgroup has no such file, and none may be made in it.
+            std::fs::create_dir(&cgroup.0).ok()?;
+            let file = cgroup.0.join(limit);
+            (file.exists() && std::fs::write(file, bytes.to_string()).is_ok()).then_some(cgroup)
+        })
+    }
+}
+
+impl Drop for LimitedCgroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn limit_of_a_cgroup_is_found_and_named() {
+    let Some(cgroup) = LimitedCgroup::new(1 << 30) else {
+        eprintln!("skipped: no cgroup with a memory controller can be made here");
+        return;
+    };
+    // In a process of its own, which enters the cgroup.
+    let enter = "echo $$ > \"$1/cgroup.procs\" && exec \"$2\" --exact place::tests::limited --ignored --nocapture";
+    let mut child = std::process::Command::new("sh");
+    child.args(["-c", enter, "sh"]).arg(&cgroup.0).arg(std::env::current_exe().unwrap());
+    let output = child.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains(&format!("the cgroup {} has", cgroup.0.display())), "{said}");
+}
+
+#[test]
+#[ignore = "run by the test above"]
+fn limited() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let facts = Facts::gather(directory.path()).unwrap();
+    let facts = Facts { swap_is_on: false, mount: MountFacts { free_bytes: None, ..facts.mount }, ..facts };
+    let facts = Facts { available_memory: u64::MAX, ..facts };
+    let refused = judge(&facts, 1 << 30, false).unwrap_err();
+    assert_eq!(refused.code(), "cgroup-too-small");
+    println!("{refused}");
+    assert!(judge(&facts, 1 << 29, false).is_ok(), "{facts:?}");
 }

@@ -22,6 +22,7 @@ use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{TctiConfig, TpmError};
+use crate::user_namespace;
 
 /// How long others may take: an agent has its TPM open for seconds, a keeper for its life.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -114,7 +115,7 @@ fn is_for_everybody(place: &Path) -> bool {
     let found = rustix::fs::lstat(place);
     found.is_ok_and(|found| {
         FileType::from_raw_mode(found.st_mode) == FileType::Directory
-            && found.st_uid == 0
+            && user_namespace::is_root(found.st_uid)
             && found.st_mode & 0o7777 == STICKY_AND_OPEN
     })
 }

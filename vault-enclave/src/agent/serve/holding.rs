@@ -17,10 +17,11 @@ use crate::agent::holder::{Lease, Lost};
 use crate::agent::lease_signer::LeaseSigner;
 use crate::agent::load::{end, hold};
 use crate::agent::mount::PrivateMount;
-use crate::agent::options::Wanted;
+use crate::agent::options::Order;
 use crate::agent::part::Part;
 use crate::agent::report;
-use crate::agent::run::{END_GRACE, size};
+use crate::agent::run::END_GRACE;
+use crate::agent::served::size;
 use crate::agent::sources::SourceList;
 use crate::agent::term::BootTime;
 use crate::failure::{Failure, Kind};
@@ -48,8 +49,8 @@ enum Ended {
 type Stops = watch::Receiver<Option<Why>>;
 
 /// An order, as options of a command line would say it.
-pub(super) fn wanted(order: &LoadOrder) -> Wanted {
-    Wanted {
+pub(super) fn wanted(order: &LoadOrder) -> Order {
+    Order {
         model: order.model.clone(),
         rule: order.rule.clone(),
         part: Part::selected(&order.selection),

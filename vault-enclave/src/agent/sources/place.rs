@@ -86,6 +86,12 @@ pub enum Place {
 pub struct PlaceError(String);
 
 impl SourceArgs {
+    /// One that was given and names a place with the units of one model.
+    pub(in crate::agent) fn option(&self) -> Option<&'static str> {
+        let given = [("--source", !self.source.is_empty()), ("--ciphertext", self.ciphertext.is_some())];
+        given.iter().find(|(_, is_given)| *is_given).map(|(option, _)| *option)
+    }
+
     pub(in crate::agent) fn list(&self) -> Result<SourceList, Failure> {
         let places = self.source.iter().cloned().chain(self.ciphertext.clone().map(Place::Directory));
         // The loader has another working directory.

@@ -1,0 +1,177 @@
+//! A model in its place for a command, with the lease on it.
+
+use std::path::Path;
+use std::pin::pin;
+
+use ledger::policy::LeaseEnd;
+use ring::rand::SystemRandom;
+use vault_proto::convert::ModelName;
+
+use super::attester::AgentIdentity;
+use super::child::Load;
+use super::holder::{Lease, Lost};
+use super::in_use::users_of;
+use super::job::Owner;
+use super::lease_signer::LeaseSigner;
+use super::load::{end, hold};
+use super::look::look;
+use super::mount::PrivateMount;
+use super::numa::Numa;
+use super::options::Request;
+use super::report;
+use super::spec::Wanted;
+use super::term::BootTime;
+use crate::failure::Failure;
+use crate::open::{Destination, OpenedModel};
+use crate::place::{Facts, judge};
+
+/// How the models of one command are loaded.
+pub(super) struct Loading {
+    pub(super) identity: AgentIdentity,
+    pub(super) owner: Owner,
+    pub(super) numa: Option<Numa>,
+}
+
+/// A model that the command has.
+pub(super) struct Served {
+    pub(super) name: ModelName,
+    /// `None` once they were dropped. Wiped before the mount goes.
+    files: Option<OpenedModel>,
+    mount: PrivateMount,
+    lease: Lease,
+    lease_end: LeaseEnd,
+}
+
+impl Loading {
+    /// Loads a model at its path, unless `stop` comes first: `None`.
+    ///
+    /// # Errors
+    /// Nothing is left of what failed.
+    pub(super) async fn load(
+        &self,
+        wanted: &Wanted,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<Served>, Failure> {
+        let mut stop = pin!(stop);
+        let Some(wanted) = self.found(wanted, stop.as_mut()).await? else { return Ok(None) };
+        let (bytes, files) = size(&wanted.request).await?;
+        let mount = PrivateMount::new(&wanted.at, bytes, files, self.numa.as_ref())?;
+        self.load_into(mount, bytes, &wanted, stop).await
+    }
+
+    /// Loads a model beside the one that is at its path. [`Served::show`] lets it take the other's place.
+    ///
+    /// # Errors
+    /// As [`Loading::load`].
+    pub(super) async fn load_beside(
+        &self,
+        wanted: &Wanted,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<Served>, Failure> {
+        let mut stop = pin!(stop);
+        let Some(wanted) = self.found(wanted, stop.as_mut()).await? else { return Ok(None) };
+        let (bytes, files) = size(&wanted.request).await?;
+        let mount = PrivateMount::hidden(bytes, files, self.numa.as_ref())?;
+        self.load_into(mount, bytes, &wanted, stop).await
+    }
+
+    /// With its tensors found, where some are named.
+    async fn found(&self, wanted: &Wanted, stop: impl Future<Output = ()>) -> Result<Option<Wanted>, Failure> {
+        let mut wanted = wanted.clone();
+        Ok(look(&mut wanted.request, &self.identity, stop).await?.map(|()| wanted))
+    }
+
+    async fn load_into(
+        &self,
+        mount: PrivateMount,
+        bytes: u64,
+        wanted: &Wanted,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<Served>, Failure> {
+        let request = &wanted.request;
+        let place = judge(&Facts::gather(mount.path())?, bytes, false)?;
+        let destination = Destination::open(mount.path(), place)?;
+        let signer = LeaseSigner::generate(&SystemRandom::new())?;
+        let load = Load {
+            request,
+            identity: &self.identity,
+            signer: &signer,
+            into: Some(mount.path()),
+            owner: Some(self.owner),
+            insecure_plaintext_on_disk: false,
+        };
+        let Some(held) = load.run(destination, stop).await? else { return Ok(None) };
+        report::loaded(&held, &wanted.at);
+        mount.give(self.owner)?;
+        let lease_end = held.statement.lease_end;
+        let (files, lease) = hold(request.clone(), self.identity.clone(), signer, held)?;
+        Ok(Some(Served { name: request.model.clone(), files: Some(files), mount, lease, lease_end }))
+    }
+}
+
+impl Served {
+    /// Lets the command see what takes this model's place later. Before the command is started.
+    ///
+    /// # Errors
+    /// `mount`.
+    pub(super) fn make_replaceable(&self) -> Result<(), Failure> {
+        self.mount.share()
+    }
+
+    /// Takes the place of `other` in one step: whoever opens a file from now on opens one of this model. Who has one of the
+    /// other model open keeps it.
+    ///
+    /// # Errors
+    /// `mount`.
+    pub(super) fn show(&mut self, at: &Path, other: &mut Self) -> Result<(), Failure> {
+        self.mount.move_over(at)?;
+        other.mount.stay_beneath();
+        Ok(())
+    }
+
+    /// Resolves when its lease is lost.
+    pub(super) async fn lost(&self) -> (Lost, LeaseEnd) {
+        (self.lease.lost().await, self.lease_end)
+    }
+
+    /// Whether its files are there.
+    pub(super) fn has_files(&self) -> bool {
+        self.files.is_some()
+    }
+
+    /// Processes that have one of its files open or mapped.
+    pub(super) fn users(&self) -> Vec<u32> {
+        if self.has_files() { users_of(self.mount.device()) } else { Vec::new() }
+    }
+
+    /// Wipes its files and gives their memory back. The lease goes on: the command has read them.
+    ///
+    /// # Errors
+    /// `destination-failed`.
+    pub(super) fn drop_files(&mut self) -> Result<(), Failure> {
+        Ok(self.files.take().map_or(Ok(()), OpenedModel::wipe)?)
+    }
+
+    /// Wipes its files, and ends its lease unless it has ended by itself.
+    ///
+    /// # Errors
+    /// As [`Served::drop_files`].
+    pub(super) fn release(mut self) -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+        self.drop_files()?;
+        let Self { mount, lease, .. } = self;
+        drop(mount);
+        Ok(async move {
+            if !BootTime::now().until(lease.term().deadline()).is_zero() {
+                end(lease).await;
+            }
+        })
+    }
+}
+
+/// Bytes and files of what will be loaded, as the host tells them: for the size of the mount, no more. The loader checks.
+pub(super) async fn size(request: &Request) -> Result<(u64, usize), Failure> {
+    let manifest = request.hosts.connect().await?.manifest(request.model.clone()).await?;
+    let units = manifest.select(&request.part.selection(&manifest)?)?;
+    // At most one file a unit.
+    Ok((manifest.bytes_of(&units)?, units.len()))
+}
