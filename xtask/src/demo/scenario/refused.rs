@@ -47,6 +47,20 @@ impl World {
         Ok(())
     }
 
+    /// The exact code behind what an agent said that was refused: it learns a coarse one and a request id; the operator gets
+    /// the other.
+    pub(crate) fn code_of(&mut self, log: &str, said: &str) -> Result<String> {
+        match request_id(said) {
+            Some(id) => {
+                let explain = self.vaultctl(&["--json", "explain", &id]);
+                let explained = self.children.run_ok(&format!("{log}-explain"), &explain, LIMIT)?;
+                let value: serde_json::Value = serde_json::from_str(&explained.output)?;
+                Ok(value["code"].as_str().ok_or("explain gave no code")?.to_owned())
+            }
+            None => local_code(said).ok_or_else(|| format!("{log}: no code in:\n{said}").into()),
+        }
+    }
+
     /// Tries a load that must be refused; the exact code.
     pub(super) fn try_load(&mut self, log: &str, machine: &[String]) -> Result<String> {
         let into = private_place();
@@ -60,16 +74,7 @@ impl World {
         if tried.status.success() || left {
             return Err(format!("{log}: a load that had to be refused was not:\n{}", tried.output).into());
         }
-        // The agent learns a coarse code and a request id; the operator gets the exact one.
-        match request_id(&tried.output) {
-            Some(id) => {
-                let explain = self.vaultctl(&["--json", "explain", &id]);
-                let explained = self.children.run_ok(&format!("{log}-explain"), &explain, LIMIT)?;
-                let value: serde_json::Value = serde_json::from_str(&explained.output)?;
-                Ok(value["code"].as_str().ok_or("explain gave no code")?.to_owned())
-            }
-            None => local_code(&tried.output).ok_or_else(|| format!("{log}: no code in:\n{}", tried.output).into()),
-        }
+        self.code_of(log, &tried.output)
     }
 }
 

@@ -1,0 +1,232 @@
+//! `cargo xtask vm`: a guest that is measured from its firmware to its agent, in QEMU: its image is built twice and measured
+//! before it boots, then it attests, loads a model and prints what it got. Changed guests are refused.
+//!
+//! Everything is emulated: QEMU interprets the processor (no KVM), and the TPM is swtpm. It shows that what
+//! `vaultctl measure pcr` computes is what a real firmware and kernel measure, and says nothing about hardware.
+
+mod guest;
+mod image;
+mod packages;
+mod policy;
+
+use crate::demo::{DemoModel, Details, Findings, Steps, Tier, World, binary};
+use crate::{Result, model, setup, shell, test};
+use guest::{Guest, Seen};
+use packages::Packages;
+use policy::{EVENTS, Measured, VALUES};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Arguments of `cargo xtask vm`.
+#[derive(clap::Args)]
+pub(crate) struct VmArgs {
+    /// Install and fetch nothing; say what is missing.
+    #[arg(long)]
+    offline: bool,
+    /// Take the programs as they were built last.
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Bytes of weights: enough for several units.
+const MODEL_BYTES: u64 = 8 << 20;
+/// Weakens the kernel a little, and changes nothing that the guest does.
+const CHANGED_LINE: &str = " nokaslr";
+
+/// The image, and what it is made of.
+struct Images {
+    packages: Packages,
+    /// Where they are built.
+    dir: PathBuf,
+    agent: PathBuf,
+    vault_file: PathBuf,
+    model: String,
+}
+
+/// Whether `cargo xtask ci` has this step: where QEMU is here, or a CI that installs it.
+pub(crate) fn is_wanted() -> bool {
+    shell::is_ci() || setup::has_qemu()
+}
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &VmArgs) -> Result<()> {
+    let mut steps = Steps::new(9);
+    let packages = steps.noisy_step("Install what is missing, build", |details| {
+        setup::system_packages(args.offline)?;
+        setup::qemu(args.offline)?;
+        let packages = Packages::find(&shell::target_dir().join("vm-packages"), args.offline)?;
+        packages.names.iter().for_each(|name| details.line(name));
+        if args.no_build { Ok(packages) } else { test::build().map(|()| packages) }
+    })?;
+    let mut world = steps.step("Start a vault with a model, outside the guest", |details| start_vault(details))?;
+    let images = Images::new(&world, packages)?;
+    let guest = Guest::new(images.dir.clone(), &world.path("ca"), &images.packages)?;
+    let line =
+        format!("console=ttyS0 loglevel=1 panic=-1 vault_host={}", world.url()?.replace("127.0.0.1", "10.0.2.2"));
+    let initrd = steps.step("Build the guest's image, twice", |details| images.build_twice(details))?;
+    let log = steps.step("Boot the same firmware without an agent, for its event log", |details| {
+        images.reference_log(&guest, &mut world, details)
+    })?;
+    let measured =
+        steps.step("Measure the image before it boots; two approvers put its rules into force", |details| {
+            let measured = Measured::compute(&images.packages.kernel, &initrd, &line, &log, &images.agent)?;
+            details.line(format!(
+                "PCR 4 {}\nPCR 9 {}\nPCR 11 {}",
+                measured.pcr("4"),
+                measured.pcr("9"),
+                measured.pcr("11")
+            ));
+            details.line(format!("command line {line}"));
+            world.adopt(&measured.rules(&images.model_name()), details)?;
+            Ok(measured)
+        })?;
+    steps.step("Boot the guest: it attests, loads, and prints what it got", |details| {
+        let seen = guest.boot(world.children(), "guest", &initrd, &line)?;
+        check_loaded(&seen, &measured, &world, details)
+    })?;
+    steps.step("Boot changed guests: each is refused for its own reason", |details| {
+        let changed_line = guest.boot(world.children(), "changed-line", &initrd, &format!("{line}{CHANGED_LINE}"))?;
+        let what = "another kernel command line";
+        refused(&changed_line, &mut world, "line", "kernel-command-line-mismatch", what, details)?;
+        let changed_initrd = guest.boot(world.children(), "changed-initrd", &images.changed_initrd()?, &line)?;
+        refused(&changed_initrd, &mut world, "initrd", "initrd-unlisted", "one more file in the initrd", details)?;
+        let changed_agent = guest.boot(world.children(), "changed-agent", &images.changed_agent()?, &line)?;
+        refused(&changed_agent, &mut world, "agent", "pcr-not-allowed", "another agent (PCR 11)", details)
+    })?;
+    steps.step("Verify the log", |details| world.verify_log(details, &mut Findings::default()))?;
+    steps.step("End everything", |_| world.end())?;
+    println!(
+        "\nThe guest was served by rules that were computed before it booted, and by nothing else. EMULATED: QEMU interprets the\n\
+         processor and swtpm is the TPM; whoever runs them has their keys, so this proves nothing about hardware."
+    );
+    Ok(())
+}
+
+fn start_vault(details: &mut Details) -> Result<World> {
+    let dir = shell::target_dir().join("vm-model");
+    model::make(MODEL_BYTES, &dir)?;
+    let what = "a synthetic model, made here".to_owned();
+    let model = DemoModel { dir, name: "synthetic".into(), what };
+    let mut findings = Findings::default();
+    let mut quiet = Details::default();
+    let mut world = World::start(Tier::Tpm, model, None, &mut quiet)?;
+    world.write_policy(true, &mut quiet)?;
+    world.start_services(details)?;
+    world.genesis(&mut quiet)?;
+    world.seal(&mut quiet, &mut findings)?;
+    world.approve(&mut quiet, &mut findings)?;
+    details.line("model synthetic@1: sealed, approved by two of three");
+    Ok(world)
+}
+
+impl Images {
+    fn new(world: &World, packages: Packages) -> Result<Self> {
+        let dir = world.path("vm");
+        fs::create_dir_all(&dir)?;
+        let agent = dir.join("vault-enclave");
+        image::strip(&binary("vault-enclave"), &agent)?;
+        Ok(Self { packages, dir, agent, vault_file: world.vault(), model: format!("{}@1", world.model_name()) })
+    }
+
+    fn model_name(&self) -> String {
+        self.model.split('@').next().unwrap_or_default().to_owned()
+    }
+
+    fn build(&self, name: &str, agent: Option<&Path>, stray: bool) -> Result<PathBuf> {
+        let out = self.dir.join(format!("{name}.img"));
+        let rules = [VALUES, EVENTS];
+        let agent = agent.map(|program| image::Agent {
+            program,
+            vault_file: &self.vault_file,
+            model: &self.model,
+            rules: &rules,
+        });
+        let inputs = image::Inputs { busybox: &self.packages.busybox, modules: &self.packages.modules, agent, stray };
+        image::build(&inputs, &out)?;
+        Ok(out)
+    }
+
+    /// The image. The second one is made of nothing that the first left.
+    fn build_twice(&self, details: &mut Details) -> Result<PathBuf> {
+        let (first, again) = (self.build("guest", Some(&self.agent), false)?, self.dir.join("again"));
+        image::strip(&binary("vault-enclave"), &again)?;
+        let second = self.build("guest-again", Some(&again), false)?;
+        if fs::read(&first)? != fs::read(&second)? {
+            return Err(format!("{} and {} differ", first.display(), second.display()).into());
+        }
+        details.line("both are the same, bit for bit");
+        for (what, file) in [("kernel", &self.packages.kernel), ("initrd", &first), ("agent", &self.agent)] {
+            let digest = shell::output(Command::new("sha256sum").arg("--").arg(file))?;
+            let digest = digest.split_whitespace().next().unwrap_or_default();
+            details.line(format!("{what:<7} sha256:{digest} {:>9} bytes", fs::metadata(file)?.len()));
+        }
+        Ok(first)
+    }
+
+    /// What the firmware measures, as a guest without an agent shows it.
+    fn reference_log(&self, guest: &Guest, world: &mut World, details: &mut Details) -> Result<PathBuf> {
+        let initrd = self.build("reference", None, false)?;
+        let log =
+            guest.boot(world.children(), "reference", &initrd, "console=ttyS0 loglevel=1 panic=-1")?.event_log()?;
+        let file = self.dir.join("reference.log");
+        fs::write(&file, &log)?;
+        details.line(format!("{} bytes of events; of these the firmware's PCRs are taken", log.len()));
+        Ok(file)
+    }
+
+    fn changed_initrd(&self) -> Result<PathBuf> {
+        self.build("changed-initrd", Some(&self.agent), true)
+    }
+
+    /// A program that does the same, and is not the one that was measured.
+    fn changed_agent(&self) -> Result<PathBuf> {
+        let changed = self.dir.join("changed-agent");
+        let mut program = fs::read(&self.agent)?;
+        program.push(0);
+        fs::write(&changed, program)?;
+        self.build("changed-agent", Some(&changed), false)
+    }
+}
+
+/// Under both rules the guest has the files as they are outside, and its PCRs are those that were computed.
+fn check_loaded(seen: &Seen, measured: &Measured, world: &World, details: &mut Details) -> Result<()> {
+    for index in ["4", "9", "11"] {
+        if seen.pcr(index)? != measured.pcr(index) {
+            return Err(format!("PCR {index} is {}, and {} was computed", seen.pcr(index)?, measured.pcr(index)).into());
+        }
+    }
+    details.line("PCRs 4, 9 and 11 are those that were computed");
+    for rule in [VALUES, EVENTS] {
+        let loaded = seen.loaded(rule);
+        if loaded.is_empty() {
+            return Err(format!("the guest loaded nothing under the rule {rule}:\n{}", seen.agent(rule)).into());
+        }
+        for (digest, file) in &loaded {
+            let source = shell::output(Command::new("sha256sum").arg("--").arg(world.model_dir().join(file)))?;
+            if !source.starts_with(digest) {
+                return Err(format!("{file}: the guest got other bytes than the source has").into());
+            }
+            if file.ends_with(".safetensors") {
+                details.line(format!("{rule}: sha256:{digest} {file}"));
+            }
+        }
+        details.line(format!("{rule}: {} files in the guest equal the source", loaded.len()));
+    }
+    Ok(())
+}
+
+/// Neither rule serves it, and what the rule on events says is this.
+fn refused(seen: &Seen, world: &mut World, name: &str, code: &str, what: &str, details: &mut Details) -> Result<()> {
+    for (rule, expected) in [(VALUES, "pcr-not-allowed"), (EVENTS, code)] {
+        if !seen.loaded(rule).is_empty() {
+            return Err(format!("{what}: a guest that had to be refused was served under {rule}").into());
+        }
+        let found = world.code_of(&format!("changed-{name}-{rule}"), &seen.agent(rule))?;
+        if found != expected {
+            return Err(format!("{what}: refused by {found} under {rule}, and not by {expected}").into());
+        }
+    }
+    details.line(format!("{code:<30} {what}"));
+    Ok(())
+}
