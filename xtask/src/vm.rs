@@ -44,6 +44,17 @@ struct Images {
     model: String,
 }
 
+/// A guest with one thing changed, and the refusal that this must lead to.
+struct Changed {
+    name: &'static str,
+    what: &'static str,
+    initrd: PathBuf,
+    line: String,
+    code: &'static str,
+    /// The key of the policy, within the rule.
+    key: &'static str,
+}
+
 /// Whether `cargo xtask ci` has this step: where QEMU is here, or a CI that installs it.
 pub(crate) fn is_wanted() -> bool {
     shell::is_ci() || setup::has_qemu()
@@ -71,12 +82,7 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
     let measured =
         steps.step("Measure the image before it boots; two approvers put its rules into force", |details| {
             let measured = Measured::compute(&images.packages.kernel, &initrd, &line, &log, &images.agent)?;
-            details.line(format!(
-                "PCR 4 {}\nPCR 9 {}\nPCR 11 {}",
-                measured.pcr("4"),
-                measured.pcr("9"),
-                measured.pcr("11")
-            ));
+            ["4", "9", "11"].iter().for_each(|index| details.line(format!("PCR {index:>2} {}", measured.pcr(index))));
             details.line(format!("command line {line}"));
             world.adopt(&measured.rules(&images.model_name()), details)?;
             Ok(measured)
@@ -86,13 +92,11 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
         check_loaded(&seen, &measured, &world, details)
     })?;
     steps.step("Boot changed guests: each is refused for its own reason", |details| {
-        let changed_line = guest.boot(world.children(), "changed-line", &initrd, &format!("{line}{CHANGED_LINE}"))?;
-        let what = "another kernel command line";
-        refused(&changed_line, &mut world, "line", "kernel-command-line-mismatch", what, details)?;
-        let changed_initrd = guest.boot(world.children(), "changed-initrd", &images.changed_initrd()?, &line)?;
-        refused(&changed_initrd, &mut world, "initrd", "initrd-unlisted", "one more file in the initrd", details)?;
-        let changed_agent = guest.boot(world.children(), "changed-agent", &images.changed_agent()?, &line)?;
-        refused(&changed_agent, &mut world, "agent", "pcr-not-allowed", "another agent (PCR 11)", details)
+        for changed in images.changed(&initrd, &line)? {
+            let seen = guest.boot(world.children(), changed.name, &changed.initrd, &changed.line)?;
+            refused(&changed, &seen, &mut world, details)?;
+        }
+        Ok(())
     })?;
     steps.step("Verify the log", |details| world.verify_log(details, &mut Findings::default()))?;
     steps.step("End everything", |_| world.end())?;
@@ -175,17 +179,39 @@ impl Images {
         Ok(file)
     }
 
-    fn changed_initrd(&self) -> Result<PathBuf> {
-        self.build("changed-initrd", Some(&self.agent), true)
-    }
-
-    /// A program that does the same, and is not the one that was measured.
-    fn changed_agent(&self) -> Result<PathBuf> {
-        let changed = self.dir.join("changed-agent");
+    /// The same guest with one thing changed, three times.
+    fn changed(&self, initrd: &Path, line: &str) -> Result<[Changed; 3]> {
+        // It does the same, and is not what was measured.
+        let agent = self.dir.join("changed-agent");
         let mut program = fs::read(&self.agent)?;
         program.push(0);
-        fs::write(&changed, program)?;
-        self.build("changed-agent", Some(&changed), false)
+        fs::write(&agent, program)?;
+        Ok([
+            Changed {
+                name: "changed-line",
+                what: "another kernel command line",
+                initrd: initrd.to_owned(),
+                line: format!("{line}{CHANGED_LINE}"),
+                code: "kernel-command-line-mismatch",
+                key: "boot.command_lines",
+            },
+            Changed {
+                name: "changed-initrd",
+                what: "one more file in the initrd",
+                initrd: self.build("changed-initrd", Some(&self.agent), true)?,
+                line: line.to_owned(),
+                code: "initrd-unlisted",
+                key: "boot.command_lines",
+            },
+            Changed {
+                name: "changed-agent",
+                what: "another agent",
+                initrd: self.build("changed-agent", Some(&agent), false)?,
+                line: line.to_owned(),
+                code: "pcr-not-allowed",
+                key: "pcrs.11",
+            },
+        ])
     }
 }
 
@@ -216,17 +242,21 @@ fn check_loaded(seen: &Seen, measured: &Measured, world: &World, details: &mut D
     Ok(())
 }
 
-/// Neither rule serves it, and what the rule on events says is this.
-fn refused(seen: &Seen, world: &mut World, name: &str, code: &str, what: &str, details: &mut Details) -> Result<()> {
-    for (rule, expected) in [(VALUES, "pcr-not-allowed"), (EVENTS, code)] {
+/// Neither rule serves it: a value is another one, and the rule on events says which thing was changed.
+fn refused(changed: &Changed, seen: &Seen, world: &mut World, details: &mut Details) -> Result<()> {
+    let what = changed.what;
+    for (rule, expected) in [(VALUES, ("pcr-not-allowed", "pcrs.")), (EVENTS, (changed.code, changed.key))] {
         if !seen.loaded(rule).is_empty() {
             return Err(format!("{what}: a guest that had to be refused was served under {rule}").into());
         }
-        let found = world.code_of(&format!("changed-{name}-{rule}"), &seen.agent(rule))?;
-        if found != expected {
-            return Err(format!("{what}: refused by {found} under {rule}, and not by {expected}").into());
+        let (code, message) = world.explained(&format!("{}-{rule}", changed.name), &seen.agent(rule))?;
+        let asked = format!("policy key release.{rule}.{}", expected.1);
+        if code != expected.0 || !message.contains(&asked) {
+            return Err(format!("{what}: refused under {rule} by {code}: {message}; and not by {expected:?}").into());
+        }
+        if rule == EVENTS {
+            details.line(format!("{code:<30} {what}; {asked}"));
         }
     }
-    details.line(format!("{code:<30} {what}"));
     Ok(())
 }

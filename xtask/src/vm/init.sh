@@ -52,19 +52,20 @@ ip addr add 10.0.2.15/24 dev eth0 && ip link set eth0 up || off "failed: no netw
 . /etc/guest.conf # model, rules. $vault_host is from the kernel's command line
 for rule in $rules; do
 	echo "vm: rule $rule"
-	vault-enclave load $model --rule $rule --vault /etc/vault.json --host $vault_host --into /dev/shm/weights >/tmp/log 2>&1 &
+	: >/tmp/$rule.log
+	vault-enclave load $model --rule $rule --vault /etc/vault.json --host $vault_host --into /dev/shm/weights >/tmp/$rule.log 2>&1 &
 	loading=$!
 	waited=0
-	while kill -0 $loading 2>/dev/null && ! grep -q '^ready ' /tmp/log && [ $waited -lt 120 ]; do
+	while kill -0 $loading 2>/dev/null && ! grep -q '^ready ' /tmp/$rule.log && [ $waited -lt 120 ]; do
 		sleep 1
 		waited=$((waited + 1))
 	done
-	if grep -q '^ready ' /tmp/log; then
+	if grep -q '^ready ' /tmp/$rule.log; then
 		(cd /dev/shm/weights && find . -type f | sort | xargs sha256sum | sed 's/^/vm: sha256 /')
 	fi
 	kill $loading 2>/dev/null
 	wait $loading
-	sed 's/^/agent: /' /tmp/log
+	sed 's/^/agent: /' /tmp/$rule.log
 	[ -z "$(ls /dev/shm/weights 2>/dev/null)" ] || off "failed: plaintext is left"
 done
 off done

@@ -47,18 +47,15 @@ impl World {
         Ok(())
     }
 
-    /// The exact code behind what an agent said that was refused: it learns a coarse one and a request id; the operator gets
-    /// the other.
-    pub(crate) fn code_of(&mut self, log: &str, said: &str) -> Result<String> {
-        match request_id(said) {
-            Some(id) => {
-                let explain = self.vaultctl(&["--json", "explain", &id]);
-                let explained = self.children.run_ok(&format!("{log}-explain"), &explain, LIMIT)?;
-                let value: serde_json::Value = serde_json::from_str(&explained.output)?;
-                Ok(value["code"].as_str().ok_or("explain gave no code")?.to_owned())
-            }
-            None => local_code(said).ok_or_else(|| format!("{log}: no code in:\n{said}").into()),
-        }
+    /// The exact code behind what an agent said, and the sentence with it. The agent learns a coarse code and a
+    /// request id; the operator gets these.
+    pub(crate) fn explained(&mut self, log: &str, said: &str) -> Result<(String, String)> {
+        let id = request_id(said).ok_or_else(|| format!("{log}: no request in:\n{said}"))?;
+        let explain = self.vaultctl(&["--json", "explain", &id]);
+        let explained = self.children.run_ok(&format!("{log}-explain"), &explain, LIMIT)?;
+        let value: serde_json::Value = serde_json::from_str(&explained.output)?;
+        let code = value["code"].as_str().ok_or("explain gave no code")?.to_owned();
+        Ok((code, value["message"].as_str().unwrap_or_default().to_owned()))
     }
 
     /// Tries a load that must be refused; the exact code.
@@ -74,7 +71,10 @@ impl World {
         if tried.status.success() || left {
             return Err(format!("{log}: a load that had to be refused was not:\n{}", tried.output).into());
         }
-        self.code_of(log, &tried.output)
+        match request_id(&tried.output) {
+            Some(_) => Ok(self.explained(log, &tried.output)?.0),
+            None => local_code(&tried.output).ok_or_else(|| format!("{log}: no code in:\n{}", tried.output).into()),
+        }
     }
 }
 
