@@ -29,12 +29,10 @@ impl Packages {
     /// # Errors
     /// In words that say what to do, where there is no apt, or a package can't be had.
     pub(super) fn find(dir: &Path, offline: bool) -> Result<Self> {
-        if std::env::consts::ARCH != "x86_64" || shell::which("apt-get").is_none() || shell::which("dpkg-deb").is_none()
-        {
-            return Err("the guest is made of Debian's packages for x86-64: run this on such a machine, or in a container of it".into());
+        if !has_tools() {
+            return Err("the guest is made of Debian's packages for x86-64: run this on such a machine".into());
         }
-        let depends = shell::output(Command::new("apt-cache").env("LC_ALL", "C").args(["depends", KERNEL]));
-        let kernel = depends.as_deref().ok().and_then(kernel_package).ok_or_else(|| {
+        let kernel = newest_kernel().ok_or_else(|| {
             format!("apt knows no package {KERNEL}: run `apt-get update` first. Ubuntu has none; Debian 12 has it")
         })?;
         let mut names = Vec::new();
@@ -56,6 +54,20 @@ impl Packages {
             names,
         })
     }
+}
+
+/// Whether [`Packages::find`] has where to look.
+pub(super) fn can_be_had() -> bool {
+    has_tools() && newest_kernel().is_some()
+}
+
+fn has_tools() -> bool {
+    std::env::consts::ARCH == "x86_64" && ["apt-get", "dpkg-deb"].iter().all(|tool| shell::which(tool).is_some())
+}
+
+fn newest_kernel() -> Option<String> {
+    let depends = shell::output(Command::new("apt-cache").env("LC_ALL", "C").args(["depends", KERNEL]));
+    kernel_package(&depends.ok()?)
 }
 
 /// The package on which the kernel's depends.

@@ -5,7 +5,7 @@ use crate::Result;
 use crate::demo::binary;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Each PCR has the value that was computed.
@@ -25,14 +25,25 @@ pub(super) struct Measured {
     boot: String,
 }
 
+/// What a boot of the same firmware showed.
+pub(super) struct Reference {
+    /// Its event log.
+    log: PathBuf,
+    /// How its kernel came to the firmware, as `vaultctl measure pcr --loader` names it.
+    pub(super) loader: String,
+}
+
 impl Measured {
     /// What `vaultctl measure pcr` makes of kernel, initrd and command line; the firmware's PCRs are out of the log of another
     /// boot of the same firmware.
-    pub(super) fn compute(kernel: &Path, initrd: &Path, line: &str, log: &Path, agent: &Path) -> Result<Self> {
-        let mut measure = Command::new(binary("vaultctl"));
-        measure.args(["--json", "measure", "pcr", "--kernel"]).arg(kernel).arg("--initrd").arg(initrd);
-        measure.args(["--append", line, "--loader", &format!("qemu-q35:{MEMORY_MIB}"), "--base-eventlog"]).arg(log);
-        let said: Value = serde_json::from_str(&crate::shell::output(&mut measure)?)?;
+    pub(super) fn compute(
+        kernel: &Path,
+        initrd: &Path,
+        line: &str,
+        reference: &Reference,
+        agent: &Path,
+    ) -> Result<Self> {
+        let said = measure(kernel, initrd, line, &reference.log, &reference.loader)?;
         let values = said["pcrs"].as_object().ok_or("vaultctl measure gave no PCRs")?;
         let mut pcrs: BTreeMap<String, String> =
             values.iter().filter_map(|(index, value)| Some((index.clone(), value.as_str()?.to_owned()))).collect();
@@ -65,6 +76,26 @@ impl Measured {
         };
         format!("{}{}\n[release.{EVENTS}.boot]\n{}", rule(VALUES, &[]), rule(EVENTS, &BY_EVENTS), self.boot)
     }
+}
+
+impl Reference {
+    /// Older QEMU fills in the kernel's header, a newer one may hand the file over as it is: what explains PCR 4 of this boot
+    /// is what it did.
+    pub(super) fn find(kernel: &Path, initrd: &Path, line: &str, log: PathBuf, pcr4: &str) -> Result<Self> {
+        for loader in [format!("qemu-q35:{MEMORY_MIB}"), "file".to_owned()] {
+            if measure(kernel, initrd, line, &log, &loader)?["pcrs"]["4"] == pcr4 {
+                return Ok(Self { log, loader });
+            }
+        }
+        Err("this QEMU hands kernels to its firmware in a way that `vaultctl measure pcr` does not know".into())
+    }
+}
+
+fn measure(kernel: &Path, initrd: &Path, line: &str, log: &Path, loader: &str) -> Result<Value> {
+    let mut measure = Command::new(binary("vaultctl"));
+    measure.args(["--json", "measure", "pcr", "--kernel"]).arg(kernel).arg("--initrd").arg(initrd);
+    measure.args(["--append", line, "--loader", loader, "--base-eventlog"]).arg(log);
+    Ok(serde_json::from_str(&crate::shell::output(&mut measure)?)?)
 }
 
 /// PCR 11 after the guest's init has measured this file into it.
