@@ -69,6 +69,11 @@ pub(crate) fn qemu(offline: bool) -> Result<()> {
     if missing.is_empty() { Ok(()) } else { install(&missing, offline) }
 }
 
+/// Whether this is Debian itself, whose packages are not all in the systems that were made of it.
+pub(crate) fn is_debian() -> bool {
+    System::detect().id == "debian"
+}
+
 /// Whether QEMU is here.
 pub(crate) fn has_qemu() -> bool {
     needs::missing_qemu().is_empty()

@@ -186,7 +186,7 @@ mod tests {
         let a = record("00000001", "000081a4", "00000001", "00000002") + "a\0a\0\0\0";
         let b = record("00000002", "000041ed", "00000000", "00000002") + "b\0";
         assert_eq!(text.get(..a.len() + b.len()), Some((a + &b).as_str()));
-        assert!(text.contains("TRAILER!!!\0") && text.len() % 4 == 0);
+        assert!(text.contains("TRAILER!!!\0") && text.len().is_multiple_of(4));
     }
 
     #[test]

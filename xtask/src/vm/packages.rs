@@ -29,7 +29,8 @@ impl Packages {
     /// # Errors
     /// In words that say what to do, where there is no apt, or a package can't be had.
     pub(super) fn find(dir: &Path, offline: bool) -> Result<Self> {
-        if !has_tools() {
+        let tools = ["apt-get", "dpkg-deb"].iter().all(|tool| shell::which(tool).is_some());
+        if std::env::consts::ARCH != "x86_64" || !tools {
             return Err("the guest is made of Debian's packages for x86-64: run this on such a machine".into());
         }
         let kernel = newest_kernel().ok_or_else(|| {
@@ -54,15 +55,6 @@ impl Packages {
             names,
         })
     }
-}
-
-/// Whether [`Packages::find`] has where to look.
-pub(super) fn can_be_had() -> bool {
-    has_tools() && newest_kernel().is_some()
-}
-
-fn has_tools() -> bool {
-    std::env::consts::ARCH == "x86_64" && ["apt-get", "dpkg-deb"].iter().all(|tool| shell::which(tool).is_some())
 }
 
 fn newest_kernel() -> Option<String> {
