@@ -90,7 +90,7 @@ async fn guest_loads_by_the_events_of_its_boot_and_no_other_boot_does() {
         ("secure-boot-off", Boot { secure_boot: false, ..Boot::default() }),
         ("boot-application-unlisted", Boot { image: b"other", ..Boot::default() }),
         ("kernel-command-line-mismatch", Boot { options: line, ..Boot::default() }),
-        ("kernel-command-line-mismatch", Boot { initrd: b"other", ..Boot::default() }),
+        ("initrd-unlisted", Boot { initrd: b"other", ..Boot::default() }),
         ("initrd-missing", Boot { initrd: b"", ..Boot::default() }),
         ("pcr-not-allowed", Boot { firmware: "1.1", ..Boot::default() }),
     ] {

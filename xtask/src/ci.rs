@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: all that has to pass before a change lands, in one order, here and on the CI machine.
 
-use crate::{Result, fuzz, setup, shell, tidy};
+use crate::{Result, fuzz, setup, shell, tidy, vm};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,8 @@ pub(crate) fn run(args: &CiArgs, has_demo: bool) -> Result<()> {
             steps.push(Step { name: "demo", run: || shell::run(shell::cargo().args(["xtask", "demo"])) });
             let snp = || shell::run(shell::cargo().args(["xtask", "demo", "--tier", "snp"]));
             steps.push(Step { name: "demo snp", run: snp });
+            // Five boots in an emulator.
+            steps.push(Step { name: "vm", run: vm::in_ci });
         }
         steps.push(Step { name: "test", run: || shell::run(shell::cargo().args(["xtask", "test"])) });
     }

@@ -8,9 +8,10 @@ mod scenario;
 mod steps;
 
 pub(crate) use bench::{BenchArgs, run as bench};
-use children::Children;
+pub(crate) use children::Children;
 pub(crate) use machine::Tier;
-use steps::{Details, Steps};
+pub(crate) use scenario::{Findings, World};
+pub(crate) use steps::{Details, Steps};
 
 use crate::setup::{PythonSet, Venv};
 use crate::{Result, model, shell};

@@ -13,6 +13,7 @@ mod shell;
 mod swtpm;
 mod test;
 mod tidy;
+mod vm;
 
 use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Task {
     Demo(demo::DemoArgs),
     /// Attacks a vault of its own and prints what stopped each attack. Fails if one succeeds. Leaves nothing running.
     Attack(attack::AttackArgs),
+    /// Builds a measured guest twice, boots it in QEMU, has it attest and load; refuses changed ones. Leaves nothing running.
+    Vm(vm::VmArgs),
     /// Checks the house rules that the compiler does not.
     Tidy,
     /// Measures seal, upload and load beside `cp` in the same run: a table, and JSON with `ratios`.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Ci(args) => ci::run(&args, Task::command().find_subcommand("demo").is_some()),
         Task::Demo(args) => demo::run(&args),
         Task::Attack(args) => attack::run(&args),
+        Task::Vm(args) => vm::run(&args),
         Task::Tidy => tidy::run(),
         Task::Bench(args) => demo::bench(&args),
         Task::Fuzz(args) => fuzz::run(&args),

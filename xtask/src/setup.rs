@@ -60,6 +60,25 @@ pub(crate) fn postgres(offline: bool) -> Result<()> {
     if missing.is_empty() { Ok(()) } else { install(&missing, offline) }
 }
 
+/// Sees to it that QEMU is here, in which `cargo xtask vm` boots a guest.
+///
+/// # Errors
+/// As [`system_packages`].
+pub(crate) fn qemu(offline: bool) -> Result<()> {
+    let missing = needs::missing_qemu();
+    if missing.is_empty() { Ok(()) } else { install(&missing, offline) }
+}
+
+/// Whether this is Debian itself, whose packages are not all in the systems that were made of it.
+pub(crate) fn is_debian() -> bool {
+    System::detect().id == "debian"
+}
+
+/// Whether QEMU is here.
+pub(crate) fn has_qemu() -> bool {
+    needs::missing_qemu().is_empty()
+}
+
 fn install(missing: &[&'static Need], offline: bool) -> Result<()> {
     let system = System::detect();
     println!("setup: {} lacks:", system.name);

@@ -12,7 +12,7 @@ mod listener;
 mod manufacture;
 mod wire;
 
-pub(crate) use launch::{BootLog, SoftTpm, TpmOptions};
+pub(crate) use launch::{BootLog, SoftTpm, TpmOptions, make as make_tpm};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;

@@ -25,7 +25,7 @@ pub enum EventLogError {
     BootApplicationMissing,
     /// PCR 4 has something that is not on the list, under whatever type.
     BootApplicationUnlisted { digest: [u8; 32] },
-    /// PCR 9 is not the load options and then listed initrds.
+    /// PCR 9 does not begin with the load options.
     CommandLineMismatch,
     /// A command line has a character that is not ASCII, or a control character: its measured form is not one.
     CommandLineNotAscii,
@@ -41,6 +41,8 @@ pub enum EventLogError {
     ErrorSeparator { pcr: u32 },
     /// PCR 9 has no initrd, and one is asked for.
     InitrdMissing,
+    /// PCR 9 has something behind the load options that is no listed initrd.
+    InitrdUnlisted { digest: [u8; 32] },
     /// The log is of the TCG 1.2 form, with SHA-1 digests only.
     LegacySha1,
     /// StartupLocality is not one byte of 0, 3 or 4.
@@ -98,6 +100,7 @@ impl EventLogError {
             Self::DigestRepeated { .. } => "event-digest-repeated",
             Self::ErrorSeparator { .. } => "firmware-measurement-failed",
             Self::InitrdMissing => "initrd-missing",
+            Self::InitrdUnlisted { .. } => "initrd-unlisted",
             Self::LegacySha1 => "event-log-legacy-sha1",
             Self::LocalityMalformed { .. } => "startup-locality-malformed",
             Self::LocalityMisplaced { .. } => "startup-locality-misplaced",
@@ -133,7 +136,7 @@ impl fmt::Display for EventLogError {
             Self::BootApplicationUnlisted { digest } => {
                 write!(f, "PCR 4 has {}, which is not on the list", hex::encode(digest))
             }
-            Self::CommandLineMismatch => f.write_str("PCR 9 is not this command line and then the listed initrds"),
+            Self::CommandLineMismatch => f.write_str("PCR 9 does not begin with this command line"),
             Self::CommandLineNotAscii => f.write_str("the command line has a character that is not printable ASCII"),
             Self::DataMismatch { index } => write!(f, "event {index}: the digest is not that of the data"),
             Self::DigestAlgorithm { index, id } => write!(f, "event {index}: algorithm {id:#06x} is not in the header"),
@@ -141,6 +144,9 @@ impl fmt::Display for EventLogError {
             Self::DigestRepeated { index, id } => write!(f, "event {index}: two digests of algorithm {id:#06x}"),
             Self::ErrorSeparator { pcr } => write!(f, "PCR {pcr}: the firmware says that it failed to measure"),
             Self::InitrdMissing => f.write_str("PCR 9 has no initrd behind the command line, and the rule lists one"),
+            Self::InitrdUnlisted { digest } => {
+                write!(f, "PCR 9 has {} behind the command line, which is no listed initrd", hex::encode(digest))
+            }
             Self::LegacySha1 => f.write_str("the log is of the old form, with SHA-1 digests only"),
             Self::LocalityMalformed { index } => write!(f, "event {index}: the start-up locality is not 0, 3 or 4"),
             Self::LocalityMisplaced { index } => write!(f, "event {index}: a start-up locality twice or too late"),

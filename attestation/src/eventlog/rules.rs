@@ -66,7 +66,8 @@ impl MeasuredLog {
     /// command line would otherwise hide behind a later extend by the digest of a good one.
     ///
     /// # Errors
-    /// [`EventLogError::CommandLineMismatch`], [`EventLogError::CommandLineNotAscii`], [`EventLogError::InitrdMissing`], [`EventLogError::PcrNotMeasured`].
+    /// [`EventLogError::CommandLineMismatch`], [`EventLogError::CommandLineNotAscii`], [`EventLogError::InitrdMissing`],
+    /// [`EventLogError::InitrdUnlisted`], [`EventLogError::PcrNotMeasured`].
     pub fn kernel_command_line(
         &self,
         options: &str,
@@ -76,8 +77,11 @@ impl MeasuredLog {
         let events = self.events(9)?;
         let Some((first, rest)) = events.split_first() else { return Err(EventLogError::CommandLineMismatch) };
         let is_listed = |digest: &[u8; 32]| initrds.iter().any(|listed| listed.as_bytes() == digest);
-        if first.sha256 != *expected.as_bytes() || !rest.iter().all(|event| is_listed(&event.sha256)) {
+        if first.sha256 != *expected.as_bytes() {
             return Err(EventLogError::CommandLineMismatch);
+        }
+        if let Some(other) = rest.iter().find(|event| !is_listed(&event.sha256)) {
+            return Err(EventLogError::InitrdUnlisted { digest: other.sha256 });
         }
         if rest.is_empty() && !initrds.is_empty() {
             return Err(EventLogError::InitrdMissing);

@@ -166,7 +166,9 @@ fn command_line_is_all_that_pcr_9_holds_beside_listed_initrds() {
     let bytes = write(&good());
     assert_eq!(line(&bytes, "quiet", &initrd), Ok("quiet".to_owned()));
     assert_eq!(line(&bytes, "quiet2", &initrd), Err(EventLogError::CommandLineMismatch));
-    assert_eq!(line(&bytes, "quiet", &[]), Err(EventLogError::CommandLineMismatch));
+    let unlisted = |digest: Sha256Digest| Err(EventLogError::InitrdUnlisted { digest: *digest.as_bytes() });
+    assert_eq!(line(&bytes, "quiet", &[]), unlisted(initrd[0]));
+    assert_eq!(line(&bytes, "quiet", &[Sha256Digest::of(b"other")]), unlisted(initrd[0]));
     assert_eq!(line(&bytes, "quiét", &initrd), Err(EventLogError::CommandLineNotAscii));
     // Without its initrd nobody checks the root hash that the command line names.
     let without = with(|log| drop(log.remove(10)));

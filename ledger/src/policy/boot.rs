@@ -103,7 +103,9 @@ impl CommandLines {
         for line in &self.lines {
             match log.kernel_command_line(line, &self.initrds) {
                 Ok(_) => return Ok(()),
-                Err(error) => refusal = error,
+                // Where one of the lines is the one that was booted, what is wrong with the rest says more.
+                Err(error) if refusal == EventLogError::CommandLineMismatch => refusal = error,
+                Err(_) => {}
             }
         }
         Err(refusal)

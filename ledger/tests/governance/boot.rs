@@ -250,7 +250,7 @@ fn boot_that_its_events_show_as_asked_is_granted_and_each_other_refused_by_its_k
     let line = of("kernel-command-line-mismatch", "boot.command_lines");
     assert_eq!(denied(|boot| boot.options.push_str(" init=/bin/sh")), line);
     assert_eq!(denied(|boot| boot.options = boot.options.replace('a', "b")), line);
-    assert_eq!(denied(|boot| boot.initrd = b"other"), line);
+    assert_eq!(denied(|boot| boot.initrd = b"other"), of("initrd-unlisted", "boot.command_lines"));
     assert_eq!(denied(|boot| boot.initrd = b""), of("initrd-missing", "boot.command_lines"));
     assert_eq!(denied(|boot| boot.firmware = "1.1"), of("pcr-not-allowed", "pcrs.0"));
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use attestation::{
     EVENT_LOG_BYTES_MAX, EventLog, FIRMWARE_BYTES_MAX, Firmware, KernelHashes, Launch, PE_BYTES_MAX, PeImage, QemuQ35,
-    ReplayedLog, efi_stub_pcr9, ovmf_direct_boot_pcr4, systemd_stub_pcr11, verity_root_hashes,
+    ReplayedLog, Sha256Digest, efi_stub_pcr9, ovmf_direct_boot_pcr4, systemd_stub_pcr11, verity_root_hashes,
 };
 use serde::Serialize;
 
@@ -34,6 +34,9 @@ pub(crate) struct PcrReport {
     notes: Vec<String>,
     verity_root_hashes: Vec<String>,
     policy: String,
+    /// A `boot` section that says the same as PCRs 4 and 9, by events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
 }
 
 pub(crate) fn snp(args: &MeasureSnpArgs) -> Result<SnpReport, Failure> {
@@ -108,10 +111,14 @@ fn of_kernel(path: &Path, args: &MeasurePcrArgs) -> Result<PcrReport, Failure> {
             .push("PCRs 0 to 3 and 5 to 7 need --base-eventlog: they are the firmware's and the machine's.".to_owned()),
     }
     let loaded = args.loader.map(|loader| as_loaded(path, &file, loader, initrd.as_ref().map(Vec::len), append));
-    let (value, note) = pcr4(path, loaded.transpose()?.as_deref(), base.as_ref())?;
+    let loaded = loaded.transpose()?;
+    let (value, note) = pcr4(path, loaded.as_deref(), base.as_ref())?;
     pcrs.extend(value.map(|value| (4, value)));
     notes.push(note);
-    Ok(PcrReport::new(pcrs, notes, roots(append)))
+    // A rule can't list a command line that is empty.
+    let loaded = loaded.filter(|_| !options.is_empty());
+    let boot = loaded.map(|loaded| boot_section(path, &loaded, &options, initrd.as_deref())).transpose()?;
+    Ok(PcrReport { boot, ..PcrReport::new(pcrs, notes, roots(append)) })
 }
 
 /// What the firmware gets.
@@ -136,6 +143,18 @@ fn as_loaded<'a>(
             })
         }
     }
+}
+
+/// The events of that boot, for a rule that lists them in place of values of PCRs 4 and 9. The options are printable ASCII,
+/// which Rust and TOML quote alike.
+fn boot_section(path: &Path, loaded: &[u8], options: &str, initrd: Option<&[u8]>) -> Result<String, Failure> {
+    let digest = image(path, loaded)?.authenticode_sha256().map_err(|error| not_an_image(path, &error))?;
+    let initrds = initrd.map_or_else(|| "\"none\"".to_owned(), |bytes| format!("[\"{}\"]", Sha256Digest::of(bytes)));
+    Ok(format!(
+        "secure_boot = false\nimages = [\"sha256:{}\"]\ncommand_lines = [{options:?}]\ninitrds = {initrds}\n\
+         verity_root_hashes = \"any\"\n",
+        hex::encode(digest),
+    ))
 }
 
 /// PCR 4 where it is known, and why or why not. A value that may be wrong would go into a policy, which then lets nobody in.
@@ -205,7 +224,7 @@ impl PcrReport {
             values.into_iter().map(|(index, value)| (index, hex::encode(value))).collect();
         let rows: Vec<String> = pcrs.iter().map(|(index, value)| format!("{index} = [\"{value}\"]")).collect();
         let policy = format!("pcrs = {{ {} }}\n", rows.join(", "));
-        Self { pcrs, notes, verity_root_hashes, policy }
+        Self { pcrs, notes, verity_root_hashes, policy, boot: None }
     }
 }
 
@@ -226,7 +245,15 @@ impl fmt::Display for PcrReport {
         self.pcrs.iter().try_for_each(|(index, value)| writeln!(f, "PCR {index:2} {value}"))?;
         self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))?;
         write_roots(f, &self.verity_root_hashes)?;
-        write!(f, "\nFor [release.NAME] or [keeper] of a policy:\n{}", self.policy)
+        write!(f, "\nFor [release.NAME] or [keeper] of a policy:\n{}", self.policy)?;
+        match &self.boot {
+            Some(boot) => write!(
+                f,
+                "\nOr for [release.NAME.boot], with 4 = \"any\" and 9 = \"any\" in `pcrs`: refusals then name what differs. \
+                 Write secure_boot = true where it has to be on.\n{boot}"
+            ),
+            None => Ok(()),
+        }
     }
 }
 

@@ -26,10 +26,9 @@ pub fn of_event_log(error: &EventLogError, log: &[u8], values: &BTreeMap<u32, [u
         E::TooLong { .. } | E::TooManyEvents => its("at most 1 MiB and 4096 events", error.to_string()),
         E::BootApplicationUnlisted { digest } => its("images that `boot.images` lists", hex::encode(digest)),
         E::BootApplicationMissing => its("at least one image of `boot.images` in PCR 4", error.to_string()),
+        E::InitrdUnlisted { digest } => its("initrds that `boot.initrds` lists", hex::encode(digest)),
         E::InitrdMissing => its("one of `boot.initrds` behind the command line", error.to_string()),
-        E::CommandLineMismatch => {
-            its("a command line of `boot.command_lines`, then only `boot.initrds`", error.to_string())
-        }
+        E::CommandLineMismatch => its("a command line of `boot.command_lines`", error.to_string()),
         E::CommandLineNotAscii => its("printable ASCII", error.to_string()),
         E::SecureBootOff | E::SecureBootNotFirst => {
             its("SecureBoot = 1 as the first event of PCR 7", error.to_string())

@@ -3,6 +3,7 @@
 #[path = "../../../attestation/src/launch/image.rs"]
 mod firmware;
 
+use attestation::Sha256Digest;
 use ledger::policy::Policy;
 
 use crate::scene::{Scene, run, text};
@@ -74,6 +75,13 @@ fn pcr_4_is_given_only_for_a_loader_that_is_named() {
         report["pcrs"]["4"].as_str().unwrap().to_owned()
     });
     assert!(values[0] != values[1] && values[1] != values[2]);
+    // What is known is said as a section on events, too.
+    let said = measure(&["--loader", "file", "--append", "quiet a=\"b\""]).done();
+    let boot = said["boot"].as_str().unwrap();
+    assert!(boot.contains("command_lines = [\"quiet a=\\\"b\\\" initrd=initrd\"]\n"), "{boot}");
+    let digest = Sha256Digest::of(b"initrd");
+    assert!(boot.contains(&format!("initrds = [\"{digest}\"]\n")) && boot.contains("images = [\"sha256:"), "{boot}");
+    assert!(measure(&[]).done()["boot"].is_null());
     measure(&["--loader", "qemu-q35:512", "--append", "vga=1"]).fails(2, "kernel-header-video-mode");
     assert_eq!(measure(&["--loader", "qemu-pc:512"]).code, 2);
     // A log without an application in PCR 4 does not say what else is in it.
@@ -119,6 +127,13 @@ fn fragments_are_understood_by_the_policy_language() {
     let pcrs = run(&["measure", "pcr", "--json", "--kernel", text(&kernel_file), "--loader", "file"]).done();
     let fragment = pcrs["policy"].as_str().unwrap().replace(" }", &format!(", 11 = [\"{}\"] }}", "77".repeat(32)));
     with("tpm", &format!("{fragment}eks = \"any\"\n"), "").unwrap();
+    let line =
+        ["measure", "pcr", "--json", "--kernel", text(&kernel_file), "--loader", "file", "--append", "a=\"b c\""];
+    let boot = run(&line).done()["boot"].as_str().unwrap().to_owned();
+    let [firmware, agent] = ["11", "77"].map(|digits| digits.repeat(32));
+    let pcrs =
+        format!("pcrs = {{ 0 = [\"{firmware}\"], 4 = \"any\", 9 = \"any\", 11 = [\"{agent}\"] }}\neks = \"any\"\n");
+    with("tpm", &pcrs, &format!("\n[release.minilm.boot]\n{boot}")).unwrap();
 }
 
 #[test]

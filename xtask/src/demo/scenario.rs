@@ -1,5 +1,6 @@
 //! The story that the demo tells: a vault is made, a model sealed, a guest attested and served, others refused.
 
+mod measured;
 mod refused;
 mod served;
 
@@ -22,7 +23,7 @@ const HOST_SOCKET: &str = "host.sock";
 const APPROVERS: [&str; 3] = ["alice", "bob", "carol"];
 
 /// Everything that runs while the demo does.
-pub(super) struct World {
+pub(crate) struct World {
     place: Place,
     children: Children,
     model: DemoModel,
@@ -35,7 +36,7 @@ pub(super) struct World {
 
 /// What the summary says.
 #[derive(Default)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     lines: Vec<String>,
     refusals: Vec<String>,
 }
@@ -75,7 +76,7 @@ pub(super) fn play(args: &DemoArgs) -> Result<()> {
 }
 
 impl World {
-    pub(super) fn start(tier: Tier, model: DemoModel, python: Option<PathBuf>, details: &mut Details) -> Result<Self> {
+    pub(crate) fn start(tier: Tier, model: DemoModel, python: Option<PathBuf>, details: &mut Details) -> Result<Self> {
         let place = Place::take()?;
         let mut children = Children::new(place.logs())?;
         // The guest's image differs from the keeper's: another program is measured.
@@ -95,7 +96,7 @@ impl World {
         Ok(Self { place, children, model, python, tier, keeper, guest, stranger })
     }
 
-    pub(super) fn write_policy(&mut self, verify_units: bool, details: &mut Details) -> Result<()> {
+    pub(crate) fn write_policy(&mut self, verify_units: bool, details: &mut Details) -> Result<()> {
         let mut approvers = Vec::new();
         for name in APPROVERS {
             let key = self.place.path(name);
@@ -132,7 +133,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn start_services(&mut self, details: &mut Details) -> Result<()> {
+    pub(crate) fn start_services(&mut self, details: &mut Details) -> Result<()> {
         let socket = self.place.path("keeper.sock");
         let mut keeper = Command::new(binary("vault-enclave"));
         keeper.args(["keeper", "--dir"]).arg(self.place.path("keeper"));
@@ -156,7 +157,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn genesis(&mut self, details: &mut Details) -> Result<()> {
+    pub(crate) fn genesis(&mut self, details: &mut Details) -> Result<()> {
         let mut start = Command::new(binary("vaultctl"));
         start.arg("--host").arg(fs::read_to_string(self.place.path("url"))?);
         start.args(["init", "start", "--anti-rollback", "counter", "--policy"]).arg(self.place.path("policy.toml"));
@@ -171,7 +172,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn seal(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
+    pub(crate) fn seal(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
         let mut seal = Command::new(binary("vault-enclave"));
         seal.arg("seal").arg(&self.model.dir).args(["--model", &self.model.name, "--version", "1"]);
         seal.arg("--vault").arg(self.vault()).arg("--publisher-key").arg(self.place.path("publisher.pem"));
@@ -184,7 +185,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn approve(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
+    pub(crate) fn approve(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
         for name in &APPROVERS[..2] {
             let mut approve = self.vaultctl(&["approve", "--latest", "--yes", "--key"]);
             approve.arg(self.place.path(name));
@@ -198,7 +199,7 @@ impl World {
         Ok(())
     }
 
-    fn verify_log(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
+    pub(crate) fn verify_log(&mut self, details: &mut Details, findings: &mut Findings) -> Result<()> {
         let verify = self.vaultctl(&["log", "verify", "--fresh"]);
         let verified = self.children.run_ok("log-verify", &verify, LIMIT)?;
         tell(details, &verified.output);
@@ -267,7 +268,7 @@ impl World {
         command
     }
 
-    pub(super) fn vault(&self) -> PathBuf {
+    pub(crate) fn vault(&self) -> PathBuf {
         self.place.path("vault").join("vault.json")
     }
 
@@ -286,7 +287,7 @@ impl World {
     }
 
     /// Ends everything, then removes it.
-    pub(super) fn end(self) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
         let Self { place, children, keeper, guest, stranger, .. } = self;
         drop(children);
         drop((keeper, guest, stranger));

@@ -125,6 +125,17 @@ const POSTGRES: Need = Need {
     suse: "postgresql-server",
 };
 
+/// What `cargo xtask vm` wants, and nothing else. Firmware and kernel of its guest it takes out of packages itself.
+const QEMU: Need = Need {
+    name: "qemu-system-x86",
+    why: "boots the measured guest of `cargo xtask vm`",
+    found_by: FoundBy::Program("qemu-system-x86_64"),
+    debian: &[&["qemu-system-x86"]],
+    fedora: "qemu-system-x86",
+    arch: "qemu-system-x86",
+    suse: "qemu-x86",
+};
+
 /// What is not here. Takes some 50 ms.
 pub(super) fn missing() -> Vec<&'static Need> {
     still_missing(NEEDS.iter())
@@ -135,6 +146,11 @@ pub(super) fn missing_postgres() -> Vec<&'static Need> {
     still_missing([&POSTGRES])
 }
 
+/// QEMU, if it is not here.
+pub(super) fn missing_qemu() -> Vec<&'static Need> {
+    still_missing([&QEMU])
+}
+
 /// What of these is not here.
 pub(super) fn still_missing(needs: impl IntoIterator<Item = &'static Need>) -> Vec<&'static Need> {
     needs.into_iter().filter(|need| !need.found_by.is_here()).collect()
@@ -142,7 +158,7 @@ pub(super) fn still_missing(needs: impl IntoIterator<Item = &'static Need>) -> V
 
 #[cfg(test)]
 pub(super) fn all() -> Vec<&'static Need> {
-    NEEDS.iter().chain([&POSTGRES]).collect()
+    NEEDS.iter().chain([&POSTGRES, &QEMU]).collect()
 }
 
 impl Need {

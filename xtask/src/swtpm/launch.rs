@@ -111,6 +111,16 @@ impl SoftTpm {
     }
 }
 
+/// Makes a TPM that somebody else starts, such as QEMU; the directory of its state file, which is what swtpm is given.
+///
+/// # Errors
+/// As [`SoftTpm::start`].
+pub(crate) fn make(state: &Path, ca: &Path, name: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let (state, ca) = (absolute_dir(state)?, absolute_dir(ca)?);
+    manufacture::ensure(&state, &ca, name)?;
+    Ok(manufacture::nvram(&state))
+}
+
 impl Drop for SoftTpm {
     fn drop(&mut self) {
         // Each may fail when swtpm is already gone, which is what is wanted.

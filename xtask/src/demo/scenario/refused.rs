@@ -47,6 +47,17 @@ impl World {
         Ok(())
     }
 
+    /// The exact code behind what an agent said, and the sentence with it. The agent learns a coarse code and a
+    /// request id; the operator gets these.
+    pub(crate) fn explained(&mut self, log: &str, said: &str) -> Result<(String, String)> {
+        let id = request_id(said).ok_or_else(|| format!("{log}: no request in:\n{said}"))?;
+        let explain = self.vaultctl(&["--json", "explain", &id]);
+        let explained = self.children.run_ok(&format!("{log}-explain"), &explain, LIMIT)?;
+        let value: serde_json::Value = serde_json::from_str(&explained.output)?;
+        let code = value["code"].as_str().ok_or("explain gave no code")?.to_owned();
+        Ok((code, value["message"].as_str().unwrap_or_default().to_owned()))
+    }
+
     /// Tries a load that must be refused; the exact code.
     pub(super) fn try_load(&mut self, log: &str, machine: &[String]) -> Result<String> {
         let into = private_place();
@@ -60,14 +71,8 @@ impl World {
         if tried.status.success() || left {
             return Err(format!("{log}: a load that had to be refused was not:\n{}", tried.output).into());
         }
-        // The agent learns a coarse code and a request id; the operator gets the exact one.
         match request_id(&tried.output) {
-            Some(id) => {
-                let explain = self.vaultctl(&["--json", "explain", &id]);
-                let explained = self.children.run_ok(&format!("{log}-explain"), &explain, LIMIT)?;
-                let value: serde_json::Value = serde_json::from_str(&explained.output)?;
-                Ok(value["code"].as_str().ok_or("explain gave no code")?.to_owned())
-            }
+            Some(_) => Ok(self.explained(log, &tried.output)?.0),
             None => local_code(&tried.output).ok_or_else(|| format!("{log}: no code in:\n{}", tried.output).into()),
         }
     }
