@@ -1,7 +1,7 @@
 //! The form of the evidence is the rule's, and what it rests on is in the policy in force.
 
 use attestation::{AnchorError, EvidenceForm, HclError, SnpError, Trust, VerifyError};
-use ledger::decide::{DenialReason, OpenQuestion, PastEvidence, PastRequest, PastUnits, Replayed, replay};
+use ledger::decide::{DenialReason, OpenQuestion, PastBytes, PastEvidence, PastRequest, PastUnits, Replayed, replay};
 use ledger::entry::{Action, Entry, Machine};
 use ledger::policy::{PcrMismatch, Policy, PolicyProblem, SnpMismatch};
 use vault_tests::forge::amd::Product;
@@ -163,10 +163,11 @@ fn revocation_lists_that_nobody_asked_for_are_an_open_question() {
             version: &version,
             platform: claims.platform(),
             units: PastUnits::Within(groups),
+            bytes: PastBytes::exactly(1100),
+            marks: None,
             evidence: Some(PastEvidence { shown, anchor, tier, revocation }),
-            leases: 0,
         };
-        replay(scene.world.vault(), policy, &request)
+        replay(scene.world.vault(), &scene.world.vault().allowances(), &request)
     };
     assert_eq!(replayed(true), Replayed::Granted);
     assert_eq!(replayed(false), Replayed::Open(OpenQuestion::RevocationList));

@@ -120,3 +120,20 @@ fn check_last(store: &Store, size: u64, leaf: Option<Hash>) -> Result<(), FoldEr
         Some(_) | None => Ok(()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_this_program_is_too_old_for_is_not_called_damaged() {
+        let entry = |error| FoldError::Entry { index: 7, error };
+        let version = "9.9.9".parse().unwrap();
+        let newer = entry(state::FoldError::Upgrade(UpgradeError::ProgramTooOld { fold: 9, version }));
+        assert_eq!(newer.code(), "program-too-old");
+        assert!(newer.to_string().contains("run version 9.9.9"), "{newer}");
+        for other in [state::FoldError::Upgrade(UpgradeError::Unchanged), state::FoldError::GenesisMissing] {
+            assert_eq!(entry(other).code(), "log-fold");
+        }
+    }
+}
