@@ -118,6 +118,7 @@ fn run_needs_no_root_where_users_have_namespaces_and_says_what_to_do_where_they_
     let (code, said) = run(enclave.args(refused.get_args()));
     assert_eq!(code, Some(125), "{said}");
     assert!(said.contains("namespace") && said.contains("run as root with CAP_SYS_ADMIN"), "{said}");
+    assert!(said.contains("`vault-enclave agent`"), "{said}");
 
     let as_user = |command: &mut Command| run(command.uid(STRANGER).gid(STRANGER));
     let (code, said) = as_user(Command::new("unshare").args(["--user", "--mount", "true"]));

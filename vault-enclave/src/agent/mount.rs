@@ -235,7 +235,7 @@ fn unmount(at: &Path) {
 }
 
 fn not_mounted(errno: Errno) -> Failure {
-    Failure::new(Kind::Failed, "mount", format!("this kernel does not mount it: {errno}"))
+    Failure::new(Kind::Failed, "mount", format!("it can't be mounted here: {errno}"))
 }
 
 fn kind(filesystem: &str, options: &str) -> String {

@@ -68,7 +68,8 @@ pub(super) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
 fn refused(error: &std::io::Error) -> Failure {
     Failure::new(Kind::Failed, "namespace", format!("no mount namespace of its own: {error}")).next(
         "run as root with CAP_SYS_ADMIN; or let users have namespaces (user.max_user_namespaces, \
-         kernel.apparmor_restrict_unprivileged_userns = 0, in a container its seccomp profile); or use \
-         `vault-enclave load` into a directory on a tmpfs",
+         kernel.apparmor_restrict_unprivileged_userns = 0, in a container its seccomp profile); or have root run \
+         `vault-enclave agent`, which gives files to other users over a socket; or use `vault-enclave load` into a directory on a \
+         tmpfs",
     )
 }

@@ -64,13 +64,12 @@ pub(super) struct Found {
 }
 
 impl PartArgs {
-    /// One of them that was given.
+    /// One of them that was given and whose values are of one model. A rank is of any.
     pub(super) fn option(&self) -> Option<&'static str> {
         let given = [
             ("--group", !self.group.is_empty()),
             ("--units", self.units.is_some()),
             ("--tensor", !self.tensor.is_empty()),
-            ("--rank", self.rank.is_some()),
         ];
         given.iter().find(|(_, is_given)| *is_given).map(|(option, _)| *option)
     }

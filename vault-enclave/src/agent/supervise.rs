@@ -29,8 +29,7 @@ use super::spec::Wanted;
 use super::user::User;
 use crate::failure::Failure;
 
-/// Where the rule says `end`, from SIGTERM to SIGKILL.
-/// The same where a command is started again with another version.
+/// From SIGTERM to SIGKILL where a command is started again with another version.
 const RESTART_GRACE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After a load of another version failed. Its approvals may still come.
