@@ -8,7 +8,7 @@ use vault_tests::serve::{STRANGER, is_root, run_as, wait_until, with_mount, with
 use vault_tests::{Running, Swtpm, World, run, run_ok};
 
 fn signal(running: &Running, name: &str) {
-    run_ok(Command::new("kill").args([&format!("-{name}"), &running.pid().to_string()]));
+    run_ok(Command::new("sh").args(["-c", &format!("kill -{name} {}", running.pid())]));
 }
 
 /// `demo@1` and `demo@2`, whose configurations say which they are.
