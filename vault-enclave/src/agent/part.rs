@@ -143,6 +143,11 @@ impl Part {
                 return Err(not_found(pattern, all().map(|tensor| tensor.name.as_str())));
             }
         }
+        // No units would stand for all of them.
+        if units.is_empty() {
+            let message = "the tensors that match have no bytes: there is nothing to load";
+            return Err(Failure::new(Kind::Usage, "tensors-empty", message).next("name others beside them"));
+        }
         let there = |tensor: &&crate::open::UnitTensors| {
             !tensor.units.is_empty() && tensor.units.clone().all(|unit| units.contains(&unit))
         };
@@ -321,6 +326,16 @@ mod tests {
             assert_eq!(refused.code(), "tensor-not-found", "{pattern}");
             assert!(refused.message().contains("5, such as \"h.0.q\""), "{refused}");
         }
+    }
+
+    #[test]
+    fn tensors_without_bytes_do_not_stand_for_the_whole_model() {
+        let empty = UnitTensors { name: "none".to_owned(), units: 1..1 };
+        let mut names = names();
+        names[0].tensors.push(empty);
+        let find = |options: &[&str]| part(options).find(&manifest(), &names);
+        assert_eq!(find(&["--tensor", "none"]).unwrap_err().code(), "tensors-empty");
+        assert_eq!(find(&["--tensor", "none", "--group", "files"]).unwrap().units, [5]);
     }
 
     #[test]
