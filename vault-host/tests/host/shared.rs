@@ -168,7 +168,9 @@ async fn a_model_that_one_host_takes_back_stays_where_another_proposed_it() {
         let (go_on, wait) = std::sync::mpsc::channel();
         let wait = std::sync::Mutex::new(wait);
         let mut refuses = Keeper::start(&one.keeper_socket(), move |_| {
-            wait.lock().unwrap().recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+            // A worker that only sleeps would keep the task that it is to run next, which may be the one that is waited for.
+            let wait = || wait.lock().unwrap().recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+            tokio::task::block_in_place(wait);
             Some(refusal(Coarse::Busy, "keeper-busy", "later"))
         });
         let refused = RunningHost::start(&one.config(&store.config(PREFIX))).await;
