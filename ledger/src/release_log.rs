@@ -82,8 +82,9 @@ pub trait Writer {
     /// Signs the text of a checkpoint with the log key: Ed25519.
     fn sign(&mut self, note_body: &str) -> Result<[u8; 64], Self::Error>;
 
-    /// Asks witnesses to cosign the signed checkpoint, until [`Gathering::is_over`] or for as long as it may take; never
-    /// called for a log without witnesses. Whoever asks nobody has no quorum.
+    /// Asks witnesses to cosign the signed checkpoint, and gives the entries that are [wanted](Gathering::wants) for that,
+    /// until [`Gathering::is_over`] or for as long as it may take; never called for a log without witnesses. Whoever asks
+    /// nobody has no quorum.
     fn cosign(&mut self, gathering: &mut Gathering<'_>) -> Result<(), Self::Error> {
         let _ = gathering;
         Ok(())
@@ -99,24 +100,18 @@ pub struct LogReader {
     head: Checkpoint,
     tree: Tree,
     vault: Option<Sha256Digest>,
-    forgets: bool,
 }
 
 impl LogReader {
     /// For the log of this head.
     pub fn new(head: Checkpoint) -> Self {
-        Self { head, tree: Tree::new(), vault: None, forgets: true }
-    }
-
-    /// For the same, with every leaf at hand: witnesses are shown that a log continues one of any size.
-    pub fn with_leaves(head: Checkpoint) -> Self {
-        Self { forgets: false, ..Self::new(head) }
+        Self { head, tree: Tree::new(), vault: None }
     }
 
     /// For the same, where the first entries were read before: `tree` is theirs, `vault` the digest of entry 0. That they
     /// are the first of this log shows when the root comes out.
     pub fn resume(head: Checkpoint, tree: Tree, vault: Sha256Digest) -> Self {
-        Self { head, tree, vault: Some(vault), forgets: true }
+        Self { head, tree, vault: Some(vault) }
     }
 
     /// Takes the next entry. What lies behind the head was never committed, and is refused.
@@ -126,7 +121,7 @@ impl LogReader {
         }
         self.vault.get_or_insert_with(|| Sha256Digest::of(entry));
         self.tree.push(leaf_hash(entry));
-        if self.forgets && self.tree.len().is_multiple_of(BUNDLE_LEAVES) {
+        if self.tree.len().is_multiple_of(BUNDLE_LEAVES) {
             self.tree.forget();
         }
         Ok(())
@@ -243,7 +238,7 @@ impl CurrentLog {
 fn counted<W: Writer>(
     verifier: &LogVerifier,
     head: Checkpoint,
-    tree: &Tree,
+    tree: &mut Tree,
     sizes: &mut LastSizes,
     writer: &mut W,
 ) -> Result<CountedCheckpoint, LogError<W::Error>> {
@@ -367,13 +362,14 @@ impl Log {
                 counted
             }
             Shown::Proposed(_) => {
-                let counted = counted(&self.verifier, head, &self.tree, &mut self.sizes, writer)?;
+                let counted = counted(&self.verifier, head, &mut self.tree, &mut self.sizes, writer)?;
                 writer.publish(counted.note(), head.size).map_err(LogError::Publish)?;
                 counted
             }
         };
         self.size = head.size;
         self.counted = Some(counted);
+        self.tree.forget();
         self.stopped = false;
         Ok(head)
     }
@@ -400,7 +396,7 @@ impl Log {
         } {
             writer.commit(head.size, head.root).map_err(LogError::Commit)?;
         }
-        let counted = counted(&self.verifier, head, &self.tree, &mut self.sizes, writer)?;
+        let counted = counted(&self.verifier, head, &mut self.tree, &mut self.sizes, writer)?;
         writer.publish(counted.note(), head.size).map_err(LogError::Publish)?;
 
         let first = std::mem::replace(&mut self.size, head.size);
@@ -409,10 +405,7 @@ impl Log {
             slot.fill(index, entry, path, &counted);
         }
         self.counted = Some(counted);
-        // A witness may have to be shown that the log continues one of any size.
-        if self.verifier.witnesses().is_none() {
-            self.tree.forget();
-        }
+        self.tree.forget();
         self.stopped = false;
         Ok(head)
     }

@@ -118,12 +118,24 @@ struct World {
     heads: Vec<Checkpoint>,
     published: Vec<String>,
     asked: usize,
+    /// Bundles that were asked for.
+    recalled: Vec<u64>,
+    /// Gives one entry less than the bundle has.
+    forgetful: bool,
 }
 
 impl World {
     fn new() -> Self {
         let witnesses = [11, 12, 13].map(|seed| Witness { seed, latest: None, fault: Fault::None }).to_vec();
-        Self { witnesses, entries: vec![], heads: vec![], published: vec![], asked: 0 }
+        Self {
+            witnesses,
+            entries: vec![],
+            heads: vec![],
+            published: vec![],
+            asked: 0,
+            recalled: vec![],
+            forgetful: false,
+        }
     }
 
     fn started() -> (Self, Log) {
@@ -134,7 +146,7 @@ impl World {
 
     /// What is there after a kill, folded again.
     fn reopened(&self) -> ClosedLog {
-        let mut reader = LogReader::with_leaves(*self.heads.last().unwrap());
+        let mut reader = LogReader::new(*self.heads.last().unwrap());
         self.entries.iter().for_each(|entry| reader.push(entry).unwrap());
         reader.finish().unwrap()
     }
@@ -168,16 +180,23 @@ impl Writer for World {
 
     fn cosign(&mut self, gathering: &mut Gathering<'_>) -> Result<(), ()> {
         let mut asks = gathering.asks();
-        while let Some(ask) = asks.pop() {
+        loop {
+            if let Some(bundle) = gathering.wants() {
+                self.recalled.push(bundle);
+                let first = 256 * bundle as usize;
+                gathering.recall(bundle, &self.entries[first..first + if self.forgetful { 255 } else { 256 }]);
+            }
+            asks.extend(gathering.asks());
+            let Some(ask) = asks.pop() else { return Ok(()) };
             self.asked += 1;
             let body = ask.body.clone();
             if let Some(answer) = self.witnesses[ask.witness].ask(&body) {
-                asks.extend(gathering.answer(ask.witness, answer.clone()));
-                // The same answer again, and one of a witness that does not exist, change nothing.
-                assert_eq!(gathering.answer(17, answer), None);
+                gathering.answer(ask.witness, answer.clone());
+                // An answer to what was not asked yet, and one of a witness that does not exist, change nothing.
+                gathering.answer(ask.witness, Answer::Unreached { why: "refused".to_owned() });
+                gathering.answer(17, answer);
             }
         }
-        Ok(())
     }
 
     fn publish(&mut self, checkpoint: &str, _: u64) -> Result<(), ()> {
@@ -261,7 +280,7 @@ fn line_of_another_key_beside_its_own_does_no_harm() {
     grant(&mut world, &mut log).unwrap();
 }
 
-/// Also where it missed whole bundles of entries, of which a log without witnesses forgets the leaves.
+/// Also where it missed whole bundles of entries, of which the log forgets the leaves.
 #[test]
 fn witness_that_was_away_is_shown_that_the_log_continues_what_it_knows() {
     let (mut world, mut log) = World::started();
@@ -274,6 +293,24 @@ fn witness_that_was_away_is_shown_that_the_log_continues_what_it_knows() {
     let mut log = world.restart().unwrap();
     grant(&mut world, &mut log).unwrap();
     assert_eq!(world.witnesses[2].latest.unwrap().size, 903);
+    // The first had cosigned 1 entry, the third 601.
+    assert_eq!(world.recalled, [0, 2]);
+}
+
+/// One that can't be shown anything is one witness less, and no more.
+#[test]
+fn witness_whose_entries_the_host_does_not_give_is_not_asked() {
+    let (mut world, mut log) = World::started();
+    world.faults([Fault::Unreached, Fault::None, Fault::None]);
+    (0..300).for_each(|_| drop(grant(&mut world, &mut log).unwrap()));
+    world.faults([Fault::None, Fault::None, Fault::Unreached]);
+    world.forgetful = true;
+    let missing = no_quorum(grant(&mut world, &mut log));
+    assert_eq!((missing.code(), &missing.witnesses()[0].1), ("witness-quorum-missing", &Outcome::NotShown { size: 1 }));
+    assert!(missing.to_string().contains("has cosigned 1 entries, and the host does not give"), "{missing}");
+    world.forgetful = false;
+    let mut log = world.restart().unwrap();
+    grant(&mut world, &mut log).unwrap();
 }
 
 #[test]

@@ -107,3 +107,35 @@ async fn an_old_revocation_is_proved_by_a_keeper_that_forgot_the_entries_around_
     let notice = Notice { entry, log_proof, leases, signature };
     notice.verify(lease, &verifier(&world), vault_file(&world).identity_key()).expect("a notice with its proof");
 }
+
+/// Under witnesses too; and one that was away for longer than the keeper remembers is shown the entries that the host has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_comes_back_is_asked_by_a_keeper_that_forgot_what_it_knows() {
+    let mut world = World::open_witnessed();
+    world.publish("1");
+    let file = world.path("keeper").join("snapshot");
+    let fresh = restart(&mut world, false, |_| ());
+    assert!(fresh > 0 && file.exists());
+    world.witnesses.as_mut().expect("it has three").stop(2);
+    while release(&world).await.0 <= BUNDLE {}
+    assert!(restart(&mut world, false, |_| ()) > BUNDLE);
+
+    let vkey = world.log_vkey();
+    let witnesses = world.witnesses.as_mut().expect("it has three");
+    witnesses.start(2, &vkey);
+    witnesses.stop(1);
+    let (index, ..) = release(&world).await;
+    assert!(index > BUNDLE);
+    run_ok(world.vaultctl().args(["log", "verify", "--fresh"]));
+
+    // A head that the keeper had before it wrote its snapshot.
+    let head = fs::read(world.path("keeper").join("head")).expect("it has one");
+    release(&world).await;
+    let keeper = world.keeper.take().expect("it runs");
+    assert_eq!(keeper.terminate(), Some(0));
+    fs::write(world.path("keeper").join("head"), head).expect("a file");
+    world.host.take().expect("it runs").terminate();
+    world.start_keeper();
+    world.start_host();
+    world.keeper.as_mut().expect("it was started").wait_for("snapshot-ahead-of-head");
+}

@@ -3,12 +3,15 @@
 //!
 //! Answers may come in any order, late, twice, or not at all, and whoever relays them may change them: what counts is a
 //! signature that verifies. A witness that says 409 is asked once more from the size that it names.
+//!
+//! A keeper does not hold every leaf of its tree. To show a witness that the log continues one of which the leaves were
+//! forgotten takes the 256 entries around that size once more, from anybody: [`Gathering::wants`] says which.
 
 use attestation::UnixTime;
 
 use super::{CosignedCheckpoint, WitnessPolicy};
 use crate::checkpoint::SignedCheckpoint;
-use crate::merkle::Tree;
+use crate::merkle::{Hash, MerkleError, Tree, leaf_hash};
 use crate::note::parse_signature_line;
 use crate::text::parse_decimal;
 use crate::witness::AddCheckpoint;
@@ -57,9 +60,11 @@ pub(crate) struct LastSizes(Vec<u64>);
 pub struct Gathering<'a> {
     signed: SignedCheckpoint,
     witnesses: &'a WitnessPolicy,
-    tree: &'a Tree,
+    tree: &'a mut Tree,
     sizes: &'a mut LastSizes,
     asks: Vec<u32>,
+    /// Who is to be asked next.
+    due: Vec<bool>,
     lines: Vec<Option<(UnixTime, String)>>,
     outcomes: Vec<Outcome>,
 }
@@ -75,12 +80,12 @@ impl<'a> Gathering<'a> {
     pub(crate) fn new(
         signed: SignedCheckpoint,
         witnesses: &'a WitnessPolicy,
-        tree: &'a Tree,
+        tree: &'a mut Tree,
         sizes: &'a mut LastSizes,
     ) -> Self {
         let count = witnesses.witnesses().len();
         let (asks, lines, outcomes) = (vec![0; count], vec![None; count], vec![Outcome::Waiting; count]);
-        Self { signed, witnesses, tree, sizes, asks, lines, outcomes }
+        Self { signed, witnesses, tree, sizes, asks, due: vec![true; count], lines, outcomes }
     }
 
     /// The signed checkpoint, as witnesses are shown it.
@@ -93,15 +98,36 @@ impl<'a> Gathering<'a> {
         self.signed.checkpoint().size
     }
 
-    /// What to ask first: every witness, at once.
+    /// What to ask now: at first every witness, at once; after an answer, whoever named another size, from there. Nobody
+    /// whose ask [wants](Self::wants) entries.
     pub fn asks(&mut self) -> Vec<Ask> {
-        (0..self.lines.len()).filter_map(|witness| self.ask(witness)).collect()
+        (0..self.lines.len()).filter_map(|witness| self.due[witness].then(|| self.ask(witness))?).collect()
     }
 
-    /// Takes the answer to an ask; there may be a second one to make. Answers that nobody asked for change nothing.
-    pub fn answer(&mut self, witness: usize, answer: Answer) -> Option<Ask> {
-        if self.outcomes.get(witness) != Some(&Outcome::Waiting) || self.asks[witness] == 0 {
-            return None;
+    /// The bundle (256 entries each, from 0) without which the next one can't be asked: to be given to
+    /// [`recall`](Self::recall).
+    pub fn wants(&self) -> Option<u64> {
+        (0..self.lines.len()).filter(|witness| self.due[*witness]).find_map(|witness| self.forgotten(witness))
+    }
+
+    /// Takes the 256 entries of a bundle; the tree knows which they are. Those that it does not have leave the witnesses
+    /// that wait for them unasked.
+    pub fn recall<E: AsRef<[u8]>>(&mut self, bundle: u64, entries: &[E]) {
+        let leaves: Vec<Hash> = entries.iter().map(|entry| leaf_hash(entry.as_ref())).collect();
+        if self.tree.recall(bundle, &leaves).is_err() {
+            for witness in 0..self.lines.len() {
+                if self.due[witness] && self.forgotten(witness) == Some(bundle) {
+                    self.settle(witness, Outcome::NotShown { size: self.sizes.0[witness] });
+                }
+            }
+        }
+    }
+
+    /// Takes the answer to an ask; it may have to be asked once more. Answers that nobody asked for change nothing.
+    pub fn answer(&mut self, witness: usize, answer: Answer) {
+        let waits = self.outcomes.get(witness) == Some(&Outcome::Waiting) && !self.due[witness];
+        if !waits {
+            return;
         }
         let (status, body) = match answer {
             Answer::Response { status, body } if body.len() <= ANSWER_BYTES_MAX => (status, body),
@@ -138,16 +164,38 @@ impl<'a> Gathering<'a> {
     /// From the size that it is thought to have, with the proof from there.
     fn ask(&mut self, witness: usize) -> Option<Ask> {
         let (old, new) = (self.sizes.0[witness], self.signed.checkpoint().size);
+        let proof = match self.proof(witness) {
+            Ok(proof) => proof,
+            Err(MerkleError::Forgotten { .. }) => return None,
+            Err(_) => {
+                self.settle(witness, Outcome::Ahead { size: old });
+                return None;
+            }
+        };
         self.asks[witness] += 1;
-        let proof = if old == 0 || old == new { Ok(Vec::new()) } else { self.tree.consistency(old, new) };
-        let Ok(proof) = proof else { return self.settle(witness, Outcome::Ahead { size: old }) };
+        self.due[witness] = false;
         let name = self.witnesses.witnesses()[witness].name().to_owned();
         // As it will be, should its answer come too late to be seen.
         self.sizes.0[witness] = new;
         Some(Ask { witness, name, body: AddCheckpoint::new(old, proof, self.signed.note().to_owned()).encode() })
     }
 
-    fn cosignature(&mut self, witness: usize, body: &str) -> Option<Ask> {
+    /// That the checkpoint continues what the witness is thought to have cosigned last.
+    fn proof(&self, witness: usize) -> Result<Vec<Hash>, MerkleError> {
+        match (self.sizes.0[witness], self.signed.checkpoint().size) {
+            (0, _) => Ok(Vec::new()),
+            (old, new) => self.tree.consistency(old, new),
+        }
+    }
+
+    fn forgotten(&self, witness: usize) -> Option<u64> {
+        match self.proof(witness) {
+            Err(MerkleError::Forgotten { bundle }) => Some(bundle),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    fn cosignature(&mut self, witness: usize, body: &str) {
         for line in body.split_terminator('\n').filter(|line| parse_signature_line(line).is_ok()) {
             match self.witnesses.verify_line(self.signed.text(), line) {
                 Ok(Some((index, time))) if index == witness => {
@@ -162,7 +210,7 @@ impl<'a> Gathering<'a> {
     }
 
     /// It cosigned another size last: smaller, and it is asked again from there; larger, and this log is not the newest.
-    fn conflict(&mut self, witness: usize, size: Option<u64>) -> Option<Ask> {
+    fn conflict(&mut self, witness: usize, size: Option<u64>) {
         let Some(size) = size else { return self.settle(witness, Outcome::Refused { status: 409 }) };
         if size > self.signed.checkpoint().size {
             return self.settle(witness, Outcome::Ahead { size });
@@ -171,11 +219,11 @@ impl<'a> Gathering<'a> {
             return self.settle(witness, Outcome::Refused { status: 409 });
         }
         self.sizes.0[witness] = size;
-        self.ask(witness)
+        self.due[witness] = true;
     }
 
-    fn settle(&mut self, witness: usize, outcome: Outcome) -> Option<Ask> {
+    fn settle(&mut self, witness: usize, outcome: Outcome) {
         self.outcomes[witness] = outcome;
-        None
+        self.due[witness] = false;
     }
 }

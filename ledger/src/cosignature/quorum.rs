@@ -23,6 +23,11 @@ pub enum Outcome {
     },
     /// What it cosigned before is no beginning of this log.
     Forked,
+    /// It was not asked: nobody gave the entries by which to show it that this log continues what it cosigned before.
+    NotShown {
+        /// Entries of that.
+        size: u64,
+    },
     /// It answered with another HTTP status.
     Refused {
         /// That.
@@ -88,6 +93,9 @@ impl fmt::Display for Outcome {
             Self::NotCosigned => f.write_str("answered with something that is not its cosignature of it"),
             Self::Ahead { size } => write!(f, "has cosigned {size} entries, which are more"),
             Self::Forked => f.write_str("has cosigned another log than this"),
+            Self::NotShown { size } => {
+                write!(f, "has cosigned {size} entries, and the host does not give the last of them as they were")
+            }
             Self::Refused { status: 404 } => f.write_str("does not know this log: give its operator the log's vkey"),
             Self::Refused { status } => write!(f, "refused with HTTP status {status}"),
             Self::Unreached { why } => write!(f, "was not reached ({why})"),

@@ -2,7 +2,7 @@
 //! between any two steps the host has its way (`vault-enclave/src/keeper/commit.rs`).
 
 use ledger::cosignature::Gathering;
-use ledger::merkle::Hash;
+use ledger::merkle::{BUNDLE_LEAVES, Hash};
 use ledger::release_log::Writer;
 
 use crate::bug::Bug;
@@ -53,13 +53,18 @@ impl Writer for Hands<'_> {
     }
 
     fn cosign(&mut self, gathering: &mut Gathering<'_>) -> Result<(), Cut> {
-        let mut asks = gathering.asks();
-        while !gathering.is_over()
-            && let Some(ask) = asks.pop()
-        {
+        let mut asks = Vec::new();
+        while !gathering.is_over() {
+            asks.extend(gathering.asks());
+            if let Some(bundle) = gathering.wants() {
+                let first = usize::try_from(bundle * BUNDLE_LEAVES).unwrap();
+                let entries: Vec<&[u8]> = self.entries[first..].iter().take(256).map(|entry| &**entry).collect();
+                gathering.recall(bundle, &entries);
+                continue;
+            }
+            let Some(ask) = asks.pop() else { break };
             self.sim.step(self.run, "while it asks witnesses")?;
-            let answer = self.sim.ask_witness(&ask.name, &ask.body);
-            asks.extend(gathering.answer(ask.witness, answer));
+            gathering.answer(ask.witness, self.sim.ask_witness(&ask.name, &ask.body));
         }
         Ok(())
     }

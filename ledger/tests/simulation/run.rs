@@ -89,7 +89,7 @@ impl Run {
         let head = Checkpoint { size: anchor.head.size, root: anchor.head.root };
         let there = usize::try_from(head.size).unwrap();
         let mut entries: Vec<Bytes> = sim.stores[store].entries.iter().take(there).cloned().collect();
-        let mut reader = LogReader::with_leaves(head);
+        let mut reader = LogReader::new(head);
         entries.iter().try_for_each(|entry| reader.push(entry)).map_err(|error| error.code().to_owned())?;
         let closed = match there {
             0 => ClosedLog::empty(),

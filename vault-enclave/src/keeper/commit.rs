@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use attestation::Sha256Digest;
 use ledger::cosignature::Gathering;
+use ledger::merkle::BUNDLE_LEAVES;
 use ledger::release_log::Writer;
 use vault_proto::v1::{
     AppendLog, EntryList, GetBlob, GetCheckpoint, PutBlob, PutCheckpoint, ReadLog, store_call::Call, store_result,
@@ -160,6 +161,19 @@ impl Store {
             entries.into_iter().try_for_each(&mut take)?;
         }
         Ok(())
+    }
+
+    /// The entries of a bundle of the log; the caller compares the root that they make.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn bundle(&self, bundle: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+        let (first, mut entries) = (bundle * BUNDLE_LEAVES, Vec::new());
+        self.read_log(first..first + BUNDLE_LEAVES, |entry| {
+            entries.push(entry);
+            Ok::<_, StoreError>(())
+        })?;
+        Ok(entries)
     }
 }
 

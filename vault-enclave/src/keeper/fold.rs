@@ -75,7 +75,7 @@ pub(super) fn fold(
     stop: &AtomicBool,
 ) -> Result<(State, ClosedLog), FoldError> {
     let from = from.and_then(|folded| Some((folded.state.genesis()?.vault_id(), folded)));
-    let (state, log) = match from {
+    let (mut state, mut log) = match from {
         None => (State::new(), LogReader::new(head)),
         Some((vault, Folded { state, tree })) => {
             if state.size() == head.size {
@@ -84,24 +84,6 @@ pub(super) fn fold(
             (state, LogReader::resume(head, tree, vault))
         }
     };
-    read(store, state, log, head, stop)
-}
-
-/// The same of the whole log, every leaf of which stays at hand.
-///
-/// # Errors
-/// [`FoldError`].
-pub(super) fn whole(store: &Store, head: Checkpoint) -> Result<(State, ClosedLog), FoldError> {
-    read(store, State::new(), LogReader::with_leaves(head), head, &AtomicBool::new(false))
-}
-
-fn read(
-    store: &Store,
-    mut state: State,
-    mut log: LogReader,
-    head: Checkpoint,
-    stop: &AtomicBool,
-) -> Result<(State, ClosedLog), FoldError> {
     store.read_log(state.size()..head.size, |entry| {
         if stop.load(Ordering::Relaxed) {
             return Err(FoldError::Stopped);

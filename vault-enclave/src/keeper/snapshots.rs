@@ -4,8 +4,9 @@
 //! A snapshot decides nothing. It is sealed under a key of this keeper's root and binds vault, size, root and what the fold
 //! meant; an old one is as good as a new one, since what came since is folded up to the head, which is counted, and the
 //! root of the head comes out only if the snapshot is of its log. What is of no use is passed over and the log folded
-//! whole. But one that this keeper wrote and that its head does not continue shows that the head was put back: the
-//! keeper writes them of counted commits alone. Then it does not start.
+//! whole. But one that this keeper wrote and that its head does not continue shows that the head was put back, or that the
+//! host's log was: the keeper writes them of commits that count alone, under witnesses of those that a quorum cosigned.
+//! Then it does not start.
 //!
 //! While the keeper serves, a thread of its own makes the next one out of the last: it reads the entries since from the
 //! host, as a start would. The thread that decides only says how far the log is.
@@ -53,23 +54,26 @@ struct Shared {
     written: AtomicU64,
     /// From how many entries on the next is due.
     due: AtomicU64,
-    /// There are none: the log is folded whole, and no leaf of it is forgotten, since a witness may have to be shown that
-    /// it continues a log of any size.
-    none: bool,
+    /// Whether the head at a start counts. Under witnesses it may be of a commit that no quorum cosigned, and that comes to
+    /// nothing.
+    head_counts: bool,
     /// The vault is closed.
     stop: AtomicBool,
     bytes_max: u64,
 }
 
 impl Snapshots {
-    /// A vault with witnesses has none.
+    /// Those of a directory, sealed under this key.
     pub(super) fn new(dir: Arc<KeeperDir>, key: SnapshotKey, anti_rollback: AntiRollback) -> Self {
-        let none = match anti_rollback {
-            AntiRollback::Witnesses => true,
-            AntiRollback::Counter | AntiRollback::None => false,
+        let head_counts = match anti_rollback {
+            AntiRollback::Witnesses => false,
+            AntiRollback::Counter | AntiRollback::None => true,
         };
         let (written, due, stop) = (AtomicU64::new(0), AtomicU64::new(EVERY), AtomicBool::new(false));
-        Self { shared: Arc::new(Shared { dir, key, written, due, none, stop, bytes_max: BYTES_MAX }), worker: None }
+        Self {
+            shared: Arc::new(Shared { dir, key, written, due, head_counts, stop, bytes_max: BYTES_MAX }),
+            worker: None,
+        }
     }
 
     /// The fold of the log of this head, from the newest snapshot on if there is one of any use. `own` says whether a
@@ -83,14 +87,11 @@ impl Snapshots {
         head: Checkpoint,
         own: impl Fn(&Genesis) -> bool,
     ) -> Result<(State, ClosedLog), OpenError> {
-        if self.shared.none {
-            return Ok(fold::whole(store, head)?);
-        }
         let snapshot = self.usable(head, own)?;
         let before = snapshot.as_ref().map_or(0, |folded| folded.state.size());
         let (state, log) = fold_on(store, head, snapshot)?;
         tracing::info!(entries = state.size(), snapshot = before, "the log is folded");
-        if state.size() - before >= EVERY {
+        if state.size() - before >= EVERY && self.shared.head_counts {
             self.write(&state, log.tree());
         }
         Ok((state, log))
@@ -115,7 +116,7 @@ impl Snapshots {
     /// Writes one of this state now, unless there is one already. What keeps it from being written is said in the log of
     /// the program: the keeper does without.
     pub(super) fn write(&self, state: &State, tree: &Tree) {
-        if self.shared.none || self.worker.as_ref().is_some_and(|worker| !worker.is_finished()) {
+        if self.worker.as_ref().is_some_and(|worker| !worker.is_finished()) {
             return;
         }
         self.shared.write_if_new(state, tree);
@@ -123,8 +124,7 @@ impl Snapshots {
 
     /// Has the next one made in the background, if it is due at this head.
     pub(super) fn follow(&mut self, head: Checkpoint, store: &Store) {
-        if self.shared.none
-            || head.size < self.shared.due.load(Ordering::Relaxed)
+        if head.size < self.shared.due.load(Ordering::Relaxed)
             || self.worker.as_ref().is_some_and(|worker| !worker.is_finished())
         {
             return;

@@ -20,7 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 impl Store {
     /// Asks every witness at once, and whoever names another size once more from there, until there is a quorum, nobody is
-    /// left who could answer, or the time is over. Those that are slow hold up nobody.
+    /// left who could answer, or the time is over. Those that are slow hold up nobody. Entries from long ago that it takes to
+    /// show one of them that this log continues what it knows come from the host.
     ///
     /// # Errors
     /// [`StoreError::Detached`].
@@ -29,11 +30,16 @@ impl Store {
         // Each witness owes at most one answer at a time.
         let (sender, answers) = sync_channel(WITNESSES_MAX);
         let mut asked = HashMap::new();
-        for ask in gathering.asks() {
-            let (witness, call) = call(ask);
-            asked.insert(self.send(call, sender.clone())?, witness);
-        }
         while !gathering.is_over() {
+            for ask in gathering.asks() {
+                let (witness, call) = call(ask);
+                asked.insert(self.send(call, sender.clone())?, witness);
+            }
+            if let Some(bundle) = gathering.wants() {
+                // Whoever can't be shown it is not asked, and the others may be enough.
+                gathering.recall(bundle, &self.bundle(bundle).unwrap_or_default());
+                continue;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             let (id, result) = match answers.recv_timeout(left.min(LOOK_EVERY)) {
                 Ok(answer) => answer,
@@ -42,10 +48,7 @@ impl Store {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Err(StoreError::Detached),
             };
             let Some(witness) = asked.remove(&id) else { continue };
-            if let Some(again) = gathering.answer(witness, answer(result)) {
-                let (witness, call) = call(again);
-                asked.insert(self.send(call, sender.clone())?, witness);
-            }
+            gathering.answer(witness, answer(result));
         }
         self.forget(asked.into_keys());
         Ok(())

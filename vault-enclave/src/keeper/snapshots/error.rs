@@ -44,7 +44,7 @@ pub(in crate::keeper) enum SnapshotError {
 }
 
 impl SnapshotError {
-    /// Whether it shows that the head was put back to an older one, or that two copies of the keeper ran.
+    /// Whether it shows that the head, or the host's log, was put back to an older one, or that two copies of the keeper ran.
     pub(in crate::keeper) const fn shows_rollback(&self) -> bool {
         match self {
             Self::AheadOfHead { .. } | Self::Fork => true,
@@ -79,8 +79,8 @@ impl SnapshotError {
 }
 
 /// What a person does about a snapshot that the head does not continue.
-const PUT_BACK: &str = "its state was put back to an older copy, or two copies of it ran. Restore the newest state; if it \
-     was put back on purpose, remove the file `snapshot` from the keeper's directory";
+const PUT_BACK: &str = "its state or the host's log was put back to an older copy, or two copies of the keeper ran. Restore the \
+     newest of both; if it was put back on purpose, remove the file `snapshot` from the keeper's directory";
 
 impl fmt::Display for SnapshotError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -304,9 +304,9 @@ impl Run {
             let (state, log) = self.fold_to(store, newest)?;
             return if is_shared(&state) { Ok((state, log)) } else { self.fold_to(store, own) };
         }
-        self.fold_to(store, own).or_else(|error| {
-            let (state, log) = self.fold_to(store, newest)?;
-            if is_shared(&state) { Ok((state, log)) } else { Err(error) }
+        self.fold_to(store, own).or_else(|error| match self.fold_to(store, newest) {
+            Ok((state, log)) if is_shared(&state) => Ok((state, log)),
+            Ok(_) | Err(_) => Err(error),
         })
     }
 

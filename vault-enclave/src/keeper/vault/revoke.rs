@@ -2,7 +2,7 @@
 
 use attestation::Sha256Digest;
 use ledger::entry::{self, Entry, Propose, ProposedRevocation, Revoke};
-use ledger::merkle::{BUNDLE_LEAVES, MerkleError, leaf_hash};
+use ledger::merkle::{MerkleError, leaf_hash};
 use ledger::revocation::{RevocationAct, notice_message, watch_message};
 use vault_proto::convert::{RevocationNotice, RevocationSubmission, WatchLease};
 use vault_proto::limits::NOTICE_LEASES_MAX;
@@ -11,7 +11,6 @@ use vault_proto::v1::{self, keeper_reply::Response};
 use super::load::unknown_lease;
 use super::provision::utf8;
 use super::{Outcome, Vault};
-use crate::keeper::link::StoreError;
 use crate::keeper::refusal::Refusal;
 
 /// Leases that a staged `revoke` entry ends.
@@ -85,13 +84,8 @@ impl Vault {
     pub(super) fn log_proof(&mut self, index: u64) -> Result<String, Refusal> {
         let proof = match self.log.proof(index) {
             Err(MerkleError::Forgotten { bundle }) => {
-                let (first, mut entries) = (bundle * BUNDLE_LEAVES, Vec::new());
-                let take = |entry| -> Result<(), StoreError> {
-                    entries.push(entry);
-                    Ok(())
-                };
-                let read = self.store.read_log(first..first + BUNDLE_LEAVES, take);
-                read.map_err(|error| Refusal::unavailable("log-unavailable", error))?;
+                let read = self.store.bundle(bundle);
+                let entries = read.map_err(|error| Refusal::unavailable("log-unavailable", error))?;
                 self.log.recall(bundle, &entries).and_then(|()| self.log.proof(index))
             }
             proof => proof,
