@@ -64,6 +64,41 @@ fn a_sealed_directory_has_exactly_the_signed_files_and_their_digests() {
 }
 
 #[test]
+fn a_file_that_is_a_group_as_a_whole_has_no_other_group_but_that_of_headers() {
+    let directory = tempfile::tempdir().unwrap();
+    let adapter = directory.path().join("adapters/acme");
+    fs::create_dir_all(&adapter).unwrap();
+    write_model(&adapter);
+    fs::write(directory.path().join("config.json"), b"{}").unwrap();
+    let scan = |group: &'static str| {
+        let whole = move |path: &str| path.starts_with("adapters/acme/").then(|| group.to_owned());
+        SourceModel::scan_files(directory.path(), &ledger::safetensors::layer_group, &whole)
+    };
+    let source = scan("lora.acme").unwrap();
+    let (mut tensors, mut others) = (0, 0);
+    for unit in source.plan().units() {
+        let is_adapter = unit.file.as_str().starts_with("adapters/acme/");
+        let is_header = unit.file.as_str().ends_with(".safetensors") && unit.offset == 0;
+        match (is_adapter, is_header) {
+            (true, true) => assert_eq!(unit.group.as_str(), "header"),
+            (true, false) => {
+                assert_eq!(unit.group.as_str(), "lora.acme");
+                if unit.file.as_str().ends_with(".safetensors") { tensors += 1 } else { others += 1 }
+            }
+            // And what is beside it.
+            (false, _) => assert_eq!(unit.group.as_str(), "files"),
+        }
+    }
+    assert!(tensors > 0 && others > 0, "{tensors}, {others}");
+    for (group, code) in [("lora acme", "bad-group"), ("", "bad-group"), ("header", "source-reserved-group")] {
+        assert_eq!(scan(group).err().map(|error| error.code()), Some(code), "{group:?}");
+    }
+    let weights = |path: &str| path.ends_with(".safetensors").then(|| "header".to_owned());
+    let refused = SourceModel::scan_files(directory.path(), &ledger::safetensors::layer_group, &weights).err();
+    assert_eq!(refused.map(|error| error.code()), Some("safetensors-reserved-group"));
+}
+
+#[test]
 fn tensors_are_cut_by_layer_and_other_files_are_whole() {
     let world = World::new();
     write_model(&world.path("source"));

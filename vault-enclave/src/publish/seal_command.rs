@@ -44,9 +44,15 @@ pub struct SealArgs {
     /// The publisher's private key: PEM, PKCS#8, ECDSA on P-256 or P-384. The policy lists its public half.
     #[arg(long, value_name = "PEM")]
     publisher_key: PathBuf,
-    /// Groups of tensors that can be granted apart: the first capture in a tensor's name. Without it, by layer.
-    #[arg(long, value_name = "REGEX")]
-    group: Option<String>,
+    /// Groups of tensors that can be granted apart: NAME for the tensors whose names match, in which $1 is the first
+    /// capture, as in 'stage.0=layers\.[0-7]\.'; without a NAME, the first capture. Can be given more than once: the first
+    /// that matches counts, and what none matches is in `other`. Without it, by layer.
+    #[arg(long, value_name = "[NAME=]REGEX")]
+    group: Vec<String>,
+    /// The same of whole files, by their paths, as in 'lora.$1=^adapters/([^/]+)/': a file that matches is one group with all
+    /// that is in it, before --group is looked at.
+    #[arg(long, value_name = "[NAME=]REGEX")]
+    file_group: Vec<String>,
     /// Keep the sealed model here. Without it, it lies in a temporary directory until it is published.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -71,8 +77,8 @@ pub(super) fn run(args: &SealArgs) -> Result<(), Failure> {
     let rng = SystemRandom::new();
     let vault = args.vault.read()?;
     let publisher = args.publisher(&rng)?;
-    let label = group::label(args.group.as_deref())?;
-    let source = SourceModel::scan(&args.source, &*label)?;
+    let (label, file_label) = (group::label(&args.group)?, group::file_label(&args.file_group)?);
+    let source = SourceModel::scan_files(&args.source, &*label, &*file_label)?;
     let sealed_bytes = source.plan().units().iter().map(|unit| unit.sealed_len()).sum();
     let place = Workplace::find(&args.source, args.out.as_deref(), sealed_bytes)?;
 

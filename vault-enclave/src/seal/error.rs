@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ledger::manifest::{FilePath, ManifestError, PathError};
 use ledger::model_signature::SignError;
+use ledger::names::NameError;
 use ledger::safetensors::SafetensorsError;
 
 use crate::container::OpenError;
@@ -75,6 +76,10 @@ pub enum SourceError {
     TooDeep,
     /// More files than a model may have units.
     TooManyFiles,
+    /// What was to be its group is no label.
+    Group(NameError),
+    /// It was to have the label of headers, which every grant has.
+    ReservedGroup,
 }
 
 impl SealError {
@@ -114,6 +119,8 @@ impl SourceError {
             Self::Path(error) => error.code(),
             Self::TooDeep => "path-too-deep",
             Self::TooManyFiles => "source-too-many-files",
+            Self::Group(error) => error.code(),
+            Self::ReservedGroup => "source-reserved-group",
         }
     }
 }
@@ -144,6 +151,8 @@ impl fmt::Display for SourceError {
             Self::Path(error) => error.fmt(f),
             Self::TooDeep => write!(f, "lies deeper than {} directories", ledger::manifest::PATH_PARTS_MAX - 1),
             Self::TooManyFiles => write!(f, "a model has at most {} files", ledger::manifest::UNITS_MAX),
+            Self::Group(error) => error.fmt(f),
+            Self::ReservedGroup => f.write_str("`header` is the group that every grant has: no file can be of it"),
         }
     }
 }

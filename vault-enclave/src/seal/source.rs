@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ledger::manifest::{FilePath, PATH_PARTS_MAX, Plan, PlanUnit, UNITS_MAX};
+use ledger::names::Group;
 use ledger::safetensors::Header;
 
 use super::SealError;
@@ -42,12 +43,25 @@ impl SourceModel {
     /// # Errors
     /// [`SealError::Source`] and those of the plan.
     pub fn scan(root: &Path, label: &dyn Fn(&str) -> String) -> Result<Self, SealError> {
+        Self::scan_files(root, label, &|_| None)
+    }
+
+    /// The same, where a file for whose path `file_label` gives a group is of that group as a whole: the adapter of one
+    /// customer, the file of one rank. The header of a safetensors file stays `header`, which every grant has.
+    ///
+    /// # Errors
+    /// As [`SourceModel::scan`].
+    pub fn scan_files(
+        root: &Path,
+        label: &dyn Fn(&str) -> String,
+        file_label: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, SealError> {
         let mut files = Vec::new();
         walk(root, "", 1, &mut files)?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let mut units = Vec::new();
         for file in &files {
-            units.extend(file.cut(label)?);
+            units.extend(file.cut(label, file_label(file.path.as_str()))?);
         }
         Ok(Self { files, plan: Plan::new(units).map_err(SealError::Manifest)? })
     }
@@ -89,11 +103,18 @@ impl SourceFile {
         SealError::Source { path: self.on_disk.clone(), error: SourceError::Changed }
     }
 
-    fn cut(&self, label: &dyn Fn(&str) -> String) -> Result<Vec<PlanUnit>, SealError> {
+    /// `whole` is the group of all of it, where it has one.
+    fn cut(&self, label: &dyn Fn(&str) -> String, whole: Option<String>) -> Result<Vec<PlanUnit>, SealError> {
         let length = self.seen.length;
         if !self.path.as_str().ends_with(".safetensors") {
-            return Ok(PlanUnit::whole_file(self.path.clone(), length));
+            let mut units = PlanUnit::whole_file(self.path.clone(), length);
+            if let Some(group) = whole {
+                let group = self.whole_group(group)?;
+                units.iter_mut().for_each(|unit| unit.group = group.clone());
+            }
+            return Ok(units);
         }
+        let label = |tensor: &str| whole.clone().unwrap_or_else(|| label(tensor));
         let refused = |error| SealError::Safetensors { file: self.path.clone(), error };
         let file = self.open()?;
         let mut start = vec![0; length.min(8) as usize];
@@ -102,7 +123,14 @@ impl SourceFile {
         start.resize(Header::bytes_needed(&start, length).map_err(refused)?, 0);
         self.read(&file, &mut start, 0)?;
         self.check_unchanged(&file)?;
-        Header::parse(&start, length).and_then(|header| header.cut(&self.path, label)).map_err(refused)
+        Header::parse(&start, length).and_then(|header| header.cut(&self.path, &label)).map_err(refused)
+    }
+
+    /// Every grant has what is labelled `header`.
+    fn whole_group(&self, group: String) -> Result<Group, SealError> {
+        let refused = |error| SealError::Source { path: self.on_disk.clone(), error };
+        let group = Group::try_from(group).map_err(|error| refused(SourceError::Group(error)))?;
+        if group.is_header() { Err(refused(SourceError::ReservedGroup)) } else { Ok(group) }
     }
 }
 
