@@ -34,6 +34,7 @@ pub(super) fn measure(args: &BenchArgs) -> Result<Value> {
         true => Plan { bytes: QUICK_BYTES, rounds: 1, clients: &QUICK_CLIENTS, sizes: &QUICK_SIZES, peers },
         false => Plan { bytes: args.size, rounds: args.runs.max(1), clients: &args.clients, sizes: &args.sizes, peers },
     };
+    plan.peers.as_ref().map_or(Ok(()), Peers::check)?;
     let mut measured = plan.measure()?;
     let sizes = plan.sizes.iter().map(|bytes| size(*bytes, plan.rounds)).collect::<Result<Vec<_>>>()?;
     if let Some(ratios) = measured["ratios"].as_object_mut() {

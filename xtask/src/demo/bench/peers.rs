@@ -42,6 +42,13 @@ pub(super) struct Peers<'a> {
 }
 
 impl Peers<'_> {
+    /// That a Python which was named has what it takes, before anything is measured.
+    pub(super) fn check(&self) -> Result<()> {
+        let Some(python) = self.tensorizer else { return Ok(()) };
+        let imports = ["-c", "import tensorizer, torch, safetensors.torch"];
+        shell::output(Command::new(python).args(imports)).map(drop)
+    }
+
     /// Rates and CPU of those that are installed, for files of `bytes` in all; says which ones are not.
     pub(super) fn measure(&self, source: &Path, huge: &Path, bytes: f64, left_out: &mut Vec<String>) -> Result<Round> {
         note("openssl, age, gocryptfs, LUKS");
