@@ -2,7 +2,11 @@
 //! as often as it wants samples, and shows the medians.
 //!
 //! `data_path SOURCE HUGE PLAIN DISK`: a directory of plaintext files, an empty directory on a tmpfs of huge pages, one on a
-//! plain tmpfs, and one on a disk. Sealed units lie on the first, and a copy of them on the disk.
+//! plain tmpfs, and one on a disk. Sealed units lie on the first, and a copy of them on the disk. `data_path warm BYTES PLACE`
+//! uses memory and gives it back; `data_path certify PLACE` makes a certificate for this machine's own address.
+
+#[path = "support/tls.rs"]
+mod tls;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -34,13 +38,15 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let is = |argument: &Path, word: &str| argument.as_os_str() == word;
     let (source, huge, plain, disk) = match arguments.as_slice() {
+        [warm, bytes, place] if is(warm, "warm") => {
+            return Ok(bare::warm(&place.join("warm"), bytes.to_string_lossy().parse()?)?);
+        }
+        [certify, place] if is(certify, "certify") => return tls::certify(place),
         [source, huge, plain, disk] => (source, huge, plain, disk),
-        [source, place] => return Ok(bare::warm(&place.join("warm"), bytes_of(source)?)?),
         _ => {
-            return Err(
-                "usage: data_path SOURCE HUGE PLAIN DISK, or data_path SOURCE PLACE to warm as much memory".into()
-            );
+            return Err("usage: data_path SOURCE HUGE PLAIN DISK, or warm BYTES PLACE, or certify PLACE".into());
         }
     };
     let mut bench = Bench::new(source, huge)?;
@@ -49,6 +55,7 @@ fn main() -> Result<(), Failure> {
     bench.load("load local", &sealed, &sealed.directory, false, ReadBy::PageCache)?;
     bench.load("load local, units verified", &sealed, &sealed.directory, true, ReadBy::PageCache)?;
     bench.raw_stream(&sealed)?;
+    bench.raw_tls_stream(&sealed)?;
     bench.cold(&sealed, &disk.join("sealed"))?;
     bench.copy("cp into huge tmpfs", &huge.join("copied"))?;
     bench.copy("cp into plain tmpfs", &plain.join("copied"))?;
@@ -186,6 +193,12 @@ impl<'a> Bench<'a> {
             served.join().map_err(|_| "the sending thread panicked")??;
             Ok(())
         })
+    }
+
+    /// The same over TLS.
+    fn raw_tls_stream(&mut self, sealed: &Sealed) -> Result<(), Failure> {
+        let (units, stream) = (sealed.units_in(&sealed.directory), tls::TlsStream::new()?);
+        self.measure("raw TLS stream", |_| stream.send(&units))
     }
 
     fn copy(&mut self, what: &str, to: &Path) -> Result<(), Failure> {

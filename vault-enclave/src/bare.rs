@@ -1,5 +1,6 @@
 //! What loads and seals are measured against: the same work on the same memory and the same threads, without format, keys
-//! or files of a model. Nothing here is used by a keeper or an agent: `examples/data_path.rs` is its caller.
+//! or files of a model; and one batch of theirs alone. Nothing here is used by a keeper or an agent: `examples/data_path.rs`
+//! and `benches/data.rs` are its callers.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,7 +12,7 @@ use ring::digest::{Context, SHA256};
 use rustix::fs::{Mode, OFlags};
 
 use crate::aead::{Aead, Bulk, NONCE_BYTES, Refused, TAG_BYTES};
-use crate::container::{CHUNK_BYTES, SEALED_CHUNK_BYTES};
+use crate::container::{BATCH_CHUNKS, CHUNK_BYTES, Layout, OpenError, Opener, SEALED_CHUNK_BYTES, Sealer};
 use crate::region::{FileMapping, RegionError, prefault};
 
 const KEY: [u8; 32] = [7; 32];
@@ -65,6 +66,63 @@ impl SealedChunks {
             }
             Ok(())
         })
+    }
+}
+
+/// What a load brings to its place and opens at a time, as a message of its own: 16 chunks, 256 KiB.
+pub struct Batch {
+    sealer: Sealer,
+    opener: Opener,
+    plain: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+impl Batch {
+    /// Plaintext bytes of a batch. Its message is a byte longer, so that the batch has no short chunk.
+    pub const BYTES: usize = BATCH_CHUNKS * CHUNK_BYTES;
+
+    /// Of zeros, sealed.
+    ///
+    /// # Errors
+    /// No memory or randomness for its key.
+    pub fn new() -> Result<Self, OpenError> {
+        let (bytes, rng) = (Self::BYTES as u64 + 1, ring::rand::SystemRandom::new());
+        let (sealer, header) = Sealer::new(&KEY, b"batch", bytes, &rng)?;
+        let opener = Opener::new(&KEY, b"batch", Layout::of_plaintext(bytes)?, &header)?;
+        let (plain, sealed) = (vec![0; Self::BYTES], vec![0; BATCH_CHUNKS * SEALED_CHUNK_BYTES]);
+        let mut batch = Self { sealer, opener, plain, sealed };
+        batch.seal()?;
+        Ok(batch)
+    }
+
+    /// Seals it again, the same bytes under the same key.
+    ///
+    /// # Errors
+    /// None that can be met.
+    pub fn seal(&mut self) -> Result<(), OpenError> {
+        self.sealer.seal_piece::<Bulk>(0, &self.plain, &mut self.sealed)
+    }
+
+    /// Opens it as a load does: brought to its place, and opened there.
+    ///
+    /// # Errors
+    /// None that can be met: it is as it was sealed.
+    pub fn open(&mut self) -> Result<(), OpenError> {
+        let sealed = &self.sealed;
+        self.opener.open_in_place::<Bulk, _>(
+            0,
+            &mut self.plain,
+            |error| error,
+            |batch, tags| {
+                let parts = batch.chunks_mut(CHUNK_BYTES).zip(tags).zip(sealed.chunks(SEALED_CHUNK_BYTES));
+                for ((chunk, place), sealed) in parts {
+                    let (from, tag) = sealed.split_at(CHUNK_BYTES);
+                    chunk.copy_from_slice(from);
+                    place.copy_from_slice(tag);
+                }
+                Ok(())
+            },
+        )
     }
 }
 
@@ -181,5 +239,17 @@ mod tests {
         assert!(std::fs::read(path("sealed/0")).unwrap() == sealed.0.bytes_mut());
         sealed.0.bytes_mut()[SEALED_CHUNK_BYTES] ^= 1;
         assert!(sealed.open(&path("damaged"), 2).is_err());
+    }
+
+    #[test]
+    fn a_batch_opens_to_what_was_sealed() {
+        let mut batch = Batch::new().unwrap();
+        batch.plain.fill(7);
+        batch.seal().unwrap();
+        batch.plain.fill(0);
+        batch.open().unwrap();
+        assert!(batch.plain == vec![7; Batch::BYTES]);
+        batch.sealed[Batch::BYTES] ^= 1;
+        assert_eq!(batch.open(), Err(OpenError::Chunk(15)));
     }
 }

@@ -35,6 +35,7 @@ pub(crate) fn run(args: &CiArgs, has_demo: bool) -> Result<()> {
             steps.push(Step { name: "demo snp", run: snp });
             // Five boots in an emulator.
             steps.push(Step { name: "vm", run: vm::in_ci });
+            steps.push(Step { name: "bench", run: bench });
         }
         steps.push(Step { name: "test", run: || shell::run(shell::cargo().args(["xtask", "test"])) });
     }
@@ -79,6 +80,16 @@ fn format() -> Result<()> {
 
 fn clippy() -> Result<()> {
     shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny=warnings"]))
+}
+
+/// That every row of the bench runs. What it measures means nothing here.
+fn bench() -> Result<()> {
+    shell::run(shell::cargo().args(["xtask", "bench", "--data", "--quick", "--peers"]))?;
+    if shell::which("valgrind").is_none() {
+        println!("valgrind is not installed: instructions are not counted");
+        return Ok(());
+    }
+    shell::run(shell::cargo().args(["xtask", "bench", "--instructions", "--quick"]))
 }
 
 fn doc() -> Result<()> {

@@ -1,17 +1,23 @@
-//! `cargo xtask bench`: what a seal, an upload and an attested load cost beside `cp`, in one run on one machine; what a
-//! release costs a keeper; what verifying evidence costs; and, alone, what a long log costs, or many agents at once.
+//! `cargo xtask bench`: what a seal, an upload and attested loads cost beside what bounds them, in one run on one machine; what a
+//! release costs a keeper; what verifying evidence costs; and, alone, what a long log costs, many agents at once, or how many
+//! instructions hot functions take.
 
-pub(super) mod data;
+mod data;
 mod fleet;
+mod instructions;
+mod loads;
 mod log;
 mod peers;
+mod plot;
+mod process;
+mod rows;
+mod show;
+mod sources;
 mod verify;
 
-use super::machine::Tier;
-use super::scenario::{Findings, World};
-use super::{DemoModel, Details};
 use crate::{Result, model, setup, shell};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Arguments of `cargo xtask bench`.
@@ -38,10 +44,28 @@ pub(crate) struct BenchArgs {
     /// So many agents at once alone, which start, renew and restart: takes no model.
     #[arg(long, value_name = "AGENTS", num_args = 0..=1, default_missing_value = "1000", conflicts_with_all = ["verify", "log"])]
     agents: Option<u32>,
-    /// Beside it what others use: openssl, age and gocryptfs as far as they are installed, and to verify evidence the crate
+    /// How many agents load at once from one host; as many models must fit into half of the free memory.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,2,4,8")]
+    clients: Vec<u64>,
+    /// Models of these sizes besides, each in a vault of its own: whether cost is linear, as in 256M,1G,4G.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = model::parse_size)]
+    sizes: Vec<u64>,
+    /// Draw what sealing and loading cost into this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Beside it what others use: openssl, age, gocryptfs and LUKS as far as they are here, and to verify evidence the crate
     /// `sev`, which is downloaded and built for that.
     #[arg(long)]
     peers: bool,
+    /// A Python that has torch, safetensors and tensorizer, for `--peers`.
+    #[arg(long, value_name = "PYTHON", env = "WEIGHTVAULT_TENSORIZER_PYTHON")]
+    tensorizer: Option<PathBuf>,
+    /// Instructions of hot functions alone, by callgrind: fails where they are more than recorded.
+    #[arg(long, conflicts_with_all = ["data", "verify", "log", "agents"])]
+    instructions: bool,
+    /// Record them as they are now.
+    #[arg(long, requires = "instructions")]
+    record: bool,
     /// Print JSON alone.
     #[arg(long)]
     json: bool,
@@ -55,11 +79,14 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     if let Some(agents) = args.agents {
         return many_agents(agents, args.json);
     }
+    if args.instructions {
+        return instructions::run(args.record, args.quick, args.json);
+    }
     if args.data {
         let data = data_path(args)?;
         match args.json {
             true => println!("{}", json!({ "profile": profile(), "data": data })),
-            false => print_data(&data),
+            false => show::print(&data, profile()),
         }
         return Ok(());
     }
@@ -78,25 +105,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// Seals, publishes and loads a synthetic model in a vault of its own.
 fn data_path(args: &BenchArgs) -> Result<Value> {
-    let (size, rounds) = if args.quick { (32 << 20, 1) } else { (args.size, args.runs.max(1)) };
     setup::system_packages(false)?;
     build_data_path()?;
-    let dir = shell::target_dir().join("bench-model");
-    model::make(size, &dir)?;
-    let source = DemoModel { dir: dir.clone(), name: "bench".into(), what: "a synthetic model".into() };
-    let (mut details, mut findings) = (Details::default(), Findings::default());
-    let mut world = World::start(Tier::Tpm, source, None, &mut details)?;
-    // As the bare loop: hashing has a row of its own.
-    world.write_policy(false, &mut details)?;
-    world.start_services(&mut details)?;
-    world.genesis(&mut details)?;
-    world.seal(&mut details, &mut findings)?;
-    world.approve(&mut details, &mut findings)?;
-    let mut measured = data::measure(&mut world, &dir, rounds, args.peers)?;
-    measured["upload_gb_s"] = json!(data::number_before(&world.said("seal")?, "uploaded:", "GB/s")?);
-    world.end()?;
+    let measured = data::measure(args)?;
+    if let Some(file) = &args.plot {
+        plot::write(&measured, profile(), file)?;
+    }
     Ok(measured)
 }
 
@@ -142,7 +157,9 @@ fn build() -> Result<()> {
 /// What the data path takes, of the same.
 fn build_data_path() -> Result<()> {
     if cfg!(debug_assertions) {
-        return build();
+        // As the tests are built: nothing of it twice.
+        let targets = ["--bins", "--lib", "--tests", "--example=data_path"];
+        return shell::run(shell::cargo().args(["build", "--workspace"]).args(targets));
     }
     let packages = ["--package=vault-enclave", "--package=vault-host", "--package=vaultctl"];
     shell::run(shell::cargo().args(["build", "--release", "--bins", "--example=data_path"]).args(packages))
@@ -180,7 +197,7 @@ fn print(args: &BenchArgs, data: &Value, release: &Value, verification: &Value) 
         println!("{report}");
         return;
     }
-    print_data(data);
+    show::print(data, profile);
     let [cpu, tpm] = ["keeper_cpu_ms", "tpm_thread_cpu_ms"].map(|field| release[field].as_f64().unwrap_or(f64::NAN));
     println!(
         "\na release costs the keeper {cpu:.2} ms of CPU (at most {RELEASE_CPU_MS_MAX} in a release build), and {tpm:.2} ms on its TPM \
@@ -190,10 +207,4 @@ fn print(args: &BenchArgs, data: &Value, release: &Value, verification: &Value) 
     verify::print_rows(&release["parts"], &format!("µs, one thread, {profile} build"));
     verify::print(verification);
     println!("\nall ratios: {ratios}");
-}
-
-fn print_data(data: &Value) {
-    data::print(data, profile());
-    println!("upload, once: {:.2} GB/s", data["upload_gb_s"].as_f64().unwrap_or(f64::NAN));
-    println!("ratios: {}", data["ratios"]);
 }

@@ -73,7 +73,7 @@ groups = "any"
 {guest_proof}
 lease = "5m"
 on_lease_end = "end"
-max_leases = 8
+max_leases = 16
 verify_units = {verify_units}
 {guest_section}
 [audit]

@@ -1,14 +1,17 @@
 //! The story that the demo tells: a vault is made, a model sealed, a guest attested and served, others refused.
 
+mod benched;
 mod measured;
 mod refused;
 mod served;
+
+pub(in crate::demo) use benched::Loading;
 
 use super::machine::{Machine, TCB, Tier};
 use super::{Children, DemoArgs, DemoModel, Details, Place, Steps, binary, policy};
 use crate::{Result, setup, shell, test};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -32,6 +35,8 @@ pub(crate) struct World {
     keeper: Machine,
     guest: Machine,
     stranger: Machine,
+    /// Guests like the first, for loads at once.
+    more_guests: Vec<Machine>,
 }
 
 /// What the summary says.
@@ -93,7 +98,7 @@ impl World {
         for (name, machine) in [("keeper", &keeper), ("guest", &guest), ("stranger", &stranger)] {
             details.line(format!("{name:<9} {}", machine.describe()));
         }
-        Ok(Self { place, children, model, python, tier, keeper, guest, stranger })
+        Ok(Self { place, children, model, python, tier, keeper, guest, stranger, more_guests: Vec::new() })
     }
 
     pub(crate) fn write_policy(&mut self, verify_units: bool, details: &mut Details) -> Result<()> {
@@ -141,19 +146,25 @@ impl World {
         self.children.spawn("keeper", &keeper)?;
         self.children.wait_ready("keeper", LIMIT, || socket.exists().then_some(()))?;
         let port = free_port()?;
+        fs::write(self.place.path("url"), format!("http://127.0.0.1:{port}"))?;
+        self.start_host(port, "")?;
+        details.line(format!("keeper: empty; host: 127.0.0.1:{port}, attached to the keeper"));
+        Ok(())
+    }
+
+    /// Starts the host, with more lines in its configuration; they come last.
+    fn start_host(&mut self, port: u16, more: &str) -> Result<()> {
         let config = format!(
-            "data_dir = \"{}\"\nkeeper = \"unix:{}\"\nlisten = \"127.0.0.1:{port}\"\nunix = \"{}\"\n",
+            "data_dir = \"{}\"\nkeeper = \"unix:{}\"\nlisten = \"127.0.0.1:{port}\"\nunix = \"{}\"\n{more}",
             self.place.path("host").display(),
-            socket.display(),
+            self.place.path("keeper.sock").display(),
             self.place.path(HOST_SOCKET).display()
         );
         fs::write(self.place.path("host.toml"), config)?;
-        fs::write(self.place.path("url"), format!("http://127.0.0.1:{port}"))?;
         let mut host = Command::new(binary("vault-host"));
         host.args(["serve", "--config"]).arg(self.place.path("host.toml"));
         self.children.spawn("host", &host)?;
         self.children.wait_for_line("host", LIMIT, "attached to the keeper")?;
-        details.line(format!("keeper: empty; host: 127.0.0.1:{port}, attached to the keeper"));
         Ok(())
     }
 
@@ -212,47 +223,6 @@ impl World {
         Ok(())
     }
 
-    /// Loads into `into`, or else into memory as it is mounted, and to its end: what the agent said when it was ready. `unix`
-    /// is over the host's socket; `wrap` puts the command into another.
-    pub(super) fn load_once(
-        &mut self,
-        log: &str,
-        unix: bool,
-        into: Option<&Path>,
-        wrap: impl FnOnce(Command) -> Command,
-    ) -> Result<String> {
-        let into = into.map_or_else(private_place, Path::to_owned);
-        let mut load = Command::new(binary("vault-enclave"));
-        load.arg("load").arg(format!("{}@1", self.model.name)).arg("--vault").arg(self.vault());
-        load.args(self.guest.arguments()).arg("--into").arg(&into);
-        if unix {
-            load.arg("--host").arg(format!("unix:{}", self.place.path(HOST_SOCKET).display()));
-        }
-        self.children.spawn(log, &wrap(load))?;
-        self.children.wait_for_line(log, LONG_LIMIT, "ready ")?;
-        let said = fs::read_to_string(self.children.log(log))?;
-        self.children.end(log)?;
-        let _ = fs::remove_dir(&into);
-        Ok(said)
-    }
-
-    /// What the host has spent so far, on all CPUs.
-    pub(super) fn host_cpu_seconds(&self) -> Result<f64> {
-        super::bench::data::cpu_seconds(self.children.pid("host")?)
-    }
-
-    /// An empty directory, to mount memory at.
-    pub(super) fn bench_place(&self, name: &str) -> Result<PathBuf> {
-        let place = self.place.path(name);
-        fs::create_dir_all(&place)?;
-        Ok(place)
-    }
-
-    /// What a finished step wrote.
-    pub(super) fn said(&self, log: &str) -> Result<String> {
-        Ok(fs::read_to_string(self.children.log(log))?)
-    }
-
     /// The line for a policy with the PCR values that this TPM has now.
     fn pcrs(&mut self, log: &str, tcti: &str) -> Result<String> {
         let mut evidence = Command::new(binary("vault-enclave"));
@@ -288,9 +258,9 @@ impl World {
 
     /// Ends everything, then removes it.
     pub(crate) fn end(self) -> Result<()> {
-        let Self { place, children, keeper, guest, stranger, .. } = self;
+        let Self { place, children, keeper, guest, stranger, more_guests, .. } = self;
         drop(children);
-        drop((keeper, guest, stranger));
+        drop((keeper, guest, stranger, more_guests));
         place.remove()
     }
 }
@@ -333,6 +303,6 @@ fn private_place() -> PathBuf {
     PathBuf::from(format!("/dev/shm/weightvault-demo-{}", std::process::id()))
 }
 
-fn free_port() -> Result<u16> {
+pub(in crate::demo) fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

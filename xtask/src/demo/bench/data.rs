@@ -1,125 +1,164 @@
-//! What sealing and loading cost beside what bounds them: bare loops, `cp`, a raw stream. Every round measures each once, so
-//! that what else the machine does disturbs all alike; ratios are medians of the ratios of the rounds.
+//! What sealing and loading cost beside what bounds them: bare loops, `cp`, raw streams, a disk; beside what people use instead;
+//! by how many load at once, and by the size of the model.
 
-use super::super::scenario::World;
-use super::peers;
-use crate::{Result, shell};
+use super::loads::{self, Places, number_before};
+use super::peers::Peers;
+use super::rows::{self, Round, Sample};
+use super::{BenchArgs, sources};
+use crate::demo::machine::Tier;
+use crate::demo::scenario::{Findings, World};
+use crate::demo::{DemoModel, Details};
+use crate::{Result, model, shell};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// One row of one round: GB/s (1e9 bytes), and seconds of CPU a GB, of all processes that had a part in it.
-#[derive(Clone, Copy)]
-pub(super) struct Sample {
-    pub(super) rate: f64,
-    pub(super) cpu: f64,
+/// Sizes of a quick run.
+const QUICK_BYTES: u64 = 32 << 20;
+const QUICK_SIZES: [u64; 2] = [8 << 20, 16 << 20];
+const QUICK_CLIENTS: [u64; 2] = [1, 2];
+
+/// What is measured.
+struct Plan<'a> {
+    bytes: u64,
+    rounds: usize,
+    clients: &'a [u64],
+    sizes: &'a [u64],
+    peers: Option<Peers<'a>>,
 }
 
-/// The rows of one round.
-type Round = BTreeMap<String, Sample>;
-
-/// Rows in the order in which they are shown.
-const ROWS: [&str; 16] = [
-    "bare loop",
-    "load local",
-    "load local, units verified",
-    "cp into huge tmpfs",
-    "cp into plain tmpfs",
-    "raw direct read",
-    "load local, direct",
-    "raw stream",
-    "load over gRPC",
-    "load over unix socket",
-    "load over gRPC, small pages",
-    "bare seal loop",
-    "seal",
-    peers::OPENSSL,
-    peers::AGE,
-    peers::GOCRYPTFS,
-];
-
-/// Whose rate to the rate of what.
-const RATES: [(&str, &str, &str); 10] = [
-    ("load_local_vs_bare_loop", "load local", "bare loop"),
-    ("load_local_vs_cp", "load local", "cp into huge tmpfs"),
-    ("load_local_vs_cp_plain", "load local", "cp into plain tmpfs"),
-    ("load_direct_vs_raw_read", "load local, direct", "raw direct read"),
-    ("load_grpc_vs_cp", "load over gRPC", "cp into huge tmpfs"),
-    ("load_grpc_vs_bare_loop", "load over gRPC", "bare loop"),
-    ("seal_vs_bare_loop", "seal", "bare seal loop"),
-    ("load_local_vs_openssl", "load local", peers::OPENSSL),
-    ("load_local_vs_age", "load local", peers::AGE),
-    ("load_local_vs_gocryptfs", "load local", peers::GOCRYPTFS),
-];
-
-/// CPU of the parts to the CPU of the whole: a machine that others use disturbs it less than rates.
-const CPUS: [(&str, &[&str], &str); 5] = [
-    ("load_grpc_vs_parts", &["raw stream", "bare loop"], "load over gRPC"),
-    ("load_unix_vs_parts", &["raw stream", "bare loop"], "load over unix socket"),
-    ("load_local_vs_bare_loop_cpu", &["bare loop"], "load local"),
-    ("load_local_vs_cp_cpu", &["cp into huge tmpfs"], "load local"),
-    ("seal_vs_bare_loop_cpu", &["bare seal loop"], "seal"),
-];
-
-/// Measures a world with a model that is published and approved, whose plaintext is `source`; on request with what people
-/// use instead.
-pub(super) fn measure(world: &mut World, source: &Path, rounds: usize, with_peers: bool) -> Result<Value> {
-    let mut measured = Vec::new();
-    let mut bytes = Value::Null;
-    for round in 0..rounds {
-        let program = super::super::binary("examples").join("data_path");
-        let (huge, plain) = (world.bench_place("huge")?, world.bench_place("plain")?);
-        let mut command = Command::new(&program);
-        command.arg(source).args([&huge, &plain, &world.bench_place("disk")?]);
-        let said: Value = serde_json::from_str(&shell::output(&mut in_memory(&command, &huge, Some(&plain)))?)?;
-        bytes = said["bytes"].clone();
-        let mut rows = rows_of(&said)?;
-        let loads = [
-            ("load over gRPC", false, Some(&huge)),
-            ("load over unix socket", true, Some(&huge)),
-            ("load over gRPC, small pages", false, None),
-        ];
-        // Each into memory that the host of this machine has not taken back.
-        for (number, (what, unix, huge)) in loads.into_iter().enumerate() {
-            let mut warm = Command::new(&program);
-            warm.arg(source).arg(&plain);
-            shell::output(&mut in_memory(&warm, &plain, None))?;
-            rows.insert(what.to_owned(), load(world, &format!("load-{round}-{number}"), unix, huge.map(|at| &**at))?);
-        }
-        if with_peers {
-            rows.extend(peers::measure(source, &huge, bytes.as_f64().unwrap_or(f64::NAN))?);
-        }
-        measured.push(rows);
-    }
-    Ok(json!({ "bytes": bytes, "runs": rounds, "rows": shown(&measured), "ratios": ratios(&measured) }))
-}
-
-/// As a table.
-pub(super) fn print(measured: &Value, profile: &str) {
-    println!(
-        "\n{:<28} {:>8}  {:>8} {:>8} {:>9}   GB/s, CPU s/GB; {} bytes, {} runs, {profile} build",
-        "", "median", "least", "most", "CPU", measured["bytes"], measured["runs"]
-    );
-    for row in measured["rows"].as_array().into_iter().flatten() {
-        let [rate, least, most, cpu] =
-            ["gb_s", "least", "most", "cpu_s_gb"].map(|field| row[field].as_f64().unwrap_or(f64::NAN));
-        println!("{:<28} {rate:>8.2}  {least:>8.2} {most:>8.2} {cpu:>9.3}", row["what"].as_str().unwrap_or("?"));
-    }
-}
-
-/// A load by a real agent from a real host, into huge pages at `huge` or else into `/dev/shm` as it is.
-fn load(world: &mut World, log: &str, unix: bool, huge: Option<&Path>) -> Result<Sample> {
-    let before = world.host_cpu_seconds()?;
-    let said = match huge {
-        Some(huge) => world.load_once(log, unix, Some(&huge.join("opened")), |load| in_memory(&load, huge, None))?,
-        None => world.load_once(log, unix, None, |load| load)?,
+/// Seals, publishes and loads synthetic models in vaults of their own.
+pub(super) fn measure(args: &BenchArgs) -> Result<Value> {
+    let peers = args.peers.then(|| Peers { tensorizer: args.tensorizer.as_deref() });
+    let plan = match args.quick {
+        true => Plan { bytes: QUICK_BYTES, rounds: 1, clients: &QUICK_CLIENTS, sizes: &QUICK_SIZES, peers },
+        false => Plan { bytes: args.size, rounds: args.runs.max(1), clients: &args.clients, sizes: &args.sizes, peers },
     };
-    let host = world.host_cpu_seconds()? - before;
-    let [rate, cpu] = ["GB/s", "CPU"].map(|unit| number_before(&said, "opened", unit));
-    let bytes = number_before(&said, "opened", "bytes")?;
-    Ok(Sample { rate: rate?, cpu: cpu? + host / (bytes / 1e9) })
+    plan.peers.as_ref().map_or(Ok(()), Peers::check)?;
+    let mut measured = plan.measure()?;
+    let sizes = plan.sizes.iter().map(|bytes| size(*bytes, plan.rounds)).collect::<Result<Vec<_>>>()?;
+    if let Some(ratios) = measured["ratios"].as_object_mut() {
+        ratios.extend(linear(&sizes));
+    }
+    measured["sizes"] = json!(sizes);
+    Ok(measured)
+}
+
+impl Plan<'_> {
+    fn measure(&self) -> Result<Value> {
+        let (mut world, source) = world(self.bytes)?;
+        let mut left_out = Vec::new();
+        let servers = sources::start(&mut world, &mut left_out)?;
+        let (huge, plain) = (world.bench_place("huge")?, world.bench_place("plain")?);
+        let mut rounds = Vec::new();
+        let mut bytes = self.bytes;
+        for round in 0..self.rounds {
+            note(&format!("round {} of {}: bare loops, local loads, cp, raw streams", round + 1, self.rounds));
+            let mut command = data_path();
+            command.arg(&source).args([&huge, &plain, &world.bench_place("disk")?]);
+            let said: Value = serde_json::from_str(&shell::output(&mut in_memory(&command, &huge, Some(&plain)))?)?;
+            bytes = said["bytes"].as_u64().ok_or("a measurement of no bytes")?;
+            let mut rows = rows_of(&said)?;
+            let places = Places { huge: &huge, plain: &plain, bytes };
+            rows.extend(loads::rows(&mut world, &places, &servers)?);
+            if let Some(peers) = &self.peers {
+                rows.extend(peers.measure(&source, &huge, bytes as f64, &mut left_out)?);
+            }
+            rounds.push(rows);
+        }
+        let places = Places { huge: &huge, plain: &plain, bytes };
+        let mut clients = Vec::new();
+        for &count in self.clients {
+            match loads::have_room(bytes, count)? {
+                true => clients.push(loads::at_once(&mut world, &places, count)?),
+                false => left_out.push(format!("{count} clients: memory has no room for so many models of this size")),
+            }
+        }
+        let mut ratios = rows::ratios(&rounds);
+        ratios.extend(loads::host_ratio(&clients).map(|ratio| ("host_memory_vs_max".to_owned(), ratio)));
+        left_out.sort();
+        left_out.dedup();
+        let upload = number_before(&world.said("seal")?, "uploaded:", "GB/s")?;
+        world.end()?;
+        Ok(json!({
+            "bytes": bytes, "runs": self.rounds, "rows": rows::shown(&rounds), "clients": clients, "ratios": ratios,
+            "left_out": left_out, "upload_gb_s": upload,
+        }))
+    }
+}
+
+/// What a GB costs in a model of this size.
+fn size(bytes: u64, rounds: usize) -> Result<Value> {
+    let (mut world, source) = world(bytes)?;
+    let (huge, plain) = (world.bench_place("huge")?, world.bench_place("plain")?);
+    let places = Places { huge: &huge, plain: &plain, bytes: model_bytes(&source)? };
+    let local = ["--source".to_owned(), sources::directory(&world)?.display().to_string()];
+    let mut samples = Vec::new();
+    let mut host = super::process::Watch::of(world.host_pid()?);
+    for _ in 0..rounds {
+        let grpc = loads::one(&mut world, &places, rows::GRPC, &[], Some(&huge), None)?;
+        host.look();
+        let local = loads::one(&mut world, &places, rows::DIRECTORY, &local, Some(&huge), None)?;
+        samples.push((grpc, local));
+    }
+    let sealed = world.said("seal")?;
+    world.end()?;
+    let of = |value: fn(&(Sample, Sample)) -> f64| rows::median(samples.iter().map(value));
+    let agent = of(|(grpc, local)| {
+        [grpc, local].iter().filter_map(|sample| sample.load).map(|load| load.agent_mib).fold(0.0, f64::max)
+    });
+    Ok(json!({
+        "bytes": places.bytes, "agent_mib": agent, "host_peak_mib": host.most.peak,
+        "seal_s_gb": 1.0 / number_before(&sealed, "sealed:", "GB/s")?,
+        "load_grpc_s_gb": of(|(grpc, _)| 1.0 / grpc.rate), "load_grpc_cpu_s_gb": of(|(grpc, _)| grpc.cpu),
+        "load_directory_s_gb": of(|(_, local)| 1.0 / local.rate), "load_directory_cpu_s_gb": of(|(_, local)| local.cpu),
+    }))
+}
+
+/// What a GB costs in the largest model to what it costs in the smallest: 1 where cost is linear.
+fn linear(sizes: &[Value]) -> Map<String, Value> {
+    let by_size = |row: &&Value| row["bytes"].as_u64();
+    let (least, most) = (sizes.iter().min_by_key(by_size), sizes.iter().max_by_key(by_size));
+    let ratio = |field: &str| Some(json!(most?[field].as_f64()? / least?[field].as_f64()?));
+    let fields = ["seal_s_gb", "load_grpc_cpu_s_gb", "load_directory_cpu_s_gb", "agent_mib", "host_peak_mib"];
+    let known = fields.map(|field| Some((format!("linear_{field}"), ratio(field)?)));
+    if sizes.len() < 2 { Map::new() } else { known.into_iter().flatten().collect() }
+}
+
+/// A vault with a model of this size that is published and approved, and its plaintext.
+fn world(bytes: u64) -> Result<(World, PathBuf)> {
+    note(&format!("a vault and a model of {:.2} GB: made, sealed, published", bytes as f64 / 1e9));
+    // A model is made once for each size.
+    let dir = shell::target_dir().join(format!("bench-model-{bytes}"));
+    model::make(bytes, &dir)?;
+    let source = DemoModel { dir: dir.clone(), name: "bench".into(), what: "a synthetic model".into() };
+    let (mut details, mut findings) = (Details::default(), Findings::default());
+    let mut world = World::start(Tier::Tpm, source, None, &mut details)?;
+    // As the bare loop: hashing has a row of its own.
+    world.write_policy(false, &mut details)?;
+    world.start_services(&mut details)?;
+    world.genesis(&mut details)?;
+    world.seal(&mut details, &mut findings)?;
+    world.approve(&mut details, &mut findings)?;
+    Ok((world, dir))
+}
+
+fn model_bytes(source: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(source)? {
+        bytes += entry?.metadata()?.len();
+    }
+    Ok(bytes)
+}
+
+/// Said while it goes on; the result is on the other output.
+pub(super) fn note(what: &str) {
+    eprintln!("bench: {what}");
+}
+
+/// The program that measures what needs no vault.
+pub(super) fn data_path() -> Command {
+    Command::new(crate::demo::binary("examples").join("data_path"))
 }
 
 /// The same command where memory is mounted at `huge`, of huge pages, and at `plain`: in a mount namespace of its own, which
@@ -139,71 +178,11 @@ pub(super) fn in_memory(command: &Command, huge: &Path, plain: Option<&Path>) ->
 
 fn rows_of(said: &Value) -> Result<Round> {
     let row = |row: &Value| {
-        let sample = Sample { rate: row["gb_s"].as_f64()?, cpu: row["cpu_s_gb"].as_f64()? };
+        let sample = Sample { rate: row["gb_s"].as_f64()?, cpu: row["cpu_s_gb"].as_f64()?, load: None };
         Some((row["what"].as_str()?.to_owned(), sample))
     };
     let rows = said["rows"].as_array().into_iter().flatten().map(row).collect::<Option<Round>>();
     rows.ok_or_else(|| format!("a row that is none in {said}").into())
-}
-
-fn shown(rounds: &[Round]) -> Vec<Value> {
-    let row = |what: &&str| {
-        let samples: Vec<Sample> = rounds.iter().filter_map(|rows| rows.get(*what).copied()).collect();
-        let rates = sorted(samples.iter().map(|sample| sample.rate));
-        let (least, most) = (*rates.first()?, *rates.last()?);
-        let cpu = median(samples.iter().map(|sample| sample.cpu))?;
-        Some(json!({ "what": what, "gb_s": median(rates)?, "least": least, "most": most, "cpu_s_gb": cpu }))
-    };
-    ROWS.iter().filter_map(row).collect()
-}
-
-fn ratios(rounds: &[Round]) -> Value {
-    let rates = RATES.iter().map(|(name, ours, theirs)| {
-        let ratio = |rows: &Round| Some(rows.get(*ours)?.rate / rows.get(*theirs)?.rate);
-        (*name, median(rounds.iter().filter_map(ratio)))
-    });
-    let cpus = CPUS.iter().map(|(name, parts, ours)| {
-        let cpu = |rows: &Round, what: &str| rows.get(what).map(|sample| sample.cpu);
-        let ratio = |rows: &Round| {
-            let parts = parts.iter().map(|part| cpu(rows, part)).sum::<Option<f64>>()?;
-            Some(parts / cpu(rows, ours)?)
-        };
-        (*name, median(rounds.iter().filter_map(ratio)))
-    });
-    let known = rates.chain(cpus).filter_map(|(name, ratio)| Some((name.to_owned(), json!(ratio?))));
-    Value::Object(known.collect::<Map<_, _>>())
-}
-
-fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
-    let values = sorted(values);
-    values.get(values.len() / 2).copied()
-}
-
-fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-/// The number before `unit` on the line that begins so.
-pub(super) fn number_before(output: &str, begins: &str, unit: &str) -> Result<f64> {
-    let line = output.lines().map(str::trim).find(|line| line.starts_with(begins));
-    let line = line.ok_or_else(|| format!("no line {begins:?} in:\n{output}"))?;
-    let words: Vec<&str> = line.split([' ', ',']).filter(|word| !word.is_empty()).collect();
-    let at = words.iter().position(|word| *word == unit).and_then(|at| at.checked_sub(1));
-    let number = at.and_then(|at| words.get(at)).ok_or_else(|| format!("no {unit} in {line:?}"))?;
-    Ok(number.parse()?)
-}
-
-/// CPU of all threads that a process has (proc(5), `schedstat`: nanoseconds on the CPU come first).
-pub(in crate::demo) fn cpu_seconds(pid: u32) -> Result<f64> {
-    let mut nanoseconds = 0.0;
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // One that ended meanwhile has no file any more.
-        let Ok(stat) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
-        nanoseconds += stat.split_whitespace().next().and_then(|first| first.parse::<f64>().ok()).unwrap_or_default();
-    }
-    Ok(nanoseconds / 1e9)
 }
 
 #[cfg(test)]
@@ -211,31 +190,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_from_the_line_that_begins_so() {
-        let output = "x\n  sealed:   91.6 MB in 0.1 s, 0.62 GB/s\nopened    13 files, 9 bytes in 0.29 s, 0.32 GB/s, 0.5 CPU s/GB, into /x";
-        assert_eq!(number_before(output, "sealed:", "GB/s").unwrap(), 0.62);
-        let [rate, cpu, bytes] = ["GB/s", "CPU", "bytes"].map(|unit| number_before(output, "opened", unit).unwrap());
-        assert_eq!((rate, cpu, bytes), (0.32, 0.5, 9.0));
-        assert!(number_before(output, "uploaded:", "GB/s").is_err());
+    fn linear_is_one_where_a_gb_costs_the_same() {
+        let row = |bytes: u64, seal: f64| json!({ "bytes": bytes, "seal_s_gb": seal, "agent_mib": 40.0 });
+        let sizes = [row(4, 0.5), row(1, 0.4)];
+        assert_eq!(Value::Object(linear(&sizes)), json!({ "linear_seal_s_gb": 1.25, "linear_agent_mib": 1.0 }));
+        assert!(linear(&sizes[..1]).is_empty() && linear(&[]).is_empty());
     }
 
     #[test]
-    fn ratios_are_medians_of_rounds_and_of_what_there_is() {
-        let round = |load: f64, cp: f64| {
-            let row = |what: &str, rate: f64| (what.to_owned(), Sample { rate, cpu: 1.0 / rate });
-            Round::from([row("load local", load), row("cp into huge tmpfs", cp)])
-        };
-        let rounds = [round(2.0, 1.0), round(6.0, 2.0), round(8.0, 2.0)];
-        assert_eq!(ratios(&rounds), json!({ "load_local_vs_cp": 3.0, "load_local_vs_cp_cpu": 3.0 }));
-        assert_eq!(ratios(&[]), json!({}));
-        let shown = shown(&rounds);
-        assert_eq!((&shown[0]["gb_s"], &shown[0]["least"], &shown[0]["most"]), (&json!(6.0), &json!(2.0), &json!(8.0)));
-    }
-
-    #[test]
-    fn parts_are_added() {
-        let row = |what: &str, cpu: f64| (what.to_owned(), Sample { rate: 1.0, cpu });
-        let round = Round::from([row("raw stream", 0.3), row("bare loop", 0.3), row("load over gRPC", 1.2)]);
-        assert_eq!(ratios(&[round])["load_grpc_vs_parts"], json!(0.5));
+    fn rows_of_the_program_are_read_whole_or_not_at_all() {
+        let good = json!({ "rows": [{ "what": "seal", "gb_s": 1.0, "cpu_s_gb": 2.0 }] });
+        assert_eq!(rows_of(&good).unwrap()["seal"].cpu, 2.0);
+        assert!(rows_of(&json!({ "rows": [{ "what": "seal" }] })).is_err());
     }
 }

@@ -1,0 +1,47 @@
+//! How hot functions are measured: in seconds by divan, and counted in instructions where `cargo xtask bench --instructions`
+//! runs the same program under callgrind, as `PROGRAM --times NAME COUNT`.
+
+use std::hint::black_box;
+use std::process::ExitCode;
+
+/// A function, and what it needs.
+pub struct Hot {
+    /// Its name, for a person and for the file of recorded counts.
+    pub name: &'static str,
+    /// Bytes that one call takes or gives; 1 for what is counted in calls.
+    pub bytes: usize,
+    /// Makes what a call needs; the calls are then measured alone.
+    pub prepare: fn() -> Box<dyn FnMut()>,
+}
+
+/// Runs what was asked for, or lists all: divan where nothing of ours was asked.
+pub fn run(hot: &[Hot], divan: fn()) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["--list-hot", ..] => {
+            for Hot { name, bytes, .. } in hot {
+                println!("{bytes} {name}");
+            }
+        }
+        ["--times", name, count, ..] => {
+            let (Some(hot), Ok(count)) = (hot.iter().find(|hot| hot.name == *name), count.parse::<u32>()) else {
+                eprintln!("usage: --times NAME COUNT");
+                return ExitCode::FAILURE;
+            };
+            let mut call = (hot.prepare)();
+            (0..count).for_each(|_| black_box(&mut call)());
+        }
+        _ => divan(),
+    }
+    ExitCode::SUCCESS
+}
+
+/// One of them for divan, by its name.
+pub fn measure(hot: &[Hot], bencher: divan::Bencher<'_, '_>, name: &str) {
+    let hot = hot.iter().find(|hot| hot.name == name).expect("a name of the list");
+    let mut call = (hot.prepare)();
+    match hot.bytes {
+        1 => bencher.bench_local(|| call()),
+        bytes => bencher.counter(divan::counter::BytesCount::new(bytes)).bench_local(|| call()),
+    }
+}
