@@ -39,6 +39,7 @@ mod follow;
 mod holder;
 mod in_use;
 mod job;
+mod lane;
 mod look;
 mod mount;
 mod namespace;
