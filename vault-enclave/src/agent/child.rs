@@ -276,7 +276,8 @@ fn wipe(destination: Destination) -> Result<(), Failure> {
     Ok(OpenedModel::adopt(destination)?.wipe()?)
 }
 
-#[cfg(all(test, target_env = "gnu"))]
+#[cfg(test)]
+#[cfg(target_env = "gnu")]
 mod tests {
     use super::*;
 
