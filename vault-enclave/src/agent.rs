@@ -39,7 +39,6 @@ mod follow;
 mod holder;
 mod in_use;
 mod job;
-mod lane;
 mod look;
 mod mount;
 mod namespace;

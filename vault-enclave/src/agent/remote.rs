@@ -43,7 +43,6 @@ pub struct Hosts {
 #[derive(Clone)]
 pub struct Remote {
     address: String,
-    ca: Option<String>,
     channel: Channel,
 }
 
@@ -64,7 +63,7 @@ impl Hosts {
     pub async fn connect(&self) -> Result<Remote, Failure> {
         let ca = self.ca.as_ref().map(String::as_bytes);
         let (address, channel) = connect(&self.addresses, ca, tuned).await?;
-        Ok(Remote { address, ca: self.ca.clone(), channel })
+        Ok(Remote { address, channel })
     }
 }
 
@@ -76,14 +75,6 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
 }
 
 impl Remote {
-    /// Another connection to the same address.
-    ///
-    /// # Errors
-    /// `host-unreachable`.
-    pub(super) async fn again(&self) -> Result<Self, Failure> {
-        Hosts { addresses: vec![self.address.clone()], ca: self.ca.clone() }.connect().await
-    }
-
     /// The address that answered.
     #[must_use]
     pub fn address(&self) -> &str {

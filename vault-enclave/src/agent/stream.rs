@@ -1,6 +1,5 @@
-//! Bytes of a range as they come in pieces, for the thread that opens them. Where a task of the runtime receives, a queue
-//! of a few pieces is between the two, so that memory is bounded by ranges × pieces whatever the size of the model, and
-//! whoever sends waits for whoever opens.
+//! Bytes that a task of the runtime receives and a thread opens: a queue of a few pieces between them, so that memory is
+//! bounded by ranges × pieces whatever the size of the model, and whoever sends waits for whoever opens.
 
 use std::io::{self, Read};
 
@@ -12,40 +11,22 @@ const PIECES_WAITING: usize = 2;
 
 /// The bytes of one range, in order.
 pub(super) struct RangeReader {
-    pieces: Box<dyn Pieces>,
+    pieces: Receiver<io::Result<Bytes>>,
     current: Bytes,
 }
 
-/// Where the pieces of a range come from.
-pub(super) trait Pieces {
-    /// The next one; `None` behind the last.
-    fn next(&mut self) -> io::Result<Option<Bytes>>;
-}
-
-/// The two ends of a range that a task receives.
+/// The two ends of a range.
 pub(super) fn channel() -> (Sender<io::Result<Bytes>>, RangeReader) {
     let (sender, pieces) = tokio::sync::mpsc::channel(PIECES_WAITING);
-    (sender, RangeReader::new(pieces))
-}
-
-impl Pieces for Receiver<io::Result<Bytes>> {
-    fn next(&mut self) -> io::Result<Option<Bytes>> {
-        // The receiving task never waits for ever: it sends, fails or ends.
-        self.blocking_recv().transpose()
-    }
-}
-
-impl RangeReader {
-    pub(super) fn new(pieces: impl Pieces + 'static) -> Self {
-        Self { pieces: Box::new(pieces), current: Bytes::new() }
-    }
+    (sender, RangeReader { pieces, current: Bytes::new() })
 }
 
 impl Read for RangeReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            match self.pieces.next()? {
-                Some(piece) => self.current = piece,
+            // The receiving task never waits for ever: it sends, fails or ends.
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.current = piece?,
                 None => return Ok(0),
             }
         }
