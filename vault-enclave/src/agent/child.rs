@@ -206,13 +206,17 @@ struct Loader {
     lines: Lines<BufReader<ChildStdout>>,
 }
 
+fn loader() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("loader").envs(ALLOCATOR).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
 impl Loader {
     async fn start(job: &Job) -> Result<Self, Failure> {
         let failed = |error| Failure::io("the loader can't be started", &error);
         let job = serde_json::to_string(job).map_err(|error| Failure::new(Kind::Failed, "job-malformed", error))?;
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("loader").envs(ALLOCATOR).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(failed)?;
+        let mut child = loader().spawn().map_err(failed)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
             return Err(Failure::new(Kind::Failed, "io", "the loader has no pipes"));
@@ -270,4 +274,56 @@ impl Loader {
 /// Wipes what a loader left that was killed or failed.
 fn wipe(destination: Destination) -> Result<(), Failure> {
     Ok(OpenedModel::adopt(destination)?.wipe()?)
+}
+
+#[cfg(test)]
+#[cfg(target_env = "gnu")]
+mod tests {
+    use super::*;
+
+    const ROUNDS: u64 = 50;
+    const FRAMES: u64 = 8;
+    const PAGES_OF_FRAME: u64 = 256;
+
+    /// Page faults that a process had without reading from a disk (proc(5), `stat`: minflt).
+    fn faults() -> u64 {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(7).unwrap().parse().unwrap()
+    }
+
+    /// What frames cost that come and go, in this process. Run by the test below, in a process of its own.
+    #[test]
+    #[ignore = "a part of frames_come_out_of_memory_that_is_there_already"]
+    fn faults_of_frames() {
+        let frames = || (0..FRAMES).for_each(|_| drop(std::hint::black_box(vec![1_u8; 1 << 20])));
+        let together = || drop(std::hint::black_box((0..FRAMES).map(|_| vec![1_u8; 1 << 20]).collect::<Vec<_>>()));
+        together();
+        let before = faults();
+        (0..ROUNDS).for_each(|_| (frames(), together()).1);
+        println!("faults: {}", faults() - before);
+    }
+
+    /// As a loader is started, and without what it is given.
+    fn faults_with(settings: bool) -> u64 {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "--ignored", "--nocapture", "agent::child::tests::faults_of_frames"]);
+        for (name, value) in loader().as_std().get_envs() {
+            match value.filter(|_| settings) {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let faults = said.split_once("faults: ").unwrap_or_else(|| panic!("{said}")).1;
+        faults.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn frames_come_out_of_memory_that_is_there_already() {
+        let (with, without) = (faults_with(true), faults_with(false));
+        let all = ROUNDS * FRAMES * PAGES_OF_FRAME;
+        assert!(with < all / 20, "{with} faults for {all} pages");
+        assert!(without > with, "{without} faults without the settings, {with} with them: they change nothing");
+    }
 }

@@ -154,9 +154,9 @@ impl<'m> Sources<'m> {
     }
 
     /// What the cache has, unless it was wrong before.
-    fn cached(&self, unit: u32, start: u64) -> Option<SourceReader> {
+    fn cached(&self, unit: u32, range: Range<u64>) -> Option<SourceReader> {
         let cache = self.cache.as_ref().filter(|_| !self.trouble().cache_failed.contains(&unit))?;
-        let bytes = Bytes::Local(cache.read(self.manifest, unit, start)?);
+        let bytes = Bytes::Local(cache.read(self.manifest, unit, range)?);
         Some(SourceReader { source: None, bytes, delivered: self.cached.clone(), kept: None })
     }
 }
@@ -165,7 +165,7 @@ impl UnitSource for Sources<'_> {
     type Reader = SourceReader;
 
     fn read(&self, unit: u32, range: Range<u64>) -> Result<SourceReader, SourceError> {
-        if let Some(reader) = self.cached(unit, range.start) {
+        if let Some(reader) = self.cached(unit, range.clone()) {
             return Ok(reader);
         }
         let mut last = None;

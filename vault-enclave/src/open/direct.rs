@@ -16,22 +16,27 @@ const READ_BYTES: usize = 1 << 20;
 pub struct DirectReader {
     file: OwnedFd,
     memory: Vec<u8>,
-    /// Where in `memory` the aligned buffer begins.
-    aligned: usize,
+    /// Where in `memory` the buffer is, which begins at a block.
+    buffer: Range<usize>,
     /// Bytes in the buffer that were not taken yet.
     unread: Range<usize>,
     /// Offset in the file of what is read next, a multiple of the block.
     next: u64,
+    /// The end of the block in which the range ends: nothing behind it is asked of the disk.
+    end: u64,
     /// Bytes at `next` that come before the range.
     skip: usize,
 }
 
 impl DirectReader {
-    pub(super) fn new(file: OwnedFd, start: u64) -> Self {
-        let memory = vec![0; READ_BYTES + BLOCK_BYTES];
+    pub(super) fn new(file: OwnedFd, range: Range<u64>) -> Self {
+        let next = range.start / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let end = range.end.next_multiple_of(BLOCK_BYTES as u64);
+        let bytes = end.saturating_sub(next).min(READ_BYTES as u64) as usize;
+        let memory = vec![0; bytes + BLOCK_BYTES];
         let aligned = memory.as_ptr().align_offset(BLOCK_BYTES).min(BLOCK_BYTES);
-        let next = start / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        Self { file, memory, aligned, unread: 0..0, next, skip: (start - next) as usize }
+        let skip = (range.start - next) as usize;
+        Self { file, memory, buffer: aligned..aligned + bytes, unread: 0..0, next, end, skip }
     }
 
     pub(super) fn file(&self) -> BorrowedFd<'_> {
@@ -39,7 +44,8 @@ impl DirectReader {
     }
 
     fn fill(&mut self) -> io::Result<()> {
-        let buffer = &mut self.memory[self.aligned..self.aligned + READ_BYTES];
+        let wanted = (self.end - self.next).min(self.buffer.len() as u64) as usize;
+        let buffer = &mut self.memory[self.buffer.start..self.buffer.start + wanted];
         let read = loop {
             match rustix::io::pread(&self.file, &mut *buffer, self.next) {
                 Err(Errno::INTR) => {}
@@ -57,13 +63,13 @@ impl DirectReader {
 impl Read for DirectReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.unread.is_empty() && !into.is_empty() {
-            if !self.next.is_multiple_of(BLOCK_BYTES as u64) {
+            if self.next >= self.end || !self.next.is_multiple_of(BLOCK_BYTES as u64) {
                 return Ok(0);
             }
             self.fill()?;
         }
         let bytes = into.len().min(self.unread.len());
-        let from = self.aligned + self.unread.start;
+        let from = self.buffer.start + self.unread.start;
         into[..bytes].copy_from_slice(&self.memory[from..from + bytes]);
         self.unread.start += bytes;
         Ok(bytes)
@@ -97,7 +103,7 @@ pub(super) fn is_cached(file: &File, offset: u64) -> bool {
 mod tests {
     use std::io::Write;
 
-    use rustix::fs::{Mode, OFlags};
+    use rustix::fs::{Advice, Mode, OFlags};
 
     use super::*;
 
@@ -114,9 +120,47 @@ mod tests {
                 return;
             };
             let mut read = Vec::new();
-            DirectReader::new(direct, start as u64).read_to_end(&mut read).unwrap();
+            DirectReader::new(direct, start as u64..content.len() as u64).read_to_end(&mut read).unwrap();
             assert!(read == content[start..], "from {start}");
         }
+    }
+
+    #[test]
+    fn no_block_behind_the_range_is_read() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&vec![7; 8 * BLOCK_BYTES]).unwrap();
+        file.as_file().sync_all().unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        let Ok(direct) = rustix::fs::open(file.path(), flags, Mode::empty()) else {
+            eprintln!("skipped: this file system has no direct reads");
+            return;
+        };
+        let range = BLOCK_BYTES as u64 + 5..2 * BLOCK_BYTES as u64 + 1;
+        let mut read = Vec::new();
+        DirectReader::new(direct, range).read_to_end(&mut read).unwrap();
+        assert_eq!(read.len(), 2 * BLOCK_BYTES - 5);
+    }
+
+    #[test]
+    fn a_direct_read_leaves_nothing_in_the_page_cache() {
+        let bytes = 2 * READ_BYTES as u64;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&vec![7; bytes as usize]).unwrap();
+        file.as_file().sync_all().unwrap();
+        rustix::fs::fadvise(file.as_file(), 0, None, Advice::DontNeed).unwrap();
+        let cached = |page: &u64| is_cached(file.as_file(), *page);
+        let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        // To look at a page has it read, and some behind it: so pages are looked at that are far apart, each once.
+        let direct = rustix::fs::open(file.path(), flags, Mode::empty());
+        let (Ok(direct), false) = (direct, cached(&0)) else {
+            eprintln!("skipped: this file system has no direct reads, or keeps what it has");
+            return;
+        };
+        rustix::fs::fadvise(file.as_file(), 0, None, Advice::DontNeed).unwrap();
+        let mut read = Vec::new();
+        DirectReader::new(direct, 0..bytes).read_to_end(&mut read).unwrap();
+        assert_eq!(read.len() as u64, bytes);
+        assert!(![1 << 19, 1 << 20, 3 << 19].iter().any(cached));
     }
 
     #[test]

@@ -109,14 +109,14 @@ pub enum LocalReader {
 }
 
 impl LocalReader {
-    /// Reads a file of `length` bytes from `start` on, around the page cache where it is not in it. `open` opens it, with
+    /// Reads `range` of a file of `length` bytes, around the page cache where it is not in it. `open` opens it, with
     /// these flags beside its own.
     ///
     /// # Errors
     /// [`SourceError`].
     pub(crate) fn open(
         length: u64,
-        start: u64,
+        range: Range<u64>,
         open: impl Fn(OFlags) -> Result<OwnedFd, Errno>,
     ) -> Result<Self, SourceError> {
         let mut file = File::from(open(OFlags::empty()).map_err(io::Error::from)?);
@@ -127,9 +127,9 @@ impl LocalReader {
         if !is_cached(&file, length / 2)
             && let Ok(direct) = open(OFlags::DIRECT)
         {
-            return Ok(Self::Direct(DirectReader::new(direct, start)));
+            return Ok(Self::Direct(DirectReader::new(direct, range)));
         }
-        file.seek(SeekFrom::Start(start))?;
+        file.seek(SeekFrom::Start(range.start))?;
         Ok(Self::Cached(file))
     }
 }
@@ -221,7 +221,7 @@ impl UnitSource for LocalUnits<'_> {
         }
         // Reads go on to the end of the file where they are let, which the caller does not.
         if direct {
-            return Ok(LocalReader::Direct(DirectReader::new(file.into(), range.start)));
+            return Ok(LocalReader::Direct(DirectReader::new(file.into(), range)));
         }
         file.seek(SeekFrom::Start(range.start))?;
         Ok(LocalReader::Cached(file))

@@ -107,10 +107,10 @@ impl Cache {
         })
     }
 
-    /// The bytes from `start` on of a unit that is here.
-    pub(super) fn read(&self, manifest: &Manifest, unit: u32, start: u64) -> Option<LocalReader> {
+    /// A range of a unit that is here.
+    pub(super) fn read(&self, manifest: &Manifest, unit: u32, range: Range<u64>) -> Option<LocalReader> {
         let (name, length) = (name_of(manifest, unit)?, manifest.unit(unit)?.sealed_len());
-        let reader = LocalReader::open(length, start, |more| open_file(&self.directory, &name, OFlags::RDONLY | more));
+        let reader = LocalReader::open(length, range, |more| open_file(&self.directory, &name, OFlags::RDONLY | more));
         match reader {
             // Whoever makes room meanwhile has it locked, and takes it away.
             Ok(reader) => {
