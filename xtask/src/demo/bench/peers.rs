@@ -22,12 +22,12 @@ pub(super) const AGE: Peer = Peer { name: "age", what: "age" };
 /// All of them, in the order in which they are shown.
 pub(super) const ALL: [Peer; 5] = [
     // AES-256-CTR: a process for each file.
-    Peer { name: "openssl", what: "openssl enc, nothing authenticated" },
+    Peer { name: "openssl", what: "openssl enc, unauthenticated" },
     AGE,
     // AES-256-GCM below a file system; its own process counts.
     Peer { name: "gocryptfs", what: "gocryptfs" },
     // AES-256-XTS below a file system, in the kernel: the CPU of the whole machine counts.
-    Peer { name: "luks", what: "LUKS, nothing authenticated" },
+    Peer { name: "luks", what: "LUKS, unauthenticated" },
     // XSalsa20-Poly1305, to tensors of torch in memory of the process.
     Peer { name: "tensorizer", what: "tensorizer, encrypted" },
 ];

@@ -36,10 +36,10 @@ sealed() {
 if command -v openssl > /dev/null; then
     sealed
     each "$model" 'openssl enc -aes-256-ctr -pbkdf2 -pass file:key -in "$1" -out "sealed/$2"'
-    measured 'openssl enc, nothing authenticated' \
+    measured 'openssl enc, unauthenticated' \
         each sealed 'openssl enc -d -aes-256-ctr -pbkdf2 -pass file:key -in "$1" -out "opened/$2"'
 else
-    echo 'missing|openssl enc, nothing authenticated|not installed (`apt-get install openssl`)'
+    echo 'missing|openssl enc, unauthenticated|not installed (`apt-get install openssl`)'
 fi
 
 if command -v age-keygen > /dev/null; then
@@ -78,7 +78,7 @@ fi
 
 # `luks`: prints why it cannot be, or its line. What the kernel spends is in no process, so the whole machine's CPU counts.
 luks() {
-    local what='LUKS, nothing authenticated' mapped=weightvault-bench-$$ reason
+    local what='LUKS, unauthenticated' mapped=weightvault-bench-$$ reason
     if ! command -v cryptsetup > /dev/null; then
         echo "missing|$what|not installed (\`apt-get install cryptsetup-bin\`)"
         return
