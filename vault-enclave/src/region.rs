@@ -11,10 +11,10 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 use rustix::mm::{Advice, MapFlags, MlockFlags, MprotectFlags, ProtFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -189,6 +189,25 @@ pub fn harden_process() -> Result<(), RegionError> {
         }
         set => set.map_err(RegionError::Harden),
     }
+}
+
+/// Whether a program that this process executes would have this descriptor of it.
+pub(crate) fn is_inheritable(descriptor: RawFd) -> bool {
+    with_descriptor(descriptor, |descriptor| {
+        rustix::io::fcntl_getfd(descriptor).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
+    })
+}
+
+/// Keeps a descriptor of this process from programs that it executes.
+pub(crate) fn close_on_execution(descriptor: RawFd) -> Result<(), Errno> {
+    with_descriptor(descriptor, |descriptor| rustix::io::fcntl_setfd(descriptor, FdFlags::CLOEXEC))
+}
+
+fn with_descriptor<T>(descriptor: RawFd, ask: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+    // SAFETY: both callers are in this file, and read or write its flags alone. Of one that was closed meanwhile there are
+    // none, or those of another one, which stays what it is.
+    // JUSTIFICATION: a library that opened it gives no owner of it, and rustix takes no bare numbers.
+    ask(unsafe { BorrowedFd::borrow_raw(descriptor) })
 }
 
 /// What the kernel's sev-guest driver answered where it did not do what was asked (Linux `uapi/linux/sev-guest.h`).

@@ -11,6 +11,7 @@
 //! Only the files of this module name `tss_esapi`.
 
 mod counter;
+mod descriptors;
 mod device;
 mod ek;
 mod error;
@@ -24,6 +25,7 @@ mod tcti;
 mod template;
 
 pub use counter::{Counter, RunId};
+pub use descriptors::starting_child;
 pub use device::TpmProperties;
 pub use ek::{EkChoice, EkChoiceError};
 pub use error::TpmError;

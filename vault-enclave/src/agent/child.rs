@@ -24,6 +24,7 @@ use super::session::verify_lease;
 use super::term::{BootTime, Term};
 use crate::failure::{Failure, Kind};
 use crate::open::{Destination, OpenedModel};
+use crate::tpm::starting_child;
 
 /// How long a loader that was told to give up may take to wipe.
 const WIPE_TIME_MAX: Duration = Duration::from_secs(60);
@@ -216,7 +217,7 @@ impl Loader {
     async fn start(job: &Job) -> Result<Self, Failure> {
         let failed = |error| Failure::io("the loader can't be started", &error);
         let job = serde_json::to_string(job).map_err(|error| Failure::new(Kind::Failed, "job-malformed", error))?;
-        let mut child = loader().spawn().map_err(failed)?;
+        let mut child = starting_child(|| loader().spawn()).map_err(failed)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
             return Err(Failure::new(Kind::Failed, "io", "the loader has no pipes"));

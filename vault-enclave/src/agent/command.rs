@@ -14,6 +14,7 @@ use super::job::Owner;
 use super::namespace;
 use super::user::User;
 use crate::failure::{Failure, Kind};
+use crate::tpm::starting_child;
 
 /// The command can't be executed, and it is not there: as shells say it.
 const EXIT_NOT_EXECUTABLE: u8 = 126;
@@ -145,7 +146,7 @@ impl Running {
             if let Some((name, home)) = account {
                 child.env("HOME", home).env("USER", &name).env("LOGNAME", name);
             }
-            let _ = started.send((namespace, child.spawn()));
+            let _ = started.send((namespace, starting_child(|| child.spawn())));
             // A child has the death signal of the thread that started it.
             let _ = ended.recv();
         };

@@ -16,6 +16,7 @@ use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{CapabilityData, Public, SymmetricDefinition};
 use tss_esapi::traits::Marshall;
 
+use super::descriptors::kept_from_children;
 use super::ek::EkChoice;
 use super::error::{AUTH_FAIL, BAD_AUTH};
 use super::{TctiConfig, TpmError, TpmName, template};
@@ -57,7 +58,8 @@ impl Device {
                 TpmError::Unavailable(format!("{}: {error}; {hint}", path.display()))
             })?;
         }
-        let context = config.name_conf().and_then(Context::new).map_err(|_| {
+        let connected = kept_from_children(|| config.name_conf().and_then(Context::new));
+        let context = connected.map_err(|_| {
             TpmError::Unavailable(format!(
                 "{config}: no answer; is it running, and is its libtss2-tcti library installed?"
             ))

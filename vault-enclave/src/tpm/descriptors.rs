@@ -1,0 +1,67 @@
+//! Keeps the connection to the TPM from programs that this process starts.
+//!
+//! libtss2 opens devices and sockets to be inherited. Whoever has such a descriptor speaks to the TPM as this process does:
+//! with the attestation key that it has loaded there, and for as long as it likes, on a TPM that is one program's at a time. So
+//! what libtss2 opened is closed to others at once, and no child is started between the two.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::RawFd;
+use std::sync::{Mutex, PoisonError};
+
+use crate::region::{close_on_execution, is_inheritable};
+
+/// Held by whoever connects, and by whoever starts a child.
+static STARTS: Mutex<()> = Mutex::new(());
+
+/// Starts a child, which gets no connection to a TPM: not while one is being made.
+pub fn starting_child<T>(start: impl FnOnce() -> T) -> T {
+    let _alone = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
+    start()
+}
+
+/// Does something that opens descriptors, and keeps those from children.
+pub(super) fn kept_from_children<T>(open: impl FnOnce() -> T) -> T {
+    let _alone = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = inheritable();
+    let opened = open();
+    for descriptor in inheritable().difference(&before) {
+        // One that is closed again meanwhile is nobody's.
+        let _ = close_on_execution(*descriptor);
+    }
+    opened
+}
+
+/// Descriptors that a program would have which this process executes.
+fn inheritable() -> BTreeSet<RawFd> {
+    let Ok(descriptors) = fs::read_dir("/proc/self/fd") else { return BTreeSet::new() };
+    let numbers = descriptors.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter(|descriptor| is_inheritable(*descriptor)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::super::device::Device;
+    use super::*;
+
+    /// A pipe answers the one question that libtss2 asks a device which it opens: with the question itself.
+    #[test]
+    fn a_child_does_not_have_its_parents_connection_to_the_tpm() {
+        let directory = tempfile::tempdir().unwrap();
+        let device = directory.path().join("tpmrm0");
+        mknodat(CWD, &device, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let connected = Device::connect(&format!("device:{}", device.display()).parse().unwrap()).unwrap();
+        let list = |of: &str| {
+            let list = starting_child(|| Command::new("ls").args(["-l", &format!("/proc/{of}/fd")]).output()).unwrap();
+            String::from_utf8(list.stdout).unwrap()
+        };
+        assert!(list(&std::process::id().to_string()).contains("/tpmrm0"), "it is open here");
+        let seen = list("self");
+        assert!(seen.contains("pipe:") && !seen.contains("/tpmrm0"), "{seen}");
+        drop(connected);
+    }
+}
