@@ -6,7 +6,7 @@ use ledger::manifest::Selection;
 use ledger::names::Name;
 
 use super::vault::{model_name, selection, wire_selection};
-use super::{Fault, ModelName, WireError, check_size, check_size_or_none, name};
+use super::{Fault, ModelName, WireError, check_size, check_size_or_none, name, present};
 use crate::agent::v1;
 
 /// Models of one agent.
@@ -71,7 +71,7 @@ impl TryFrom<v1::LoadModelRequest> for LoadOrder {
             true => None,
             false => Some(name("malformed-rule", request.rule)?),
         };
-        let selection = request.units.map_or(Ok(Selection::All), selection)?;
+        let selection = selection(present("malformed-units", request.units)?)?;
         check_size_or_none(CODE, request.ciphertext.len(), PATH_BYTES_MAX)?;
         let ciphertext = (!request.ciphertext.is_empty()).then(|| PathBuf::from(request.ciphertext));
         if ciphertext.as_ref().is_some_and(|path| !path.is_absolute()) {
@@ -170,6 +170,7 @@ impl From<AgentModel> for v1::Model {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::v1::unit_selection::Selection as Selected;
 
     fn order() -> LoadOrder {
         LoadOrder {
@@ -190,12 +191,23 @@ mod tests {
     fn an_order_comes_back_as_it_went_and_is_held_to_its_bounds() {
         assert_eq!(LoadOrder::try_from(v1::LoadModelRequest::from(order())), Ok(order()));
         let least = LoadOrder { rule: None, selection: Selection::All, ciphertext: None, ..order() };
-        let wire = v1::LoadModelRequest { units: None, ..least.clone().into() };
-        assert_eq!(LoadOrder::try_from(wire), Ok(least));
+        assert_eq!(LoadOrder::try_from(v1::LoadModelRequest::from(least.clone())), Ok(least));
         assert_eq!(refused(|order| order.model = "../x".to_owned()), "malformed-model");
         assert_eq!(refused(|order| order.version.clear()), "malformed-version");
         assert_eq!(refused(|order| order.rule = "A".to_owned()), "malformed-rule");
-        assert_eq!(refused(|order| order.units = Some(crate::v1::UnitSelection::default())), "malformed-units");
+        // Nothing that is empty stands for everything.
+        let of = |selection| Some(crate::v1::UnitSelection { selection });
+        let (groups, units) = (crate::v1::GroupList::default(), crate::v1::UnitList::default());
+        let empty = [
+            None,
+            of(None),
+            of(Some(Selected::All(false))),
+            of(Some(Selected::Groups(groups))),
+            of(Some(Selected::Units(units))),
+        ];
+        for units in empty {
+            assert_eq!(refused(|order| order.units = units), "malformed-units");
+        }
         assert_eq!(refused(|order| order.ciphertext = "relative".to_owned()), "malformed-ciphertext");
         assert_eq!(refused(|order| order.ciphertext = format!("/{}", "x".repeat(1024))), "malformed-ciphertext");
     }

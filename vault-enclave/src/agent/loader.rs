@@ -153,13 +153,15 @@ fn load(job: &Job, into: &Path, runtime: &Runtime) -> Result<(OpenedModel, Loade
 
 /// Opens the headers alone, to find the units of tensors.
 fn look(job: &Job, runtime: &Runtime) -> Result<Found, Failure> {
+    let nothing = || Failure::new(Kind::Failed, "job-malformed", "no tensors to look for");
+    let named = job.part.by_name().ok_or_else(nothing)?;
     let about = Asked::of(job, runtime)?;
     let selection = Part::headers(&about.manifest)?;
     let sources = about.sources(job, &about.manifest.select(&selection)?, runtime)?;
     let (_, granted) = ask(&about.wanted(job, &selection), job, &about.remote, runtime)?;
     let verify_units = granted.statement.unit_check == UnitCheck::Hashed;
     let model = GrantedModel { manifest: &about.manifest, keys: &granted.keys, verify_units };
-    job.part.find(&about.manifest, &model.tensors(&sources, cores())?)
+    named.find(&about.manifest, &model.tensors(&sources, cores())?)
 }
 
 /// From challenge to keys, again where something moved meanwhile. The TPM is closed afterwards.

@@ -19,7 +19,7 @@ pub(super) async fn look(
     identity: &AgentIdentity,
     stop: impl Future<Output = ()>,
 ) -> Result<Option<()>, Failure> {
-    if !request.part.needs_names() {
+    if request.part.by_name().is_none() {
         return Ok(Some(()));
     }
     let signer = LeaseSigner::generate(&SystemRandom::new())?;
@@ -28,9 +28,9 @@ pub(super) async fn look(
     eprintln!(
         "found     {} tensors that match, in {} units; {} tensors are in these",
         found.matching,
-        found.units.len(),
+        found.named.unit_count(),
         found.tensors
     );
-    request.part = Part::of(&found);
+    request.part = Part::Of(found.named);
     Ok(Some(()))
 }

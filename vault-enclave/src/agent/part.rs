@@ -42,13 +42,32 @@ pub struct PartArgs {
     rank: Option<Rank>,
 }
 
-/// A part of a model; the default is all of it.
+/// What is wanted of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Part {
+    /// All of it: only who says so gets it.
+    All,
+    /// What is named.
+    Of(Named),
+}
+
+/// Units, groups, a rank, tensors: at least one of them, so that nothing named never stands for everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Names", into = "Names")]
+pub(super) struct Named(Names);
+
+/// The same, with any number of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Part {
+struct Names {
+    #[serde(default)]
     units: Vec<u32>,
+    #[serde(default)]
     groups: Vec<String>,
+    #[serde(default)]
     rank: Option<String>,
+    #[serde(default)]
     tensors: Vec<String>,
 }
 
@@ -56,7 +75,7 @@ pub(super) struct Part {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Found {
-    pub(super) units: Vec<u32>,
+    pub(super) named: Named,
     /// Tensors that match.
     pub(super) matching: usize,
     /// Tensors that there will be: units have others beside them.
@@ -80,42 +99,62 @@ impl PartArgs {
             return Err(Failure::new(Kind::Usage, "too-many-groups", message));
         }
         self.tensor.iter().try_for_each(|pattern| matcher(pattern).map(drop))?;
-        Ok(Part {
+        let names = Names {
             units: self.units.as_ref().map(|units| units.as_slice().to_vec()).unwrap_or_default(),
             groups: self.group.iter().map(ToString::to_string).collect(),
             rank: self.rank.map(|rank| rank.to_string()),
             tensors: self.tensor.clone(),
-        })
+        };
+        // No option at all: that is how a person says all of it.
+        if names == Names::default() { Ok(Part::All) } else { Ok(Part::Of(Named::try_from(names)?)) }
+    }
+}
+
+impl TryFrom<Names> for Named {
+    type Error = SelectError;
+
+    fn try_from(names: Names) -> Result<Self, SelectError> {
+        if names == Names::default() { Err(SelectError::Nothing) } else { Ok(Self(names)) }
+    }
+}
+
+impl From<Named> for Names {
+    fn from(named: Named) -> Self {
+        named.0
+    }
+}
+
+impl TryFrom<&Selection> for Part {
+    type Error = SelectError;
+
+    /// What somebody else chose already.
+    fn try_from(selection: &Selection) -> Result<Self, SelectError> {
+        let names = match selection {
+            Selection::All => return Ok(Self::All),
+            Selection::Groups(groups) => {
+                Names { groups: groups.iter().map(ToString::to_string).collect(), ..Names::default() }
+            }
+            Selection::Units(units) => Names { units: units.clone(), ..Names::default() },
+        };
+        Named::try_from(names).map(Self::Of)
     }
 }
 
 impl Part {
-    /// What somebody else chose already.
-    pub(super) fn selected(selection: &Selection) -> Self {
-        match selection {
-            Selection::All => Self::default(),
-            Selection::Groups(groups) => {
-                Self { groups: groups.iter().map(ToString::to_string).collect(), ..Self::default() }
-            }
-            Selection::Units(units) => Self { units: units.clone(), ..Self::default() },
+    /// What is named with tensors among it: headers have to be opened to know the units.
+    pub(super) fn by_name(&self) -> Option<&Named> {
+        match self {
+            Self::Of(named) if !named.0.tensors.is_empty() => Some(named),
+            Self::Of(_) | Self::All => None,
         }
-    }
-
-    /// Whether headers have to be opened to know the units.
-    pub(super) fn needs_names(&self) -> bool {
-        !self.tensors.is_empty()
     }
 
     /// What to ask for, where that is known without names of tensors.
     pub(super) fn selection(&self, manifest: &Manifest) -> Result<Selection, Failure> {
-        if *self == Self::default() {
-            return Ok(Selection::All);
+        match self {
+            Self::All => Ok(Selection::All),
+            Self::Of(named) => named.selection(manifest),
         }
-        if self.units.is_empty() && self.rank.is_none() {
-            let groups = Selection::Groups(self.groups()?);
-            return select(manifest, &groups).map(|_| groups);
-        }
-        Ok(Selection::Units(with_headers(manifest, self.named(manifest)?)))
     }
 
     /// The headers, whose tensors say what to ask for.
@@ -127,12 +166,27 @@ impl Part {
         }
         Ok(Selection::Units(headers))
     }
+}
+
+impl Named {
+    fn selection(&self, manifest: &Manifest) -> Result<Selection, Failure> {
+        if self.0.units.is_empty() && self.0.rank.is_none() {
+            let groups = Selection::Groups(self.groups()?);
+            return select(manifest, &groups).map(|_| groups);
+        }
+        Ok(Selection::Units(with_headers(manifest, self.units(manifest)?)))
+    }
+
+    /// How many units are named by their numbers.
+    pub(super) fn unit_count(&self) -> usize {
+        self.0.units.len()
+    }
 
     /// The units of the tensors that are named, and of all else that is.
     pub(super) fn find(&self, manifest: &Manifest, files: &[TensorsOf]) -> Result<Found, Failure> {
         let all = || files.iter().flat_map(|file| &file.tensors);
-        let (mut units, mut matching) = (self.named(manifest)?, BTreeSet::new());
-        for pattern in &self.tensors {
+        let (mut units, mut matching) = (self.units(manifest)?, BTreeSet::new());
+        for pattern in &self.0.tensors {
             let matcher = matcher(pattern)?;
             let before = matching.len();
             for tensor in all().filter(|tensor| matcher.is_match(&tensor.name)) {
@@ -143,38 +197,33 @@ impl Part {
                 return Err(not_found(pattern, all().map(|tensor| tensor.name.as_str())));
             }
         }
-        // No units would stand for all of them.
-        if units.is_empty() {
-            let message = "the tensors that match have no bytes: there is nothing to load";
-            return Err(Failure::new(Kind::Usage, "tensors-empty", message).next("name others beside them"));
-        }
         let there = |tensor: &&crate::open::UnitTensors| {
             !tensor.units.is_empty() && tensor.units.clone().all(|unit| units.contains(&unit))
         };
         let tensors = all().filter(there).count();
         let matching = matching.len();
-        Ok(Found { units: with_headers(manifest, units), matching, tensors })
-    }
-
-    /// Just these units.
-    pub(super) fn of(found: &Found) -> Self {
-        Self { units: found.units.clone(), ..Self::default() }
+        let named = Self::try_from(Names { units: with_headers(manifest, units), ..Names::default() });
+        let named = named.map_err(|_| {
+            let message = "the tensors that match have no bytes: there is nothing to load";
+            Failure::new(Kind::Usage, "tensors-empty", message).next("name others beside them")
+        })?;
+        Ok(Found { named, matching, tensors })
     }
 
     fn groups(&self) -> Result<Vec<Group>, Failure> {
         let group = |label: &String| Group::try_from(label.clone());
-        let groups = self.groups.iter().map(group).collect::<Result<_, _>>();
+        let groups = self.0.groups.iter().map(group).collect::<Result<_, _>>();
         groups.map_err(|error| Failure::new(Kind::Usage, error.code(), error))
     }
 
     /// Units by number, group and rank.
-    fn named(&self, manifest: &Manifest) -> Result<BTreeSet<u32>, Failure> {
-        let mut units: BTreeSet<u32> = self.units.iter().copied().collect();
-        if !self.groups.is_empty() {
+    fn units(&self, manifest: &Manifest) -> Result<BTreeSet<u32>, Failure> {
+        let mut units: BTreeSet<u32> = self.0.units.iter().copied().collect();
+        if !self.0.groups.is_empty() {
             let groups = select(manifest, &Selection::Groups(self.groups()?))?;
             units.extend(groups.iter().filter(|unit| manifest.unit(*unit).is_some_and(|unit| !unit.group.is_header())));
         }
-        if let Some(rank) = &self.rank {
+        if let Some(rank) = &self.0.rank {
             let rank: Rank = rank.parse().map_err(rank_refused)?;
             units.extend(manifest.rank(rank).map_err(rank_refused)?);
         }
@@ -252,6 +301,10 @@ mod tests {
         Line::try_parse_from([&["load"], options].concat()).unwrap().part.part().unwrap()
     }
 
+    fn find(options: &[&str], names: &[TensorsOf]) -> Result<Found, Failure> {
+        part(options).by_name().unwrap().find(&manifest(), names)
+    }
+
     /// config; a.safetensors: header, layers 0 and 1; b.safetensors: header, other.
     fn manifest() -> Manifest {
         let unit = |file: &str, offset, group: &str| PlanUnit {
@@ -314,13 +367,13 @@ mod tests {
 
     #[test]
     fn tensors_are_found_by_patterns_of_whole_names() {
-        let find = |options: &[&str]| part(options).find(&manifest(), &names());
+        let find = |options: &[&str]| find(options, &names());
         let found = find(&["--tensor", "*.0.?"]).unwrap();
-        assert_eq!((found.units.as_slice(), found.matching, found.tensors), ([0, 1].as_slice(), 2, 2));
+        assert_eq!((found.named.0.units.as_slice(), found.matching, found.tensors), ([0, 1].as_slice(), 2, 2));
         // What shares a unit with it comes along.
         let found = find(&["--tensor", "h.0.k", "--tensor", "embed"]).unwrap();
-        assert_eq!((found.units.as_slice(), found.matching, found.tensors), ([0, 1, 3, 4].as_slice(), 2, 3));
-        assert_eq!(find(&["--tensor", "h.1.*", "--group", "files"]).unwrap().units, [0, 2, 5]);
+        assert_eq!((found.named.0.units.as_slice(), found.matching, found.tensors), ([0, 1, 3, 4].as_slice(), 2, 3));
+        assert_eq!(find(&["--tensor", "h.1.*", "--group", "files"]).unwrap().named.0.units, [0, 2, 5]);
         for pattern in ["h.0", "H.0.q", "h?0?q?", "[a-z]*"] {
             let refused = find(&["--tensor", pattern]).unwrap_err();
             assert_eq!(refused.code(), "tensor-not-found", "{pattern}");
@@ -333,9 +386,33 @@ mod tests {
         let empty = UnitTensors { name: "none".to_owned(), units: 1..1 };
         let mut names = names();
         names[0].tensors.push(empty);
-        let find = |options: &[&str]| part(options).find(&manifest(), &names);
+        let find = |options: &[&str]| find(options, &names);
         assert_eq!(find(&["--tensor", "none"]).unwrap_err().code(), "tensors-empty");
-        assert_eq!(find(&["--tensor", "none", "--group", "files"]).unwrap().units, [5]);
+        assert_eq!(find(&["--tensor", "none", "--group", "files"]).unwrap().named.0.units, [5]);
+    }
+
+    #[test]
+    fn nothing_named_is_refused_wherever_it_comes_from_and_never_stands_for_all() {
+        assert_eq!(part(&[]), Part::All);
+        assert_eq!(Part::try_from(&Selection::All), Ok(Part::All));
+        for nothing in [Selection::Groups(Vec::new()), Selection::Units(Vec::new())] {
+            assert_eq!(Part::try_from(&nothing), Err(SelectError::Nothing));
+        }
+        // As a loader is told, and as it tells.
+        let read = |json: &str| serde_json::from_str::<Part>(json).map_err(|error| error.to_string());
+        assert_eq!(read(r#""all""#), Ok(Part::All));
+        for empty in [r#"{"of":{}}"#, r#"{"of":{"units":[],"groups":[],"rank":null,"tensors":[]}}"#] {
+            assert_eq!(read(empty).unwrap_err(), SelectError::Nothing.to_string());
+        }
+        for other in ["{}", "null", r#""""#, r#"{"of":{"unit":[1]}}"#, r#"{"units":[1]}"#] {
+            assert!(read(other).is_err(), "{other}");
+        }
+        for options in [["--units", "2"], ["--group", "layer.0"], ["--rank", "0/2"], ["--tensor", "h.*"]] {
+            let part = part(&options);
+            assert_eq!(read(&serde_json::to_string(&part).unwrap()), Ok(part));
+        }
+        let found = r#"{"named":{"units":[]},"matching":1,"tensors":0}"#;
+        assert!(serde_json::from_str::<Found>(found).is_err());
     }
 
     #[test]

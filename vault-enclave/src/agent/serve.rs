@@ -104,7 +104,7 @@ fn serve(args: AgentArgs) -> Result<(), Failure> {
     let access = Access::new(this, AllowList::new(&args.allow)?, AllowList::new(&args.control)?);
     // The vault file, once, so that whoever mistyped it is told so now.
     for order in &args.models {
-        args.machine.request(holding::wanted(&order.0))?;
+        args.machine.request(holding::wanted(&order.0)?)?;
     }
     if namespace::enter()? == Privilege::User {
         // A user namespace knows its own user alone: peers would be nobody.

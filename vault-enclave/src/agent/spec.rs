@@ -68,7 +68,7 @@ impl ModelSpec {
             request.rule = rule.clone();
         }
         if !self.groups.is_empty() {
-            request.part = Part::selected(&Selection::Groups(self.groups.clone()));
+            request.part = Part::try_from(&Selection::Groups(self.groups.clone()))?;
         }
         if let Some(file) = &self.follow
             && file.exists()

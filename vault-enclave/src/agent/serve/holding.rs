@@ -49,13 +49,16 @@ enum Ended {
 type Stops = watch::Receiver<Option<Why>>;
 
 /// An order, as options of a command line would say it.
-pub(super) fn wanted(order: &LoadOrder) -> Order {
-    Order {
+///
+/// # Errors
+/// `select-nothing`.
+pub(super) fn wanted(order: &LoadOrder) -> Result<Order, Failure> {
+    Ok(Order {
         model: order.model.clone(),
         rule: order.rule.clone(),
-        part: Part::selected(&order.selection),
+        part: Part::try_from(&order.selection)?,
         sources: SourceList::only(order.ciphertext.clone()),
-    }
+    })
 }
 
 impl Holding {
@@ -93,7 +96,7 @@ impl Holding {
 
     /// From the first request to wiped memory.
     async fn once(&self, stops: &mut Stops) -> Result<Ended, Failure> {
-        let request = self.agent.machine.request(wanted(&self.order))?;
+        let request = self.agent.machine.request(wanted(&self.order)?)?;
         let (bytes, files) = tokio::select! {
             size = size(&request) => size?,
             () = stopped(stops) => return Ok(Ended::Asked),
