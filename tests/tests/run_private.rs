@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use vault_tests::serve::{STRANGER, is_root, run_command, with_command_line};
+use vault_tests::serve::{STRANGER, each_file, is_root, run_command, with_command_line};
 use vault_tests::{Running, World, run};
 
 const CORE_PATTERN: &str = "/proc/sys/kernel/core_pattern";
@@ -148,17 +148,4 @@ fn weights_of_a_command_are_on_no_disk_in_no_swap_and_out_of_reach_of_another_us
     assert!(pieces.iter().all(|piece| contains(&weights, piece)));
     running.terminate();
     assert_eq!(with_command_line(&format!("sleep {marker}")), Vec::<u32>::new());
-}
-
-/// Every file below `dir`, but for those in `except`.
-fn each_file(dir: &Path, except: &Path, take: &mut impl FnMut(&Path, &[u8])) {
-    for entry in fs::read_dir(dir).expect("it is ours") {
-        let path = entry.expect("it is ours").path();
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        if metadata.is_dir() && path.canonicalize().ok() != except.canonicalize().ok() {
-            each_file(&path, except, take);
-        } else if metadata.is_file() {
-            take(&path, &fs::read(&path).unwrap_or_default());
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: all that has to pass before a change lands, in one order, here and on the CI machine.
 
-use crate::{Result, fuzz, setup, shell, tidy, vm};
+use crate::{Result, fuzz, python, setup, shell, tidy, vm};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,7 @@ pub(crate) fn run(args: &CiArgs, has_demo: bool) -> Result<()> {
             steps.push(Step { name: "vm", run: vm::in_ci });
             steps.push(Step { name: "bench", run: bench });
         }
+        steps.push(Step { name: "python", run: python::in_ci });
         steps.push(Step { name: "test", run: || shell::run(shell::cargo().args(["xtask", "test"])) });
     }
     let before = tree_state()?;

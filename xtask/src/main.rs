@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod fuzz;
 mod model;
+mod python;
 mod setup;
 mod shell;
 mod swtpm;
@@ -37,6 +38,8 @@ enum Task {
     Attack(attack::AttackArgs),
     /// Builds a measured guest twice, boots it in QEMU, has it attest and load; refuses changed ones. Leaves nothing running.
     Vm(vm::VmArgs),
+    /// Tests the Python package with PyTorch and transformers, llama.cpp under `run`, and the examples for systemd and Kubernetes.
+    Python(python::PythonArgs),
     /// Checks the house rules that the compiler does not.
     Tidy,
     /// Measures seal, upload and load beside `cp` in the same run: a table, and JSON with `ratios`.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Attack(args) => attack::run(&args),
         Task::Vm(args) => vm::run(&args),
+        Task::Python(args) => python::run(&args),
         Task::Tidy => tidy::run(),
         Task::Bench(args) => demo::bench(&args),
         Task::Fuzz(args) => fuzz::run(&args),

@@ -69,6 +69,15 @@ pub(crate) fn qemu(offline: bool) -> Result<()> {
     if missing.is_empty() { Ok(()) } else { install(&missing, offline) }
 }
 
+/// Sees to it that `systemd-analyze` is here.
+///
+/// # Errors
+/// As [`system_packages`].
+pub(crate) fn systemd(offline: bool) -> Result<()> {
+    let missing = needs::missing_systemd();
+    if missing.is_empty() { Ok(()) } else { install(&missing, offline) }
+}
+
 /// Whether this is Debian itself, whose packages are not all in the systems that were made of it.
 pub(crate) fn is_debian() -> bool {
     System::detect().id == "debian"

@@ -1,6 +1,6 @@
 """Holds a model until its lease ends, and says what it saw: a line for each thing.
 
-lease_end.py MODEL@VERSION, with WEIGHTVAULT_AGENT
+lease_end.py MODEL@VERSION FRAMEWORK, with WEIGHTVAULT_AGENT
 """
 
 import sys
@@ -8,14 +8,21 @@ import sys
 import weightvault
 
 model = weightvault.open_model(sys.argv[1], timeout=60)
-name, tensor = next(model.tensors())
-before = tensor.tobytes()
+name, tensor = next(model.tensors(sys.argv[2]))
+
+
+def held():
+    array = tensor if sys.argv[2] == "np" else tensor.numpy()
+    return array.tobytes()
+
+
+before = held()
 model.check()
 print(f"holds {any(before)}", flush=True)
 
 change = model.wait(60)
 print(f"{change.state} {change.why} {change.seconds > 0}", flush=True)
-print(f"unchanged {tensor.tobytes() == before}", flush=True)
+print(f"unchanged {held() == before}", flush=True)
 model.check()
 
 changes = []

@@ -22,7 +22,8 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 if HAS_TORCH:
     # While its files can still be read.
-    import torch  # noqa: F401
+    import safetensors.torch
+    import torch
 
 
 def plain(path):
@@ -34,6 +35,18 @@ def plain_paths():
     for directory, _, names in os.walk(PLAIN):
         for name in names:
             yield os.path.relpath(os.path.join(directory, name), PLAIN)
+
+
+def mapped_from(address):
+    """Device and inode of the file that is mapped at an address, and whether it may be written there."""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            span, mode, _, device, inode = line.split()[:5]
+            start, end = (int(part, 16) for part in span.split("-"))
+            if start <= address < end:
+                major, minor = (int(part, 16) for part in device.split(":"))
+                return os.makedev(major, minor), int(inode), "w" in mode
+    raise ValueError(f"nothing is mapped at {address:#x}")
 
 
 def resident(kind):
@@ -135,6 +148,31 @@ class Reader(unittest.TestCase):
     def test_nothing_changes_while_the_lease_lasts(self):
         self.model.check()
         self.assertEqual((self.model.change, self.model.wait(0.1)), (None, None))
+
+    def test_a_tensor_lies_where_the_descriptor_of_the_agent_is_mapped(self):
+        file = os.stat(self.model.path(WEIGHTS))
+        kinds = [("np", lambda tensor: tensor.ctypes.data)]
+        if HAS_TORCH:
+            kinds.append(("pt", lambda tensor: tensor.data_ptr()))
+        # Another opening is another mapping of the same memory.
+        with weightvault.open_model(MODEL) as again:
+            self.assertEqual(os.stat(again.path(WEIGHTS)).st_ino, file.st_ino)
+            for model in self.model, again:
+                for framework, address in kinds:
+                    for name, tensor in model.tensors(framework):
+                        self.assertEqual(mapped_from(address(tensor)), (file.st_dev, file.st_ino, False), name)
+
+    @unittest.skipUnless(HAS_TORCH, "torch is not installed")
+    def test_torch_sees_what_the_library_safetensors_gives(self):
+        theirs = safetensors.torch.load(self.plain[WEIGHTS])
+        with self.model.safe_open(WEIGHTS, framework="pt", device="cpu") as ours:
+            self.assertEqual(ours.keys(), sorted(theirs))
+            for name, expected in theirs.items():
+                found = ours.get_tensor(name)
+                self.assertEqual((found.dtype, found.shape), (expected.dtype, expected.shape), name)
+                self.assertTrue(torch.equal(found, expected), name)
+            part = ours.get_slice("embeddings.word_embeddings.weight")
+            self.assertTrue(torch.equal(part[7:9, ::3], theirs["embeddings.word_embeddings.weight"][7:9, ::3]))
 
     @unittest.skipUnless(HAS_TORCH, "torch is not installed")
     def test_tensors_of_torch_are_the_same_memory(self):

@@ -136,6 +136,17 @@ const QEMU: Need = Need {
     suse: "qemu-x86",
 };
 
+/// What `cargo xtask python` looks at our units with.
+const SYSTEMD: Need = Need {
+    name: "systemd-analyze",
+    why: "checks the units of `examples/`",
+    found_by: FoundBy::Program("systemd-analyze"),
+    debian: &[&["systemd"]],
+    fedora: "systemd",
+    arch: "systemd",
+    suse: "systemd",
+};
+
 /// What is not here. Takes some 50 ms.
 pub(super) fn missing() -> Vec<&'static Need> {
     still_missing(NEEDS.iter())
@@ -151,6 +162,11 @@ pub(super) fn missing_qemu() -> Vec<&'static Need> {
     still_missing([&QEMU])
 }
 
+/// The tool of systemd that checks units, if it is not here.
+pub(super) fn missing_systemd() -> Vec<&'static Need> {
+    still_missing([&SYSTEMD])
+}
+
 /// What of these is not here.
 pub(super) fn still_missing(needs: impl IntoIterator<Item = &'static Need>) -> Vec<&'static Need> {
     needs.into_iter().filter(|need| !need.found_by.is_here()).collect()
@@ -158,7 +174,7 @@ pub(super) fn still_missing(needs: impl IntoIterator<Item = &'static Need>) -> V
 
 #[cfg(test)]
 pub(super) fn all() -> Vec<&'static Need> {
-    NEEDS.iter().chain([&POSTGRES, &QEMU]).collect()
+    NEEDS.iter().chain([&POSTGRES, &QEMU, &SYSTEMD]).collect()
 }
 
 impl Need {

