@@ -41,7 +41,7 @@ pub fn measure(hot: &[Hot], bencher: divan::Bencher<'_, '_>, name: &str) {
     let hot = hot.iter().find(|hot| hot.name == name).expect("a name of the list");
     let mut call = (hot.prepare)();
     match hot.bytes {
-        1 => bencher.bench_local(|| call()),
-        bytes => bencher.counter(divan::counter::BytesCount::new(bytes)).bench_local(|| call()),
+        1 => bencher.bench_local(&mut call),
+        bytes => bencher.counter(divan::counter::BytesCount::new(bytes)).bench_local(call),
     }
 }

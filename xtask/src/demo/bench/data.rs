@@ -29,7 +29,7 @@ struct Plan<'a> {
 
 /// Seals, publishes and loads synthetic models in vaults of their own.
 pub(super) fn measure(args: &BenchArgs) -> Result<Value> {
-    let peers = args.peers.then(|| Peers { tensorizer: args.tensorizer.as_deref() });
+    let peers = args.peers.then_some(Peers { tensorizer: args.tensorizer.as_deref() });
     let plan = match args.quick {
         true => Plan { bytes: QUICK_BYTES, rounds: 1, clients: &QUICK_CLIENTS, sizes: &QUICK_SIZES, peers },
         false => Plan { bytes: args.size, rounds: args.runs.max(1), clients: &args.clients, sizes: &args.sizes, peers },
