@@ -11,9 +11,23 @@ when that is lost the agent says so, gives the time that the vault's policy allo
 `Model.check` raises `LeaseLost` then, as does everything that would make a new view.
 """
 
-from ._agent import DEFAULT_AGENT, AgentError, Change, LeaseLost, ModelInfo, Refused, WeightVaultError, list_models
-from ._model import Model, open_model
-from ._safetensors import SafeFile, SafeSlice
+from pkgutil import extend_path
+
+# The modules that are generated from `proto/weightvault/v1` have this name in front, too: one program can have both.
+__path__ = extend_path(__path__, __name__)
+
+from ._agent import (  # noqa: E402
+    DEFAULT_AGENT,
+    AgentError,
+    Change,
+    LeaseLost,
+    ModelInfo,
+    Refused,
+    WeightVaultError,
+    list_models,
+)
+from ._model import Model, open_model  # noqa: E402
+from ._safetensors import SafeFile, SafeSlice  # noqa: E402
 
 __all__ = [
     "DEFAULT_AGENT",
