@@ -20,8 +20,8 @@ pub(crate) struct PythonArgs {
     no_build: bool,
 }
 
-/// What must be importable, so that no test may skip itself for want of it. vLLM is not among them: with what it needs it is
-/// twice as large as the rest. Its test runs where it is importable.
+/// What must be importable, so that no test may skip itself for want of it. vLLM is not among them: it brings
+/// gigabytes more. Its test runs where it is importable.
 const WANTED: &str = "weightvault torch transformers safetensors numpy grpc_tools gguf xllamacpp";
 
 /// The test programs of `vault-tests` that run Python.
