@@ -13,6 +13,8 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use vault_proto::agent::v1;
 use vault_proto::agent::v1::agent_client::AgentClient;
+use vault_proto::v1::UnitSelection;
+use vault_proto::v1::unit_selection::Selection;
 use vault_tests::reader::{Reader, as_user};
 use vault_tests::world::{APPROVERS, guest_rule};
 use vault_tests::{Running, Swtpm, World, binary, run, run_ok};
@@ -186,10 +188,13 @@ async fn models_come_and_go_over_grpc_by_those_who_may() {
         model: "demo".to_owned(),
         version: version.to_owned(),
         rule: "guest".to_owned(),
+        units: Some(UnitSelection { selection: Some(Selection::All(true)) }),
         ..v1::LoadModelRequest::default()
     };
     assert_eq!(client.load_model(load("1")).await.unwrap_err().code(), Code::AlreadyExists);
     assert_eq!(client.load_model(load("")).await.unwrap_err().code(), Code::InvalidArgument);
+    let of_nothing = v1::LoadModelRequest { units: None, ..load("2") };
+    assert_eq!(client.load_model(of_nothing).await.unwrap_err().code(), Code::InvalidArgument);
     client.load_model(load("2")).await.expect("it begins");
     // The new one beside the old one, which the command waits for.
     let mut models = world.enclave("models");
