@@ -21,14 +21,18 @@ pub mod publisher;
 pub mod raw_tpm;
 pub mod reader;
 pub mod relay;
+pub mod sealed;
 pub mod serve;
 pub mod soft_snp;
 pub mod two;
+pub mod web;
 pub mod witnesses;
 pub mod world;
 
 pub use guest::Guest;
 pub use process::{Boot, Running, Swtpm, binary, run, run_ok};
+pub use sealed::Sealed;
 pub use soft_snp::SoftSnp;
+pub use web::Web;
 pub use witnesses::Witnesses;
 pub use world::World;
