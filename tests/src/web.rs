@@ -4,12 +4,11 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use time::OffsetDateTime;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -51,8 +50,6 @@ pub struct Web {
 struct Asked {
     /// Path and length of each range.
     ranges: Mutex<Vec<(String, u64)>>,
-    now: AtomicUsize,
-    most: AtomicUsize,
 }
 
 impl Web {
@@ -98,19 +95,9 @@ impl Web {
         format!("{}://{name}:{}", if self.is_tls { "https" } else { "http" }, self.address.port())
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Path and length of each range that it was asked for.
     pub fn ranges(&self) -> Vec<(String, u64)> {
         self.asked.ranges.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The most requests that it had at once.
-    pub fn most_at_once(&self) -> usize {
-        self.asked.most.load(Ordering::SeqCst)
     }
 }
 
@@ -134,10 +121,7 @@ fn answer(
     };
     let mut wanted = content.get(first..=last).ok_or_else(malformed)?.to_vec();
     asked.ranges.lock().unwrap_or_else(PoisonError::into_inner).push((path.to_owned(), wanted.len() as u64));
-    asked.most.fetch_max(asked.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-    let sent = send(&mut client, &mut wanted, (first, last, content.len()), behave(path));
-    asked.now.fetch_sub(1, Ordering::SeqCst);
-    sent
+    send(&mut client, &mut wanted, (first, last, content.len()), behave(path))
 }
 
 fn send(
@@ -197,10 +181,11 @@ fn read_head(client: &mut impl Read) -> io::Result<String> {
 pub struct TlsAuthority(CertifiedIssuer<'static, KeyPair>);
 
 impl TlsAuthority {
-    /// A new one.
+    /// A new one by this name.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(name: &str) -> Self {
         let mut ca = CertificateParams::new(Vec::new()).expect("no names");
+        ca.distinguished_name.push(DnType::CommonName, name);
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("it signs itself"))
     }
@@ -225,11 +210,5 @@ impl TlsAuthority {
         Arc::new(
             config.with_no_client_auth().with_single_cert(chain, key).expect("key and certificate belong together"),
         )
-    }
-}
-
-impl Default for TlsAuthority {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -12,9 +12,10 @@ use std::time::Duration;
 mod s3;
 
 use s3::S3;
-use vault_tests::Sealed;
 use vault_tests::relay::{self, Way};
 use vault_tests::sealed::{flip, text};
+use vault_tests::web::TlsAuthority;
+use vault_tests::{Sealed, Web};
 
 #[test]
 fn units_of_a_directory_open_and_nothing_else_is_asked_where_it_is_the_only_place() {
@@ -115,6 +116,42 @@ fn ranges_of_a_bucket_that_is_far_away_are_asked_for_side_by_side() {
     let (most, requests) = (most.load(Ordering::SeqCst), requests.load(Ordering::SeqCst));
     println!("{most} of {requests} requests at once");
     assert!(most >= AT_ONCE_MIN, "{most} of {requests} requests at once");
+}
+
+#[test]
+fn web_server_over_tls_is_asked_under_the_authority_that_was_named_while_its_certificate_is_good() {
+    let scene = Sealed::open();
+    scene.host_loses_units();
+    let (ours, strangers) = (TlsAuthority::new("ours"), TlsAuthority::new("strangers"));
+    let [ours_pem, strangers_pem] = ["ours.pem", "strangers.pem"].map(|name| scene.world.path(name));
+    fs::write(&ours_pem, ours.pem()).expect("the directory is ours");
+    fs::write(&strangers_pem, strangers.pem()).expect("the directory is ours");
+    let good = Web::start_tls(&scene.sealed, ours.server("localhost", 1));
+    let expired = Web::start_tls(&scene.sealed, ours.server("localhost", -1));
+    let from = |web: &Web, name: &str, ca: &std::path::Path| {
+        ["--source", &web.url(name), "--source-ca", text(ca)].map(str::to_owned)
+    };
+    let load = |options: &[String]| {
+        let mut load = scene.command(&[]);
+        load.args(options);
+        load
+    };
+    let said = scene.loads_by(&mut load(&from(&good, "localhost", &ours_pem)));
+    assert!(!said.contains("warning") && !good.ranges().is_empty(), "{said}");
+
+    let before = good.ranges().len();
+    for (options, words) in [
+        (from(&good, "localhost", &strangers_pem), "UnknownIssuer"),
+        (from(&good, "127.0.0.1", &ours_pem), "not valid for name"),
+        (from(&expired, "localhost", &ours_pem), "expired"),
+        (from(&good, "localhost", &scene.sealed.join("manifest.json")), "no certificate in it can be used"),
+    ] {
+        scene.refused_by(&mut load(&options), words);
+    }
+    // Those of the system know nothing of it.
+    let url = good.url("localhost");
+    scene.refused(&["--source", &url], "going on from the vault's host");
+    assert_eq!((good.ranges().len(), expired.ranges().len()), (before, 0), "nothing was asked of them");
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! `vault-enclave run` with a part of a model.
+//! `vault-enclave run` with ciphertext from elsewhere, and with a part of a model.
 
 use std::fs;
 
 use ledger::safetensors::Header;
+use vault_tests::sealed::{flip, text};
 use vault_tests::serve::{is_root, run_as};
 use vault_tests::{Sealed, run};
 
@@ -40,6 +41,32 @@ fn tensors(files: &[(String, Vec<u8>)]) -> Vec<String> {
     let (_, file) = files.iter().find(|(name, _)| name == "model.safetensors").expect("the model");
     let header = Header::parse(file, file.len() as u64).expect("a safetensors file");
     header.places().map(|(tensor, _)| tensor.name.clone()).collect()
+}
+
+#[test]
+fn run_takes_ciphertext_from_a_list_of_places_and_keeps_it_for_the_next_run() {
+    if !is_root() {
+        return;
+    }
+    let scene = Sealed::open();
+    let (whole, lying, cache) = (source(&scene), scene.world.path("lying"), scene.world.path("cache"));
+    scene.copy(&lying);
+    flip(&lying.join("units/00002.cob"));
+    let (files, said) = runs(&scene, &["--source", text(&lying)]);
+    assert!(files == whole && said.contains("going on from the vault's host"), "{said}");
+
+    scene.host_loses_units();
+    refused(&scene, &["--source", text(&lying)], "unit 2");
+    let (files, said) = runs(
+        &scene,
+        &["--source", text(&lying), "--source", text(&scene.sealed), "--cache", text(&cache), "--cache-size", "1G"],
+    );
+    assert!(files == whole && said.contains("going on from"), "{said}");
+    // The cache alone has all of it now.
+    let (files, said) = runs(&scene, &["--cache", text(&cache), "--cache-size", "1G"]);
+    assert!(files == whole && !said.contains("warning"), "{said}");
+    let (files, _) = runs(&scene, &["--ciphertext", text(&scene.sealed)]);
+    assert!(files == whole);
 }
 
 #[test]
