@@ -5,9 +5,11 @@
 //! what libtss2 opened is closed to others at once, and no child is started between the two.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::os::fd::RawFd;
 use std::sync::{Mutex, PoisonError};
+use std::{fs, io};
+
+use rustix::io::Errno;
 
 use crate::region::{close_on_execution, is_inheritable};
 
@@ -21,22 +23,31 @@ pub fn starting_child<T>(start: impl FnOnce() -> T) -> T {
 }
 
 /// Does something that opens descriptors, and keeps those from children.
-pub(super) fn kept_from_children<T>(open: impl FnOnce() -> T) -> T {
+///
+/// # Errors
+/// What keeps them from being found, or closed to children.
+pub(super) fn kept_from_children<T>(open: impl FnOnce() -> T) -> io::Result<T> {
     let _alone = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = inheritable();
+    let before = inheritable()?;
     let opened = open();
-    for descriptor in inheritable().difference(&before) {
-        // One that is closed again meanwhile is nobody's.
-        let _ = close_on_execution(*descriptor);
+    for descriptor in inheritable()?.difference(&before) {
+        match close_on_execution(*descriptor) {
+            // One that is closed again meanwhile is nobody's.
+            Ok(()) | Err(Errno::BADF) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    opened
+    Ok(opened)
 }
 
 /// Descriptors that a program would have which this process executes.
-fn inheritable() -> BTreeSet<RawFd> {
-    let Ok(descriptors) = fs::read_dir("/proc/self/fd") else { return BTreeSet::new() };
-    let numbers = descriptors.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    numbers.filter(|descriptor| is_inheritable(*descriptor)).collect()
+fn inheritable() -> io::Result<BTreeSet<RawFd>> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let number: Option<RawFd> = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        found.extend(number.filter(|descriptor| is_inheritable(*descriptor)));
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
