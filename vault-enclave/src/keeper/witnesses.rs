@@ -30,7 +30,7 @@ impl Store {
         // Each witness owes at most one answer at a time.
         let (sender, answers) = sync_channel(WITNESSES_MAX);
         let mut asked = HashMap::new();
-        while !gathering.is_over() {
+        loop {
             for ask in gathering.asks() {
                 let (witness, call) = call(ask);
                 asked.insert(self.send(call, sender.clone())?, witness);
@@ -39,6 +39,9 @@ impl Store {
                 // Whoever can't be shown it is not asked, and the others may be enough.
                 gathering.recall(bundle, &self.bundle(bundle).unwrap_or_default());
                 continue;
+            }
+            if gathering.is_over() {
+                break;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let (id, result) = match answers.recv_timeout(left.min(LOOK_EVERY)) {
