@@ -10,6 +10,7 @@ use crate::{Result, shell};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What a host may need at most while it streams to eight agents, in MiB.
 const HOST_MIB_MAX: f64 = 128.0;
@@ -47,6 +48,7 @@ pub(super) fn rows(world: &mut World, places: &Places<'_>, sources: &[Source]) -
     for (what, options, source) in plain {
         rows.insert(what.to_owned(), one(world, places, what, &options, Some(places.huge), source)?);
     }
+    rows.insert(rows::RUN.to_owned(), seen(world, places, &options(&["--source", &directory]))?);
     rows.insert(rows::SMALL.to_owned(), one(world, places, rows::SMALL, &[], None, None)?);
     let _ = fs::remove_dir_all(&cache);
 
@@ -82,6 +84,29 @@ pub(super) fn one(
     let (bytes, Times { keys_s, first_s }) = (bytes?, Times::said(&said)?);
     let load = Load { bytes, keys_s, first_s, agent_mib: watch.most.own };
     Ok(Sample { rate: rate?, cpu: cpu? + spent / (bytes / 1e9), load: Some(load) })
+}
+
+/// A load by `run` into huge pages of its own, to the moment when an unmodified program has read its first file.
+fn seen(world: &mut World, places: &Places<'_>, options: &[String]) -> Result<Sample> {
+    note(rows::RUN);
+    warm(places, 1)?;
+    let before = servers(world, None)?;
+    let loading = world.begin_run("run", options)?;
+    let mut watch = Watch::of(loading.pid);
+    let said = world.wait_loaded(&loading, || watch.look())?;
+    let since = |time: f64| -> Result<f64> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+        Ok(loading.began.elapsed().as_secs_f64() - (now - time))
+    };
+    let time = said.lines().find_map(|line| line.strip_prefix("ready ")).ok_or("a command that said nothing")?;
+    let first_s = since(time.parse()?)?;
+    world.end_load(&loading)?;
+    let spent = servers(world, None)? - before;
+    let (bytes, cpu) = (number_before(&said, "opened", "bytes")?, number_before(&said, "opened", "CPU")?);
+    let keys_s = Times::said(&said)?.keys_s;
+    let rate = bytes / 1e9 / (first_s - keys_s).max(0.01);
+    let load = Load { bytes, keys_s, first_s, agent_mib: watch.most.own };
+    Ok(Sample { rate, cpu: cpu + spent / (bytes / 1e9), load: Some(load) })
 }
 
 /// So many agents at once, each a machine of its own: what they come to together, and what the host needs.

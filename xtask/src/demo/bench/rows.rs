@@ -17,8 +17,11 @@ pub(super) const S3: &str = "load from s3";
 pub(super) const CACHE_COLD: &str = "load, cache empty";
 pub(super) const CACHE_WARM: &str = "load, cache full";
 
+pub(super) const RUN: &str = "load by run, until CMD reads it";
+
 /// Loads by a real agent, to its first tensor and with its memory.
-pub(super) const LOADS: [&str; 11] = [GRPC, UNIX, TLS, SMALL, GROUP, RANK, DIRECTORY, HTTP, S3, CACHE_COLD, CACHE_WARM];
+pub(super) const LOADS: [&str; 12] =
+    [GRPC, UNIX, TLS, SMALL, GROUP, RANK, DIRECTORY, RUN, HTTP, S3, CACHE_COLD, CACHE_WARM];
 
 /// Rows in the order in which they are shown, before those of [`LOADS`] and of [`peers::ALL`].
 const BARE: [&str; 11] = [
@@ -136,7 +139,11 @@ pub(super) fn ratios(rounds: &[Round]) -> Map<String, Value> {
     });
     let loads = rounds.iter().flat_map(|rows| rows.values().filter_map(|sample| sample.load));
     let agent = loads.map(|load| load.agent_mib / AGENT_MIB_MAX).reduce(f64::max);
-    let known = rates.chain(cpus).chain([("agent_memory_vs_max".to_owned(), agent)]);
+    let run = median(rounds.iter().filter_map(|rows| {
+        let seconds = |what: &str| rows.get(what)?.load.map(|load| load.first_s - load.keys_s);
+        Some(seconds(RUN)? / seconds(DIRECTORY)?)
+    }));
+    let known = rates.chain(cpus).chain([("agent_memory_vs_max".to_owned(), agent), ("run_time_vs_load".to_owned(), run)]);
     known.filter_map(|(name, ratio)| Some((name, json!(ratio?)))).collect()
 }
 
@@ -189,6 +196,14 @@ mod tests {
             (&ratios(&rounds)["load_local_vs_age"], &ratios(&rounds)["load_grpc_vs_age"]),
             (&json!(4.0), &json!(2.0))
         );
+    }
+
+    #[test]
+    fn a_run_is_held_to_a_load_from_the_keys_on() {
+        let load = |keys_s: f64, first_s: f64| Load { keys_s, first_s, ..Load::default() };
+        let sample = |load: Load| Sample { load: Some(load), ..Sample::default() };
+        let rows = Round::from([(RUN.to_owned(), sample(load(1.0, 4.0))), (DIRECTORY.to_owned(), sample(load(2.0, 4.0)))]);
+        assert_eq!(ratios(&[rows])["run_time_vs_load"], json!(1.5));
     }
 
     #[test]

@@ -28,17 +28,35 @@ impl World {
         into: Option<&Path>,
         wrap: impl FnOnce(Command) -> Command,
     ) -> Result<Loading> {
+        let into = into.map_or_else(private_place, Path::to_owned);
+        let mut load = self.model_command("load", guest)?;
+        load.arg("--into").arg(&into).args(options);
+        let began = Instant::now();
+        let pid = self.children.spawn(log, &wrap(load))?;
+        Ok(Loading { log: log.to_owned(), pid, began, into })
+    }
+
+    /// Begins `run` with a command that says `ready` and the time (`date +%s.%N`) as soon as it has read a file of the model,
+    /// and then waits.
+    pub(in crate::demo) fn begin_run(&mut self, log: &str, options: &[String]) -> Result<Loading> {
+        const SEE: &str = "cat \"$0/config.json\" >&2 && date +\"ready %s.%N\" && exec sleep 3600";
+        let at = self.bench_place("seen")?;
+        let mut run = self.model_command("run", 0)?;
+        run.arg("--at").arg(&at).args(options).args(["--", "sh", "-c", SEE]).arg(&at);
+        let began = Instant::now();
+        let pid = self.children.spawn(log, &run)?;
+        Ok(Loading { log: log.to_owned(), pid, began, into: at })
+    }
+
+    /// `vault-enclave` with what it needs to have the model, on the guest of this number.
+    fn model_command(&self, what: &str, guest: usize) -> Result<Command> {
         let machine = match guest.checked_sub(1) {
             None => &self.guest,
             Some(index) => self.more_guests.get(index).ok_or("no such guest")?,
         };
-        let into = into.map_or_else(private_place, Path::to_owned);
-        let mut load = Command::new(binary("vault-enclave"));
-        load.arg("load").arg(format!("{}@1", self.model.name)).arg("--vault").arg(self.vault());
-        load.args(machine.arguments()).arg("--into").arg(&into).args(options);
-        let began = Instant::now();
-        let pid = self.children.spawn(log, &wrap(load))?;
-        Ok(Loading { log: log.to_owned(), pid, began, into })
+        let mut command = Command::new(binary("vault-enclave"));
+        command.arg(what).arg(format!("{}@1", self.model.name)).arg("--vault").arg(self.vault()).args(machine.arguments());
+        Ok(command)
     }
 
     /// Waits until the files are there, and looks meanwhile, every 20 ms: what the agent said.
