@@ -21,7 +21,7 @@ mod worker;
 use attestation::UnitSet;
 use ledger::manifest::{Manifest, PlanUnit};
 
-pub use destination::{Destination, OpenedModel};
+pub use destination::{Destination, Directory, DirectoryId, OpenedModel};
 pub use direct::DirectReader;
 pub use error::{DestinationError, OpenModelError};
 pub use files::check_units;

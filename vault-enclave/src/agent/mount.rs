@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::job::Owner;
 use super::numa::Numa;
 use crate::failure::{Failure, Kind};
+use crate::open::Directory;
 use crate::place::{Facts, PlaceError, judge};
 
 /// What is tried, best first. `noswap` needs Linux 6.4; a ramfs is never swapped, but has small pages and no limit.
@@ -124,6 +125,14 @@ impl PrivateMount {
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.at
+    }
+
+    /// Its root, open.
+    ///
+    /// # Errors
+    /// `destination-failed`.
+    pub(super) fn directory(&self) -> Result<Directory, Failure> {
+        Ok(Directory::open(&self.at)?)
     }
 
     /// The `st_dev` of its files, which no other mount has.

@@ -89,8 +89,9 @@ impl Loading {
         stop: impl Future<Output = ()>,
     ) -> Result<Option<Served>, Failure> {
         let request = &wanted.request;
-        let place = judge(&Facts::gather(mount.path())?, bytes, false)?;
-        let destination = Destination::open(mount.path(), place)?;
+        let directory = mount.directory()?;
+        let place = judge(&Facts::of(&directory)?, bytes, false)?;
+        let destination = Destination::new(directory, place)?;
         let signer = LeaseSigner::generate(&SystemRandom::new())?;
         let load = Load {
             request,

@@ -1,13 +1,16 @@
 //! The directory that plaintext is opened into, and what lies there afterwards.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use ledger::manifest::FilePath;
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, ResolveFlags, SeekFrom, StatxAttributes, StatxFlags};
+use rustix::fs::{
+    AtFlags, FallocateFlags, Gid, Mode, OFlags, ResolveFlags, SeekFrom, StatxAttributes, StatxFlags, Uid,
+};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
+use serde::{Deserialize, Serialize};
 
 use super::files::OpenedFile;
 use super::{DestinationError, OpenModelError};
@@ -25,24 +28,99 @@ const RESERVE_BYTES: u64 = 1 << 30;
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 const RAMFS_MAGIC: u64 = 0x8584_58f6;
 
+/// A directory, open: what is asked of it and what goes into it concern the same one, whatever becomes of its path.
+pub struct Directory(OwnedFd);
+
+/// Which directory it is. No other one has these numbers while it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryId {
+    device: u64,
+    inode: u64,
+}
+
+impl Directory {
+    /// Opens `path`, which is made for this user alone where it is missing (its parent is not).
+    ///
+    /// # Errors
+    /// [`DestinationError::Directory`].
+    pub fn make(path: &Path) -> Result<Self, DestinationError> {
+        match rustix::fs::mkdir(path, DIRECTORY) {
+            Ok(()) | Err(Errno::EXIST) => Self::open(path),
+            Err(errno) => Err(DestinationError::Directory { action: "make", errno }),
+        }
+    }
+
+    /// Opens `path`, unless it is a link.
+    ///
+    /// # Errors
+    /// [`DestinationError::Directory`].
+    pub fn open(path: &Path) -> Result<Self, DestinationError> {
+        Self::below(rustix::fs::CWD, path).map_err(|errno| DestinationError::Directory { action: "open", errno })
+    }
+
+    /// Opens `path` where that still is the directory that another process has open: it wipes that one and no other.
+    ///
+    /// # Errors
+    /// [`DestinationError::Directory`], [`DestinationError::Replaced`].
+    pub fn open_same(path: &Path, id: DirectoryId) -> Result<Self, DestinationError> {
+        let directory = Self::open(path)?;
+        if directory.id()? == id { Ok(directory) } else { Err(DestinationError::Replaced) }
+    }
+
+    /// Opens what `root` is of, which may be open as a path alone.
+    ///
+    /// # Errors
+    /// [`DestinationError::Directory`].
+    pub fn of(root: impl AsFd) -> Result<Self, DestinationError> {
+        let opened = Self::below(root, Path::new("."));
+        opened.map_err(|errno| DestinationError::Directory { action: "open", errno })
+    }
+
+    fn below(root: impl AsFd, path: &Path) -> Result<Self, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(root, path, flags, Mode::empty()).map(Self)
+    }
+
+    /// Which it is.
+    ///
+    /// # Errors
+    /// [`DestinationError::Directory`].
+    pub fn id(&self) -> Result<DirectoryId, DestinationError> {
+        DirectoryId::of(self).map_err(|errno| DestinationError::Directory { action: "look at", errno })
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl DirectoryId {
+    /// That of an open directory.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn of(directory: impl AsFd) -> Result<Self, Errno> {
+        let stat = rustix::fs::fstat(directory)?;
+        Ok(Self { device: stat.st_dev, inode: stat.st_ino })
+    }
+}
+
 /// An empty directory in a place that is safe for plaintext.
 pub struct Destination {
-    pub(super) directory: OwnedFd,
+    pub(super) directory: Directory,
     pub(super) place: SafePlace,
 }
 
 impl Destination {
-    /// Opens `directory`, which is made where it is missing (its parent is not).
+    /// A directory that is empty, and in which nobody else takes files away; `place` is what its own facts were judged.
     ///
     /// # Errors
     /// [`DestinationError`].
-    pub fn open(directory: &Path, place: SafePlace) -> Result<Self, DestinationError> {
+    pub fn new(directory: Directory, place: SafePlace) -> Result<Self, DestinationError> {
         let failed = |action| move |errno| DestinationError::Directory { action, errno };
-        match rustix::fs::mkdir(directory, DIRECTORY) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(failed("make")(errno)),
-        }
-        let directory = open_directory(directory).map_err(failed("open"))?;
         Access::of(&directory).map_err(failed("look at"))?.check(rustix::process::geteuid().as_raw())?;
         for entry in rustix::fs::Dir::read_from(&directory).map_err(failed("read"))? {
             let entry = entry.map_err(failed("read"))?;
@@ -53,20 +131,19 @@ impl Destination {
         Ok(Self { directory, place })
     }
 
-    /// Opens one that another process of this user made and left, to be adopted.
+    /// One in which another process of this user left files, to be adopted.
+    #[must_use]
+    pub fn left(directory: Directory, place: SafePlace) -> Self {
+        Self { directory, place }
+    }
+
+    /// Which directory it is.
     ///
     /// # Errors
     /// [`DestinationError::Directory`].
-    pub fn reopen(directory: &Path, place: SafePlace) -> Result<Self, DestinationError> {
-        let directory =
-            open_directory(directory).map_err(|errno| DestinationError::Directory { action: "open", errno })?;
-        Ok(Self { directory, place })
+    pub fn id(&self) -> Result<DirectoryId, DestinationError> {
+        self.directory.id()
     }
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty())
 }
 
 /// Who can do what in a directory.
@@ -79,7 +156,7 @@ struct Access {
 }
 
 impl Access {
-    fn of(directory: &OwnedFd) -> Result<Self, Errno> {
+    fn of(directory: &Directory) -> Result<Self, Errno> {
         let stat = rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
         let in_memory =
@@ -119,19 +196,25 @@ pub struct OpenedModel {
 }
 
 impl OpenedModel {
-    /// The directory that the files lie in.
-    pub fn directory(&self) -> impl AsFd {
-        self.destination.directory.as_fd()
-    }
-
     /// The files, each with an open descriptor.
     pub fn files(&self) -> impl Iterator<Item = (&FilePath, impl AsFd)> {
         self.files.iter().map(|(path, file)| (path, file.as_fd()))
     }
 
-    /// The directories that were made for them, outermost first.
-    pub fn directories(&self) -> impl Iterator<Item = &str> {
-        self.directories.iter().map(String::as_str)
+    /// Gives files and directories to the user whose command reads them, the outermost directory last: nobody gets in before.
+    ///
+    /// # Errors
+    /// [`DestinationError::File`], [`DestinationError::Directory`].
+    pub fn give(&self, uid: u32, gid: u32) -> Result<(), DestinationError> {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        for (path, file) in &self.files {
+            rustix::fs::fchown(file, uid, gid).map_err(failed(path, "give away"))?;
+        }
+        for directory in self.directories.iter().map(String::as_str).chain(["."]) {
+            let given = self.open_directory(directory).and_then(|directory| rustix::fs::fchown(directory, uid, gid));
+            given.map_err(|errno| DestinationError::Directory { action: "give away a directory of", errno })?;
+        }
+        Ok(())
     }
 
     /// How much of the plaintext came to lie in huge pages, as far as the kernel tells. A mount can only ask for them.
@@ -328,7 +411,7 @@ mod tests {
 
     fn open(directory: &Path) -> Result<Destination, DestinationError> {
         let place = judge(&Facts::gather(directory).unwrap(), 0, true).unwrap();
-        Destination::open(directory, place)
+        Destination::new(Directory::open(directory)?, place)
     }
 
     #[test]
@@ -353,6 +436,21 @@ mod tests {
         assert_eq!(access(0).check(1000), Ok(()));
         let refused = access(1001).check(1000).unwrap_err();
         assert_eq!((refused.code(), refused), ("destination-other-owner", DestinationError::OtherOwner { uid: 1001 }));
+    }
+
+    /// As where somebody who may write to the directory above does so between two processes of a load.
+    #[test]
+    fn a_directory_that_took_the_place_of_one_is_refused_though_it_looks_the_same() {
+        let above = tempfile::tempdir().unwrap();
+        let (path, away) = (above.path().join("into"), above.path().join("away"));
+        let first = Directory::make(&path).unwrap();
+        let id = first.id().unwrap();
+        assert!(Directory::open_same(&path, id).is_ok());
+        std::fs::rename(&path, &away).unwrap();
+        let second = Directory::make(&path).unwrap();
+        let refused = Directory::open_same(&path, id).err().unwrap();
+        assert_eq!((refused.code(), refused), ("destination-replaced", DestinationError::Replaced));
+        assert!(Directory::open_same(&away, id).is_ok() && second.id().unwrap() != id);
     }
 
     #[test]

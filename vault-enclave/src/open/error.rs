@@ -85,6 +85,8 @@ pub enum DestinationError {
         /// Its permissions.
         mode: u32,
     },
+    /// Another directory has taken the place of the one that a load began in.
+    Replaced,
     /// The memory for a file could not be set aside.
     NoRoom {
         /// Which.
@@ -155,6 +157,7 @@ impl DestinationError {
             Self::NotEmpty => "destination-not-empty",
             Self::OtherOwner { .. } => "destination-other-owner",
             Self::OthersWrite { .. } => "destination-others-write",
+            Self::Replaced => "destination-replaced",
             Self::NoRoom { .. } => "destination-full",
             Self::Directory { .. } | Self::File { .. } => "destination-failed",
         }
@@ -197,6 +200,10 @@ impl fmt::Display for DestinationError {
                 f,
                 "others may write to the destination (mode {mode:04o}), and so replace files of the model; chmod 0700 it, or give \
                  a directory that is not there yet"
+            ),
+            Self::Replaced => f.write_str(
+                "another directory took the place of the destination while the load began; give one whose parent directories \
+                 nobody else may write to",
             ),
             Self::NoRoom { file, bytes } => write!(
                 f,

@@ -103,8 +103,9 @@ impl Holding {
         };
         let places = self.agent.places();
         let mount = PrivateMount::new(&places.memory, bytes, files, None)?;
-        let place = judge(&Facts::gather(mount.path())?, bytes, false)?;
-        let destination = Destination::open(mount.path(), place)?;
+        let directory = mount.directory()?;
+        let place = judge(&Facts::of(&directory)?, bytes, false)?;
+        let destination = Destination::new(directory, place)?;
         let signer = LeaseSigner::generate(&SystemRandom::new())?;
         let identity = self.agent.identity.clone();
         let load = Load {
