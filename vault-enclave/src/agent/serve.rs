@@ -35,9 +35,10 @@ use self::access::{Access, AllowArg, AllowList, Peer};
 use self::agent::Agent;
 use self::sockets::SocketDir;
 use self::wiper::Wiper;
+use super::fixed::FixedDir;
 use super::load::{Signals, begin, runtime};
 use super::machine::MachineArgs;
-use super::mount::PrivateMount;
+use super::mount::{MountPoint, PrivateMount};
 use super::namespace::{self, Privilege};
 use super::options::{ArgumentError, ModelRef};
 use super::state;
@@ -106,6 +107,8 @@ fn serve(args: AgentArgs) -> Result<(), Failure> {
     for order in &args.models {
         args.machine.request(holding::wanted(&order.0)?)?;
     }
+    // While the owners of directories are known by their own numbers.
+    let (memory, sockets) = (FixedDir::new(&args.memory)?, FixedDir::new(&args.sockets)?);
     if namespace::enter()? == Privilege::User {
         // A user namespace knows its own user alone: peers would be nobody.
         return Err(Failure::new(
@@ -116,22 +119,22 @@ fn serve(args: AgentArgs) -> Result<(), Failure> {
         .next("run it as root with CAP_SYS_ADMIN, or use `vault-enclave run` for one command"));
     }
     rustix::thread::set_no_new_privs(true).map_err(|errno| Failure::io("no_new_privs", &errno.into()))?;
-    let root = PrivateMount::for_directories(&args.memory)?;
+    let root = PrivateMount::for_directories(MountPoint::at(&memory)?)?;
     runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         let mut wiper = Wiper::start(root.path())?;
         let devices = args.machine.devices()?;
         let identity = state::identity(&devices, args.machine.state())?;
-        let mut directory = SocketDir::open(&args.sockets)?;
+        let mut directory = SocketDir::open(&sockets)?;
         let readers = directory.listen(READERS, access.has_others())?;
         let control = directory.listen(CONTROL, access.has_others())?;
-        let agent = Arc::new(Agent::new(args.machine, identity, root.path()));
+        let agent = Arc::new(Agent::new(args.machine, identity, root));
         let own = access.controller(Peer { uid: this, gid: rustix::process::getegid().as_raw() });
         let own = own.map_err(|error| Failure::new(Kind::Failed, error.code(), error))?;
         for OrderArg(order) in args.models {
             agent.load(&own, order).map_err(|error| Failure::new(Kind::Usage, error.code(), error))?;
         }
-        println!("ready {}", args.sockets.display());
+        println!("ready {}", sockets.path().display());
         let ended = tokio::select! {
             () = signals.next() => Ok(()),
             served = control::serve(control, access.clone(), Arc::clone(&agent)) => served,

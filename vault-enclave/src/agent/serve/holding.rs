@@ -1,6 +1,5 @@
 //! One model of an agent: loaded, shared, renewed, and wiped; again where it was lost and may come back.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::agent::child::Load;
 use crate::agent::holder::{Lease, Lost};
 use crate::agent::lease_signer::LeaseSigner;
 use crate::agent::load::{end, hold};
-use crate::agent::mount::PrivateMount;
+use crate::agent::mount::{MountPoint, PrivateMount};
 use crate::agent::options::Order;
 use crate::agent::part::Part;
 use crate::agent::report;
@@ -101,8 +100,8 @@ impl Holding {
             size = size(&request) => size?,
             () = stopped(stops) => return Ok(Ended::Asked),
         };
-        let places = self.agent.places();
-        let mount = PrivateMount::new(&places.memory, bytes, files, None)?;
+        let (memory, view) = self.agent.points()?;
+        let mount = PrivateMount::new(memory, bytes, files, None)?;
         let directory = mount.directory()?;
         let place = judge(&Facts::of(&directory)?, bytes, false)?;
         let destination = Destination::new(directory, place)?;
@@ -120,24 +119,21 @@ impl Holding {
         report::loaded(&held, mount.path());
         let lease_end = held.statement.lease_end;
         let (model, lease) = hold(request, identity, signer, held)?;
-        let ended = self.share(&mount, &places.view, &model, &lease, lease_end, stops).await;
+        let ended = self.share(&mount, view, &model, &lease, lease_end, stops).await;
         wipe(model).await;
         drop(mount);
-        match ended? {
-            // It has ended by itself.
-            Ended::Lost(Lost::NotRenewed) => Ok(Ended::Lost(Lost::NotRenewed)),
-            ended => {
-                end(lease).await;
-                Ok(ended)
-            }
+        // One that ran out has ended by itself. What could not be shared has a lease, too.
+        if !matches!(ended, Ok(Ended::Lost(Lost::NotRenewed))) {
+            end(lease).await;
         }
+        ended
     }
 
     /// From ready to the moment in which it has to be wiped.
     async fn share(
         &self,
         mount: &PrivateMount,
-        view: &Path,
+        view: MountPoint,
         model: &OpenedModel,
         lease: &Lease,
         lease_end: LeaseEnd,
