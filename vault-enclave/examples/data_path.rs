@@ -140,7 +140,8 @@ impl<'a> Bench<'a> {
         read_by: ReadBy,
     ) -> Result<(), Failure> {
         let into = self.huge.join("opened");
-        let destination = Destination::new(Directory::make(&into)?, judge(&Facts::gather(self.huge)?, self.bytes, true)?)?;
+        let destination =
+            Destination::new(Directory::make(&into)?, judge(&Facts::gather(self.huge)?, self.bytes, true)?)?;
         let units = LocalUnits::new(from, &sealed.manifest, read_by)?;
         let model = GrantedModel { manifest: &sealed.manifest, keys: &sealed.keys, verify_units };
         let opened = self.measure(what, |bench| Ok(model.open(&units, destination, bench.threads, &|_| {})?))?;

@@ -14,8 +14,8 @@ use ledger::manifest::{Manifest, unit_path};
 use proptest::prelude::*;
 use vault_enclave::container::OpenError;
 use vault_enclave::open::{
-    Destination, DestinationError, Directory, GrantedModel, LocalReader, LocalUnits, OpenModelError, ReadBy, SourceError,
-    UnitSource,
+    Destination, DestinationError, Directory, GrantedModel, LocalReader, LocalUnits, OpenModelError, ReadBy,
+    SourceError, UnitSource,
 };
 use vault_enclave::place::{self, Facts, MountFacts};
 use vault_enclave::unit_keys::UnitKeys;

@@ -176,7 +176,9 @@ impl FixedDirError {
 
     fn next_step(&self) -> String {
         match self {
-            Self::OtherOwner { .. } => "name a directory below those of root or of the user of this command alone".to_owned(),
+            Self::OtherOwner { .. } => {
+                "name a directory below those of root or of the user of this command alone".to_owned()
+            }
             Self::OthersWrite { directory, .. } => format!(
                 "chmod go-w {}, or name a directory below those that nobody else may write to",
                 directory.display()

@@ -18,13 +18,8 @@ use crate::open::Directory;
 use crate::place::{Facts, PlaceError, judge};
 
 /// What is tried, best first. `noswap` needs Linux 6.4; a ramfs is never swapped, but has small pages and no limit.
-const KINDS: [(&str, &[FsOption<'_>]); 5] = [
-    ("tmpfs", &[NOSWAP, HUGE]),
-    ("tmpfs", &[NOSWAP]),
-    ("tmpfs", &[HUGE]),
-    ("tmpfs", &[]),
-    ("ramfs", &[]),
-];
+const KINDS: [(&str, &[FsOption<'_>]); 5] =
+    [("tmpfs", &[NOSWAP, HUGE]), ("tmpfs", &[NOSWAP]), ("tmpfs", &[HUGE]), ("tmpfs", &[]), ("ramfs", &[])];
 const NOSWAP: FsOption<'_> = ("noswap", None);
 const HUGE: FsOption<'_> = ("huge", Some("within_size"));
 /// Nobody else enters before [`PrivateMount::give`].

@@ -17,6 +17,7 @@ mod error;
 mod frames;
 mod holding;
 mod models;
+mod places;
 mod readers;
 mod shared;
 mod sockets;
@@ -33,6 +34,7 @@ use vault_proto::convert::LoadOrder;
 
 use self::access::{Access, AllowArg, AllowList, Peer};
 use self::agent::Agent;
+use self::places::Bounds;
 use self::sockets::SocketDir;
 use self::wiper::Wiper;
 use super::fixed::FixedDir;
@@ -43,6 +45,8 @@ use super::namespace::{self, Privilege};
 use super::options::{ArgumentError, ModelRef};
 use super::state;
 use crate::failure::{Failure, Kind};
+use crate::open::raise_file_limit;
+use crate::user_namespace;
 
 const READERS: &str = "agent.sock";
 const CONTROL: &str = "control.sock";
@@ -62,10 +66,10 @@ pub struct AgentArgs {
     /// can be loaded and unloaded over the control socket.
     #[arg(value_name = "MODEL@VERSION[:RULE]")]
     models: Vec<OrderArg>,
-    /// Directory of the sockets, made where it is missing. Nobody else may write to it.
+    /// Directory of the sockets, made where it is missing. Nobody else may write to it, or to one above it.
     #[arg(long, value_name = "DIR", default_value = "/run/weightvault")]
     sockets: PathBuf,
-    /// Where this process alone sees the memory of models.
+    /// Where this process alone sees the memory of models. Nobody else may write to a directory above it.
     #[arg(long, value_name = "DIR", default_value = "/run/weightvault-memory")]
     memory: PathBuf,
     /// Who may have models: a user, or with a colon a primary group. Can be given more than once [default: the user of this
@@ -102,7 +106,9 @@ pub fn run(args: AgentArgs) -> ExitCode {
 fn serve(args: AgentArgs) -> Result<(), Failure> {
     begin()?;
     let this = rustix::process::geteuid().as_raw();
-    let access = Access::new(this, AllowList::new(&args.allow)?, AllowList::new(&args.control)?);
+    let (readers, controllers) = (AllowList::new(&args.allow)?, AllowList::new(&args.control)?);
+    let access = Access::new(this, readers, controllers, user_namespace::unknown())?;
+    let bounds = Bounds::of(raise_file_limit());
     // The vault file, once, so that whoever mistyped it is told so now.
     for order in &args.models {
         args.machine.request(holding::wanted(&order.0)?)?;
@@ -137,9 +143,9 @@ fn serve(args: AgentArgs) -> Result<(), Failure> {
         println!("ready {}", sockets.path().display());
         let ended = tokio::select! {
             () = signals.next() => Ok(()),
-            served = control::serve(control, access.clone(), Arc::clone(&agent)) => served,
+            served = control::serve(control, access.clone(), Arc::clone(&agent), bounds) => served,
             failure = wiper.died() => Err(failure),
-            () = readers::serve(readers, access, Arc::clone(&agent.models)) => Ok(()),
+            () = readers::serve(readers, access, Arc::clone(&agent.models), bounds) => Ok(()),
         };
         agent.models.end_all().await;
         eprintln!("wiped");

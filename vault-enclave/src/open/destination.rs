@@ -1,17 +1,17 @@
 //! The directory that plaintext is opened into, and what lies there afterwards.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
 
 use ledger::manifest::FilePath;
 use rustix::fs::{
-    AtFlags, FallocateFlags, Gid, Mode, OFlags, ResolveFlags, SeekFrom, StatxAttributes, StatxFlags, Uid,
+    AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, ResolveFlags, SeekFrom, Stat, StatxAttributes, StatxFlags,
+    Uid,
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
-use serde::{Deserialize, Serialize};
 
+use super::directory::{Directory, DirectoryId};
 use super::files::OpenedFile;
 use super::{DestinationError, OpenModelError};
 use crate::place::SafePlace;
@@ -21,92 +21,12 @@ use crate::region::FileMapping;
 const HIDDEN: Mode = Mode::empty();
 /// Mode of a file that passed. Nobody is to write to it: its bytes are the publisher's.
 pub(super) const PUBLISHED: Mode = Mode::RUSR;
-const DIRECTORY: Mode = Mode::RWXU;
+pub(super) const DIRECTORY: Mode = Mode::RWXU;
 /// Reserved at a time: a signal undoes what was not finished.
 const RESERVE_BYTES: u64 = 1 << 30;
 /// statfs(2), `f_type`.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 const RAMFS_MAGIC: u64 = 0x8584_58f6;
-
-/// A directory, open: what is asked of it and what goes into it concern the same one, whatever becomes of its path.
-pub struct Directory(OwnedFd);
-
-/// Which directory it is. No other one has these numbers while it is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DirectoryId {
-    device: u64,
-    inode: u64,
-}
-
-impl Directory {
-    /// Opens `path`, which is made for this user alone where it is missing (its parent is not).
-    ///
-    /// # Errors
-    /// [`DestinationError::Directory`].
-    pub fn make(path: &Path) -> Result<Self, DestinationError> {
-        match rustix::fs::mkdir(path, DIRECTORY) {
-            Ok(()) | Err(Errno::EXIST) => Self::open(path),
-            Err(errno) => Err(DestinationError::Directory { action: "make", errno }),
-        }
-    }
-
-    /// Opens `path`, unless it is a link.
-    ///
-    /// # Errors
-    /// [`DestinationError::Directory`].
-    pub fn open(path: &Path) -> Result<Self, DestinationError> {
-        Self::below(rustix::fs::CWD, path).map_err(|errno| DestinationError::Directory { action: "open", errno })
-    }
-
-    /// Opens `path` where that still is the directory that another process has open: it wipes that one and no other.
-    ///
-    /// # Errors
-    /// [`DestinationError::Directory`], [`DestinationError::Replaced`].
-    pub fn open_same(path: &Path, id: DirectoryId) -> Result<Self, DestinationError> {
-        let directory = Self::open(path)?;
-        if directory.id()? == id { Ok(directory) } else { Err(DestinationError::Replaced) }
-    }
-
-    /// Opens what `root` is of, which may be open as a path alone.
-    ///
-    /// # Errors
-    /// [`DestinationError::Directory`].
-    pub fn of(root: impl AsFd) -> Result<Self, DestinationError> {
-        let opened = Self::below(root, Path::new("."));
-        opened.map_err(|errno| DestinationError::Directory { action: "open", errno })
-    }
-
-    fn below(root: impl AsFd, path: &Path) -> Result<Self, Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(root, path, flags, Mode::empty()).map(Self)
-    }
-
-    /// Which it is.
-    ///
-    /// # Errors
-    /// [`DestinationError::Directory`].
-    pub fn id(&self) -> Result<DirectoryId, DestinationError> {
-        DirectoryId::of(self).map_err(|errno| DestinationError::Directory { action: "look at", errno })
-    }
-}
-
-impl AsFd for Directory {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl DirectoryId {
-    /// That of an open directory.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn of(directory: impl AsFd) -> Result<Self, Errno> {
-        let stat = rustix::fs::fstat(directory)?;
-        Ok(Self { device: stat.st_dev, inode: stat.st_ino })
-    }
-}
 
 /// An empty directory in a place that is safe for plaintext.
 pub struct Destination {
@@ -122,13 +42,19 @@ impl Destination {
     pub fn new(directory: Directory, place: SafePlace) -> Result<Self, DestinationError> {
         let failed = |action| move |errno| DestinationError::Directory { action, errno };
         Access::of(&directory).map_err(failed("look at"))?.check(rustix::process::geteuid().as_raw())?;
+        let mut left = 0_usize;
         for entry in rustix::fs::Dir::read_from(&directory).map_err(failed("read"))? {
             let entry = entry.map_err(failed("read"))?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let stat = rustix::fs::statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+            if !is_left_behind(&stat.map_err(failed("read"))?) {
                 return Err(DestinationError::NotEmpty);
             }
+            left += 1;
         }
-        Ok(Self { directory, place })
+        if left > 0 { Err(DestinationError::LeftBehind) } else { Ok(Self { directory, place }) }
     }
 
     /// One in which another process of this user left files, to be adopted.
@@ -144,6 +70,17 @@ impl Destination {
     pub fn id(&self) -> Result<DirectoryId, DestinationError> {
         self.directory.id()
     }
+}
+
+/// Whether it is as a load makes it, which is wiped with its load unless that is killed by SIGKILL.
+fn is_left_behind(stat: &Stat) -> bool {
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    let as_made = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => mode == HIDDEN || mode == PUBLISHED,
+        FileType::Directory => mode == DIRECTORY,
+        _ => false,
+    };
+    as_made && stat.st_uid == rustix::process::geteuid().as_raw()
 }
 
 /// Who can do what in a directory.
@@ -349,10 +286,12 @@ impl Drop for OpenedModel {
     }
 }
 
-/// One descriptor a file is kept: as many as the system lets this process have. Where that fails, so does a later open.
-fn raise_file_limit() {
+/// One descriptor a file is kept: as many as the system lets this process have. Where that fails, so does a later open. How
+/// many there may be.
+pub(crate) fn raise_file_limit() -> u64 {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Overwrites what the file holds with zeros, and gives its memory back: whoever has it mapped would keep it otherwise.
@@ -403,70 +342,4 @@ fn failed(file: &FilePath, action: &'static str) -> impl FnOnce(Errno) -> Destin
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use super::*;
-    use crate::place::{Facts, judge};
-
-    fn open(directory: &Path) -> Result<Destination, DestinationError> {
-        let place = judge(&Facts::gather(directory).unwrap(), 0, true).unwrap();
-        Destination::new(Directory::open(directory)?, place)
-    }
-
-    #[test]
-    fn a_directory_that_others_may_write_to_is_refused_unless_they_take_nothing_away_there() {
-        let directory = tempfile::tempdir().unwrap();
-        let with = |mode| {
-            std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(mode)).unwrap();
-            open(directory.path()).map(drop)
-        };
-        for mode in [0o777, 0o770, 0o702] {
-            assert_eq!(with(mode), Err(DestinationError::OthersWrite { mode }));
-        }
-        for mode in [0o700, 0o755, 0o1777] {
-            assert_eq!(with(mode), Ok(()));
-        }
-    }
-
-    #[test]
-    fn a_directory_is_this_users_or_roots() {
-        let access = |uid| Access { uid, mode: 0o700, own_mount: true };
-        assert_eq!(access(1000).check(1000), Ok(()));
-        assert_eq!(access(0).check(1000), Ok(()));
-        let refused = access(1001).check(1000).unwrap_err();
-        assert_eq!((refused.code(), refused), ("destination-other-owner", DestinationError::OtherOwner { uid: 1001 }));
-    }
-
-    /// As where somebody who may write to the directory above does so between two processes of a load.
-    #[test]
-    fn a_directory_that_took_the_place_of_one_is_refused_though_it_looks_the_same() {
-        let above = tempfile::tempdir().unwrap();
-        let (path, away) = (above.path().join("into"), above.path().join("away"));
-        let first = Directory::make(&path).unwrap();
-        let id = first.id().unwrap();
-        assert!(Directory::open_same(&path, id).is_ok());
-        std::fs::rename(&path, &away).unwrap();
-        let second = Directory::make(&path).unwrap();
-        let refused = Directory::open_same(&path, id).err().unwrap();
-        assert_eq!((refused.code(), refused), ("destination-replaced", DestinationError::Replaced));
-        assert!(Directory::open_same(&away, id).is_ok() && second.id().unwrap() != id);
-    }
-
-    #[test]
-    fn a_volume_in_memory_may_be_everybodys() {
-        let volume = Access { uid: 0, mode: 0o777, own_mount: true };
-        assert_eq!(volume.check(1000), Ok(()));
-        let refused = Access { own_mount: false, ..volume }.check(1000).unwrap_err();
-        assert_eq!(refused.code(), "destination-others-write");
-    }
-
-    #[test]
-    fn a_link_in_the_place_of_the_directory_is_not_followed() {
-        let directory = tempfile::tempdir().unwrap();
-        let (real, link) = (directory.path().join("real"), directory.path().join("link"));
-        std::fs::create_dir(&real).unwrap();
-        symlink(&real, &link).unwrap();
-        assert!(matches!(open(&link).map(drop), Err(DestinationError::Directory { action: "open", .. })));
-    }
-}
+mod tests;

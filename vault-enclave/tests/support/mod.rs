@@ -12,7 +12,9 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair};
 use tempfile::TempDir;
 use vault_enclave::derive::{KeeperContext, ModelContext, RootSource};
-use vault_enclave::open::{Destination, Directory, GrantedModel, LocalUnits, OpenModelError, OpenedModel, ReadBy, UnitSource};
+use vault_enclave::open::{
+    Destination, Directory, GrantedModel, LocalUnits, OpenModelError, OpenedModel, ReadBy, UnitSource,
+};
 use vault_enclave::place::{self, Facts};
 use vault_enclave::publisher::PublisherSigner;
 use vault_enclave::seal::{DirectoryTarget, SealError, SealRequest, SourceModel};

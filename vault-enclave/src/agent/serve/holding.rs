@@ -30,6 +30,8 @@ use crate::place::{Facts, judge};
 /// Least and most that a load which failed waits before the next try.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
+/// Of a problem: 64 models with one each, and all of it escaped, are half a frame.
+const PROBLEM_BYTES_MAX: usize = 1 << 10;
 
 /// What one model needs.
 pub(super) struct Holding {
@@ -76,10 +78,10 @@ impl Holding {
                     self.set(State::Gone { why: Why::LeaseLost });
                     lost.to_string()
                 }
-                Err(failure) if failure.kind() == Kind::Failed => failure.to_string(),
+                Err(failure) if failure.kind() == Kind::Failed => brief(&failure),
                 Err(failure) => {
                     self.say(&failure);
-                    break Why::Failed(failure.to_string());
+                    break Why::Failed(brief(&failure));
                 }
             };
             self.say(format!("{problem}; the next try is in {} s", wait.as_secs()));
@@ -185,6 +187,17 @@ impl Holding {
     }
 }
 
+/// What readers and others are told of a failure. Some of it may be a host's words: however long they are, a list of all models
+/// fits a frame.
+fn brief(failure: &Failure) -> String {
+    let mut text = failure.to_string();
+    if text.len() > PROBLEM_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(PROBLEM_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
 /// Writing zeros to all of a model takes a while, in which others are served.
 async fn wipe(model: OpenedModel) {
     let wiped = tokio::task::spawn_blocking(|| model.wipe()).await;
@@ -202,4 +215,17 @@ async fn stopped(stops: &mut Stops) {
 
 fn asked(stops: &Stops) -> Why {
     stops.borrow().clone().unwrap_or(Why::Stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_host_says_is_cut_where_it_is_too_long_to_be_listed() {
+        let told = |words: &str| brief(&Failure::new(Kind::Failed, "x", words));
+        assert_eq!(told("away"), "away (x)");
+        let long = told(&"ä".repeat(100_000));
+        assert!(long.ends_with('…') && long.len() <= PROBLEM_BYTES_MAX + '…'.len_utf8(), "{}", long.len());
+    }
 }

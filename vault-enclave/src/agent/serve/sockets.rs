@@ -121,8 +121,10 @@ mod tests {
         }
         if rustix::process::geteuid().is_root() {
             std::fs::set_permissions(temporary.path(), Permissions::from_mode(0o755)).unwrap();
-            std::os::unix::fs::chown(temporary.path(), Some(1234), None).unwrap();
-            assert_eq!(open(temporary.path()).err().unwrap().code(), "socket-dir-owner");
+            let his = temporary.path().join("his");
+            std::fs::create_dir(&his).unwrap();
+            std::os::unix::fs::chown(&his, Some(1234), None).unwrap();
+            assert_eq!(open(&his).err().unwrap().code(), "socket-dir-owner");
         }
     }
 }
