@@ -65,7 +65,7 @@ pub struct RunArgs {
     models: Vec<ModelSpec>,
     #[command(flatten)]
     from: ModelArgs,
-    /// Where CMD sees the files [default: /models/MODEL].
+    /// Where CMD sees the files. Nobody but root and this user may write to a directory above it [default: /models/MODEL].
     #[arg(long, value_name = "PATH", requires = "model")]
     at: Option<PathBuf>,
     /// Use the version that this file names (`VERSION` or `MODEL@VERSION`), and whenever it names another one load that beside,
