@@ -49,7 +49,7 @@ fn tensors_of_a_real_model_equal_those_of_its_plain_files() {
 
     // What needs a library that is not installed says that it is skipped.
     for (name, tests, library) in [
-        ("test_agent.py", "Ran 12 tests", "torch"),
+        ("test_agent.py", "Ran 14 tests", "torch"),
         ("test_transformers.py", "Ran 2", "transformers"),
         ("test_vllm.py", "Ran 1", "vllm"),
     ] {

@@ -23,7 +23,7 @@ use ring::signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
 use vault_enclave::bare::{self, SealedChunks};
 use vault_enclave::derive::{KeeperContext, ModelContext};
-use vault_enclave::open::{Destination, GrantedModel, LocalUnits, ReadBy};
+use vault_enclave::open::{Destination, Directory, GrantedModel, LocalUnits, ReadBy};
 use vault_enclave::place::{Facts, judge};
 use vault_enclave::publisher::PublisherSigner;
 use vault_enclave::seal::{DirectoryTarget, SealRequest, SourceModel};
@@ -140,7 +140,8 @@ impl<'a> Bench<'a> {
         read_by: ReadBy,
     ) -> Result<(), Failure> {
         let into = self.huge.join("opened");
-        let destination = Destination::open(&into, judge(&Facts::gather(self.huge)?, self.bytes, true)?)?;
+        let destination =
+            Destination::new(Directory::make(&into)?, judge(&Facts::gather(self.huge)?, self.bytes, true)?)?;
         let units = LocalUnits::new(from, &sealed.manifest, read_by)?;
         let model = GrantedModel { manifest: &sealed.manifest, keys: &sealed.keys, verify_units };
         let opened = self.measure(what, |bench| Ok(model.open(&units, destination, bench.threads, &|_| {})?))?;

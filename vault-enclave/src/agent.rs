@@ -35,6 +35,7 @@ pub mod user;
 mod child;
 mod extensions;
 mod fetch;
+mod fixed;
 mod follow;
 mod holder;
 mod in_use;

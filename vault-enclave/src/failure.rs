@@ -110,7 +110,7 @@ impl Failure {
     pub fn report(&self, json: bool) -> ExitCode {
         match serde_json::to_string_pretty(self) {
             Ok(text) if json => eprintln!("{text}"),
-            _ => eprintln!("error: {}", plain(&self.to_string())),
+            _ => eprintln!("error: {self}"),
         }
         ExitCode::from(self.kind.exit_code())
     }
@@ -129,12 +129,13 @@ pub fn plain(text: &str) -> String {
     })
 }
 
+/// [Plain](plain), wherever it is shown.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.message, self.code)?;
+        write!(f, "{} ({})", plain(&self.message), plain(&self.code))?;
         for (label, text) in [("request", &self.request_id), ("next", &self.next)] {
             if let Some(text) = text {
-                write!(f, "\n  {label}: {}", text.replace('\n', "\n    "))?;
+                write!(f, "\n  {label}: {}", plain(text).replace('\n', "\n    "))?;
             }
         }
         Ok(())
@@ -233,5 +234,7 @@ mod tests {
     #[test]
     fn text_of_a_host_cannot_steer_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Kb\r\u{202e}\nä"), "a\\u{1b}[2Kb\\u{d}\\u{202e}\nä");
+        let failure = Failure::new(Kind::Failed, "x\u{7}", "\u{1b}[2K").next("\u{9b}2K");
+        assert_eq!(failure.to_string(), "\\u{1b}[2K (x\\u{7})\n  next: \\u{9b}2K");
     }
 }

@@ -12,7 +12,7 @@ use ring::rand::SystemRandom;
 use crate::aead::{Aead, Bulk, Small};
 use crate::container::{CHUNK_BYTES, note_message_key, open_message, seal_message};
 use crate::derive::{KeeperContext, ModelContext, RootSource, head_key};
-use crate::open::{Destination, GrantedModel, LocalUnits, ReadBy};
+use crate::open::{Destination, Directory, GrantedModel, LocalUnits, ReadBy};
 use crate::place::{self, Facts};
 use crate::record;
 use crate::seal::{DirectoryTarget, SealRequest, SourceModel};
@@ -199,7 +199,7 @@ fn seal_and_open(halves: &mut Halves, vault: &VaultKeys) {
     }
     for verify_units in [false, true] {
         let place = place::judge(&Facts::gather(directory.path()).unwrap(), 1, true).unwrap();
-        let destination = Destination::open(&path("opened"), place).unwrap();
+        let destination = Destination::new(Directory::make(&path("opened")).unwrap(), place).unwrap();
         let units = LocalUnits::new(&path("sealed"), &manifest, ReadBy::Probe).unwrap();
         let model = GrantedModel { manifest: &manifest, keys: &keys, verify_units };
         model.open(&units, destination, 2, &|_| {}).unwrap().wipe().unwrap();

@@ -12,6 +12,7 @@
 mod adopt;
 mod destination;
 mod direct;
+mod directory;
 mod error;
 mod files;
 mod headers;
@@ -21,8 +22,10 @@ mod worker;
 use attestation::UnitSet;
 use ledger::manifest::{Manifest, PlanUnit};
 
+pub(crate) use destination::raise_file_limit;
 pub use destination::{Destination, OpenedModel};
 pub use direct::DirectReader;
+pub use directory::{Directory, DirectoryId};
 pub use error::{DestinationError, OpenModelError};
 pub use files::check_units;
 pub use headers::{TensorsOf, UnitTensors};

@@ -11,14 +11,30 @@ pub(crate) fn is_root(uid: u32) -> bool {
     uid == 0 || (!is_initial() && uid == overflow_uid())
 }
 
+/// As whom the kernel shows everybody whom the namespace does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unknown {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// What stands for those whom this namespace does not know; `None` where it knows everybody.
+pub(crate) fn unknown() -> Option<Unknown> {
+    (!is_initial()).then(|| Unknown { uid: overflow_uid(), gid: overflow_id("gid") })
+}
+
 /// The first namespace maps every user id to itself.
 fn maps_everybody(uid_map: &str) -> bool {
     uid_map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 fn overflow_uid() -> u32 {
+    overflow_id("uid")
+}
+
+fn overflow_id(kind: &str) -> u32 {
     const DEFAULT: u32 = 65_534;
-    let file = std::fs::read_to_string("/proc/sys/kernel/overflowuid");
+    let file = std::fs::read_to_string(format!("/proc/sys/kernel/overflow{kind}"));
     file.ok().and_then(|uid| uid.trim().parse().ok()).unwrap_or(DEFAULT)
 }
 
@@ -39,5 +55,6 @@ mod tests {
         assert!(is_root(0));
         assert_eq!(is_root(overflow_uid()), !is_initial());
         assert!(!is_root(1));
+        assert_eq!(unknown().is_none(), is_initial());
     }
 }

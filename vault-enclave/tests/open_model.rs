@@ -14,8 +14,8 @@ use ledger::manifest::{Manifest, unit_path};
 use proptest::prelude::*;
 use vault_enclave::container::OpenError;
 use vault_enclave::open::{
-    Destination, DestinationError, GrantedModel, LocalReader, LocalUnits, OpenModelError, ReadBy, SourceError,
-    UnitSource,
+    Destination, DestinationError, Directory, GrantedModel, LocalReader, LocalUnits, OpenModelError, ReadBy,
+    SourceError, UnitSource,
 };
 use vault_enclave::place::{self, Facts, MountFacts};
 use vault_enclave::unit_keys::UnitKeys;
@@ -299,7 +299,7 @@ fn memory_that_is_too_small_is_found_before_anything_is_fetched() {
             eprintln!("skipped: only root mounts: {errno}");
             return;
         }
-        let destination = Destination::open(&at, roomy(&at)).unwrap();
+        let destination = Destination::new(Directory::open(&at).unwrap(), roomy(&at)).unwrap();
         let model = GrantedModel { manifest, keys, verify_units: false };
         let refused = model.open(&Untouched, destination, 2, &|_| {}).map(drop).unwrap_err();
         assert!(matches!(refused, OpenModelError::Destination(DestinationError::NoRoom { .. })), "{refused}");
@@ -328,7 +328,8 @@ fn where_only_locks_keep_a_place_safe_the_pages_are_locked_until_the_model_is_wi
         available_memory: bytes,
         cgroup_memory: None,
     };
-    let destination = Destination::open(&world.path("locked"), place::judge(&swapping, bytes, false).unwrap()).unwrap();
+    let place = place::judge(&swapping, bytes, false).unwrap();
+    let destination = Destination::new(Directory::make(&world.path("locked")).unwrap(), place).unwrap();
     let before = locked_kilobytes();
     let model = GrantedModel { manifest, keys, verify_units: false };
     let opened =

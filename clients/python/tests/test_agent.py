@@ -5,7 +5,12 @@ WEIGHTVAULT_TEST_UID: whom to become, once everything is imported.
 """
 
 import importlib.util
+import json
 import os
+import socket
+import struct
+import tempfile
+import threading
 import unittest
 import warnings
 
@@ -185,6 +190,42 @@ class Reader(unittest.TestCase):
         for name, tensor in found.items():
             self.assertTrue(tensor.numpy().tobytes() == expected[name].tobytes(), name)
             self.assertTrue(start <= tensor.data_ptr() < start + len(self.plain[WEIGHTS]), name)
+
+
+class Liar(unittest.TestCase):
+    """What sits at a socket that this process was told to ask, and is no agent."""
+
+    def answer(self, *paths):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.addCleanup(listener.close)
+        listener.bind(os.path.join(directory.name, "socket"))
+        listener.listen()
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection, tempfile.TemporaryFile() as file:
+                connection.recv(256)
+                for path in paths:
+                    text = json.dumps({"frame": "file", "path": path, "bytes": 0}).encode()
+                    socket.send_fds(connection, [struct.pack(">I", len(text)) + text], [file.fileno()])
+                # Until the reader has had enough.
+                connection.recv(1)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        self.addCleanup(thread.join)
+        return weightvault.open_model("any", agent=listener.getsockname(), timeout=60)
+
+    def test_a_file_that_would_lie_elsewhere_is_refused(self):
+        for path in ["../x", "/etc/x", "a/../../x", "a//b", "", ".", "a\0b", 7, None]:
+            with self.assertRaisesRegex(weightvault.AgentError, "names a file"):
+                self.answer(path)
+
+    def test_a_file_comes_once(self):
+        with self.assertRaisesRegex(weightvault.AgentError, "names a file"):
+            self.answer("a", "a")
 
 
 if __name__ == "__main__":

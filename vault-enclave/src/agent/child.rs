@@ -16,14 +16,14 @@ use vault_proto::convert::SignedLease;
 use super::attester::AgentIdentity;
 use super::error::SessionError;
 use super::holder::{END_TIME_MAX, end_lease};
-use super::job::{ADOPTED, Base64, Job, JobChip, JobTpm, Loaded, Owner, Said};
+use super::job::{ADOPTED, Base64, Job, JobChip, JobDirectory, JobTpm, Loaded, Owner, Said};
 use super::lease_signer::LeaseSigner;
 use super::options::Request;
 use super::part::Found;
 use super::session::verify_lease;
 use super::term::{BootTime, Term};
 use crate::failure::{Failure, Kind};
-use crate::open::{Destination, OpenedModel};
+use crate::open::{Destination, DirectoryId, OpenedModel};
 use crate::tpm::starting_child;
 
 /// How long a loader that was told to give up may take to wipe.
@@ -73,7 +73,7 @@ impl Load<'_> {
         stop: impl Future<Output = ()>,
     ) -> Result<Option<Held>, Failure> {
         let began = BootTime::now();
-        let mut loader = Loader::start(&self.job()?).await?;
+        let mut loader = Loader::start(&self.job(Some(destination.id()?))?).await?;
         let mut asked = None;
         let told = tokio::select! {
             told = loader.told(&mut asked) => Some(told),
@@ -106,7 +106,7 @@ impl Load<'_> {
 
     /// Finds the units of the tensors that are wanted, unless `stop` comes first. The lease of the headers is over then.
     pub(super) async fn look(&self, stop: impl Future<Output = ()>) -> Result<Option<Found>, Failure> {
-        let mut loader = Loader::start(&self.job()?).await?;
+        let mut loader = Loader::start(&self.job(None)?).await?;
         let mut asked = None;
         let told = tokio::select! {
             told = loader.told(&mut asked) => Some(told),
@@ -167,7 +167,7 @@ impl Load<'_> {
         Ok((vault, *release, lease, statement))
     }
 
-    fn job(&self) -> Result<Job, Failure> {
+    fn job(&self, into: Option<DirectoryId>) -> Result<Job, Failure> {
         let Request { vault, hosts, rule, model, part, sources, .. } = self.request;
         let AgentIdentity { tpm, chip, event_log } = self.identity;
         Ok(Job {
@@ -183,7 +183,7 @@ impl Load<'_> {
             chip: chip.as_ref().map(JobChip::from),
             event_log: event_log.clone(),
             lease_key: Base64(self.signer.public().as_bytes().to_vec()),
-            into: self.into.map(Path::to_owned),
+            into: self.into.zip(into).map(|(path, id)| JobDirectory { path: path.to_owned(), id }),
             owner: self.owner,
             insecure_plaintext_on_disk: self.insecure_plaintext_on_disk,
         })

@@ -6,7 +6,7 @@ use attestation::{Sha256Digest, UnixTime};
 use ledger::extension::{EXTENSION_FILE_BYTES_MAX, ExtensionFile};
 use vault_proto::convert::ModelName;
 
-use super::options::read;
+use super::options::read_file;
 use crate::failure::{Failure, Kind};
 
 /// Files of a directory that are looked at.
@@ -79,7 +79,7 @@ impl Extensions {
 }
 
 fn one(path: &Path, of: &Extended) -> Result<Found, Failure> {
-    let file = read(path, EXTENSION_FILE_BYTES_MAX)?;
+    let file = read_file(path, EXTENSION_FILE_BYTES_MAX)?;
     let refused = |error: ledger::extension::ExtensionError| {
         Failure::new(Kind::NotVerified, error.code(), format!("{}: {error}", path.display()))
     };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ledger::names::{Name, Version};
 
-use super::options::read;
+use super::options::read_file;
 use crate::failure::{Failure, Kind};
 
 const BYTES_MAX: usize = 1 << 10;
@@ -15,7 +15,7 @@ const BYTES_MAX: usize = 1 << 10;
 /// # Errors
 /// `io`, or `follow-malformed`.
 pub(super) fn followed(file: &Path, model: &Name) -> Result<Version, Failure> {
-    let bytes = read(file, BYTES_MAX)?;
+    let bytes = read_file(file, BYTES_MAX)?;
     parse(&bytes, model).ok_or_else(|| {
         let message = format!("{} names no version of {model}", file.display());
         Failure::new(Kind::Usage, "follow-malformed", message).next(format!("write a line into it: {model}@VERSION"))

@@ -1,8 +1,9 @@
 //! Which processes still use the files of a model: as long as one does, nobody takes them away under it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 /// Processes, other than this one, that have a file of a file system open or mapped. `device` is its `st_dev`: a mount of
 /// `run` has one of its own. Processes that hide from this one are not seen; they are of other users.
@@ -14,10 +15,15 @@ pub(super) fn users_of(device: u64) -> Vec<u32> {
 }
 
 fn uses(process: &Path, device: u64) -> bool {
-    let is_open = fs::read_dir(process.join("fd")).is_ok_and(|files| {
-        files.filter_map(Result::ok).any(|file| fs::metadata(file.path()).is_ok_and(|file| file.dev() == device))
-    });
+    let is_open = fs::read_dir(process.join("fd"))
+        .is_ok_and(|files| files.filter_map(Result::ok).any(|file| device_of(&file.path()) == Some(device)));
     is_open || fs::read_to_string(process.join("maps")).is_ok_and(|maps| is_mapped(&maps, device))
+}
+
+/// Without asking the file system that it lies on: one of somebody else's need not answer, and who waits for it ends no command.
+fn device_of(file: &Path) -> Option<u64> {
+    let stat = rustix::fs::statx(CWD, file, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE).ok()?;
+    Some(rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor))
 }
 
 /// proc(5), maps: the fourth field is the device, as hexadecimal `major:minor`.
@@ -28,6 +34,7 @@ fn is_mapped(maps: &str, device: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
     use std::process::{Command, Stdio};
 
     use super::*;

@@ -18,6 +18,7 @@ use super::sources::SourceList;
 use super::term::BootTime;
 use crate::collateral_args::CollateralArgs;
 use crate::failure::{Failure, Kind};
+use crate::open::{DestinationError, Directory, DirectoryId};
 use crate::tpm::{TctiConfig, TpmObject};
 
 /// What the parent says when the files are its own.
@@ -40,9 +41,17 @@ pub(super) struct Job {
     pub(super) event_log: PathBuf,
     pub(super) lease_key: Base64,
     /// Where the files go; `None` where only the units of tensors are to be found.
-    pub(super) into: Option<PathBuf>,
+    pub(super) into: Option<JobDirectory>,
     pub(super) owner: Option<Owner>,
     pub(super) insecure_plaintext_on_disk: bool,
+}
+
+/// A directory that the parent has open, and wipes: by its path, and by which one that was.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobDirectory {
+    pub(super) path: PathBuf,
+    pub(super) id: DirectoryId,
 }
 
 /// The TPM of an agent, as JSON.
@@ -175,6 +184,13 @@ impl Job {
     pub(super) fn lease_key(&self) -> Result<LeaseKey, Failure> {
         LeaseKey::try_from(self.lease_key.0.as_slice())
             .map_err(|error| Failure::new(Kind::Failed, "job-malformed", error))
+    }
+}
+
+impl JobDirectory {
+    /// Opens it. What is opened into another one nobody would wipe.
+    pub(super) fn open(&self) -> Result<Directory, DestinationError> {
+        Directory::open_same(&self.path, self.id)
     }
 }
 

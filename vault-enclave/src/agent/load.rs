@@ -17,7 +17,7 @@ use super::outage::Outage;
 use super::report;
 use super::state;
 use crate::failure::Failure;
-use crate::open::{Destination, OpenedModel};
+use crate::open::{Destination, Directory, OpenedModel};
 use crate::place::{Facts, judge};
 use crate::region::harden_process;
 use crate::tpm::silence_libtss2;
@@ -66,10 +66,10 @@ pub fn run(args: &LoadArgs) -> ExitCode {
 fn load(args: &LoadArgs) -> Result<Ended, Failure> {
     begin()?;
     let mut request = args.from.request(&args.model)?;
-    let into = directory(&args.into)?;
+    let (into, directory) = directory(&args.into)?;
     // Asked once more by the loader when it knows the size: a place that is not safe is refused before anything is asked.
-    let place = judge(&Facts::gather(&into)?, 0, args.insecure_plaintext_on_disk)?;
-    let destination = Destination::open(&into, place)?;
+    let place = judge(&Facts::of(&directory)?, 0, args.insecure_plaintext_on_disk)?;
+    let destination = Destination::new(directory, place)?;
     runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         let identity = state::identity(&request.devices, request.state.as_deref())?;
@@ -163,15 +163,17 @@ pub(super) fn hold(
 }
 
 /// Made where it is missing, for this user alone, and named from the root: the loader has the same working directory, the
-/// person who reads `ready` may not.
-fn directory(path: &Path) -> Result<PathBuf, Failure> {
+/// person who reads `ready` may not. A link that is there is followed, once.
+fn directory(path: &Path) -> Result<(PathBuf, Directory), Failure> {
     use std::os::unix::fs::DirBuilderExt;
     let failed = |error| Failure::io(path.display(), &error);
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
         _ => {}
     }
-    path.canonicalize().map_err(failed)
+    let path = path.canonicalize().map_err(failed)?;
+    let directory = Directory::open(&path)?;
+    Ok((path, directory))
 }
 
 /// The signals that ask for an end.

@@ -2,8 +2,6 @@
 //! key in memory is gone with the process.
 
 use std::io::{self, BufRead, Write};
-use std::os::fd::AsFd;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -14,14 +12,13 @@ use ledger::manifest::{Manifest, Selection};
 use ledger::policy::UnitCheck;
 use ledger::vault_file::VaultFile;
 use ring::rand::SystemRandom;
-use rustix::fs::{AtFlags, Gid, Uid};
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 use vault_proto::convert::{ChallengeFor, ChallengeRequest};
 
 use super::attester::Attester;
 use super::fetch::RemoteUnits;
-use super::job::{ADOPTED, Base64, EpochStep, Job, Loaded, Owner, Said, Times};
+use super::job::{ADOPTED, Base64, EpochStep, Job, JobDirectory, Loaded, Said, Times};
 use super::part::{Found, Part};
 use super::progress::Progress;
 use super::remote::{Remote, RemoteError};
@@ -108,7 +105,7 @@ impl Asked {
     }
 }
 
-fn load(job: &Job, into: &Path, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> {
+fn load(job: &Job, into: &JobDirectory, runtime: &Runtime) -> Result<(OpenedModel, Loaded), Failure> {
     let about = Asked::of(job, runtime)?;
     let Asked { remote, manifest, .. } = &about;
     let selection = job.part.selection(manifest)?;
@@ -116,9 +113,10 @@ fn load(job: &Job, into: &Path, runtime: &Runtime) -> Result<(OpenedModel, Loade
     let bytes = manifest.bytes_of(&units)?;
     // Before anything is released: a grant that can't be used would count against the limits of the rule.
     check_units(manifest, &units)?;
-    let facts = Facts::gather(into)?;
+    let directory = into.open()?;
+    let facts = Facts::of(&directory)?;
     let place = judge(&facts, bytes, job.insecure_plaintext_on_disk)?;
-    let destination = Destination::open(into, place)?;
+    let destination = Destination::new(directory, place)?;
     let sources = about.sources(job, &units, runtime)?;
 
     let (asked, granted) = ask(&about.wanted(job, &selection), job, remote, runtime)?;
@@ -127,7 +125,8 @@ fn load(job: &Job, into: &Path, runtime: &Runtime) -> Result<(OpenedModel, Loade
     let model = open(manifest, &granted, &sources, destination, &Progress::new(bytes, &first))?;
     let (seconds, cpu_seconds) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     if let Some(owner) = job.owner {
-        give(&model, into, owner)?;
+        model.give(owner.uid, owner.gid)?;
+        tracing::debug!(into = %into.path.display(), uid = owner.uid, "files given");
     }
     let loaded = Loaded {
         statement: Base64(granted.lease.statement),
@@ -230,22 +229,6 @@ fn open(
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Gives files and directories to the user whose command reads them, and the mount to that user last.
-fn give(model: &OpenedModel, into: &Path, owner: Owner) -> Result<(), Failure> {
-    let failed = |errno: rustix::io::Errno| Failure::io("the files can't be given to the user", &errno.into());
-    let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
-    for (_, file) in model.files() {
-        rustix::fs::fchown(file.as_fd(), uid, gid).map_err(failed)?;
-    }
-    for directory in model.directories() {
-        rustix::fs::chownat(model.directory().as_fd(), directory, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed)?;
-    }
-    rustix::fs::fchown(model.directory().as_fd(), uid, gid).map_err(failed)?;
-    tracing::debug!(into = %into.display(), uid = owner.uid, "files given");
-    Ok(())
 }
 
 /// Of all threads of this process: on a machine that others use it says more than the time on the wall.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A placement of memory on the nodes of a machine.
+/// A placement of memory on the nodes of a machine, written as the option `mpol` has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Numa {
     mode: Mode,
@@ -21,13 +21,6 @@ enum Mode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumaError(String);
 
-impl Numa {
-    /// The option of a tmpfs.
-    pub(super) fn mount_option(&self) -> String {
-        format!("mpol={self}")
-    }
-}
-
 impl FromStr for Numa {
     type Err = NumaError;
 
@@ -40,7 +33,7 @@ impl FromStr for Numa {
             "bind" if nodes.is_some() => Mode::Bind,
             _ => return Err(refused()),
         };
-        // It becomes part of a list of mount options: nothing but numbers and ranges of them gets there.
+        // It becomes a mount option: nothing but numbers and ranges of them gets there.
         let is_range = |part: &str| {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let node = |number: &str| number.parse::<u16>().ok().filter(|_| !number.starts_with('+'));
@@ -78,7 +71,7 @@ mod tests {
     #[test]
     fn placements_are_modes_and_lists_of_nodes() {
         for good in ["interleave", "interleave:0-3", "bind:0", "bind:0,2-3"] {
-            assert_eq!(good.parse::<Numa>().unwrap().mount_option(), format!("mpol={good}"));
+            assert_eq!(good.parse::<Numa>().unwrap().to_string(), good);
         }
         for bad in [
             "",

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use ledger::manifest::UNITS_MAX;
 use ledger::names::{Name, NameError, Version};
 use ledger::vault_file::VaultFile;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 use vault_proto::collateral::Collateral;
 use vault_proto::convert::ModelName;
 
@@ -135,11 +137,28 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 pub(super) fn read(path: &std::path::Path, max: usize) -> Result<Vec<u8>, Failure> {
-    let failed = |error| Failure::io(path.display(), &error);
+    read_from(std::fs::File::open(path).map_err(|error| Failure::io(path.display(), &error))?, path, max)
+}
+
+fn read_from(file: std::fs::File, path: &Path, max: usize) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    std::io::Read::read_to_end(&mut std::io::Read::take(file, max as u64 + 1), &mut bytes).map_err(failed)?;
+    let read = std::io::Read::read_to_end(&mut std::io::Read::take(file, max as u64 + 1), &mut bytes);
+    read.map_err(|error| Failure::io(path.display(), &error))?;
     Ok(bytes)
+}
+
+/// The same of a file that others may write while this process goes on: a pipe in its place would be waited for without an end,
+/// and a lost lease with it.
+pub(super) fn read_file(path: &Path, max: usize) -> Result<Vec<u8>, Failure> {
+    let failed = |errno: Errno| Failure::io(path.display(), &errno.into());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&file).map_err(failed)?.st_mode);
+    if kind != FileType::RegularFile {
+        let message = format!("{} is {kind:?}, and no regular file", path.display());
+        return Err(Failure::new(Kind::Failed, "not-a-file", message).next("put a file in its place"));
+    }
+    read_from(file.into(), path, max)
 }
 
 pub(super) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
@@ -211,6 +230,19 @@ mod tests {
         assert_eq!("minilm".parse::<ModelRef>(), Err(ArgumentError::NoVersion));
         for bad in ["@1", "minilm@", "MiniLM@1", "../x@1", "a@../x", "a@1@2"] {
             assert!(matches!(bad.parse::<ModelRef>(), Err(ArgumentError::Name(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_in_a_files_place_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipe, file) = (dir.path().join("pipe"), dir.path().join("file"));
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        std::fs::write(&file, "12345").unwrap();
+        assert_eq!(read_file(&file, 5).unwrap(), b"12345");
+        assert_eq!(read_file(&file, 3).unwrap(), b"1234", "so that whoever reads it sees that it is too long");
+        for other in [pipe.as_path(), dir.path()] {
+            assert_eq!(read_file(other, 5).unwrap_err().code(), "not-a-file");
         }
     }
 

@@ -9,16 +9,18 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tempfile::TempDir;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::command::{Exit, Running};
+use super::fixed::FixedDir;
 use super::load::{runtime, silence};
 use super::namespace::{self, Privilege};
 use super::numa::Numa;
 use super::options::{ModelArgs, ModelRef};
 use super::ready::{Readiness, Ready};
-use super::served::Loading;
+use super::served::{Beside, Loading};
 use super::spec::{ModelSpec, Wanted, wanted};
 use super::state;
 use super::supervise::{Ended, Supervisor};
@@ -63,7 +65,7 @@ pub struct RunArgs {
     models: Vec<ModelSpec>,
     #[command(flatten)]
     from: ModelArgs,
-    /// Where CMD sees the files [default: /models/MODEL].
+    /// Where CMD sees the files. Nobody but root and this user may write to a directory above it [default: /models/MODEL].
     #[arg(long, value_name = "PATH", requires = "model")]
     at: Option<PathBuf>,
     /// Use the version that this file names (`VERSION` or `MODEL@VERSION`), and whenever it names another one load that beside,
@@ -138,6 +140,9 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
         Some(user) => user.resolve()?,
         None => User::this(),
     };
+    // Like the places of the models: where owners of directories are known.
+    let replaces = args.reload_on.is_some() || wanted.iter().any(|wanted| wanted.follow.is_some());
+    let beside = replaces.then(beside).transpose()?;
     if namespace::enter()? == Privilege::User && user.owner != User::this().owner {
         return Err(Failure::new(Kind::Usage, "user-not-root", "without root, CMD can only be of this user")
             .next("leave --user out, or run as root"));
@@ -147,7 +152,8 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
     rustix::thread::set_no_new_privs(true).map_err(|errno| Failure::io("no_new_privs", &errno.into()))?;
     runtime()?.block_on(async {
         let mut caught = Caught::new()?;
-        let supervisor = load(args, wanted, user, &mut caught).await?;
+        let beside = beside.map(|(directory, fixed)| Beside::new(directory, &fixed)).transpose()?;
+        let supervisor = load(args, wanted, user, beside, &mut caught).await?;
         match supervisor.run(&mut caught).await? {
             Ended::ByItself(exit) => Ok(exit.into()),
             Ended::Lost(lost) => Ok(ExitCode::from(lost.exit_code())),
@@ -155,13 +161,27 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
     })
 }
 
+/// An empty directory where nobody looks.
+fn beside() -> Result<(TempDir, FixedDir), Failure> {
+    let directory = tempfile::Builder::new().prefix("weightvault-").tempdir();
+    let directory = directory.map_err(|error| Failure::io("no directory for another version", &error))?;
+    let fixed = FixedDir::new(directory.path())?;
+    Ok((directory, fixed))
+}
+
 /// Loads all models, one after the other: each uses all cores.
-async fn load(args: &RunArgs, wanted: Vec<Wanted>, user: User, caught: &mut Caught) -> Result<Supervisor, Failure> {
+async fn load(
+    args: &RunArgs,
+    wanted: Vec<Wanted>,
+    user: User,
+    beside: Option<Beside>,
+    caught: &mut Caught,
+) -> Result<Supervisor, Failure> {
     let Some(request) = wanted.first().map(|wanted| &wanted.request) else {
         return Err(Failure::new(Kind::Usage, "no-model", "no model is named"));
     };
     let identity = state::identity(&request.devices, request.state.as_deref())?;
-    let loading = Arc::new(Loading { identity, owner: user.owner, numa: args.numa.clone() });
+    let loading = Arc::new(Loading { identity, owner: user.owner, numa: args.numa.clone(), beside });
     let mut supervisor = Supervisor {
         loading: Arc::clone(&loading),
         wanted,

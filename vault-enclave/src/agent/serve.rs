@@ -17,6 +17,7 @@ mod error;
 mod frames;
 mod holding;
 mod models;
+mod places;
 mod readers;
 mod shared;
 mod sockets;
@@ -33,15 +34,19 @@ use vault_proto::convert::LoadOrder;
 
 use self::access::{Access, AllowArg, AllowList, Peer};
 use self::agent::Agent;
+use self::places::Bounds;
 use self::sockets::SocketDir;
 use self::wiper::Wiper;
+use super::fixed::FixedDir;
 use super::load::{Signals, begin, runtime};
 use super::machine::MachineArgs;
-use super::mount::PrivateMount;
+use super::mount::{MountPoint, PrivateMount};
 use super::namespace::{self, Privilege};
 use super::options::{ArgumentError, ModelRef};
 use super::state;
 use crate::failure::{Failure, Kind};
+use crate::open::raise_file_limit;
+use crate::user_namespace;
 
 const READERS: &str = "agent.sock";
 const CONTROL: &str = "control.sock";
@@ -61,10 +66,10 @@ pub struct AgentArgs {
     /// can be loaded and unloaded over the control socket.
     #[arg(value_name = "MODEL@VERSION[:RULE]")]
     models: Vec<OrderArg>,
-    /// Directory of the sockets, made where it is missing. Nobody else may write to it.
+    /// Directory of the sockets, made where it is missing. Nobody else may write to it, or to one above it.
     #[arg(long, value_name = "DIR", default_value = "/run/weightvault")]
     sockets: PathBuf,
-    /// Where this process alone sees the memory of models.
+    /// Where this process alone sees the memory of models. Nobody else may write to a directory above it.
     #[arg(long, value_name = "DIR", default_value = "/run/weightvault-memory")]
     memory: PathBuf,
     /// Who may have models: a user, or with a colon a primary group. Can be given more than once [default: the user of this
@@ -101,11 +106,15 @@ pub fn run(args: AgentArgs) -> ExitCode {
 fn serve(args: AgentArgs) -> Result<(), Failure> {
     begin()?;
     let this = rustix::process::geteuid().as_raw();
-    let access = Access::new(this, AllowList::new(&args.allow)?, AllowList::new(&args.control)?);
+    let (readers, controllers) = (AllowList::new(&args.allow)?, AllowList::new(&args.control)?);
+    let access = Access::new(this, readers, controllers, user_namespace::unknown())?;
+    let bounds = Bounds::of(raise_file_limit());
     // The vault file, once, so that whoever mistyped it is told so now.
     for order in &args.models {
         args.machine.request(holding::wanted(&order.0)?)?;
     }
+    // While the owners of directories are known by their own numbers.
+    let (memory, sockets) = (FixedDir::new(&args.memory)?, FixedDir::new(&args.sockets)?);
     if namespace::enter()? == Privilege::User {
         // A user namespace knows its own user alone: peers would be nobody.
         return Err(Failure::new(
@@ -116,27 +125,27 @@ fn serve(args: AgentArgs) -> Result<(), Failure> {
         .next("run it as root with CAP_SYS_ADMIN, or use `vault-enclave run` for one command"));
     }
     rustix::thread::set_no_new_privs(true).map_err(|errno| Failure::io("no_new_privs", &errno.into()))?;
-    let root = PrivateMount::for_directories(&args.memory)?;
+    let root = PrivateMount::for_directories(MountPoint::at(&memory)?)?;
     runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         let mut wiper = Wiper::start(root.path())?;
         let devices = args.machine.devices()?;
         let identity = state::identity(&devices, args.machine.state())?;
-        let mut directory = SocketDir::open(&args.sockets)?;
+        let mut directory = SocketDir::open(&sockets)?;
         let readers = directory.listen(READERS, access.has_others())?;
         let control = directory.listen(CONTROL, access.has_others())?;
-        let agent = Arc::new(Agent::new(args.machine, identity, root.path()));
+        let agent = Arc::new(Agent::new(args.machine, identity, root));
         let own = access.controller(Peer { uid: this, gid: rustix::process::getegid().as_raw() });
         let own = own.map_err(|error| Failure::new(Kind::Failed, error.code(), error))?;
         for OrderArg(order) in args.models {
             agent.load(&own, order).map_err(|error| Failure::new(Kind::Usage, error.code(), error))?;
         }
-        println!("ready {}", args.sockets.display());
+        println!("ready {}", sockets.path().display());
         let ended = tokio::select! {
             () = signals.next() => Ok(()),
-            served = control::serve(control, access.clone(), Arc::clone(&agent)) => served,
+            served = control::serve(control, access.clone(), Arc::clone(&agent), bounds) => served,
             failure = wiper.died() => Err(failure),
-            () = readers::serve(readers, access, Arc::clone(&agent.models)) => Ok(()),
+            () = readers::serve(readers, access, Arc::clone(&agent.models), bounds) => Ok(()),
         };
         agent.models.end_all().await;
         eprintln!("wiped");

@@ -1,27 +1,29 @@
 //! A model in its place for a command, with the lease on it.
 
-use std::path::Path;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ledger::policy::LeaseEnd;
 use ring::rand::SystemRandom;
+use tempfile::TempDir;
 use vault_proto::convert::ModelName;
 
 use super::attester::AgentIdentity;
 use super::child::Load;
+use super::fixed::FixedDir;
 use super::holder::{Lease, Lost};
 use super::in_use::users_of;
 use super::job::Owner;
 use super::lease_signer::LeaseSigner;
 use super::load::{end, hold};
 use super::look::look;
-use super::mount::PrivateMount;
+use super::mount::{MountPoint, PrivateMount};
 use super::numa::Numa;
 use super::options::Request;
 use super::report;
 use super::spec::Wanted;
 use super::term::BootTime;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::open::{Destination, OpenedModel};
 use crate::place::{Facts, judge};
 
@@ -30,6 +32,31 @@ pub(super) struct Loading {
     pub(super) identity: AgentIdentity,
     pub(super) owner: Owner,
     pub(super) numa: Option<Numa>,
+    /// Where models are loaded that are to take the place of others, if any are.
+    pub(super) beside: Option<Beside>,
+}
+
+/// A mount that nobody looks at, in which other versions are mounted until they are shown.
+pub(super) struct Beside {
+    mount: PrivateMount,
+    count: AtomicU64,
+    // After the mount, which lies on it.
+    _directory: TempDir,
+}
+
+impl Beside {
+    /// On a directory that was made for it.
+    ///
+    /// # Errors
+    /// `mount`, `path-replaced`.
+    pub(super) fn new(directory: TempDir, fixed: &FixedDir) -> Result<Self, Failure> {
+        let mount = PrivateMount::for_directories(MountPoint::at(fixed)?)?;
+        Ok(Self { mount, count: AtomicU64::new(0), _directory: directory })
+    }
+
+    fn point(&self) -> Result<MountPoint, Failure> {
+        MountPoint::within(&self.mount, &self.count.fetch_add(1, Ordering::Relaxed).to_string())
+    }
 }
 
 /// A model that the command has.
@@ -55,7 +82,7 @@ impl Loading {
         let mut stop = pin!(stop);
         let Some(wanted) = self.found(wanted, stop.as_mut()).await? else { return Ok(None) };
         let (bytes, files) = size(&wanted.request).await?;
-        let mount = PrivateMount::new(&wanted.at, bytes, files, self.numa.as_ref())?;
+        let mount = PrivateMount::new(MountPoint::at(&wanted.at)?, bytes, files, self.numa.as_ref())?;
         self.load_into(mount, bytes, &wanted, stop).await
     }
 
@@ -71,7 +98,9 @@ impl Loading {
         let mut stop = pin!(stop);
         let Some(wanted) = self.found(wanted, stop.as_mut()).await? else { return Ok(None) };
         let (bytes, files) = size(&wanted.request).await?;
-        let mount = PrivateMount::hidden(bytes, files, self.numa.as_ref())?;
+        let nowhere = || Failure::new(Kind::Failed, "mount", "no other version was expected");
+        let point = self.beside.as_ref().ok_or_else(nowhere)?.point()?;
+        let mount = PrivateMount::new(point, bytes, files, self.numa.as_ref())?;
         self.load_into(mount, bytes, &wanted, stop).await
     }
 
@@ -89,8 +118,9 @@ impl Loading {
         stop: impl Future<Output = ()>,
     ) -> Result<Option<Served>, Failure> {
         let request = &wanted.request;
-        let place = judge(&Facts::gather(mount.path())?, bytes, false)?;
-        let destination = Destination::open(mount.path(), place)?;
+        let directory = mount.directory()?;
+        let place = judge(&Facts::of(&directory)?, bytes, false)?;
+        let destination = Destination::new(directory, place)?;
         let signer = LeaseSigner::generate(&SystemRandom::new())?;
         let load = Load {
             request,
@@ -101,7 +131,7 @@ impl Loading {
             insecure_plaintext_on_disk: false,
         };
         let Some(held) = load.run(destination, stop).await? else { return Ok(None) };
-        report::loaded(&held, &wanted.at);
+        report::loaded(&held, wanted.at.path());
         mount.give(self.owner)?;
         let lease_end = held.statement.lease_end;
         let (files, lease) = hold(request.clone(), self.identity.clone(), signer, held)?;
@@ -123,10 +153,8 @@ impl Served {
     ///
     /// # Errors
     /// `mount`.
-    pub(super) fn show(&mut self, at: &Path, other: &mut Self) -> Result<(), Failure> {
-        self.mount.move_over(at)?;
-        other.mount.stay_beneath();
-        Ok(())
+    pub(super) fn show(&mut self, other: &mut Self) -> Result<(), Failure> {
+        self.mount.move_over(&mut other.mount)
     }
 
     /// Resolves when its lease is lost.

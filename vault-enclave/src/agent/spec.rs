@@ -7,6 +7,7 @@ use std::str::FromStr;
 use ledger::manifest::Selection;
 use ledger::names::{Group, Name, NameError};
 
+use super::fixed::FixedDir;
 use super::follow::followed;
 use super::options::{ArgumentError, ModelArgs, ModelRef, Request};
 use super::part::Part;
@@ -38,7 +39,7 @@ pub enum SpecError {
 pub(super) struct Wanted {
     pub(super) request: Request,
     /// Where the command sees it.
-    pub(super) at: PathBuf,
+    pub(super) at: FixedDir,
     /// A file that names the version to use.
     pub(super) follow: Option<PathBuf>,
 }
@@ -76,15 +77,14 @@ impl ModelSpec {
             request.model.version = followed(file, &request.model.model)?;
         }
         let at = self.at.clone().unwrap_or_else(|| PathBuf::from("/models").join(request.model.model.as_str()));
-        let at = std::path::absolute(&at).map_err(|error| Failure::io(at.display(), &error))?;
-        Ok(Wanted { request, at, follow: self.follow.clone() })
+        Ok(Wanted { request, at: FixedDir::new(&at)?, follow: self.follow.clone() })
     }
 }
 
-/// Reads the files that are named.
+/// Reads the files and makes the directories that are named.
 ///
 /// # Errors
-/// `paths-overlap`, `one-model-only`, or what is wrong with a file.
+/// `paths-overlap`, `one-model-only`, or what is wrong with a file or directory.
 pub(super) fn wanted(specs: &[ModelSpec], args: &ModelArgs) -> Result<Vec<Wanted>, Failure> {
     if let Some(option) = args.option_of_one_model()
         && (specs.len() > 1 || specs.iter().any(|spec| spec.follow.is_some()))
@@ -95,7 +95,7 @@ pub(super) fn wanted(specs: &[ModelSpec], args: &ModelArgs) -> Result<Vec<Wanted
         ));
     }
     let wanted = specs.iter().map(|spec| spec.wanted(args)).collect::<Result<Vec<_>, _>>()?;
-    let paths: Vec<&Path> = wanted.iter().map(|wanted| wanted.at.as_path()).collect();
+    let paths: Vec<&Path> = wanted.iter().map(|wanted| wanted.at.path()).collect();
     if let Some((one, other)) = overlap(&paths) {
         let message = format!("{} and {} are not apart", one.display(), other.display());
         return Err(Failure::new(Kind::Usage, "paths-overlap", message)

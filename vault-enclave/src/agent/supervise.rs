@@ -277,7 +277,7 @@ impl Supervisor {
         };
         self.failed = None;
         for (index, mut new) in loaded {
-            if let Err(failure) = new.show(&self.wanted[index].at, &mut self.served[index]) {
+            if let Err(failure) = new.show(&mut self.served[index]) {
                 self.ends.spawn(new.release()?);
                 self.fail(why, running, &failure);
                 return Ok(None);

@@ -147,12 +147,17 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::path::Path;
 
+    use super::super::Directory;
     use super::*;
     use crate::place::{Facts, MountFacts, SafePlace, judge};
 
     /// A temporary directory may lie on a disk: what these tests write is no secret.
     fn anywhere(directory: &Path) -> SafePlace {
         judge(&Facts::gather(directory).unwrap(), 0, true).unwrap()
+    }
+
+    fn empty(directory: &Path, place: SafePlace) -> Destination {
+        Destination::new(Directory::open(directory).unwrap(), place).unwrap()
     }
 
     /// As where swap is on, and root may lock as much as it likes.
@@ -184,7 +189,7 @@ mod tests {
     #[test]
     fn what_is_adopted_is_wiped_with_its_directories() {
         let directory = tempfile::tempdir().unwrap();
-        let destination = Destination::open(directory.path(), anywhere(directory.path())).unwrap();
+        let destination = empty(directory.path(), anywhere(directory.path()));
         let (finished, hidden) = (directory.path().join("a/b/c"), directory.path().join("d"));
         write(&finished, b"plaintext", 0o400);
         let mut reader = fs::File::open(&finished).unwrap();
@@ -202,7 +207,7 @@ mod tests {
     #[test]
     fn what_is_left_stays() {
         let directory = tempfile::tempdir().unwrap();
-        let destination = Destination::open(directory.path(), anywhere(directory.path())).unwrap();
+        let destination = empty(directory.path(), anywhere(directory.path()));
         let file = directory.path().join("a/b");
         write(&file, b"plaintext", 0o600);
         OpenedModel::adopt(destination).unwrap().leave();
@@ -215,7 +220,7 @@ mod tests {
             eprintln!("skipped: no /dev/shm here");
             return;
         };
-        let destination = Destination::open(directory.path(), locked()).unwrap();
+        let destination = empty(directory.path(), locked());
         let path = directory.path().join("sparse");
         let file = fs::File::create(&path).unwrap();
         file.set_len(1 << 30).unwrap();
@@ -236,7 +241,7 @@ mod tests {
     #[test]
     fn a_link_is_neither_followed_nor_in_the_way() {
         let directory = tempfile::tempdir().unwrap();
-        let destination = Destination::open(directory.path(), anywhere(directory.path())).unwrap();
+        let destination = empty(directory.path(), anywhere(directory.path()));
         let outside = tempfile::NamedTempFile::new().unwrap();
         fs::write(outside.path(), b"somebody else's").unwrap();
         symlink(outside.path(), directory.path().join("link")).unwrap();

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use ledger::manifest::FilePath;
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, ResolveFlags, SeekFrom, StatxAttributes, StatxFlags};
+use rustix::fs::{
+    AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, ResolveFlags, SeekFrom, Stat, StatxAttributes, StatxFlags,
+    Uid,
+};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
+use super::directory::{Directory, DirectoryId};
 use super::files::OpenedFile;
 use super::{DestinationError, OpenModelError};
 use crate::place::SafePlace;
@@ -18,7 +21,7 @@ use crate::region::FileMapping;
 const HIDDEN: Mode = Mode::empty();
 /// Mode of a file that passed. Nobody is to write to it: its bytes are the publisher's.
 pub(super) const PUBLISHED: Mode = Mode::RUSR;
-const DIRECTORY: Mode = Mode::RWXU;
+pub(super) const DIRECTORY: Mode = Mode::RWXU;
 /// Reserved at a time: a signal undoes what was not finished.
 const RESERVE_BYTES: u64 = 1 << 30;
 /// statfs(2), `f_type`.
@@ -27,46 +30,57 @@ const RAMFS_MAGIC: u64 = 0x8584_58f6;
 
 /// An empty directory in a place that is safe for plaintext.
 pub struct Destination {
-    pub(super) directory: OwnedFd,
+    pub(super) directory: Directory,
     pub(super) place: SafePlace,
 }
 
 impl Destination {
-    /// Opens `directory`, which is made where it is missing (its parent is not).
+    /// A directory that is empty, and in which nobody else takes files away; `place` is what its own facts were judged.
     ///
     /// # Errors
     /// [`DestinationError`].
-    pub fn open(directory: &Path, place: SafePlace) -> Result<Self, DestinationError> {
+    pub fn new(directory: Directory, place: SafePlace) -> Result<Self, DestinationError> {
         let failed = |action| move |errno| DestinationError::Directory { action, errno };
-        match rustix::fs::mkdir(directory, DIRECTORY) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(failed("make")(errno)),
-        }
-        let directory = open_directory(directory).map_err(failed("open"))?;
         Access::of(&directory).map_err(failed("look at"))?.check(rustix::process::geteuid().as_raw())?;
+        let mut left = 0_usize;
         for entry in rustix::fs::Dir::read_from(&directory).map_err(failed("read"))? {
             let entry = entry.map_err(failed("read"))?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let stat = rustix::fs::statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+            if !is_left_behind(&stat.map_err(failed("read"))?) {
                 return Err(DestinationError::NotEmpty);
             }
+            left += 1;
         }
-        Ok(Self { directory, place })
+        if left > 0 { Err(DestinationError::LeftBehind) } else { Ok(Self { directory, place }) }
     }
 
-    /// Opens one that another process of this user made and left, to be adopted.
+    /// One in which another process of this user left files, to be adopted.
+    #[must_use]
+    pub fn left(directory: Directory, place: SafePlace) -> Self {
+        Self { directory, place }
+    }
+
+    /// Which directory it is.
     ///
     /// # Errors
     /// [`DestinationError::Directory`].
-    pub fn reopen(directory: &Path, place: SafePlace) -> Result<Self, DestinationError> {
-        let directory =
-            open_directory(directory).map_err(|errno| DestinationError::Directory { action: "open", errno })?;
-        Ok(Self { directory, place })
+    pub fn id(&self) -> Result<DirectoryId, DestinationError> {
+        self.directory.id()
     }
 }
 
-fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty())
+/// Whether it is as a load makes it, which is wiped with its load unless that is killed by SIGKILL.
+fn is_left_behind(stat: &Stat) -> bool {
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    let as_made = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => mode == HIDDEN || mode == PUBLISHED,
+        FileType::Directory => mode == DIRECTORY,
+        _ => false,
+    };
+    as_made && stat.st_uid == rustix::process::geteuid().as_raw()
 }
 
 /// Who can do what in a directory.
@@ -79,7 +93,7 @@ struct Access {
 }
 
 impl Access {
-    fn of(directory: &OwnedFd) -> Result<Self, Errno> {
+    fn of(directory: &Directory) -> Result<Self, Errno> {
         let stat = rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
         let in_memory =
@@ -119,19 +133,25 @@ pub struct OpenedModel {
 }
 
 impl OpenedModel {
-    /// The directory that the files lie in.
-    pub fn directory(&self) -> impl AsFd {
-        self.destination.directory.as_fd()
-    }
-
     /// The files, each with an open descriptor.
     pub fn files(&self) -> impl Iterator<Item = (&FilePath, impl AsFd)> {
         self.files.iter().map(|(path, file)| (path, file.as_fd()))
     }
 
-    /// The directories that were made for them, outermost first.
-    pub fn directories(&self) -> impl Iterator<Item = &str> {
-        self.directories.iter().map(String::as_str)
+    /// Gives files and directories to the user whose command reads them, the outermost directory last: nobody gets in before.
+    ///
+    /// # Errors
+    /// [`DestinationError::File`], [`DestinationError::Directory`].
+    pub fn give(&self, uid: u32, gid: u32) -> Result<(), DestinationError> {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        for (path, file) in &self.files {
+            rustix::fs::fchown(file, uid, gid).map_err(failed(path, "give away"))?;
+        }
+        for directory in self.directories.iter().map(String::as_str).chain(["."]) {
+            let given = self.open_directory(directory).and_then(|directory| rustix::fs::fchown(directory, uid, gid));
+            given.map_err(|errno| DestinationError::Directory { action: "give away a directory of", errno })?;
+        }
+        Ok(())
     }
 
     /// How much of the plaintext came to lie in huge pages, as far as the kernel tells. A mount can only ask for them.
@@ -266,10 +286,12 @@ impl Drop for OpenedModel {
     }
 }
 
-/// One descriptor a file is kept: as many as the system lets this process have. Where that fails, so does a later open.
-fn raise_file_limit() {
+/// One descriptor a file is kept: as many as the system lets this process have. Where that fails, so does a later open. How
+/// many there may be.
+pub(crate) fn raise_file_limit() -> u64 {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Overwrites what the file holds with zeros, and gives its memory back: whoever has it mapped would keep it otherwise.
@@ -320,55 +342,4 @@ fn failed(file: &FilePath, action: &'static str) -> impl FnOnce(Errno) -> Destin
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use super::*;
-    use crate::place::{Facts, judge};
-
-    fn open(directory: &Path) -> Result<Destination, DestinationError> {
-        let place = judge(&Facts::gather(directory).unwrap(), 0, true).unwrap();
-        Destination::open(directory, place)
-    }
-
-    #[test]
-    fn a_directory_that_others_may_write_to_is_refused_unless_they_take_nothing_away_there() {
-        let directory = tempfile::tempdir().unwrap();
-        let with = |mode| {
-            std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(mode)).unwrap();
-            open(directory.path()).map(drop)
-        };
-        for mode in [0o777, 0o770, 0o702] {
-            assert_eq!(with(mode), Err(DestinationError::OthersWrite { mode }));
-        }
-        for mode in [0o700, 0o755, 0o1777] {
-            assert_eq!(with(mode), Ok(()));
-        }
-    }
-
-    #[test]
-    fn a_directory_is_this_users_or_roots() {
-        let access = |uid| Access { uid, mode: 0o700, own_mount: true };
-        assert_eq!(access(1000).check(1000), Ok(()));
-        assert_eq!(access(0).check(1000), Ok(()));
-        let refused = access(1001).check(1000).unwrap_err();
-        assert_eq!((refused.code(), refused), ("destination-other-owner", DestinationError::OtherOwner { uid: 1001 }));
-    }
-
-    #[test]
-    fn a_volume_in_memory_may_be_everybodys() {
-        let volume = Access { uid: 0, mode: 0o777, own_mount: true };
-        assert_eq!(volume.check(1000), Ok(()));
-        let refused = Access { own_mount: false, ..volume }.check(1000).unwrap_err();
-        assert_eq!(refused.code(), "destination-others-write");
-    }
-
-    #[test]
-    fn a_link_in_the_place_of_the_directory_is_not_followed() {
-        let directory = tempfile::tempdir().unwrap();
-        let (real, link) = (directory.path().join("real"), directory.path().join("link"));
-        std::fs::create_dir(&real).unwrap();
-        symlink(&real, &link).unwrap();
-        assert!(matches!(open(&link).map(drop), Err(DestinationError::Directory { action: "open", .. })));
-    }
-}
+mod tests;

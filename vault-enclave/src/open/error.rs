@@ -75,6 +75,8 @@ pub enum OpenModelError {
 pub enum DestinationError {
     /// It is not an empty directory.
     NotEmpty,
+    /// It has nothing but files as a load leaves them that was killed.
+    LeftBehind,
     /// It belongs to another user, who could put other files in the place of the model's.
     OtherOwner {
         /// The user's id.
@@ -85,6 +87,8 @@ pub enum DestinationError {
         /// Its permissions.
         mode: u32,
     },
+    /// Another directory has taken the place of the one that a load began in.
+    Replaced,
     /// The memory for a file could not be set aside.
     NoRoom {
         /// Which.
@@ -153,8 +157,10 @@ impl DestinationError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotEmpty => "destination-not-empty",
+            Self::LeftBehind => "destination-left-behind",
             Self::OtherOwner { .. } => "destination-other-owner",
             Self::OthersWrite { .. } => "destination-others-write",
+            Self::Replaced => "destination-replaced",
             Self::NoRoom { .. } => "destination-full",
             Self::Directory { .. } | Self::File { .. } => "destination-failed",
         }
@@ -186,7 +192,11 @@ impl fmt::Display for OpenModelError {
 impl fmt::Display for DestinationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotEmpty => f.write_str("the destination is not an empty directory"),
+            Self::NotEmpty => f.write_str("the destination is not an empty directory; name one that is, or that is not there yet"),
+            Self::LeftBehind => f.write_str(
+                "the destination has files as a load leaves them that was killed by SIGKILL: plaintext that nothing wipes any more. See \
+                 that no load runs there, then remove them (in memory rm -r is all; on a disk first shred -u each), and load again",
+            ),
             Self::OtherOwner { uid } => {
                 write!(
                     f,
@@ -197,6 +207,10 @@ impl fmt::Display for DestinationError {
                 f,
                 "others may write to the destination (mode {mode:04o}), and so replace files of the model; chmod 0700 it, or give \
                  a directory that is not there yet"
+            ),
+            Self::Replaced => f.write_str(
+                "another directory took the place of the destination while the load began; give one whose parent directories \
+                 nobody else may write to",
             ),
             Self::NoRoom { file, bytes } => write!(
                 f,

@@ -1,8 +1,9 @@
 //! What the kernel says of a directory, of swap and of memory. Read once, judged by pure functions.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 
@@ -49,15 +50,24 @@ impl Facts {
         self.cgroup_memory.as_ref().map_or(self.available_memory, |cgroup| cgroup.free.min(self.available_memory))
     }
 
-    /// Asks the kernel about `directory`, which exists.
+    /// Asks the kernel about the directory at `path`, which exists.
     ///
     /// # Errors
     /// [`PlaceError::Unknown`].
-    pub fn gather(directory: &Path) -> Result<Self, PlaceError> {
+    pub fn gather(path: &Path) -> Result<Self, PlaceError> {
+        let opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        Self::of(opened.map_err(|errno| unknown_place(format_args!("{}: {errno}", path.display())))?)
+    }
+
+    /// Asks the kernel about `directory` itself, whatever its path leads to by now.
+    ///
+    /// # Errors
+    /// [`PlaceError::Unknown`].
+    pub fn of(directory: impl AsFd) -> Result<Self, PlaceError> {
         let memory = memory_available(&read("/proc/meminfo")?)?;
         let cgroup = read("/proc/self/cgroup")?;
         Ok(Self {
-            mount: mount_of(directory)?,
+            mount: mount_of(&directory)?,
             swap_is_on: swap_is_on(&read("/proc/swaps")?),
             cgroup_never_swaps: cgroup::never_swaps(&cgroup),
             lockable_bytes: lockable_bytes(),
@@ -98,20 +108,18 @@ pub(super) fn memory_available(meminfo: &str) -> Result<u64, PlaceError> {
     Ok(kilobytes.ok_or_else(unknown)?.saturating_mul(1024))
 }
 
-fn mount_of(directory: &Path) -> Result<MountFacts, PlaceError> {
-    let unknown = |errno: rustix::io::Errno| PlaceError::Unknown {
-        what: "where the destination lies",
-        found: format!("{}: {errno}", directory.display()),
-    };
-    let stat = rustix::fs::statx(rustix::fs::CWD, directory, AtFlags::empty(), StatxFlags::MNT_ID).map_err(unknown)?;
-    let mut mount = find_mount(&read("/proc/thread-self/mountinfo")?, stat.stx_mnt_id).ok_or(PlaceError::Unknown {
-        what: "where the destination lies",
-        found: format!("mount {} is not in /proc/thread-self/mountinfo", stat.stx_mnt_id),
-    })?;
-    let space = rustix::fs::statvfs(directory).map_err(unknown)?;
+fn mount_of(directory: impl AsFd) -> Result<MountFacts, PlaceError> {
+    let stat = rustix::fs::statx(&directory, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).map_err(unknown_place)?;
+    let no_mount = || unknown_place(format_args!("mount {} is not in /proc/thread-self/mountinfo", stat.stx_mnt_id));
+    let mut mount = find_mount(&read("/proc/thread-self/mountinfo")?, stat.stx_mnt_id).ok_or_else(no_mount)?;
+    let space = rustix::fs::fstatvfs(&directory).map_err(unknown_place)?;
     // A tmpfs without a limit and a ramfs count no blocks.
     mount.free_bytes = (space.f_blocks > 0).then(|| space.f_bavail.saturating_mul(space.f_frsize));
     Ok(mount)
+}
+
+fn unknown_place(found: impl std::fmt::Display) -> PlaceError {
+    PlaceError::Unknown { what: "where the destination lies", found: found.to_string() }
 }
 
 /// CAP_IPC_LOCK lifts the limit on locked memory; not that of a user namespace.

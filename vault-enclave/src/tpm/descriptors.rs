@@ -55,7 +55,9 @@ mod tests {
     use std::process::Command;
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+    use super::super::TpmError;
     use super::super::device::Device;
     use super::*;
 
@@ -74,5 +76,35 @@ mod tests {
         let seen = list("self");
         assert!(seen.contains("pipe:") && !seen.contains("/tpmrm0"), "{seen}");
         drop(connected);
+    }
+
+    /// Run by the test below, in a process of its own: the limit is that of all its threads.
+    #[test]
+    #[ignore = "a part of a_connection_that_can_not_be_kept_from_children_is_refused"]
+    fn connects_without_descriptors() {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let leave = |count| setrlimit(Resource::Nofile, Rlimit { current: Some(count), maximum }).unwrap();
+        let here = &"swtpm:host=127.0.0.1,port=1".parse().unwrap();
+        leave(0);
+        let before = Device::connect(here).map(drop);
+        leave(64);
+        let after = kept_from_children(|| leave(0)).map_err(|error| error.raw_os_error());
+        leave(64);
+        let without_answer = Device::connect(here).map(drop);
+        println!("before: {}", before.as_ref().unwrap_err());
+        assert!(matches!(before, Err(TpmError::Inherited(_))));
+        assert_eq!(after, Err(Some(Errno::MFILE.raw_os_error())));
+        assert!(matches!(without_answer, Err(TpmError::Unavailable(_))));
+    }
+
+    /// Without descriptors nobody can see which of them children would have: before libtss2 opened some, or after.
+    #[test]
+    fn a_connection_that_can_not_be_kept_from_children_is_refused() {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "--ignored", "--nocapture", "tpm::descriptors::tests::connects_without_descriptors"]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("can't be kept from programs that are started"), "{said}");
+        assert_eq!(TpmError::Inherited(String::new()).code(), "tpm-inherited");
     }
 }

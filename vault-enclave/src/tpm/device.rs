@@ -58,9 +58,8 @@ impl Device {
                 TpmError::Unavailable(format!("{}: {error}; {hint}", path.display()))
             })?;
         }
-        let connected = kept_from_children(|| config.name_conf().and_then(Context::new)).map_err(|error| {
-            TpmError::Unavailable(format!("{config}: can't be kept from programs that are started: {error}"))
-        })?;
+        let connected = kept_from_children(|| config.name_conf().and_then(Context::new))
+            .map_err(|error| TpmError::Inherited(format!("{config}: {error}")))?;
         let context = connected.map_err(|_| {
             TpmError::Unavailable(format!(
                 "{config}: no answer; is it running, and is its libtss2-tcti library installed?"

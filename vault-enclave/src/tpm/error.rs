@@ -13,6 +13,8 @@ use crate::secret::SecretError;
 pub enum TpmError {
     /// No TPM answers there, or the connection to it broke. With what to check.
     Unavailable(String),
+    /// The connection to it can't be closed to programs that this process starts: where it is, and why.
+    Inherited(String),
     /// Another process has a TPM open that no resource manager minds, and kept it.
     InUse {
         /// Where the TPM is.
@@ -86,6 +88,7 @@ impl TpmError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "tpm-unavailable",
+            Self::Inherited(_) => "tpm-inherited",
             Self::InUse { .. } => "tpm-in-use",
             Self::LockFile(_) => "tpm-lock-file",
             Self::Timeout => "tpm-timeout",
@@ -200,6 +203,11 @@ impl fmt::Display for TpmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unavailable(what) => write!(f, "the TPM is not available: {what}"),
+            Self::Inherited(why) => write!(
+                f,
+                "the connection to the TPM can't be kept from programs that are started, which could use it: {why}; is /proc mounted, \
+                 and are there descriptors left (ulimit -n)?"
+            ),
             Self::InUse { tpm, holder } => {
                 write!(f, "{tpm} is in use by ")?;
                 match holder {

@@ -12,7 +12,9 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair};
 use tempfile::TempDir;
 use vault_enclave::derive::{KeeperContext, ModelContext, RootSource};
-use vault_enclave::open::{Destination, GrantedModel, LocalUnits, OpenModelError, OpenedModel, ReadBy, UnitSource};
+use vault_enclave::open::{
+    Destination, Directory, GrantedModel, LocalUnits, OpenModelError, OpenedModel, ReadBy, UnitSource,
+};
 use vault_enclave::place::{self, Facts};
 use vault_enclave::publisher::PublisherSigner;
 use vault_enclave::seal::{DirectoryTarget, SealError, SealRequest, SourceModel};
@@ -105,7 +107,7 @@ impl World {
     ) -> Result<OpenedModel, OpenModelError> {
         let model = GrantedModel { manifest, keys, verify_units };
         let place = place::judge(&Facts::gather(self.directory.path()).unwrap(), 1, true).unwrap();
-        let destination = Destination::open(&self.path(into), place)?;
+        let destination = Destination::new(Directory::make(&self.path(into))?, place)?;
         model.open(source, destination, 2, &|_| {})
     }
 }

@@ -44,7 +44,12 @@ def open_model(
             frame, descriptor = connection.answer(timeout)
             kind = frame["frame"]
             if descriptor is not None:
-                files[frame["path"]] = _File(descriptor, frame["bytes"], copy_on_write)
+                file = _File(descriptor, frame["bytes"], copy_on_write)
+                path = frame["path"]
+                if not _lies_within(path) or path in files:
+                    file.close()
+                    raise AgentError(f"the agent names a file {path!r}")
+                files[path] = file
             elif kind == "ready":
                 return Model(connection, frame["model"], frame["version"], files)
             elif kind != "loading":
@@ -54,6 +59,11 @@ def open_model(
         for file in files.values():
             file.close()
         raise
+
+
+def _lies_within(path: Any) -> bool:
+    """Whether a path leads to a place below whatever it is joined to: `directory` makes links by it."""
+    return isinstance(path, str) and "\0" not in path and all(part not in ("", ".", "..") for part in path.split("/"))
 
 
 class Model:

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use tokio::net::UnixStream;
+
 use super::error::ServeError;
 use crate::agent::user::{UserArg, UserError};
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
+use crate::user_namespace::Unknown;
 
 /// `--allow`, `--control`: a user, or everybody whose group is that one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,10 +76,30 @@ impl AllowList {
 }
 
 impl Access {
-    /// The user `this` of the agent itself may do everything; whoever controls may also read.
-    pub(super) fn new(this: u32, readers: AllowList, mut controllers: AllowList) -> Self {
+    /// The user `this` of the agent itself may do everything; whoever controls may also read. As `unknown` the kernel shows
+    /// everybody whom this user namespace does not know, in the first one nobody: such a user or group can't be let in without
+    /// all of them.
+    ///
+    /// # Errors
+    /// `allow-unknown`.
+    pub(super) fn new(
+        this: u32,
+        readers: AllowList,
+        mut controllers: AllowList,
+        unknown: Option<Unknown>,
+    ) -> Result<Self, Failure> {
         controllers.uids.insert(this);
-        Self { readers, controllers }
+        if let Some(Unknown { uid, gid }) = unknown {
+            for list in [&readers, &controllers] {
+                if list.uids.contains(&uid) {
+                    return Err(stands_for_all("user", uid));
+                }
+                if list.gids.contains(&gid) {
+                    return Err(stands_for_all("group", gid));
+                }
+            }
+        }
+        Ok(Self { readers, controllers })
     }
 
     /// Whether anybody but the agent's own user is let in: then the file of a socket must let others connect.
@@ -102,10 +125,27 @@ impl Access {
     }
 }
 
+fn stands_for_all(what: &str, id: u32) -> Failure {
+    let message =
+        format!("in this user namespace {what} {id} is everybody whom it does not know, so they all would be let in");
+    Failure::new(Kind::Usage, "allow-unknown", message)
+        .next(format!("give whoever is meant another {what}, or run the agent outside of the namespace"))
+}
+
 impl Reader {
     /// Whose places it takes.
     pub(super) fn uid(self) -> u32 {
         self.0.uid
+    }
+}
+
+impl Peer {
+    /// What no process is.
+    pub(super) const NONE: Self = Self { uid: u32::MAX, gid: u32::MAX };
+
+    /// Whoever connected. The kernel knows, always.
+    pub(super) fn of(stream: &UnixStream) -> Self {
+        stream.peer_cred().map_or(Self::NONE, Self::from)
     }
 }
 
@@ -154,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_let_in_by_its_user_or_its_group_and_by_nothing_else() {
-        let access = Access::new(AGENT, list(&["1001", ":2002"]), list(&["1003"]));
+        let access = Access::new(AGENT, list(&["1001", ":2002"]), list(&["1003"]), None).unwrap();
         let peer = |uid, gid| Peer { uid, gid };
         for good in [peer(1001, 9), peer(9, 2002), peer(1003, 9), peer(AGENT, 9)] {
             assert_eq!(access.reader(good), Ok(Reader(good)));
@@ -169,11 +209,31 @@ mod tests {
 
     #[test]
     fn without_a_list_it_is_the_agents_own_user_alone() {
-        let own = Access::new(AGENT, AllowList::default(), AllowList::default());
+        let access = |readers, controllers| Access::new(AGENT, readers, controllers, None).unwrap();
+        let own = access(AllowList::default(), AllowList::default());
         assert!(!own.has_others() && own.reader(Peer { uid: AGENT, gid: 5 }).is_ok());
         assert!(own.reader(Peer { uid: 5, gid: AGENT }).is_err());
-        assert!(Access::new(AGENT, list(&[":5"]), AllowList::default()).has_others());
-        assert!(Access::new(AGENT, AllowList::default(), list(&["5"])).has_others());
+        assert!(access(list(&[":5"]), AllowList::default()).has_others());
+        assert!(access(AllowList::default(), list(&["5"])).has_others());
+    }
+
+    #[test]
+    fn whoever_stands_for_all_that_a_namespace_does_not_know_is_let_in_by_nobody() {
+        let unknown = Some(Unknown { uid: 65_534, gid: 65_533 });
+        let none: &[&str] = &[];
+        let refused = |this, readers: &[&str], controllers: &[&str]| {
+            let access = Access::new(this, list(readers), list(controllers), unknown);
+            access.map(drop).map_err(|failure| failure.code().to_owned())
+        };
+        let code = || Err("allow-unknown".to_owned());
+        for bad in ["65534", ":65533"] {
+            for (readers, controllers) in [(&[bad][..], none), (none, &[bad][..])] {
+                assert_eq!(refused(AGENT, readers, controllers), code(), "{readers:?} {controllers:?}");
+                assert!(Access::new(AGENT, list(readers), list(controllers), None).is_ok(), "the first one knows all");
+            }
+        }
+        assert_eq!(refused(65_534, none, none), code(), "nor is the agent one of them");
+        assert_eq!(refused(AGENT, &["65533", ":65534"], none), Ok(()));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What all parts of a running agent share.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +11,8 @@ use super::holding::Holding;
 use super::models::Models;
 use crate::agent::attester::AgentIdentity;
 use crate::agent::machine::MachineArgs;
+use crate::agent::mount::{MountPoint, PrivateMount};
+use crate::failure::Failure;
 
 /// How the directory of a model's memory begins; that of its view begins otherwise, and is not to be written to.
 pub(super) const MEMORY: &str = "memory-";
@@ -22,14 +23,14 @@ pub(super) struct Agent {
     pub(super) machine: MachineArgs,
     pub(super) identity: AgentIdentity,
     pub(super) models: Arc<Models>,
-    root: PathBuf,
+    root: PrivateMount,
     loads: AtomicU64,
 }
 
 impl Agent {
     /// With memory to be mounted below `root`.
-    pub(super) fn new(machine: MachineArgs, identity: AgentIdentity, root: &Path) -> Self {
-        Self { machine, identity, models: Arc::new(Models::new()), root: root.to_owned(), loads: AtomicU64::new(0) }
+    pub(super) fn new(machine: MachineArgs, identity: AgentIdentity, root: PrivateMount) -> Self {
+        Self { machine, identity, models: Arc::new(Models::new()), root, loads: AtomicU64::new(0) }
     }
 
     /// Begins to load a model.
@@ -42,23 +43,13 @@ impl Agent {
         Ok(())
     }
 
-    /// Directories for the mounts of the next load: each has its own, since those of another may still be mounted.
-    pub(super) fn places(&self) -> Places {
+    /// For the memory of the next load, and for the view of it: each has its own, since those of another may still be mounted.
+    ///
+    /// # Errors
+    /// `io`.
+    pub(super) fn points(&self) -> Result<(MountPoint, MountPoint), Failure> {
         let number = self.loads.fetch_add(1, Ordering::Relaxed);
-        Places { memory: self.root.join(format!("{MEMORY}{number}")), view: self.root.join(format!("{VIEW}{number}")) }
-    }
-}
-
-/// Where a load puts its memory, and where that is read. The directories go with it, so that tries that fail leave none.
-pub(super) struct Places {
-    pub(super) memory: PathBuf,
-    pub(super) view: PathBuf,
-}
-
-impl Drop for Places {
-    fn drop(&mut self) {
-        // One that was not made, or is still mounted, is in nobody's way.
-        let _ = std::fs::remove_dir(&self.view);
-        let _ = std::fs::remove_dir(&self.memory);
+        let point = |kind: &str| MountPoint::within(&self.root, &format!("{kind}{number}"));
+        Ok((point(MEMORY)?, point(VIEW)?))
     }
 }

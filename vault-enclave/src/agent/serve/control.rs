@@ -1,14 +1,17 @@
 //! The control socket: gRPC, for `vault-enclave status` and whoever loads and unloads.
 
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::UdsConnectInfo;
+use tonic::transport::server::{Connected, UdsConnectInfo};
 use tonic::{Request, Response, Status};
 use vault_proto::agent::v1;
 use vault_proto::agent::v1::agent_server::AgentServer;
@@ -17,34 +20,103 @@ use vault_proto::convert::{LoadOrder, ModelName, WireError};
 use super::access::{Access, Controller, Peer};
 use super::agent::Agent;
 use super::models::Why;
+use super::places::{Bounds, Place, Places, accept};
 use crate::failure::{Failure, Kind};
 
 /// Requests of one connection at a time, watches included.
-const CALLS_MAX: usize = 16;
+const CALLS_MAX: u32 = 16;
 /// A request names a model and a list of units.
 const REQUEST_BYTES_MAX: usize = 256 << 10;
 
 /// Serves until it is dropped.
 ///
 /// # Errors
-/// The listener failed.
-pub(super) async fn serve(listener: UnixListener, access: Access, agent: Arc<Agent>) -> Result<(), Failure> {
-    let admitted = access.clone();
-    // Whoever may do nothing gets no connection that he could hold.
-    let incoming = UnixListenerStream::new(listener)
-        .filter(move |stream| stream.as_ref().map_or(true, |stream| admitted.reader(peer_of(stream)).is_ok()));
+/// The server failed.
+pub(super) async fn serve(
+    listener: UnixListener,
+    access: Access,
+    agent: Arc<Agent>,
+    bounds: Bounds,
+) -> Result<(), Failure> {
+    let incoming = incoming(listener, access.clone(), bounds);
     let service = AgentServer::new(Control { access, agent }).max_decoding_message_size(REQUEST_BYTES_MAX);
-    let server = Server::builder().concurrency_limit_per_connection(CALLS_MAX).add_service(service);
-    let served = server.serve_with_incoming(incoming).await;
+    // The second alone counts watches, whose answers begin at once.
+    let mut server =
+        Server::builder().concurrency_limit_per_connection(CALLS_MAX as usize).max_concurrent_streams(CALLS_MAX);
+    let served = server.add_service(service).serve_with_incoming(incoming).await;
     served.map_err(|error| Failure::new(Kind::Failed, "control", vault_proto::client::causes(&error)))
 }
 
-fn peer_of(stream: &UnixStream) -> Peer {
-    stream.peer_cred().map_or(NOBODY, Peer::from)
+/// Accepts until what this gives is dropped. Whoever may do nothing, or has no place left, gets no connection that he could hold.
+fn incoming(listener: UnixListener, access: Access, bounds: Bounds) -> ReceiverStream<io::Result<Admitted>> {
+    let (lookers, controllers) = (Places::new(bounds.lookers), Places::new(bounds.controllers));
+    let admit = move |stream: &UnixStream| {
+        let peer = Peer::of(stream);
+        let places = if access.controller(peer).is_ok() { &controllers } else { &lookers };
+        access.reader(peer).and_then(|reader| places.take(reader))
+    };
+    let (accepted, incoming) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let stream = tokio::select! {
+                () = accepted.closed() => return,
+                stream = accept(&listener) => stream,
+            };
+            if let Ok(place) = admit(&stream)
+                && accepted.send(Ok(Admitted { stream, _place: place })).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+    ReceiverStream::new(incoming)
 }
 
-/// What no process is.
-const NOBODY: Peer = Peer { uid: u32::MAX, gid: u32::MAX };
+/// A connection that has a place.
+struct Admitted {
+    stream: UnixStream,
+    _place: Place,
+}
+
+impl Connected for Admitted {
+    type ConnectInfo = UdsConnectInfo;
+
+    fn connect_info(&self) -> UdsConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Admitted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Admitted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
 
 struct Control {
     access: Access,
@@ -54,7 +126,7 @@ struct Control {
 impl Control {
     fn controller<T>(&self, request: &Request<T>) -> Result<Controller, Status> {
         let info = request.extensions().get::<UdsConnectInfo>();
-        let peer = info.and_then(|info| info.peer_cred).map_or(NOBODY, Peer::from);
+        let peer = info.and_then(|info| info.peer_cred).map_or(Peer::NONE, Peer::from);
         Ok(self.access.controller(peer)?)
     }
 

@@ -1,6 +1,5 @@
 //! One model of an agent: loaded, shared, renewed, and wiped; again where it was lost and may come back.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::agent::child::Load;
 use crate::agent::holder::{Lease, Lost};
 use crate::agent::lease_signer::LeaseSigner;
 use crate::agent::load::{end, hold};
-use crate::agent::mount::PrivateMount;
+use crate::agent::mount::{MountPoint, PrivateMount};
 use crate::agent::options::Order;
 use crate::agent::part::Part;
 use crate::agent::report;
@@ -31,6 +30,8 @@ use crate::place::{Facts, judge};
 /// Least and most that a load which failed waits before the next try.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
+/// Of a problem: 64 models with one each, and all of it escaped, are half a frame.
+const PROBLEM_BYTES_MAX: usize = 1 << 10;
 
 /// What one model needs.
 pub(super) struct Holding {
@@ -77,10 +78,10 @@ impl Holding {
                     self.set(State::Gone { why: Why::LeaseLost });
                     lost.to_string()
                 }
-                Err(failure) if failure.kind() == Kind::Failed => failure.to_string(),
+                Err(failure) if failure.kind() == Kind::Failed => brief(&failure),
                 Err(failure) => {
                     self.say(&failure);
-                    break Why::Failed(failure.to_string());
+                    break Why::Failed(brief(&failure));
                 }
             };
             self.say(format!("{problem}; the next try is in {} s", wait.as_secs()));
@@ -101,10 +102,11 @@ impl Holding {
             size = size(&request) => size?,
             () = stopped(stops) => return Ok(Ended::Asked),
         };
-        let places = self.agent.places();
-        let mount = PrivateMount::new(&places.memory, bytes, files, None)?;
-        let place = judge(&Facts::gather(mount.path())?, bytes, false)?;
-        let destination = Destination::open(mount.path(), place)?;
+        let (memory, view) = self.agent.points()?;
+        let mount = PrivateMount::new(memory, bytes, files, None)?;
+        let directory = mount.directory()?;
+        let place = judge(&Facts::of(&directory)?, bytes, false)?;
+        let destination = Destination::new(directory, place)?;
         let signer = LeaseSigner::generate(&SystemRandom::new())?;
         let identity = self.agent.identity.clone();
         let load = Load {
@@ -119,24 +121,21 @@ impl Holding {
         report::loaded(&held, mount.path());
         let lease_end = held.statement.lease_end;
         let (model, lease) = hold(request, identity, signer, held)?;
-        let ended = self.share(&mount, &places.view, &model, &lease, lease_end, stops).await;
+        let ended = self.share(&mount, view, &model, &lease, lease_end, stops).await;
         wipe(model).await;
         drop(mount);
-        match ended? {
-            // It has ended by itself.
-            Ended::Lost(Lost::NotRenewed) => Ok(Ended::Lost(Lost::NotRenewed)),
-            ended => {
-                end(lease).await;
-                Ok(ended)
-            }
+        // One that ran out has ended by itself. What could not be shared has a lease, too.
+        if !matches!(ended, Ok(Ended::Lost(Lost::NotRenewed))) {
+            end(lease).await;
         }
+        ended
     }
 
     /// From ready to the moment in which it has to be wiped.
     async fn share(
         &self,
         mount: &PrivateMount,
-        view: &Path,
+        view: MountPoint,
         model: &OpenedModel,
         lease: &Lease,
         lease_end: LeaseEnd,
@@ -188,6 +187,17 @@ impl Holding {
     }
 }
 
+/// What readers and others are told of a failure. Some of it may be a host's words: however long they are, a list of all models
+/// fits a frame.
+fn brief(failure: &Failure) -> String {
+    let mut text = failure.to_string();
+    if text.len() > PROBLEM_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(PROBLEM_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
 /// Writing zeros to all of a model takes a while, in which others are served.
 async fn wipe(model: OpenedModel) {
     let wiped = tokio::task::spawn_blocking(|| model.wipe()).await;
@@ -205,4 +215,17 @@ async fn stopped(stops: &mut Stops) {
 
 fn asked(stops: &Stops) -> Why {
     stops.borrow().clone().unwrap_or(Why::Stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_host_says_is_cut_where_it_is_too_long_to_be_listed() {
+        let told = |words: &str| brief(&Failure::new(Kind::Failed, "x", words));
+        assert_eq!(told("away"), "away (x)");
+        let long = told(&"ä".repeat(100_000));
+        assert!(long.ends_with('…') && long.len() <= PROBLEM_BYTES_MAX + '…'.len_utf8(), "{}", long.len());
+    }
 }

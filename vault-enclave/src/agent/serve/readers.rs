@@ -1,52 +1,39 @@
 //! The socket of readers: whoever is on the list gets descriptors of a model, and word of it as long as it holds the
 //! connection. A reader that goes, by whatever end, is one whose connection the kernel closes.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::access::{Access, Peer, Reader};
+use super::access::{Access, Peer};
 use super::error::ServeError;
 use super::frames::{Frame, Request};
 use super::models::{Entry, Models, State};
+use super::places::{Bounds, Place, Places, accept};
 use super::shared::Shared;
 use crate::agent::term::BootTime;
 
-/// Connections of all readers, and of one user.
-const READERS_MAX: u32 = 1024;
-const READERS_PER_USER_MAX: u32 = 256;
-/// After a connection that could not be accepted, such as where there are no descriptors left.
-const ACCEPT_AFTER: Duration = Duration::from_millis(100);
-
 /// Serves until it is dropped.
-pub(super) async fn serve(listener: UnixListener, access: Access, models: Arc<Models>) {
-    let places = Arc::new(Places::default());
+pub(super) async fn serve(listener: UnixListener, access: Access, models: Arc<Models>, bounds: Bounds) {
+    let places = Places::new(bounds.readers);
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_AFTER).await;
-            continue;
-        };
+        let stream = accept(&listener).await;
         let admitted = admit(&stream, &access, &places);
         let models = Arc::clone(&models);
         tokio::spawn(async move {
             // A reader that is gone needs no answer.
             let _ = match admitted {
-                Ok((_, place)) => answer(stream, &models, place).await,
+                Ok(place) => answer(stream, &models, place).await,
                 Err(error) => Frame::refused(&error).send(&stream, None).await,
             };
         });
     }
 }
 
-fn admit(stream: &UnixStream, access: &Access, places: &Arc<Places>) -> Result<(Reader, Place), ServeError> {
-    // The kernel knows who connected, always.
-    let nobody = Peer { uid: u32::MAX, gid: u32::MAX };
-    let reader = access.reader(stream.peer_cred().map_or(nobody, Peer::from))?;
-    Ok((reader, places.take(reader)?))
+fn admit(stream: &UnixStream, access: &Access, places: &Arc<Places>) -> Result<Place, ServeError> {
+    places.take(access.reader(Peer::of(stream))?)
 }
 
 async fn answer(mut stream: UnixStream, models: &Models, _place: Place) -> io::Result<()> {
@@ -143,64 +130,4 @@ enum Next {
 async fn ended(stream: &UnixStream) {
     // Whatever comes, or does not: the connection is over.
     let _ = stream.async_io(Interest::READABLE, || stream.try_read(&mut [0; 1])).await;
-}
-
-/// How many connections there are.
-#[derive(Default)]
-struct Places(Mutex<BTreeMap<u32, u32>>);
-
-/// One of them, given back when it is dropped.
-struct Place {
-    places: Arc<Places>,
-    uid: u32,
-}
-
-impl Places {
-    fn take(self: &Arc<Self>, reader: Reader) -> Result<Place, ServeError> {
-        let uid = reader.uid();
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: u32 = taken.values().sum();
-        let own = taken.entry(uid).or_default();
-        if all >= READERS_MAX || *own >= READERS_PER_USER_MAX {
-            return Err(ServeError::TooManyReaders);
-        }
-        *own += 1;
-        Ok(Place { places: Arc::clone(self), uid })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.uid) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.uid);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::access::AllowList;
-    use super::*;
-
-    #[test]
-    fn a_user_has_so_many_places_and_leaves_some_to_others() {
-        let groups: Vec<_> = [":7".parse().unwrap()].to_vec();
-        let access = Access::new(0, AllowList::new(&groups).unwrap(), AllowList::default());
-        let reader = |uid| access.reader(Peer { uid, gid: 7 }).unwrap();
-        let places = Arc::new(Places::default());
-        let mut taken = Vec::new();
-        for uid in 1..=READERS_MAX / READERS_PER_USER_MAX {
-            taken.extend((0..READERS_PER_USER_MAX).map(|_| places.take(reader(uid)).unwrap()));
-            assert_eq!(places.take(reader(uid)).err(), Some(ServeError::TooManyReaders));
-        }
-        assert_eq!(places.take(reader(99)).err(), Some(ServeError::TooManyReaders), "none is left for anybody");
-        taken.pop();
-        assert!(places.take(reader(99)).is_ok());
-        drop(taken);
-        assert_eq!(places.0.lock().unwrap().values().sum::<u32>(), 0);
-    }
 }

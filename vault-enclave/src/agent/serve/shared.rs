@@ -32,14 +32,13 @@ impl Shared {
     /// # Errors
     /// `io`.
     pub(super) fn new(model: &OpenedModel, view: &ReadOnlyView) -> Result<Self, Failure> {
-        let directory = view.open()?;
         let mut files = Vec::new();
         for (path, file) in model.files() {
             let failed = |errno: Errno| Failure::io(format!("{} can't be shared", path.as_str()), &errno.into());
             rustix::fs::fchmod(&file, SHARED).map_err(failed)?;
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-            let opened = rustix::fs::openat2(&directory, path.as_str(), flags, Mode::empty(), resolve);
+            let opened = rustix::fs::openat2(view, path.as_str(), flags, Mode::empty(), resolve);
             let opened = opened.map_err(failed)?;
             let bytes = rustix::fs::fstat(&opened).map_err(failed)?.st_size.unsigned_abs();
             files.push(SharedFile { path: path.clone(), bytes, file: opened });

@@ -1,13 +1,14 @@
 //! The directory of an agent's sockets. Who may take files away in it could put a socket of his own in their place, and
 //! have readers believe what he sends.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
 
 use tokio::net::UnixListener;
 
+use crate::agent::fixed::FixedDir;
 use crate::failure::{Failure, Kind};
 
 const LOCK: &str = "agent.lock";
@@ -21,16 +22,13 @@ pub(super) struct SocketDir {
 }
 
 impl SocketDir {
-    /// Opens it, or makes it for this user to write and everybody to pass.
+    /// Takes one for this user to write and everybody to pass, which nobody else can replace as a whole either.
     ///
     /// # Errors
     /// `socket-dir-owner`, `socket-dir-writable`, `agent-running`, `io`.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn open(directory: &FixedDir) -> Result<Self, Failure> {
+        let path = directory.path();
         let failed = |error| Failure::io(path.display(), &error);
-        match DirBuilder::new().mode(0o755).create(path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),
-            _ => {}
-        }
         let metadata = path.metadata().map_err(failed)?;
         let this = rustix::process::geteuid().as_raw();
         if metadata.uid() != this && metadata.uid() != 0 {
@@ -84,7 +82,13 @@ impl Drop for SocketDir {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn open(path: &Path) -> Result<SocketDir, Failure> {
+        SocketDir::open(&FixedDir::new(path)?)
+    }
 
     fn mode(path: &Path) -> u32 {
         path.metadata().unwrap().mode() & 0o777
@@ -94,16 +98,16 @@ mod tests {
     async fn a_directory_is_one_agents_and_its_sockets_go_with_it() {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("weightvault");
-        let mut directory = SocketDir::open(&path).unwrap();
+        let mut directory = open(&path).unwrap();
         assert_eq!(mode(&path), 0o755);
-        assert_eq!(SocketDir::open(&path).err().unwrap().code(), "agent-running");
+        assert_eq!(open(&path).err().unwrap().code(), "agent-running");
         let listeners = [directory.listen("own.sock", false).unwrap(), directory.listen("all.sock", true).unwrap()];
         assert_eq!((mode(&path.join("own.sock")), mode(&path.join("all.sock"))), (0o600, 0o666));
         drop((directory, listeners));
         assert!(!path.join("own.sock").exists() && !path.join("all.sock").exists());
         // One that was left by a kill is replaced.
         drop(UnixListener::bind(path.join("own.sock")).unwrap());
-        SocketDir::open(&path).unwrap().listen("own.sock", false).unwrap();
+        open(&path).unwrap().listen("own.sock", false).unwrap();
     }
 
     #[test]
@@ -111,12 +115,16 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         for others in [0o777, 0o770, 0o707] {
             std::fs::set_permissions(temporary.path(), Permissions::from_mode(others)).unwrap();
-            assert_eq!(SocketDir::open(temporary.path()).err().unwrap().code(), "socket-dir-writable");
+            assert_eq!(open(temporary.path()).err().unwrap().code(), "socket-dir-writable");
+            // Nor may others write to one above it.
+            assert_eq!(open(&temporary.path().join("weightvault")).err().unwrap().code(), "path-others-write");
         }
         if rustix::process::geteuid().is_root() {
             std::fs::set_permissions(temporary.path(), Permissions::from_mode(0o755)).unwrap();
-            std::os::unix::fs::chown(temporary.path(), Some(1234), None).unwrap();
-            assert_eq!(SocketDir::open(temporary.path()).err().unwrap().code(), "socket-dir-owner");
+            let his = temporary.path().join("his");
+            std::fs::create_dir(&his).unwrap();
+            std::os::unix::fs::chown(&his, Some(1234), None).unwrap();
+            assert_eq!(open(&his).err().unwrap().code(), "socket-dir-owner");
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use super::agent::MEMORY;
 use crate::agent::load::{Signals, begin, runtime};
 use crate::failure::{Failure, Kind};
-use crate::open::{Destination, OpenedModel};
+use crate::open::{Destination, Directory, OpenedModel};
 use crate::place::{Facts, judge};
 
 /// Looks for files, of which a dying loader may still make some: so often.
@@ -108,8 +108,9 @@ fn wipe_below(root: &Path) -> Result<usize, Failure> {
 
 fn wipe_one(path: &Path) -> Result<usize, Failure> {
     // It is wiped wherever it is.
-    let place = judge(&Facts::gather(path)?, 0, true)?;
-    let model = OpenedModel::adopt(Destination::reopen(path, place)?)?;
+    let directory = Directory::open(path)?;
+    let place = judge(&Facts::of(&directory)?, 0, true)?;
+    let model = OpenedModel::adopt(Destination::left(directory, place))?;
     let files = model.files().count();
     model.wipe()?;
     Ok(files)
