@@ -22,6 +22,7 @@ mod change_alarm;
 mod change_boot;
 mod change_budget;
 mod change_snp;
+mod change_workload;
 mod error;
 mod fields;
 mod line;
@@ -33,6 +34,8 @@ mod snp_mismatch;
 mod snp_parse;
 mod value;
 mod witnesses_parse;
+mod workload;
+mod workload_parse;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,6 +56,7 @@ pub use rules::{
 };
 pub use snp::{Allowed, MinTcb, PlatformFeature, Sha384, SnpRule};
 pub use snp_mismatch::{SnpMismatch, TcbField};
+pub use workload::{WorkloadField, WorkloadMismatch, WorkloadPin, WorkloadRule};
 
 use crate::cosignature::WitnessPolicy;
 use crate::names::Name;

@@ -19,6 +19,12 @@ fn everything_comes_back_as_it_went_at_its_largest() {
         hpke_key: hpke_key(),
         lease_key: LeaseKey::try_from([2; 32].as_slice()).unwrap(),
         evidence: evidence(),
+        workload: Some(attestation::Workload {
+            program: digest(7),
+            arguments: digest(8),
+            environment: digest(9),
+            image: Some(digest(10)),
+        }),
     });
     comes_back::<_, v1::ReleaseKeysResponse>(grant());
     comes_back::<_, v1::RenewLeaseRequest>(RenewRequest {
@@ -27,6 +33,12 @@ fn everything_comes_back_as_it_went_at_its_largest() {
         evidence: evidence(),
         lease: lease(),
         lease_signature: [3; 64],
+        workload: Some(attestation::Workload {
+            program: digest(7),
+            arguments: digest(8),
+            environment: digest(9),
+            image: None,
+        }),
     });
     comes_back::<_, v1::RenewLeaseResponse>(lease());
     comes_back::<_, v1::EndLeaseRequest>(EndLease { lease_id: digest(1), lease_signature: [2; 64] });
@@ -112,7 +124,7 @@ fn the_largest_messages_fit_their_limits() {
     let event_log = Some(vec![1; limits::EVENT_LOG_BYTES_MAX]);
     let evidence = EvidenceSet { evidence: Evidence::SnpTpm { report, quote }, event_log };
     let lease_key = LeaseKey::try_from([2; 32].as_slice()).unwrap();
-    let release = ReleaseRequest { session: [1; 16], hpke_key: hpke_key(), lease_key, evidence };
+    let release = ReleaseRequest { session: [1; 16], hpke_key: hpke_key(), lease_key, evidence, workload: None };
     let release = v1::ReleaseKeysRequest::from(release);
     assert!(release.encoded_len() <= limits::VAULT_MESSAGE_BYTES_MAX);
     let publication = v1::PublishModelRequest {

@@ -166,6 +166,7 @@ impl Guest {
             hpke_key: self.hpke_key(),
             lease_key: self.lease_key(),
             evidence: EvidenceSet { evidence: Evidence::Tpm(quote), event_log: None },
+            workload: None,
         }
     }
 
@@ -225,6 +226,7 @@ impl Guest {
             evidence: Some(evidence.into()),
             lease: grant.lease.clone(),
             lease_signature: signature.as_ref().to_vec(),
+            workload: None,
         }
     }
 

@@ -46,6 +46,7 @@ impl Past {
             units: PastUnits::Known { units: &self.units, manifest: &self.manifest },
             bytes: PastBytes::exactly(1100),
             marks: None,
+            workload: ledger::decide::PastWorkload::NotAsked,
             evidence: Some(PastEvidence { shown, anchor, tier, revocation: false }),
         }
     }
@@ -92,6 +93,7 @@ pub(crate) fn request_of(release: &Release) -> PastRequest<'_> {
         units: PastUnits::Unknown,
         bytes: PastBytes::exactly(release.units.bytes),
         marks: release.marks.as_ref(),
+        workload: ledger::decide::PastWorkload::NotAsked,
         evidence: None,
     }
 }

@@ -242,6 +242,7 @@ fn refusals(world: &mut World) {
         version: release.version,
         platform: release.platform,
         evidence: release.evidence,
+        workload: None,
     }));
     let counts = [("pcr-mismatch".parse().unwrap(), 3)].into();
     world.must(Entry::DenySummary(DenySummary { time: world.now, since: world.now, counts }));

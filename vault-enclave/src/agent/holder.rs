@@ -278,7 +278,7 @@ impl Holder {
         .bind();
         let evidence = attester.evidence(&binding, &challenge.asked)?;
         let lease_signature = self.signer.sign(&renew_message(&session, &lease_id, binding.digest()))?;
-        Ok(RenewRequest { session, lease_id, evidence, lease: self.newest.clone(), lease_signature })
+        Ok(RenewRequest { session, lease_id, evidence, lease: self.newest.clone(), lease_signature, workload: None })
     }
 }
 

@@ -91,7 +91,7 @@ impl<'a> Session<'a> {
         .bind(hpke_key.clone(), lease_key.clone());
         let evidence = agent.evidence(&binding, &challenge.asked)?;
         let started = Self::bound(wanted, pair, binding, &evidence);
-        Ok((started, ReleaseRequest { session, hpke_key, lease_key, evidence }))
+        Ok((started, ReleaseRequest { session, hpke_key, lease_key, evidence, workload: None }))
     }
 
     /// Checks a grant and opens its keys. The HPKE key is gone afterwards, whatever the outcome.

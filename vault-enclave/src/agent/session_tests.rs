@@ -191,6 +191,7 @@ fn challenged(model: &str, change: Change<'_, Challenge>) -> Result<(), SessionE
         policy: keeper.vault.policy().digest(),
         manifest: manifest.digest(),
         units: UnitSet::try_from(vec![0, 2]).unwrap(),
+        workload: false,
         expires: NOW.plus(60),
     };
     change(&mut challenge);

@@ -312,6 +312,7 @@ pub(super) fn exchange(changes: &Changes<'_>, relay: Change<'_, Grant>) -> Resul
         machine: Machine::Tpm(BootId { ak_name: ak_name(), reset_count: 1, restart_count: 0 }),
         tier: Trust::Emulated,
         marks: None,
+        workload: None,
         evidence: Sha256Digest::of(&evidence().blob()),
         binding: Sha256Digest::of(binding.preimage()),
     };

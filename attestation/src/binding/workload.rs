@@ -1,0 +1,106 @@
+//! What an agent starts with the weights: the runtime claims of a load and a renewal (FORMAT.md §3).
+//!
+//! The agent computes these digests, and the hardware signs that this agent said so: they are worth what the measurement
+//! of the image is worth that the agent is in. Pure: whoever starts the program has read it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::encoding::{Sha256Digest, lv};
+
+const CLAIMS_LABEL: &[u8] = b"workload";
+const SCRIPT_TAG: &[u8] = b"weightvault/v1 script\0";
+const ARGUMENTS_TAG: &[u8] = b"weightvault/v1 arguments\0";
+const ENVIRONMENT_TAG: &[u8] = b"weightvault/v1 environment\0";
+
+/// As much of a script's first line as the kernel reads (`BINPRM_BUF_SIZE`).
+const SCRIPT_LINE_BYTES: usize = 256;
+
+/// Digests of the program that gets the weights, and of what it is started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// SHA-256 of the program's file; of a script that of [`script_program`].
+    pub program: Sha256Digest,
+    /// That of [`arguments_digest`].
+    pub arguments: Sha256Digest,
+    /// That of [`environment_digest`].
+    pub environment: Sha256Digest,
+    /// What whoever configured the agent calls its image. Nothing measures it; `None`: nobody named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Sha256Digest>,
+}
+
+impl Workload {
+    /// The field "runtime claims" of a transcript: lv("workload", program, arguments, environment, image), the image
+    /// empty where there is none; empty without a workload.
+    #[must_use]
+    pub fn runtime_claims(workload: Option<&Self>) -> Vec<u8> {
+        let Some(Self { program, arguments, environment, image }) = workload else { return Vec::new() };
+        let image: &[u8] = image.as_ref().map_or(&[], |image| image.as_bytes());
+        lv(&[CLAIMS_LABEL, program.as_bytes(), arguments.as_bytes(), environment.as_bytes(), image])
+    }
+}
+
+/// The `program` of a script: SHA-256(`"weightvault/v1 script\0"` ‖ lv(SHA-256(script), SHA-256(interpreter))). Another
+/// interpreter makes another program of the same text.
+#[must_use]
+pub fn script_program(script: &Sha256Digest, interpreter: &Sha256Digest) -> Sha256Digest {
+    tagged(SCRIPT_TAG, &[script.as_bytes(), interpreter.as_bytes()])
+}
+
+/// SHA-256(`"weightvault/v1 arguments\0"` ‖ lv(argv)), with the name that the program is called by as the first one: a
+/// program of many names does by each another thing.
+#[must_use]
+pub fn arguments_digest(argv: &[&[u8]]) -> Sha256Digest {
+    tagged(ARGUMENTS_TAG, argv)
+}
+
+/// SHA-256(`"weightvault/v1 environment\0"` ‖ lv of each `NAME=VALUE`, ascending by its bytes).
+#[must_use]
+pub fn environment_digest(variables: &[&[u8]]) -> Sha256Digest {
+    let mut sorted = variables.to_vec();
+    sorted.sort_unstable();
+    tagged(ENVIRONMENT_TAG, &sorted)
+}
+
+/// The path of the interpreter that the kernel starts for a file with this beginning (execve(2), "Interpreter scripts");
+/// `None`: it is no script. Empty where the line names none.
+#[must_use]
+pub fn script_interpreter(beginning: &[u8]) -> Option<&[u8]> {
+    let read = beginning.get(..SCRIPT_LINE_BYTES).unwrap_or(beginning);
+    let line = read.strip_prefix(b"#!")?;
+    let line = line.split(|byte| matches!(byte, b'\n' | 0)).next().unwrap_or_default();
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    Some(line.split(is_blank).find(|word| !word.is_empty()).unwrap_or_default())
+}
+
+fn tagged(tag: &[u8], fields: &[&[u8]]) -> Sha256Digest {
+    Sha256Digest::of(&super::tagged(tag, fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interpreter_is_found_as_the_kernel_finds_it() {
+        let found = |text: &'static str| script_interpreter(text.as_bytes());
+        assert_eq!(found("#!/bin/sh\necho\n"), Some(b"/bin/sh".as_slice()));
+        assert_eq!(found("#! \t/usr/bin/env  python3 -u\n"), Some(b"/usr/bin/env".as_slice()));
+        assert_eq!(found("#!/bin/sh"), Some(b"/bin/sh".as_slice()));
+        assert_eq!(found("#!\n/bin/sh"), Some(b"".as_slice()));
+        assert_eq!((found("\u{7f}ELF"), found("#"), found(" #!/bin/sh")), (None, None, None));
+        // Nobody reads behind what the kernel reads.
+        let long = format!("#!{}/bin/sh", " ".repeat(SCRIPT_LINE_BYTES));
+        assert_eq!(script_interpreter(long.as_bytes()), Some(b"".as_slice()));
+    }
+
+    #[test]
+    fn arguments_are_told_apart_and_variables_have_no_order() {
+        assert_ne!(arguments_digest(&[b"sh", b"-c x"]), arguments_digest(&[b"sh", b"-c", b"x"]));
+        assert_ne!(arguments_digest(&[b"sh"]), arguments_digest(&[b"wget"]));
+        assert_eq!(environment_digest(&[b"A=1", b"B=2"]), environment_digest(&[b"B=2", b"A=1"]));
+        assert_ne!(environment_digest(&[b"A=1"]), environment_digest(&[b"A=1", b"LD_PRELOAD=/tmp/x.so"]));
+        assert_ne!(environment_digest(&[b"A=1"]), arguments_digest(&[b"A=1"]));
+    }
+}
