@@ -48,6 +48,7 @@ mod progress;
 mod refusals;
 mod report;
 mod served;
+mod started;
 mod state;
 mod stream;
 mod supervise;

@@ -168,7 +168,7 @@ impl Load<'_> {
     }
 
     fn job(&self) -> Result<Job, Failure> {
-        let Request { vault, hosts, rule, model, part, sources, .. } = self.request;
+        let Request { vault, hosts, rule, model, part, sources, workload, .. } = self.request;
         let AgentIdentity { tpm, chip, event_log } = self.identity;
         Ok(Job {
             vault: Base64(vault.encode()),
@@ -183,6 +183,7 @@ impl Load<'_> {
             chip: chip.as_ref().map(JobChip::from),
             event_log: event_log.clone(),
             lease_key: Base64(self.signer.public().as_bytes().to_vec()),
+            workload: *workload,
             into: self.into.map(Path::to_owned),
             owner: self.owner,
             insecure_plaintext_on_disk: self.insecure_plaintext_on_disk,

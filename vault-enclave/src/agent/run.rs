@@ -20,6 +20,7 @@ use super::options::{ModelArgs, ModelRef};
 use super::ready::{Readiness, Ready};
 use super::served::Loading;
 use super::spec::{ModelSpec, Wanted, wanted};
+use super::started::{EnvironmentArgs, Started};
 use super::state;
 use super::supervise::{Ended, Supervisor};
 use super::user::{User, UserArg};
@@ -89,6 +90,8 @@ pub struct RunArgs {
     /// Take the memory from these NUMA nodes: interleave, interleave:NODES, or bind:NODES, with nodes as in 0,2-3.
     #[arg(long, value_name = "PLACEMENT")]
     numa: Option<Numa>,
+    #[command(flatten)]
+    environment: EnvironmentArgs,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -138,6 +141,8 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
         Some(user) => user.resolve()?,
         None => User::this(),
     };
+    // Before the namespace, in which who is not root does not see whose a file is.
+    let command = Started::new(&args.command, &args.environment, &user);
     if namespace::enter()? == Privilege::User && user.owner != User::this().owner {
         return Err(Failure::new(Kind::Usage, "user-not-root", "without root, CMD can only be of this user")
             .next("leave --user out, or run as root"));
@@ -147,7 +152,7 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
     rustix::thread::set_no_new_privs(true).map_err(|errno| Failure::io("no_new_privs", &errno.into()))?;
     runtime()?.block_on(async {
         let mut caught = Caught::new()?;
-        let supervisor = load(args, wanted, user, &mut caught).await?;
+        let supervisor = load(args, wanted, command, user, &mut caught).await?;
         match supervisor.run(&mut caught).await? {
             Ended::ByItself(exit) => Ok(exit.into()),
             Ended::Lost(lost) => Ok(ExitCode::from(lost.exit_code())),
@@ -156,7 +161,17 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Loads all models, one after the other: each uses all cores.
-async fn load(args: &RunArgs, wanted: Vec<Wanted>, user: User, caught: &mut Caught) -> Result<Supervisor, Failure> {
+async fn load(
+    args: &RunArgs,
+    mut wanted: Vec<Wanted>,
+    command: Started,
+    user: User,
+    caught: &mut Caught,
+) -> Result<Supervisor, Failure> {
+    for wanted in &mut wanted {
+        wanted.request.workload = command.workload();
+    }
+
     let Some(request) = wanted.first().map(|wanted| &wanted.request) else {
         return Err(Failure::new(Kind::Usage, "no-model", "no model is named"));
     };
@@ -169,7 +184,7 @@ async fn load(args: &RunArgs, wanted: Vec<Wanted>, user: User, caught: &mut Caug
         retiring: Vec::new(),
         readiness: args.drop_after.clone().map(Readiness::new),
         told: Told { on_swap: args.on_swap, reload_on: args.reload_on.map(|signal| signal.0) },
-        command: args.command.clone(),
+        command,
         user,
         job: None,
         failed: None,
@@ -183,6 +198,7 @@ async fn load(args: &RunArgs, wanted: Vec<Wanted>, user: User, caught: &mut Caug
         match loaded.and_then(|served| served.ok_or_else(interrupted)) {
             Ok(served) => supervisor.served.push(served),
             Err(failure) => {
+                supervisor.command.explain(&failure);
                 supervisor.release().await?;
                 return Err(failure);
             }

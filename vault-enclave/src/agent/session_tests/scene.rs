@@ -266,6 +266,7 @@ pub(super) fn exchange(changes: &Changes<'_>, relay: Change<'_, Grant>) -> Resul
     let (rule, model, version) = ("demo".try_into().unwrap(), "demo".try_into().unwrap(), "1".try_into().unwrap());
     let selection = Selection::Units(vec![0, 2]);
     let wanted = Wanted {
+        workload: None,
         vault: &vault,
         rule: &rule,
         model: &model,
