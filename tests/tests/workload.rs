@@ -13,7 +13,7 @@ use vault_tests::serve::{is_root, wait_until};
 use vault_tests::world::guest_rule;
 use vault_tests::{Running, Swtpm, World, run, run_ok};
 
-const SCRIPT: &str = "echo started; while :; do sleep 0.05; done";
+const SCRIPT: &str = "echo has-begun; while :; do sleep 0.05; done";
 const PATH: &str = "PATH=/usr/bin:/bin";
 
 fn image(n: u8) -> String {
@@ -60,7 +60,7 @@ fn command(world: &World, guest: &Swtpm, options: &[String], line: &[&str]) -> C
 /// What the keeper refused, as its approvers see it, and what the command said.
 fn refused(world: &World, command: &mut Command) -> (String, String) {
     let (code, said) = run(command);
-    assert!(code != Some(0) && !said.contains("started"), "{said}");
+    assert!(code != Some(0) && !said.contains("has-begun"), "{said}");
     let request = said.split(|char: char| !char.is_ascii_hexdigit()).find(|word| word.len() == 32);
     let request = request.unwrap_or_else(|| panic!("no request in:\n{said}"));
     (run_ok(world.vaultctl().args(["explain", request])), said)
@@ -78,13 +78,13 @@ fn rule_that_pins_a_program_gives_keys_to_that_one_as_it_is_pinned_and_renews_th
     let (world, guest) = world();
     let good = ["sh", "-c", SCRIPT];
     let mut running = Running::start(&mut command(&world, &guest, &options(), &good), &world.path("run.log"));
-    running.wait_for("started");
+    running.wait_for("has-begun");
 
     let with = |more: &[&str]| [options(), more.iter().map(|text| (*text).to_owned()).collect()].concat();
     let other_image = with(&[]).iter().map(|text| text.replace(&image(1), &image(2))).collect();
     let cases: [(&str, Vec<String>, Vec<&str>); 4] = [
         ("workload-program", options(), vec!["cat", "-c", SCRIPT]),
-        ("workload-arguments", options(), vec!["sh", "-c", "echo started"]),
+        ("workload-arguments", options(), vec!["sh", "-c", "echo has-begun"]),
         ("workload-environment", with(&["--env", "LD_PRELOAD="]), good.to_vec()),
         ("workload-image", other_image, good.to_vec()),
     ];
@@ -111,7 +111,7 @@ fn rule_that_pins_a_program_gives_keys_to_that_one_as_it_is_pinned_and_renews_th
     let _ = fs::remove_dir(&into);
 
     wait_until("the lease is renewed", || log(&world).contains(" renew "));
-    assert!(running.log().contains("started"));
+    assert!(running.log().contains("has-begun"));
     running.terminate();
     run_ok(world.vaultctl().args(["log", "verify"]));
 }
