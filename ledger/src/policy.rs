@@ -64,6 +64,9 @@ use crate::names::Name;
 /// Longest policy, in bytes.
 pub const POLICY_BYTES_MAX: usize = 12 << 10;
 
+/// The first fold with `workloads`.
+const WORKLOADS_FOLD: u32 = 4;
+
 /// A policy whose every rule was checked.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -132,6 +135,12 @@ impl Policy {
     /// SHA-256 of the text.
     pub fn digest(&self) -> Sha256Digest {
         self.digest
+    }
+
+    /// The fold that a program must know to read it; 0 for all.
+    pub fn fold(&self) -> u32 {
+        let asks = self.release.values().any(|rule| rule.workloads.asks());
+        if asks { WORKLOADS_FOLD } else { 0 }
     }
 
     /// Vault, serial and the policy before.

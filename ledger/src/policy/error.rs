@@ -225,6 +225,8 @@ pub enum PolicyProblem {
     WeekdayUnknown,
     /// An entry of `workloads` that allows any.
     WorkloadOpen,
+    /// One that pins a program and lets its environment be anything.
+    WorkloadEnvironmentOpen,
     /// Neither a digest nor `"any"`.
     WorkloadDigestMalformed,
 }
@@ -319,6 +321,7 @@ impl PolicyProblem {
             Self::HoursMalformed => "policy-hours-malformed",
             Self::WeekdayUnknown => "policy-weekday-unknown",
             Self::WorkloadOpen => "policy-workload-open",
+            Self::WorkloadEnvironmentOpen => "policy-workload-environment-open",
             Self::WorkloadDigestMalformed => "policy-workload-digest-malformed",
         }
     }
@@ -461,6 +464,10 @@ impl fmt::Display for PolicyProblem {
             Self::WeekdayUnknown => "write mon, tue, wed, thu, fri, sat or sun",
             Self::WorkloadOpen => {
                 "any workload would do; pin one of its parts, or write workloads = \"any\", which has it shown and logged"
+            }
+            Self::WorkloadEnvironmentOpen => {
+                "with LD_PRELOAD or PYTHONPATH the program is whatever they name; pin `environment` too, which `run --clean-env \
+                 --env NAME=VALUE` fixes and `vaultctl measure workload` prints"
             }
             Self::WorkloadDigestMalformed => {
                 "write \"any\", or \"sha256:\" and 64 lower-case hex digits, as `vaultctl measure workload` prints them"

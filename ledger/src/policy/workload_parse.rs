@@ -35,10 +35,12 @@ fn pin(mut fields: Fields) -> Result<WorkloadPin, PolicyError> {
         image: digest(&mut fields, "image")?,
     };
     fields.finish()?;
-    match pin.fields().iter().any(|(_, pinned)| pinned.is_some()) {
-        true => Ok(pin),
-        false => Err(PolicyError { key, problem: PolicyProblem::WorkloadOpen }),
-    }
+    let problem = match pin {
+        WorkloadPin { program: Some(_), environment: None, .. } => PolicyProblem::WorkloadEnvironmentOpen,
+        WorkloadPin { program: None, arguments: None, environment: None, image: None } => PolicyProblem::WorkloadOpen,
+        _ => return Ok(pin),
+    };
+    Err(PolicyError { key, problem })
 }
 
 /// `"any"`, spelled out, or a digest.
