@@ -18,7 +18,7 @@ pub use keeper::{Genesis, GenesisChallenge, Keeper, KeeperChallenge};
 pub use load::{Load, LoadChallenge};
 pub use recover::{Recover, RecoverChallenge};
 pub use renew::{Renew, RenewChallenge};
-pub use workload::{Workload, arguments_digest, environment_digest, script_interpreter, script_program};
+pub use workload::{ProgramForm, ProgramFormError, Workload, arguments_digest, environment_digest, script_program};
 
 use crate::encoding::{Sha256Digest, lv};
 use crate::keys::LeaseKey;

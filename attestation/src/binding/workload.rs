@@ -3,6 +3,8 @@
 //! The agent computes these digests, and the hardware signs that this agent said so: they are worth what the measurement
 //! of the image is worth that the agent is in. Pure: whoever starts the program has read it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::{Sha256Digest, lv};
@@ -14,6 +16,7 @@ const ENVIRONMENT_TAG: &[u8] = b"weightvault/v1 environment\0";
 
 /// As much of a script's first line as the kernel reads (`BINPRM_BUF_SIZE`).
 const SCRIPT_LINE_BYTES: usize = 256;
+const ELF: &[u8] = b"\x7fELF";
 
 /// Digests of the program that gets the weights, and of what it is started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,10 +66,53 @@ pub fn environment_digest(variables: &[&[u8]]) -> Sha256Digest {
     tagged(ENVIRONMENT_TAG, &sorted)
 }
 
+/// What the kernel executes for a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramForm<'a> {
+    /// The file.
+    Elf,
+    /// The program at this absolute path, with the file as an argument.
+    Script(&'a [u8]),
+}
+
+/// Why it is not known what the kernel executes for a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramFormError {
+    /// An interpreter that is looked for in the working directory.
+    InterpreterRelative,
+    /// Whoever starts it may give it to a shell, or the kernel to what is registered for such files (binfmt_misc).
+    Unknown,
+}
+
+impl<'a> ProgramForm<'a> {
+    /// The form of a file with this beginning; 256 bytes are enough, and no more are looked at.
+    ///
+    /// # Errors
+    /// [`ProgramFormError`].
+    pub fn of(beginning: &'a [u8]) -> Result<Self, ProgramFormError> {
+        match script_interpreter(beginning) {
+            Some(interpreter) if interpreter.starts_with(b"/") => Ok(Self::Script(interpreter)),
+            Some(_) => Err(ProgramFormError::InterpreterRelative),
+            None if beginning.starts_with(ELF) => Ok(Self::Elf),
+            None => Err(ProgramFormError::Unknown),
+        }
+    }
+}
+
+impl fmt::Display for ProgramFormError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InterpreterRelative => "its interpreter is not named from the root",
+            Self::Unknown => "it is neither a program nor a script with #!",
+        })
+    }
+}
+
+impl std::error::Error for ProgramFormError {}
+
 /// The path of the interpreter that the kernel starts for a file with this beginning (execve(2), "Interpreter scripts");
 /// `None`: it is no script. Empty where the line names none.
-#[must_use]
-pub fn script_interpreter(beginning: &[u8]) -> Option<&[u8]> {
+fn script_interpreter(beginning: &[u8]) -> Option<&[u8]> {
     let read = beginning.get(..SCRIPT_LINE_BYTES).unwrap_or(beginning);
     let line = read.strip_prefix(b"#!")?;
     let line = line.split(|byte| matches!(byte, b'\n' | 0)).next().unwrap_or_default();
@@ -93,6 +139,18 @@ mod tests {
         // Nobody reads behind what the kernel reads.
         let long = format!("#!{}/bin/sh", " ".repeat(SCRIPT_LINE_BYTES));
         assert_eq!(script_interpreter(long.as_bytes()), Some(b"".as_slice()));
+    }
+
+    #[test]
+    fn what_is_executed_is_known_or_refused() {
+        assert_eq!(ProgramForm::of(b"\x7fELF\x02"), Ok(ProgramForm::Elf));
+        assert_eq!(ProgramForm::of(b"#!/bin/sh\n"), Ok(ProgramForm::Script(b"/bin/sh")));
+        for relative in [b"#!sh\n".as_slice(), b"#!\n", b"#!./sh"] {
+            assert_eq!(ProgramForm::of(relative), Err(ProgramFormError::InterpreterRelative));
+        }
+        for unknown in [b"".as_slice(), b"echo\n", b"MZ", b"\x7fEL"] {
+            assert_eq!(ProgramForm::of(unknown), Err(ProgramFormError::Unknown));
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use attestation::{Sha256Digest, Workload, arguments_digest, environment_digest, script_interpreter, script_program};
+use attestation::{ProgramForm, Sha256Digest, Workload, arguments_digest, environment_digest, script_program};
 use ring::digest::{Context, SHA256};
 
 use super::command::TSS2_LOG;
@@ -21,7 +21,6 @@ use crate::failure::{Failure, Kind};
 const SYMLINKS_MAX: u32 = 40;
 /// More than the kernel reads of a script's first line.
 const BEGINNING_BYTES: usize = 512;
-const ELF: &[u8] = b"\x7fELF";
 /// Where execvp(3) looks without PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
@@ -152,7 +151,9 @@ fn find(name: &OsStr, path: Option<&OsString>) -> Option<PathBuf> {
         return None;
     }
     let path = path.cloned().or_else(|| std::env::var_os("PATH")).unwrap_or_else(|| DEFAULT_PATH.into());
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(is_program)
+    // An empty one is the working directory; without a slash the file would be looked for again.
+    let dir = |dir: PathBuf| if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir };
+    std::env::split_paths(&path).map(|path| dir(path).join(name)).find(is_program)
 }
 
 /// The digest of a program that nobody else can change.
@@ -180,13 +181,10 @@ fn interpreter_of(path: &Path) -> Result<Option<PathBuf>, Failure> {
         .take(BEGINNING_BYTES as u64)
         .read_to_end(&mut beginning)
         .map_err(|error| Failure::file("read", path, &error))?;
-    match script_interpreter(&beginning) {
-        Some(interpreter) if interpreter.starts_with(b"/") => {
-            Ok(Some(PathBuf::from(OsString::from_vec(interpreter.to_vec()))))
-        }
-        None if beginning.starts_with(ELF) => Ok(None),
-        Some(_) => Err(unfit(format_args!("{}: its interpreter is not named from the root", path.display()))),
-        None => Err(unfit(format_args!("{} is neither a program nor a script with #!", path.display()))),
+    match ProgramForm::of(&beginning) {
+        Ok(ProgramForm::Elf) => Ok(None),
+        Ok(ProgramForm::Script(interpreter)) => Ok(Some(PathBuf::from(OsString::from_vec(interpreter.to_vec())))),
+        Err(error) => Err(unfit(format_args!("{}: {error}", path.display()))),
     }
 }
 
@@ -256,7 +254,8 @@ fn names(path: &Path) -> Vec<OsString> {
 fn check_ours(path: &Path, meta: &Metadata) -> Result<(), Failure> {
     let owners = [0, rustix::process::geteuid().as_raw()];
     let (mode, group) = (meta.mode(), meta.gid());
-    if owners.contains(&meta.uid()) && mode & 0o002 == 0 && (mode & 0o020 == 0 || group == 0) {
+    // Of any group: where there is an access list, the group's bits are what its users may do at most (acl(5)).
+    if owners.contains(&meta.uid()) && mode & 0o022 == 0 {
         return Ok(());
     }
     let what = if meta.is_dir() { "directory" } else { "file" };
@@ -304,7 +303,9 @@ mod tests {
             return;
         }
         assert_eq!(code(&link), Ok(()));
-        for (path, good, bad) in [(&file, 0o644, 0o646), (&inner, 0o755, 0o757), (&inner, 0o755, 0o1777)] {
+        let modes = [(0o644, 0o646), (0o644, 0o664)].map(|(good, bad)| (&file, good, bad));
+        let of_directory = [(0o755, 0o757), (0o755, 0o1777), (0o755, 0o775)].map(|(good, bad)| (&inner, good, bad));
+        for (path, good, bad) in modes.into_iter().chain(of_directory) {
             set(path, bad);
             assert_eq!((code(&file), code(&link)), (unfit(), unfit()), "{bad:o}");
             set(path, good);
@@ -362,5 +363,19 @@ mod tests {
         started.check_unchanged().unwrap();
         std::fs::write(&script, "#!/bin/sh\nevil\n").unwrap();
         assert_eq!(started.check_unchanged().unwrap_err().code(), "program-changed");
+        std::fs::remove_file(&script).unwrap();
+        std::os::unix::fs::symlink("/bin/true", &script).unwrap();
+        assert_eq!(started.check_unchanged().unwrap_err().code(), "program-changed");
+        std::fs::remove_file(&script).unwrap();
+        assert!(started.check_unchanged().is_err());
+    }
+
+    #[test]
+    fn arguments_and_variables_are_shown_as_bytes() {
+        let line = [b"serve".as_slice(), b"", b"--name=\xff\n a"].map(|bytes| OsString::from_vec(bytes.to_vec()));
+        let variables = BTreeMap::from([("B".into(), OsString::from_vec(vec![0xfe])), ("A".into(), "=".into())]);
+        let shown = workload(Sha256Digest::from_bytes([1; 32]), &line, &variables, None);
+        assert_eq!(shown.arguments, arguments_digest(&[b"serve", b"", b"--name=\xff\n a"]));
+        assert_eq!(shown.environment, environment_digest(&[b"A==", b"B=\xfe"]));
     }
 }
