@@ -19,12 +19,7 @@ fn everything_comes_back_as_it_went_at_its_largest() {
         hpke_key: hpke_key(),
         lease_key: LeaseKey::try_from([2; 32].as_slice()).unwrap(),
         evidence: evidence(),
-        workload: Some(attestation::Workload {
-            program: digest(7),
-            arguments: digest(8),
-            environment: digest(9),
-            image: Some(digest(10)),
-        }),
+        workload: Some(workload::workload()),
     });
     comes_back::<_, v1::ReleaseKeysResponse>(grant());
     comes_back::<_, v1::RenewLeaseRequest>(RenewRequest {
@@ -33,12 +28,7 @@ fn everything_comes_back_as_it_went_at_its_largest() {
         evidence: evidence(),
         lease: lease(),
         lease_signature: [3; 64],
-        workload: Some(attestation::Workload {
-            program: digest(7),
-            arguments: digest(8),
-            environment: digest(9),
-            image: None,
-        }),
+        workload: Some(attestation::Workload { image: None, ..workload::workload() }),
     });
     comes_back::<_, v1::RenewLeaseResponse>(lease());
     comes_back::<_, v1::EndLeaseRequest>(EndLease { lease_id: digest(1), lease_signature: [2; 64] });
@@ -123,8 +113,8 @@ fn the_largest_messages_fit_their_limits() {
     quote.identity.ek_certificates = chain;
     let event_log = Some(vec![1; limits::EVENT_LOG_BYTES_MAX]);
     let evidence = EvidenceSet { evidence: Evidence::SnpTpm { report, quote }, event_log };
-    let lease_key = LeaseKey::try_from([2; 32].as_slice()).unwrap();
-    let release = ReleaseRequest { session: [1; 16], hpke_key: hpke_key(), lease_key, evidence, workload: None };
+    let (lease_key, workload) = (LeaseKey::try_from([2; 32].as_slice()).unwrap(), Some(workload::workload()));
+    let release = ReleaseRequest { session: [1; 16], hpke_key: hpke_key(), lease_key, evidence, workload };
     let release = v1::ReleaseKeysRequest::from(release);
     assert!(release.encoded_len() <= limits::VAULT_MESSAGE_BYTES_MAX);
     let publication = v1::PublishModelRequest {
@@ -164,6 +154,8 @@ mod escrow;
 mod join;
 #[path = "convert/permit.rs"]
 mod permit;
+#[path = "convert/workload.rs"]
+mod workload;
 
 fn first_tpm(set: &mut v1::EvidenceSet) -> &mut v1::TpmEvidence {
     match set.evidence.first_mut().and_then(|evidence| evidence.kind.as_mut()) {

@@ -81,7 +81,7 @@ impl From<RenewRequest> for v1::RenewLeaseRequest {
             evidence: Some(request.evidence.into()),
             lease: Some(request.lease.into()),
             lease_signature: request.lease_signature.to_vec(),
-            workload: request.workload.map(super::workload::wire),
+            workload: request.workload.map(Into::into),
         }
     }
 }

@@ -237,7 +237,7 @@ impl From<ReleaseRequest> for v1::ReleaseKeysRequest {
             hpke_public_key: request.hpke_key.as_bytes().to_vec(),
             lease_public_key: request.lease_key.as_bytes().to_vec(),
             evidence: Some(request.evidence.into()),
-            workload: request.workload.map(super::workload::wire),
+            workload: request.workload.map(Into::into),
         }
     }
 }

@@ -17,12 +17,14 @@ pub(super) fn read(workload: v1::Workload) -> Result<Workload, WireError> {
     })
 }
 
-pub(super) fn wire(workload: Workload) -> v1::Workload {
-    let Workload { program, arguments, environment, image } = workload;
-    v1::Workload {
-        program: program.as_bytes().to_vec(),
-        arguments: arguments.as_bytes().to_vec(),
-        environment: environment.as_bytes().to_vec(),
-        image: image.map(|image| image.as_bytes().to_vec()).unwrap_or_default(),
+impl From<Workload> for v1::Workload {
+    fn from(workload: Workload) -> Self {
+        let Workload { program, arguments, environment, image } = workload;
+        Self {
+            program: program.as_bytes().to_vec(),
+            arguments: arguments.as_bytes().to_vec(),
+            environment: environment.as_bytes().to_vec(),
+            image: image.map(|image| image.as_bytes().to_vec()).unwrap_or_default(),
+        }
     }
 }
