@@ -41,7 +41,7 @@ pub(super) struct Holder {
     pub(super) vault: VaultFile,
     pub(super) hosts: Hosts,
     pub(super) model: ModelName,
-    /// What was shown at the release, where it was asked for.
+    /// What its release says that is started.
     pub(super) workload: Option<Workload>,
     pub(super) identity: AgentIdentity,
     pub(super) signer: LeaseSigner,
@@ -267,7 +267,8 @@ impl Holder {
         let attester = self.identity.open()?;
         let session = challenge.session;
         let lease_id = self.statement.lease;
-        let workload = self.workload.filter(|_| challenge.workload);
+        // As it is in the log: whatever the host says that the keeper asks for.
+        let workload = self.workload;
         let binding = RenewChallenge {
             rule: self.statement.rule.as_str().to_owned(),
             session,

@@ -145,13 +145,13 @@ pub(super) fn hold(
     signer: LeaseSigner,
     held: Held,
 ) -> Result<(OpenedModel, Lease), Failure> {
-    let Request { hosts, model, extensions, workload, .. } = request;
+    let Request { hosts, model, extensions, .. } = request;
     let Held { vault, model: opened, release, lease, statement, term, .. } = held;
     let holder = Holder {
         vault,
         hosts,
         model,
-        workload,
+        workload: release.workload,
         identity,
         signer,
         newest: lease,
