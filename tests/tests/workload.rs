@@ -120,6 +120,8 @@ fn rule_that_pins_a_program_gives_keys_to_that_one_as_it_is_pinned_and_renews_th
     let shell = Sha256Digest::of(&fs::read("/bin/sh").expect("a shell")).to_string();
     let leases = run_ok(world.vaultctl().arg("leases"));
     assert!(leases.contains(&format!("runs program {shell}, arguments sha256:")), "{leases}");
+    let status = run_ok(world.vaultctl().arg("status"));
+    assert!(status.contains(&format!("1 lease for program {shell}, as the guests say")), "{status}");
     let said = log(&world);
     let denied = said.lines().find(|line| line.contains("[workload-program]")).expect("it is logged");
     let cat = Sha256Digest::of(&fs::read("/bin/cat").expect("it is there"));
