@@ -8,6 +8,7 @@ mod keeper;
 mod load;
 mod recover;
 mod renew;
+mod workload;
 
 use ring::digest::{SHA512, digest};
 use zeroize::Zeroizing;
@@ -17,6 +18,7 @@ pub use keeper::{Genesis, GenesisChallenge, Keeper, KeeperChallenge};
 pub use load::{Load, LoadChallenge};
 pub use recover::{Recover, RecoverChallenge};
 pub use renew::{Renew, RenewChallenge};
+pub use workload::{ProgramForm, ProgramFormError, Workload, arguments_digest, environment_digest, script_program};
 
 use crate::encoding::{Sha256Digest, lv};
 use crate::keys::LeaseKey;
@@ -28,7 +30,7 @@ const KEEPER_TAG: &[u8] = b"weightvault/v1 keeper\0";
 const RECOVER_TAG: &[u8] = b"weightvault/v1 recover evidence\0";
 const LEASE_TAG: &[u8] = b"weightvault/v1 lease";
 
-/// Empty in this version (FORMAT.md §3); the field is in the transcript so that a later one cannot be taken for it.
+/// Those of a keeper (FORMAT.md §3): it runs itself, and no program beside.
 const RUNTIME_CLAIMS: &[u8] = b"";
 
 /// What a requester states, with the exact bytes that stand for it. Sealed: [`Load`], [`Renew`], [`Join`],

@@ -122,7 +122,8 @@ mod verify;
 pub use anchors::{ANCHORS_MAX, Anchor, AnchorKind, TpmRoot, Trust, TrustAnchors};
 pub use binding::{
     Binding, Genesis, GenesisChallenge, Join, JoinChallenge, JoinerKeys, Keeper, KeeperChallenge, Load, LoadChallenge,
-    Recover, RecoverChallenge, Renew, RenewChallenge, TpmPart, Transcript, lease_id,
+    ProgramForm, ProgramFormError, Recover, RecoverChallenge, Renew, RenewChallenge, TpmPart, Transcript, Workload,
+    arguments_digest, environment_digest, lease_id, script_program,
 };
 pub use claims::{Claims, EkClaims, QuoteClaims};
 pub use command_line::{RootHash, verity_root_hashes};

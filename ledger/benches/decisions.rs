@@ -94,6 +94,7 @@ fn grant() -> Box<dyn FnMut()> {
             platform: claims.platform(),
             units: PastUnits::Known { units: &units, manifest: &manifest },
             bytes: PastBytes::exactly(1100),
+            workload: ledger::decide::PastWorkload::NotAsked,
             marks: None,
             evidence: Some(PastEvidence { shown, anchor, tier, revocation: false }),
         };

@@ -22,16 +22,18 @@ mod shown;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use attestation::{Claims, EkEndorsement, Load, Renew, Sha256Digest, Trust, UnitSet, UnixTime, Verified};
+use attestation::{Claims, EkEndorsement, Load, Renew, Sha256Digest, Trust, UnitSet, UnixTime, Verified, Workload};
 
 pub use denial::{Denial, DenialReason, DeniedRequest, Explanation};
 pub use grant::{EvidencedGrant, ReleaseGrant, RenewGrant};
-pub use replay::{OpenQuestion, PastBytes, PastEvidence, PastRequest, PastUnits, Replayed, rehearse, replay};
+pub use replay::{
+    OpenQuestion, PastBytes, PastEvidence, PastRequest, PastUnits, PastWorkload, Replayed, rehearse, replay,
+};
 pub use shown::Shown;
 
 use crate::entry::{Action, BootId, Machine, ReleasedUnits};
 use crate::names::{Group, Name, Version};
-use crate::policy::{AlarmOn, GuestRule, Policy, ReleaseRule};
+use crate::policy::{AlarmOn, GuestRule, Policy, ReleaseRule, WorkloadField, WorkloadMismatch};
 use crate::revocation::{Holding, Marks};
 use crate::state::{AskedLoad, Lease, LoggedManifest, State, Vault};
 
@@ -53,6 +55,7 @@ pub fn decide(
                 version: load.version().to_owned(),
                 platform: verified.claims().platform(),
                 tier: verified.claims().trust(),
+                workload: load.workload().copied(),
             };
             Err(Denial::new(request, reason))
         }
@@ -73,6 +76,7 @@ pub fn decide_renew(state: &State, verified: Verified<Renew>, now: UnixTime) -> 
                 version: lease.map(|lease| lease.version.to_string()).unwrap_or_default(),
                 platform: verified.claims().platform(),
                 tier: verified.claims().trust(),
+                workload: verified.statement().workload().copied(),
             };
             Err(Denial::new(request, reason))
         }
@@ -107,6 +111,7 @@ fn granted_load(
     check_model(&rule_name, rule, &model)?;
     let (units, groups) = granted_units(&rule_name, rule, load.units(), manifest)?;
     check_evidence(vault, &rule_name, rule, verified.claims())?;
+    rule.workloads.check_load(load.workload()).map_err(not_allowed(&rule_name))?;
     let marks = Marks::of(verified.claims(), groups);
     let (lease, platform) = (load.lease_id(), verified.claims().platform());
     let held = Holding { lease, model: &model, version: &version, platform, rule, marks: Some(&marks) };
@@ -167,6 +172,8 @@ fn granted_renewal(state: &State, verified: &Verified<Renew>, now: UnixTime) -> 
         return Err(DenialReason::GroupsNarrowed { rule: rule_name });
     }
     check_evidence(vault, &rule_name, rule, claims)?;
+    check_same_workload(lease.workload.as_ref(), renew.workload())?;
+    rule.workloads.check_lease(lease.workload.as_ref()).map_err(not_allowed(&rule_name))?;
     // What it shows now may be revoked although what it showed at its release is not.
     let groups = lease.marks.as_ref().and_then(Marks::groups).cloned();
     let marks = groups.map(|groups| Marks::of(claims, groups));
@@ -306,6 +313,20 @@ fn check_same_machine(lease: &Lease, claims: &Claims) -> Result<(), DenialReason
         return Err(DenialReason::TierChanged { granted: lease.tier, seen: claims.trust() });
     }
     Ok(())
+}
+
+/// What was shown at the release runs as long as the lease does.
+fn check_same_workload(granted: Option<&Workload>, seen: Option<&Workload>) -> Result<(), DenialReason> {
+    let part = |of: Option<&Workload>, field: WorkloadField| of.and_then(|workload| field.of(workload));
+    let changed = WorkloadField::ALL.into_iter().find(|field| part(granted, *field) != part(seen, *field));
+    changed.map_or(Ok(()), |field| {
+        let (granted, seen) = (part(granted, field), part(seen, field));
+        Err(DenialReason::WorkloadChanged { field, granted, seen })
+    })
+}
+
+fn not_allowed(rule: &Name) -> impl Fn(WorkloadMismatch) -> DenialReason {
+    |mismatch| DenialReason::WorkloadNotAllowed { rule: rule.clone(), mismatch }
 }
 
 fn check_same_boot(granted: BootId, seen: BootId) -> Result<(), DenialReason> {

@@ -22,6 +22,7 @@ mod change_alarm;
 mod change_boot;
 mod change_budget;
 mod change_snp;
+mod change_workload;
 mod error;
 mod fields;
 mod line;
@@ -33,6 +34,8 @@ mod snp_mismatch;
 mod snp_parse;
 mod value;
 mod witnesses_parse;
+mod workload;
+mod workload_parse;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,12 +56,16 @@ pub use rules::{
 };
 pub use snp::{Allowed, MinTcb, PlatformFeature, Sha384, SnpRule};
 pub use snp_mismatch::{SnpMismatch, TcbField};
+pub use workload::{WorkloadField, WorkloadMismatch, WorkloadPin, WorkloadRule};
 
 use crate::cosignature::WitnessPolicy;
 use crate::names::Name;
 
 /// Longest policy, in bytes.
 pub const POLICY_BYTES_MAX: usize = 12 << 10;
+
+/// The first fold with `workloads`.
+const WORKLOADS_FOLD: u32 = 4;
 
 /// A policy whose every rule was checked.
 #[derive(Debug, Clone)]
@@ -128,6 +135,12 @@ impl Policy {
     /// SHA-256 of the text.
     pub fn digest(&self) -> Sha256Digest {
         self.digest
+    }
+
+    /// The fold that a program must know to read it; 0 for all.
+    pub fn fold(&self) -> u32 {
+        let asks = self.release.values().any(|rule| rule.workloads.asks());
+        if asks { WORKLOADS_FOLD } else { 0 }
     }
 
     /// Vault, serial and the policy before.

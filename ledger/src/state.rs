@@ -147,6 +147,7 @@ impl State {
         let unmeasured = self.unmeasured(&entry);
         let is_start = matches!(entry, Entry::Start(_));
         self.upgrades.check_said(&entry).map_err(FoldError::Upgrade)?;
+        self.check_readable(&entry)?;
         self.take(entry, bytes)?;
         if !is_start {
             self.upgrades.silence();

@@ -41,6 +41,15 @@ pub enum UpgradeError {
     },
     /// Nothing changed.
     Unchanged,
+    /// A keeper beside the one that writes the entry could not read it.
+    NotForAll {
+        /// That keeper's instance.
+        keeper: [u8; 32],
+        /// What its program knows, as it last said; 0 where it never said.
+        fold: u32,
+        /// What the entry needs.
+        needed: u32,
+    },
 }
 
 impl UpgradeError {
@@ -55,6 +64,7 @@ impl UpgradeError {
             Self::Older { .. } => "upgrade-older",
             Self::OtherFold { .. } => "upgrade-other-fold",
             Self::Unchanged => "upgrade-unchanged",
+            Self::NotForAll { .. } => "keeper-program-too-old",
         }
     }
 }
@@ -77,6 +87,12 @@ impl fmt::Display for UpgradeError {
             Self::Older { fold } => write!(f, "the log asks for fold {fold}, which the program does not know"),
             Self::OtherFold { expected } => write!(f, "by what its keepers run, the log asks for fold {expected}"),
             Self::Unchanged => f.write_str("the keeper runs what it ran before, and the log asks for no more"),
+            Self::NotForAll { keeper, fold, needed } => write!(
+                f,
+                "it has what fold {needed} knows, and the keeper {} last said that its program knows fold {fold}: upgrade that \
+                 keeper first, or have it leave",
+                hex::encode(keeper)
+            ),
         }
     }
 }

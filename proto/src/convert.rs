@@ -25,6 +25,7 @@ mod provision;
 mod reseal;
 mod revocation;
 mod vault;
+mod workload;
 
 pub use agent::{AGENT_MODELS_MAX, AgentModel, AgentModelState, LoadOrder};
 pub use asked::{AskedEvidence, AskedQuote};

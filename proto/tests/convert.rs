@@ -19,6 +19,7 @@ fn everything_comes_back_as_it_went_at_its_largest() {
         hpke_key: hpke_key(),
         lease_key: LeaseKey::try_from([2; 32].as_slice()).unwrap(),
         evidence: evidence(),
+        workload: Some(workload::workload()),
     });
     comes_back::<_, v1::ReleaseKeysResponse>(grant());
     comes_back::<_, v1::RenewLeaseRequest>(RenewRequest {
@@ -27,6 +28,7 @@ fn everything_comes_back_as_it_went_at_its_largest() {
         evidence: evidence(),
         lease: lease(),
         lease_signature: [3; 64],
+        workload: Some(attestation::Workload { image: None, ..workload::workload() }),
     });
     comes_back::<_, v1::RenewLeaseResponse>(lease());
     comes_back::<_, v1::EndLeaseRequest>(EndLease { lease_id: digest(1), lease_signature: [2; 64] });
@@ -111,8 +113,8 @@ fn the_largest_messages_fit_their_limits() {
     quote.identity.ek_certificates = chain;
     let event_log = Some(vec![1; limits::EVENT_LOG_BYTES_MAX]);
     let evidence = EvidenceSet { evidence: Evidence::SnpTpm { report, quote }, event_log };
-    let lease_key = LeaseKey::try_from([2; 32].as_slice()).unwrap();
-    let release = ReleaseRequest { session: [1; 16], hpke_key: hpke_key(), lease_key, evidence };
+    let (lease_key, workload) = (LeaseKey::try_from([2; 32].as_slice()).unwrap(), Some(workload::workload()));
+    let release = ReleaseRequest { session: [1; 16], hpke_key: hpke_key(), lease_key, evidence, workload };
     let release = v1::ReleaseKeysRequest::from(release);
     assert!(release.encoded_len() <= limits::VAULT_MESSAGE_BYTES_MAX);
     let publication = v1::PublishModelRequest {
@@ -152,6 +154,8 @@ mod escrow;
 mod join;
 #[path = "convert/permit.rs"]
 mod permit;
+#[path = "convert/workload.rs"]
+mod workload;
 
 fn first_tpm(set: &mut v1::EvidenceSet) -> &mut v1::TpmEvidence {
     match set.evidence.first_mut().and_then(|evidence| evidence.kind.as_mut()) {

@@ -2,7 +2,7 @@
 
 use attestation::{
     ActivationSecret, AkName, AttestationKey, Binding, Evidence, HpkePublicKey, LeaseKey, Load, LoadChallenge,
-    RenewChallenge, Sha256Digest, TpmIdentity, TpmPart,
+    RenewChallenge, Sha256Digest, TpmIdentity, TpmPart, Workload,
 };
 use ledger::entry::ProposedRaise;
 use ledger::lease::renew_message;
@@ -166,6 +166,7 @@ impl Guest {
             hpke_key: self.hpke_key(),
             lease_key: self.lease_key(),
             evidence: EvidenceSet { evidence: Evidence::Tpm(quote), event_log: None },
+            workload: None,
         }
     }
 
@@ -200,6 +201,29 @@ impl Guest {
         id: Sha256Digest,
         shown: impl FnOnce(&Self, &Challenge, &[u8]) -> EvidenceSet,
     ) -> v1::RenewLeaseRequest {
+        self.renewal_bound(rule, grant, id, None, shown).await
+    }
+
+    /// A renewal whose hardware and lease key sign this workload, and which says so.
+    pub async fn renewal_of(
+        &mut self,
+        grant: &ReleaseKeysResponse,
+        id: Sha256Digest,
+        workload: Option<Workload>,
+    ) -> v1::RenewLeaseRequest {
+        let shown =
+            |guest: &Self, challenge: &Challenge, extra: &[u8]| guest.redemption_over(challenge, extra).evidence;
+        self.renewal_bound("demo", grant, id, workload, shown).await
+    }
+
+    async fn renewal_bound(
+        &mut self,
+        rule: &str,
+        grant: &ReleaseKeysResponse,
+        id: Sha256Digest,
+        workload: Option<Workload>,
+        shown: impl FnOnce(&Self, &Challenge, &[u8]) -> EvidenceSet,
+    ) -> v1::RenewLeaseRequest {
         let mut ask = self.ask();
         ask.rule = rule.to_owned();
         ask.action = v1::Action::Renew.into();
@@ -216,7 +240,7 @@ impl Guest {
             lease_key: self.lease_key(),
             tpm: self.part(&challenge),
         }
-        .bind();
+        .bind_workload(workload);
         let evidence = shown(self, &challenge, &binding.tpm_extra_data());
         let signature = self.lease.sign(&renew_message(&challenge.session, &id, binding.digest()));
         v1::RenewLeaseRequest {
@@ -225,6 +249,7 @@ impl Guest {
             evidence: Some(evidence.into()),
             lease: grant.lease.clone(),
             lease_signature: signature.as_ref().to_vec(),
+            workload: workload.map(Into::into),
         }
     }
 

@@ -103,7 +103,17 @@ impl LongLog {
             k if k % 20 < 17 => self.end(time).unwrap_or_else(|| self.release(n, time)),
             k if k % 20 < 19 => {
                 let code = "pcr-not-allowed".parse().expect("a name");
-                Entry::Deny(Deny { time, code, action: Action::Load, rule, model, version, platform, evidence })
+                Entry::Deny(Deny {
+                    time,
+                    code,
+                    action: Action::Load,
+                    rule,
+                    model,
+                    version,
+                    platform,
+                    evidence,
+                    workload: None,
+                })
             }
             _ => {
                 let counts = [("challenge-unknown".parse().expect("a name"), n)].into();

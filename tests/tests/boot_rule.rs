@@ -240,6 +240,7 @@ async fn load_by_hand(
         hpke_key: guest.hpke_key(),
         lease_key: guest.lease_key(),
         evidence: EvidenceSet { evidence: Evidence::Tpm(quote), event_log },
+        workload: None,
     };
     Ok((guest.redeem(request).await?, challenge))
 }

@@ -28,6 +28,7 @@ pub mod serve;
 pub mod session;
 pub mod sources;
 pub mod spec;
+pub mod started;
 pub mod status;
 pub mod term;
 pub mod user;

@@ -4,10 +4,11 @@
 //! `WEIGHTVAULT_WRITE_VECTORS=1` writes the file instead of comparing it.
 
 mod escrow;
+mod workload;
 
 use attestation::{
     ActivationSecret, AkName, Binding, HpkePublicKey, JoinChallenge, JoinerKeys, LeaseKey, Load, LoadChallenge,
-    Sha256Digest, SnpProduct, TpmPart, UnitSet, UnixTime, chip_platform, csp_platform, lv,
+    Sha256Digest, SnpProduct, TpmPart, UnitSet, UnixTime, Workload, chip_platform, csp_platform, lv,
 };
 use ledger::keepers::{Joiner, KeeperMachine};
 use ledger::manifest::{ModelId, Plan, PlanUnit};
@@ -31,7 +32,7 @@ const PUBLISHER: Sha256Digest = Sha256Digest::from_bytes([0x20; 32]);
 
 #[test]
 fn format_vectors() {
-    let made = json!({"lv": lv_vector(), "keeper": keeper(), "model": model(), "grant": grant(), "snp": snp(), "reseal": reseal(), "join": join(), "escrow": escrow::vectors()});
+    let made = json!({"lv": lv_vector(), "keeper": keeper(), "model": model(), "grant": grant(), "snp": snp(), "reseal": reseal(), "join": join(), "escrow": escrow::vectors(), "workload": workload::vectors()});
     if std::env::var_os("WEIGHTVAULT_WRITE_VECTORS").is_some() {
         std::fs::write(FILE, format!("{made:#}\n")).unwrap();
     }
@@ -209,14 +210,14 @@ fn snp() -> Value {
         "salt": hex::encode(salt),
         "seal_to": "snp,tpm",
         "root": root.with_bytes(|bytes| hex::encode(bytes)),
-        "load_preimage": hex::encode(load(TpmPart::Absent).preimage()),
-        "load_binding": hex::encode(load(TpmPart::Absent).digest()),
+        "load_preimage": hex::encode(load(TpmPart::Absent, None).preimage()),
+        "load_binding": hex::encode(load(TpmPart::Absent, None).digest()),
         "ak_name": hex::encode(ak_name.as_bytes()),
-        "load_binding_reported_ak": hex::encode(load(TpmPart::Reported { ak_name }).digest()),
+        "load_binding_reported_ak": hex::encode(load(TpmPart::Reported { ak_name }, None).digest()),
     })
 }
 
-fn load(tpm: TpmPart) -> Binding<Load> {
+fn load(tpm: TpmPart, workload: Option<Workload>) -> Binding<Load> {
     let challenge = LoadChallenge {
         rule: "guest".to_owned(),
         model: "minilm".to_owned(),
@@ -230,5 +231,5 @@ fn load(tpm: TpmPart) -> Binding<Load> {
         tpm,
     };
     let hpke = HpkePublicKey::try_from([0x71; 1665].as_slice()).unwrap();
-    challenge.bind(hpke, LeaseKey::try_from([0x70; 32].as_slice()).unwrap())
+    challenge.bind_workload(hpke, LeaseKey::try_from([0x70; 32].as_slice()).unwrap(), workload)
 }

@@ -17,9 +17,9 @@ enum Cli {
     /// Ask the keeper of a vault to take over from it; ends once approvers have let this machine in and it has the keys.
     KeeperJoin(keeper_join::JoinArgs),
     /// Open a model into a directory of this attested machine, and keep it there as long as its lease lasts.
-    Load(load::LoadArgs),
+    Load(Box<load::LoadArgs>),
     /// Run a command with a model that it alone sees, as long as the lease lasts.
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Hold models for the programs of this machine, which share one copy of each, as long as their leases last.
     Agent(serve::AgentArgs),
     /// List the models that the agent of this machine holds.

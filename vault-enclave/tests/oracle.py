@@ -101,6 +101,7 @@ def vectors(path):
     reseal_vectors(given["reseal"])
     join_vectors(given["join"], vault)
     escrow_vectors(given["escrow"], given["join"], vault)
+    workload_vectors(given["workload"], vault)
     return b"agrees"
 
 
@@ -122,6 +123,34 @@ def snp_vectors(given, vault):
         "load_preimage": b"weightvault/v1 bind\0" + load(b""),
         "load_binding": hashlib.sha512(b"weightvault/v1 bind\0" + load(b"")).digest(),
         "load_binding_reported_ak": hashlib.sha512(b"weightvault/v1 bind\0" + load(raw("ak_name"))).digest(),
+    }
+    for name, value in made.items():
+        assert value.hex() == given[name], name
+
+
+def workload_vectors(given, vault):
+    """What is started with the weights, and a load and renewals that claim it."""
+    raw = lambda name: bytes.fromhex(given[name])
+    listed = lambda name: [bytes.fromhex(field) for field in given[name]]
+    sha256 = lambda tag, *fields: hashlib.sha256(tag + lv(*fields)).digest()
+    program = sha256(b"weightvault/v1 script\0", raw("script"), raw("interpreter"))
+    arguments = sha256(b"weightvault/v1 arguments\0", *listed("argv"))
+    environment = sha256(b"weightvault/v1 environment\0", *sorted(listed("variables")))
+    claims = lambda image: lv(b"workload", program, arguments, environment, image)
+    bound = lambda *fields: hashlib.sha512(b"weightvault/v1 bind\0" + lv(*fields)).digest()
+    ids = [b"guest", b"\1" * 16, b"\2" * 32, vault, b"\4" * 32]
+    units = struct.pack(">I", 0) + struct.pack(">I", 1)
+    loaded = [b"load", *ids, b"\5" * 32, units, b"\x71" * 1665, b"\x70" * 32, b"", b""]
+    renewed = [b"renew", *ids, b"\6" * 32, b"\x70" * 32, b"", b""]
+    made = {
+        "program": program,
+        "arguments": arguments,
+        "environment": environment,
+        "claims": claims(raw("image")),
+        "claims_without_image": claims(b""),
+        "load_binding": bound(*loaded, claims(raw("image"))),
+        "renew_binding": bound(*renewed, claims(raw("image"))),
+        "renew_binding_without_image": bound(*renewed, claims(b"")),
     }
     for name, value in made.items():
         assert value.hex() == given[name], name

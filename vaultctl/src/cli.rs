@@ -35,7 +35,7 @@ pub use extend::{ExtendCommand, ExtendNewArgs, ExtendWhat};
 pub use revoke::{RevokeArgs, RevokeWhat};
 
 pub use leave::ProposeLeaveArgs;
-pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs};
+pub use measure::{KernelLoader, MeasureCommand, MeasurePcrArgs, MeasureSnpArgs, MeasureWorkloadArgs};
 pub use reseal::ProposeResealArgs;
 pub(crate) use reseal::hex_of;
 pub use witness::{WitnessCommand, WitnessKeygenArgs, WitnessServeArgs};

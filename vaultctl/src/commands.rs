@@ -143,6 +143,7 @@ pub async fn run(session: &Session, command: Command, out: &mut impl Write) -> R
         Command::Collateral(CollateralCommand::List { dir }) => write(session, &collateral::list(session, &dir)?, out),
         Command::Measure(MeasureCommand::Snp(args)) => write(session, &measure::snp(&args)?, out),
         Command::Measure(MeasureCommand::Pcr(args)) => write(session, &measure::pcr(&args)?, out),
+        Command::Measure(MeasureCommand::Workload(args)) => write(session, &measure::workload(&args)?, out),
         Command::Log(command) => log_command(session, &command, out).await,
         Command::Audit(AuditCommand::Export(args)) => {
             let report = audit::export(session, &args).await?;

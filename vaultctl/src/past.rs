@@ -5,7 +5,8 @@ mod help;
 
 use attestation::{CrlRule, Sha256Digest, VerifyError};
 use ledger::decide::{
-    DenialReason, OpenQuestion, PastBytes, PastEvidence, PastRequest, PastUnits, Replayed, rehearse, replay,
+    DenialReason, OpenQuestion, PastBytes, PastEvidence, PastRequest, PastUnits, PastWorkload, Replayed, rehearse,
+    replay,
 };
 use ledger::entry::{Action, Deny, Release};
 use ledger::policy::Policy;
@@ -17,7 +18,7 @@ use vault_proto::convert::EvidenceSet;
 use crate::captured::{Captured, MadeFor, of_evidence};
 
 /// Refusals that follow from the request and the log alone: no policy would have let it pass.
-const NOT_BY_POLICY: [&str; 17] = [
+const NOT_BY_POLICY: [&str; 19] = [
     "vault-not-open",
     "time-behind-log",
     "vault-mismatch",
@@ -35,6 +36,8 @@ const NOT_BY_POLICY: [&str; 17] = [
     "guest-changed",
     "rebooted",
     "tier-changed",
+    "workload-changed",
+    "workload-unasked",
 ];
 /// Refusals for what was asked for. Which units that were is not in a `deny` entry.
 const BY_UNITS: [&str; 2] = ["group-not-granted", "groups-narrowed"];
@@ -211,6 +214,12 @@ pub fn denied_request<'a>(deny: &'a Deny, before: &'a Vault) -> PastRequest<'a> 
         Some(rule) if !early => PastUnits::Within(&rule.groups),
         Some(_) | None => PastUnits::Unknown,
     };
+    let asks = before.policy().release_rule(&deny.rule).is_some_and(|rule| rule.workloads.asks());
+    let workload = match &deny.workload {
+        Some(workload) => PastWorkload::Shown(workload),
+        None if asks => PastWorkload::Missing,
+        None => PastWorkload::NotAsked,
+    };
     let most = before.model(&deny.model, &deny.version).map_or(1, |model| model.proposed.bytes.max(1));
     PastRequest {
         action: deny.action,
@@ -222,6 +231,7 @@ pub fn denied_request<'a>(deny: &'a Deny, before: &'a Vault) -> PastRequest<'a> 
         units,
         bytes: PastBytes { least: 1, most },
         marks: None,
+        workload,
         evidence: None,
     }
 }
@@ -238,6 +248,7 @@ pub fn released_request<'a>(release: &'a Release, units: PastUnits<'a>) -> PastR
         units,
         bytes: PastBytes::exactly(release.units.bytes),
         marks: release.marks.as_ref(),
+        workload: release.workload.as_ref().map_or(PastWorkload::NotAsked, PastWorkload::Shown),
         evidence: None,
     }
 }

@@ -122,7 +122,7 @@ pub fn verify_release(
         units,
         tpm: tpm_part(ak_name, secret)?,
     }
-    .bind(hpke, lease_key);
+    .bind_workload(hpke, lease_key, entry.workload);
     let said = binding.statement();
     check_field("units", said.units().digest() == entry.units.digest)?;
     check_field("units", u32::try_from(said.units().len()) == Ok(entry.units.count))?;
@@ -168,7 +168,7 @@ pub fn verify_renewal<'a>(
         lease_key: lease.lease_key.clone(),
         tpm: tpm_part(ak_name, secret)?,
     }
-    .bind();
+    .bind_workload(lease.workload);
     let rule = policy.release_rule(&lease.rule).ok_or(StoredEvidenceError::RuleUnknown)?;
     let claims = verify(binding, (&lease.rule, rule), (policy, enrolled), renewal.issued, blobs)?;
     check_field("platform", claims.platform() == lease.platform)?;

@@ -19,7 +19,7 @@ mod upgrade;
 
 pub use boot::{BootSays, SecureBootSays};
 pub use budget::{raise_says, used};
-pub use claims::{ClaimsReport, tier_in_words};
+pub use claims::{ClaimsReport, tier_in_words, workload_in_words};
 pub(crate) use entry::act_in_words;
 pub use entry::{EntryReport, in_words, rollback};
 pub use escrow::escrow_in_words;

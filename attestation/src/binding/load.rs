@@ -1,6 +1,6 @@
 //! The transcript of a load: unit keys for an attested guest.
 
-use super::{BIND_TAG, Binding, RUNTIME_CLAIMS, TpmPart, Transcript, lease_id, tagged};
+use super::{BIND_TAG, Binding, TpmPart, Transcript, Workload, lease_id, tagged};
 use crate::encoding::{Sha256Digest, UnitSet};
 use crate::keys::{HpkePublicKey, LeaseKey};
 
@@ -30,10 +30,17 @@ pub struct LoadChallenge {
 }
 
 impl LoadChallenge {
-    /// Fixes the keys of the requester: the grant can be wrapped to `hpke` alone, the lease renewed with `lease` alone.
+    /// Fixes the keys of the requester: the grant can be wrapped to `hpke` alone, the lease renewed with `lease` alone. It
+    /// shows no workload.
     #[must_use]
     pub fn bind(self, hpke: HpkePublicKey, lease: LeaseKey) -> Binding<Load> {
-        Binding::new(Load { challenge: self, hpke, lease })
+        self.bind_workload(hpke, lease, None)
+    }
+
+    /// The same, with what the requester starts.
+    #[must_use]
+    pub fn bind_workload(self, hpke: HpkePublicKey, lease: LeaseKey, workload: Option<Workload>) -> Binding<Load> {
+        Binding::new(Load { challenge: self, hpke, lease, workload })
     }
 }
 
@@ -42,6 +49,7 @@ pub struct Load {
     challenge: LoadChallenge,
     hpke: HpkePublicKey,
     lease: LeaseKey,
+    workload: Option<Workload>,
 }
 
 impl Load {
@@ -111,6 +119,12 @@ impl Load {
         &self.lease
     }
 
+    /// What the requester starts, if it was asked.
+    #[must_use]
+    pub fn workload(&self) -> Option<&Workload> {
+        self.workload.as_ref()
+    }
+
     /// The id of the lease that a grant would open.
     #[must_use]
     pub fn lease_id(&self) -> Sha256Digest {
@@ -136,7 +150,7 @@ impl Transcript for Load {
                 self.lease.as_bytes(),
                 challenge.tpm.ak_name_bytes(),
                 challenge.tpm.secret_bytes(),
-                RUNTIME_CLAIMS,
+                &Workload::runtime_claims(self.workload()),
             ],
         )
     }

@@ -1,6 +1,6 @@
 //! The transcript of a renewal: fresh evidence for a lease that exists.
 
-use super::{BIND_TAG, Binding, RUNTIME_CLAIMS, TpmPart, Transcript, tagged};
+use super::{BIND_TAG, Binding, TpmPart, Transcript, Workload, tagged};
 use crate::encoding::Sha256Digest;
 use crate::keys::LeaseKey;
 
@@ -25,16 +25,23 @@ pub struct RenewChallenge {
 }
 
 impl RenewChallenge {
-    /// Fixes the transcript. The keys are those of the lease.
+    /// Fixes the transcript. The keys are those of the lease. It shows no workload.
     #[must_use]
     pub fn bind(self) -> Binding<Renew> {
-        Binding::new(Renew { challenge: self })
+        self.bind_workload(None)
+    }
+
+    /// The same, with what runs under the lease.
+    #[must_use]
+    pub fn bind_workload(self, workload: Option<Workload>) -> Binding<Renew> {
+        Binding::new(Renew { challenge: self, workload })
     }
 }
 
 /// A renewal as the requester states it.
 pub struct Renew {
     challenge: RenewChallenge,
+    workload: Option<Workload>,
 }
 
 impl Renew {
@@ -79,6 +86,12 @@ impl Renew {
     pub fn lease_key(&self) -> &LeaseKey {
         &self.challenge.lease_key
     }
+
+    /// What runs under the lease, if it was asked.
+    #[must_use]
+    pub fn workload(&self) -> Option<&Workload> {
+        self.workload.as_ref()
+    }
 }
 
 impl Transcript for Renew {
@@ -97,7 +110,7 @@ impl Transcript for Renew {
                 challenge.lease_key.as_bytes(),
                 challenge.tpm.ak_name_bytes(),
                 challenge.tpm.secret_bytes(),
-                RUNTIME_CLAIMS,
+                &Workload::runtime_claims(self.workload()),
             ],
         )
     }

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use attestation::{EvidenceForm, Sha256Digest, Trust, UnixTime};
+use attestation::{EvidenceForm, Sha256Digest, Trust, UnixTime, Workload};
 
 use crate::entry::{Action, Deny, Entry};
 use crate::names::{Group, Name, Version};
-use crate::policy::{AlarmOn, BootMismatch, OverBudget, PcrMismatch, SnpMismatch};
+use crate::policy::{AlarmOn, BootMismatch, OverBudget, PcrMismatch, SnpMismatch, WorkloadField, WorkloadMismatch};
 use crate::state::BudgetRefusal;
 
 /// A request that was refused, and why.
@@ -32,6 +32,8 @@ pub struct DeniedRequest {
     pub platform: Sha256Digest,
     /// What his evidence rests on.
     pub tier: Trust,
+    /// What he starts, if he was asked.
+    pub workload: Option<Workload>,
 }
 
 /// One variant for each thing that a decision checks.
@@ -164,6 +166,22 @@ pub enum DenialReason {
         rule: Name,
         /// What they say.
         mismatch: BootMismatch,
+    },
+    /// The guest starts something that the rule does not allow, or does not say what.
+    WorkloadNotAllowed {
+        /// The rule.
+        rule: Name,
+        /// What it starts.
+        mismatch: WorkloadMismatch,
+    },
+    /// Something else runs than the release of the lease says.
+    WorkloadChanged {
+        /// The first part that differs.
+        field: WorkloadField,
+        /// The lease's.
+        granted: Option<Sha256Digest>,
+        /// What was shown now.
+        seen: Option<Sha256Digest>,
     },
     /// The lease exists already.
     LeaseRepeated {
@@ -305,6 +323,7 @@ impl Denial {
             version: Version::try_from(self.request.version.as_str()).ok()?,
             platform: self.request.platform,
             evidence,
+            workload: self.request.workload,
         }))
     }
 }
@@ -332,6 +351,8 @@ impl DenialReason {
             Self::ReportNotAllowed { mismatch, .. } => mismatch.code(),
             Self::PcrNotAllowed { .. } => "pcr-not-allowed",
             Self::BootNotAllowed { mismatch, .. } => mismatch.code(),
+            Self::WorkloadNotAllowed { mismatch, .. } => mismatch.code(),
+            Self::WorkloadChanged { .. } => "workload-changed",
             Self::LeaseRepeated { .. } => "lease-repeated",
             Self::TooManyLeases { .. } => "too-many-leases",
             Self::Budget(refusal) => refusal.code(),
@@ -416,6 +437,14 @@ impl DenialReason {
             }
             Self::BootNotAllowed { rule, mismatch } => {
                 by("boot events", mismatch.expected().into(), mismatch.to_string(), rule, &mismatch.key())
+            }
+            Self::WorkloadNotAllowed { rule, mismatch } => {
+                let (claim, expected, seen) = mismatch.words();
+                by(claim, expected, seen, rule, "workloads")
+            }
+            Self::WorkloadChanged { field, granted, seen } => {
+                let of_it = |digest: &Option<Sha256Digest>| digest.map_or("none".to_owned(), |it| it.to_string());
+                of("workload of the lease", format!("{field} {}", of_it(granted)), of_it(seen))
             }
             Self::LeaseRepeated { lease } => of("lease", "a new one".into(), format!("{lease}, which is in the log")),
             Self::TooManyLeases { rule, max, leases } => {

@@ -165,6 +165,7 @@ impl ReleaseGrant {
             machine: Machine::of(claims),
             tier: claims.trust(),
             marks: Some(self.marks.clone()),
+            workload: self.load().workload().copied(),
             evidence,
             binding: Sha256Digest::of(self.preimage()),
         }))

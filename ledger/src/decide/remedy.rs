@@ -1,6 +1,7 @@
 //! What would make a refused request pass.
 
 use super::DenialReason;
+use crate::policy::WorkloadMismatch;
 
 impl DenialReason {
     /// What would make such a request pass, and who can do it: a sentence without values, which the explanation has.
@@ -31,6 +32,16 @@ impl DenialReason {
             Self::BootNotAllowed { .. } => {
                 "the agent sends the log of that boot, and the boot is as the rule asks, or a policy allows what was seen"
             }
+            Self::WorkloadNotAllowed { mismatch: WorkloadMismatch::Missing, .. } => {
+                "the model goes to a program that `vault-enclave run` starts, in a lease of its own, or a policy does not ask"
+            }
+            Self::WorkloadNotAllowed { mismatch: WorkloadMismatch::Unasked, .. } => {
+                "the guest shows what the challenge asks for"
+            }
+            Self::WorkloadNotAllowed { mismatch: WorkloadMismatch::Differs { .. }, .. } => {
+                "`run` starts what the rule lists, or a policy lists what it started: vaultctl measure workload"
+            }
+            Self::WorkloadChanged { .. } => "the guest loads anew: a lease belongs to what was started with it",
             Self::Revoked { .. } => "approvers lift the revocation: vaultctl revoke --lift",
             Self::LeaseRepeated { .. } => "the guest asks for a new challenge, with new keys",
             Self::TooManyLeases { .. } => "a lease of the rule ends, or a policy allows more",

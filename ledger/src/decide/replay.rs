@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use attestation::{CrlRule, EkEndorsement, Sha256Digest, Trust, UnitSet, UnixTime};
+use attestation::{CrlRule, EkEndorsement, Sha256Digest, Trust, UnitSet, UnixTime, Workload};
 
-use super::{DenialReason, Shown, check_anchor, check_model, granted_units, named_rule};
+use super::{DenialReason, Shown, check_anchor, check_model, granted_units, named_rule, not_allowed};
 use crate::entry::Action;
 use crate::names::{Group, Name, Version};
 use crate::policy::{GuestRule, Permitted, Policy, ReleaseRule};
@@ -36,8 +36,21 @@ pub struct PastRequest<'a> {
     pub bytes: PastBytes,
     /// What its release says of itself, where it was one.
     pub marks: Option<&'a Marks>,
+    /// What the guest started, as far as it is known.
+    pub workload: PastWorkload<'a>,
     /// What was shown, where it is at hand.
     pub evidence: Option<PastEvidence<'a>>,
+}
+
+/// What a guest of the past started, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PastWorkload<'a> {
+    /// It said so.
+    Shown(&'a Workload),
+    /// It was asked, and did not say so.
+    Missing,
+    /// Nobody asked it: whether it could have said so, and what, is open.
+    NotAsked,
 }
 
 /// Plaintext bytes of the units of a past request, as far as they are known.
@@ -107,6 +120,8 @@ pub enum OpenQuestion {
     Groups,
     /// How many bytes the units have: enough to pass a budget, or not.
     Bytes,
+    /// The policy asks what is started, and it is not known.
+    Workload,
 }
 
 /// Decides again, by the policy of `left`. What only the log decides (models, enrolled platforms) is taken from `vault`, the
@@ -144,6 +159,7 @@ fn judge(
     check_model(&name, rule, request.model)?;
     let groups = check_units(&name, rule, request.units)?;
     let evidence = check_evidence(vault, policy, &name, rule, request)?;
+    let workload = check_workload(&name, rule, request)?;
     match request.action {
         Action::Load => {
             let leases = left.lease_count(&name, request.time);
@@ -151,9 +167,9 @@ fn judge(
                 return Err(DenialReason::TooManyLeases { rule: name, max: rule.max_leases, leases });
             }
             let bytes = check_left(left, &name, rule, request)?;
-            Ok(evidence.or(groups).or(bytes))
+            Ok(evidence.or(workload).or(groups).or(bytes))
         }
-        Action::Renew => Ok(evidence.or(groups)),
+        Action::Renew => Ok(evidence.or(workload).or(groups)),
     }
 }
 
@@ -206,6 +222,19 @@ fn check_units(name: &Name, rule: &ReleaseRule, units: PastUnits<'_>) -> Result<
         PastUnits::Unknown => rule.groups == Permitted::Any,
     };
     Ok((!fits).then_some(OpenQuestion::Groups))
+}
+
+fn check_workload(
+    name: &Name,
+    rule: &ReleaseRule,
+    request: &PastRequest<'_>,
+) -> Result<Option<OpenQuestion>, DenialReason> {
+    match request.workload {
+        // A rule that does not ask would not have been told.
+        PastWorkload::Shown(shown) => rule.workloads.check_lease(Some(shown)).map(|()| None).map_err(not_allowed(name)),
+        PastWorkload::Missing => rule.workloads.check_lease(None).map(|()| None).map_err(not_allowed(name)),
+        PastWorkload::NotAsked => Ok(rule.workloads.asks().then_some(OpenQuestion::Workload)),
+    }
 }
 
 fn check_evidence(
@@ -291,6 +320,7 @@ impl OpenQuestion {
             Self::EventLog => "event-log-not-at-hand",
             Self::Groups => "groups-not-known",
             Self::Bytes => "bytes-not-known",
+            Self::Workload => "workload-not-known",
         }
     }
 }
@@ -303,6 +333,7 @@ impl fmt::Display for OpenQuestion {
             Self::RevocationList => f.write_str("revocation lists were not asked for then"),
             Self::EventLog => f.write_str("the log of its boot is not at hand"),
             Self::Groups => f.write_str("of which groups its units are is not known"),
+            Self::Workload => f.write_str("what its guest started is not known"),
             Self::Bytes => f.write_str("how many bytes it asked for is not known, and a budget has room for some"),
         }
     }

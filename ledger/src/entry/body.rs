@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use attestation::{
-    AkName, Claims, HpkePublicKey, IdentityKey, LeaseKey, LogKey, QuoteClaims, Sha256Digest, Trust, UnixTime,
+    AkName, Claims, HpkePublicKey, IdentityKey, LeaseKey, LogKey, QuoteClaims, Sha256Digest, Trust, UnixTime, Workload,
 };
 use serde::{Deserialize, Serialize};
 
@@ -293,6 +293,8 @@ pub struct Release {
     pub tier: Trust,
     /// What a revocation finds it by; `None` in releases of the first programs.
     pub marks: Option<Marks>,
+    /// What the guest starts, where its rule asks.
+    pub workload: Option<Workload>,
     /// SHA-256 of the evidence.
     pub evidence: Sha256Digest,
     /// SHA-256 of the binding's preimage.
@@ -436,6 +438,9 @@ pub struct Deny {
     pub platform: Sha256Digest,
     /// SHA-256 of the evidence.
     pub evidence: Sha256Digest,
+    /// What he said that he starts, where he was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
 }
 
 /// Refusals that have no entry of their own.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use attestation::{AkName, HpkePublicKey, IdentityKey, LeaseKey, LogKey, Sha256Digest, Trust, UnixTime};
+use attestation::{AkName, HpkePublicKey, IdentityKey, LeaseKey, LogKey, Sha256Digest, Trust, UnixTime, Workload};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
@@ -202,6 +202,8 @@ pub(crate) struct ReleaseFields {
     tier: Trust,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     marks: Option<Marks>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    workload: Option<Workload>,
     evidence: Sha256Digest,
     binding: Sha256Digest,
 }
@@ -234,6 +236,7 @@ impl From<Release> for ReleaseFields {
             restart_count: boot.map(|boot| boot.restart_count),
             tier: release.tier,
             marks: release.marks,
+            workload: release.workload,
             evidence: release.evidence,
             binding: release.binding,
         }
@@ -275,6 +278,7 @@ impl TryFrom<ReleaseFields> for Release {
             machine,
             tier: fields.tier,
             marks: fields.marks,
+            workload: fields.workload,
             evidence: fields.evidence,
             binding: fields.binding,
         })

@@ -12,7 +12,7 @@ use super::rules::{
     Approval, BareEks, GuestRule, KeeperRule, LeaseEnd, Permitted, Proof, ProposerRule, PublishRule, ReleaseRule,
     TpmRule, UnitCheck,
 };
-use super::{Lineage, Policy, change_boot, change_snp};
+use super::{Lineage, Policy, change_boot, change_snp, change_workload};
 use crate::names::Name;
 
 /// What `new` permits and forbids that `old` does not, a sentence each. What gives something away comes first and begins
@@ -252,6 +252,7 @@ impl Changes {
         self.bare_eks(key, old.guest.bare_eks(), new.guest.bare_eks());
         self.snp(&format!("{key}.snp"), old.guest.snp(), new.guest.snp());
         self.code_cover(&format!("{key}.snp.code_covered_by"), &old.guest, &new.guest);
+        self.workloads(&format!("{key}.workloads"), &old.workloads, &new.workloads);
         self.permitted(&format!("{key}.models"), &old.models, &new.models);
         self.permitted(&format!("{key}.groups"), &old.groups, &new.groups);
         self.asked(&format!("{key}.approvals"), old.approvals, new.approvals, Asked::MayAnyway);
@@ -372,8 +373,9 @@ fn in_words(rule: &ReleaseRule) -> String {
     };
     let (models, groups, leases, seconds) = (&rule.models, &rule.groups, rule.max_leases, rule.lease.seconds());
     let (lease_end, verify_units) = (rule.lease_end, rule.unit_check == UnitCheck::Hashed);
+    let workloads = change_workload::in_words(&rule.workloads);
     format!(
-        "models {models}, groups {groups}, {proof}, {leases} leases of {seconds} s, on_lease_end \"{lease_end}\", \
+        "models {models}, groups {groups}, {proof}{workloads}, {leases} leases of {seconds} s, on_lease_end \"{lease_end}\", \
          verify_units = {verify_units}"
     )
 }

@@ -223,6 +223,12 @@ pub enum PolicyProblem {
     HoursMalformed,
     /// Not a weekday.
     WeekdayUnknown,
+    /// An entry of `workloads` that allows any.
+    WorkloadOpen,
+    /// One that pins a program and lets its environment be anything.
+    WorkloadEnvironmentOpen,
+    /// Neither a digest nor `"any"`.
+    WorkloadDigestMalformed,
 }
 
 impl PolicyError {
@@ -314,6 +320,9 @@ impl PolicyProblem {
             Self::MoreThanZero => "policy-more-than-zero",
             Self::HoursMalformed => "policy-hours-malformed",
             Self::WeekdayUnknown => "policy-weekday-unknown",
+            Self::WorkloadOpen => "policy-workload-open",
+            Self::WorkloadEnvironmentOpen => "policy-workload-environment-open",
+            Self::WorkloadDigestMalformed => "policy-workload-digest-malformed",
         }
     }
 }
@@ -453,6 +462,16 @@ impl fmt::Display for PolicyProblem {
             Self::MoreThanZero => "write at least 1; to hear of every release write on = \"canary\"",
             Self::HoursMalformed => "write two times of a day in UTC, the earlier first, such as \"08:00-20:00\"",
             Self::WeekdayUnknown => "write mon, tue, wed, thu, fri, sat or sun",
+            Self::WorkloadOpen => {
+                "any workload would do; pin one of its parts, or write workloads = \"any\", which has it shown and logged"
+            }
+            Self::WorkloadEnvironmentOpen => {
+                "with LD_PRELOAD or PYTHONPATH the program is whatever they name; pin `environment` too, which `run --clean-env \
+                 --env NAME=VALUE` fixes and `vaultctl measure workload` prints"
+            }
+            Self::WorkloadDigestMalformed => {
+                "write \"any\", or \"sha256:\" and 64 lower-case hex digits, as `vaultctl measure workload` prints them"
+            }
             Self::BudgetEmpty => {
                 "limits nothing; write bytes_per_day, releases_per_hour, platforms_per_day or leases, or remove it"
             }

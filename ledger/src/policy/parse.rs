@@ -14,7 +14,9 @@ use super::rules::{
     TpmRule, UnitCheck,
 };
 use super::snp_parse::{self, CodeCoveredBy};
-use super::{Lineage, POLICY_BYTES_MAX, Policy, alarm_parse, boot_parse, budget_parse, value, witnesses_parse};
+use super::{
+    Lineage, POLICY_BYTES_MAX, Policy, alarm_parse, boot_parse, budget_parse, value, witnesses_parse, workload_parse,
+};
 use crate::model_signature::PublisherKey;
 use crate::names::Name;
 
@@ -275,6 +277,7 @@ fn release_rule(mut fields: Fields, keeper: &KeeperRule, approval: &Approval) ->
         models: models(&mut fields)?,
         groups: permitted(fields.any_or_texts("groups")?, value::group)?,
         guest: guest_rule(&mut fields)?,
+        workloads: workload_parse::rule(&mut fields)?,
         lease: value::lease(&fields.text("lease")?)?,
         lease_end: value::lease_end(&fields.text("on_lease_end")?)?,
         max_leases: max_leases(&fields.count("max_leases")?)?,

@@ -9,6 +9,7 @@ use attestation::{
 
 use super::pcrs::PcrRule;
 use super::snp::SnpRule;
+use super::workload::WorkloadRule;
 use crate::approvals::ApproverKey;
 use crate::model_signature::PublisherKey;
 use crate::names::{Group, Name};
@@ -299,6 +300,8 @@ pub struct ReleaseRule {
     pub groups: Permitted<Group>,
     /// What the guest must prove.
     pub guest: GuestRule,
+    /// What it must start.
+    pub workloads: WorkloadRule,
     /// How long a grant lasts without a renewal.
     pub lease: LeaseTime,
     /// What an agent does when its lease is over.

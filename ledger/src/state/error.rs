@@ -14,6 +14,7 @@ use crate::key_epoch::EpochError;
 use crate::names::Name;
 use crate::permit::{PERMIT_RELEASES_MAX, PermitKind};
 use crate::policy::PolicyError;
+use crate::policy::WorkloadMismatch;
 use crate::reseal::ResealError;
 use crate::upgrade::UpgradeError;
 
@@ -290,6 +291,9 @@ pub enum FoldError {
     },
     /// A release says that it has labels, a launch digest or PCRs that its rule does not allow.
     MarksImpossible,
+    /// A release says that its guest starts something that its rule does not allow, or does not say what; or what runs under
+    /// a lease is not allowed any more.
+    Workload(WorkloadMismatch),
     /// An extension does not count.
     Extension(ExtensionError),
     /// About the program that a keeper runs, or that reads its log.
@@ -392,6 +396,7 @@ impl FoldError {
             Self::TooManyRevocations => "too-many-revocations",
             Self::LeaseCountMismatch { .. } => "lease-count-mismatch",
             Self::MarksImpossible => "marks-impossible",
+            Self::Workload(mismatch) => mismatch.code(),
             Self::Extension(error) => error.code(),
             Self::Upgrade(error) => error.code(),
         }
@@ -527,6 +532,10 @@ impl fmt::Display for FoldError {
             }
             Self::MarksImpossible => {
                 f.write_str("the rule does not allow the labels, launch digest or PCRs that the release says it has")
+            }
+            Self::Workload(mismatch) => {
+                let (claim, expected, seen) = mismatch.words();
+                write!(f, "{claim}: expected {expected}, seen {seen}")
             }
             Self::Extension(error) => error.fmt(f),
             Self::Upgrade(error) => error.fmt(f),

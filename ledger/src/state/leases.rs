@@ -5,7 +5,7 @@ mod stored_leases;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use attestation::{LeaseKey, Sha256Digest, Trust, UnixTime};
+use attestation::{LeaseKey, Sha256Digest, Trust, UnixTime, Workload};
 
 use super::budgets::{BudgetOf, LeaseTally};
 use super::error::FoldError;
@@ -43,6 +43,8 @@ pub struct Lease {
     pub tier: Trust,
     /// What a revocation finds it by.
     pub marks: Option<Marks>,
+    /// What runs under it, as its release says.
+    pub workload: Option<Workload>,
     /// Index of the `revoke` entry that ended it. It still counts until its holder has said that it ended, or `renew_by`.
     pub revoked: Option<u64>,
     /// Until when it runs by an extension, since its last renewal.
@@ -72,6 +74,7 @@ impl Lease {
             machine: release.machine,
             tier: release.tier,
             marks: release.marks,
+            workload: release.workload,
             revoked: None,
             extended: None,
             issued: release.issued,

@@ -30,6 +30,7 @@ impl Vault {
         if release.marks.as_ref().is_some_and(|marks| !marks.are_possible(&rule)) {
             return Err(FoldError::MarksImpossible);
         }
+        rule.workloads.check_load(release.workload.as_ref()).map_err(FoldError::Workload)?;
         self.check_new_lease(&release, &rule)?;
         let (id, lease) = (release.lease, Lease::of(index, release.clone(), rule, Arc::clone(policy)));
         self.check_not_revoked(&lease.holding(id))?;
@@ -127,6 +128,6 @@ impl Vault {
         if !rule.guest.permits_platform(lease.platform) {
             return Err(FoldError::PlatformNotListed);
         }
-        Ok(())
+        rule.workloads.check_lease(lease.workload.as_ref()).map_err(FoldError::Workload)
     }
 }

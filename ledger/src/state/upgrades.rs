@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use super::State;
 use super::error::FoldError;
 use super::stored::stored;
-use crate::entry::{Entry, Program, Start, Upgrade};
+use crate::entry::{Entry, Program, Proposal, Propose, Start, Upgrade};
 use crate::names::Version;
+use crate::policy::Policy;
 use crate::snapshot::FOLD_NUMBER;
 use crate::upgrade::UpgradeError;
 
@@ -72,6 +73,14 @@ impl Upgrades {
         deciding.iter().map(known).min().unwrap_or(program.fold).max(self.fold)
     }
 
+    /// A keeper whose program knows less than `needed` would stop at the entry, and the vault with it.
+    fn check_known(&self, needed: u32, deciding: &[[u8; 32]]) -> Result<(), UpgradeError> {
+        let known = |one: &[u8; 32]| self.programs.get(one).map_or(0, |program| program.fold);
+        // Where one decides alone, it is the one that writes the entry.
+        let behind = deciding.iter().filter(|_| deciding.len() > 1).find(|one| known(one) < needed);
+        behind.map_or(Ok(()), |keeper| Err(UpgradeError::NotForAll { keeper: *keeper, fold: known(keeper), needed }))
+    }
+
     fn take(&mut self, upgrade: &Upgrade, deciding: &[[u8; 32]]) -> Result<(), UpgradeError> {
         if upgrade.fold > FOLD_NUMBER {
             let (fold, version) = (upgrade.fold, upgrade.to.version.clone());
@@ -122,6 +131,15 @@ impl State {
     pub(super) fn upgrade(&mut self, upgrade: &Upgrade) -> Result<(), FoldError> {
         let deciding = self.deciding();
         self.upgrades.take(upgrade, &deciding).map_err(FoldError::Upgrade)
+    }
+
+    /// No policy is proposed that some keeper can't read. So none comes into force: a keeper that starts later with an older
+    /// program can't read the proposal.
+    pub(super) fn check_readable(&self, entry: &Entry) -> Result<(), FoldError> {
+        let Entry::Propose(Propose { proposal: Proposal::Policy(proposed), .. }) = entry else { return Ok(()) };
+        // One that does not parse is refused for that.
+        let needed = Policy::parse(&proposed.policy).map_or(0, |policy| policy.fold());
+        self.upgrades.check_known(needed, &self.deciding()).map_err(FoldError::Upgrade)
     }
 
     /// The instances of the keepers whose runs are in the log, or could be.

@@ -230,6 +230,7 @@ fn refusals_are_recorded_and_change_nothing_else() {
         version: "1.0".parse().unwrap(),
         platform: Sha256Digest::of(b"guest"),
         evidence: Sha256Digest::of(b"evidence"),
+        workload: None,
     });
     world.must(deny);
     let summary = deny_summary(&world, 120);

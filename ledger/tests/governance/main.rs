@@ -44,3 +44,4 @@ mod speed;
 mod support;
 mod upgrade;
 mod vault_file;
+mod workloads;

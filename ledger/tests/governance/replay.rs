@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use attestation::{Claims, Sha256Digest, Trust, UnitSet};
+use attestation::{Claims, Sha256Digest, Trust, UnitSet, Workload};
 use ledger::decide::{
-    DenialReason, OpenQuestion, PastBytes, PastEvidence, PastRequest, PastUnits, Replayed, Shown, rehearse, replay,
+    DenialReason, OpenQuestion, PastBytes, PastEvidence, PastRequest, PastUnits, PastWorkload, Replayed, Shown,
+    rehearse, replay,
 };
 use ledger::entry::{Action, Entry, Release};
 use ledger::names::{Group, Name, Version};
@@ -14,6 +15,7 @@ use ledger::state::{LoggedManifest, Rehearsal, State};
 use crate::support::evidence::Guest;
 use crate::support::policy_text::PCR_11_GUEST;
 use crate::support::world::{World, rule};
+use crate::workloads;
 
 /// A vault with a model, and what a good load of it showed.
 struct Past {
@@ -46,6 +48,7 @@ impl Past {
             units: PastUnits::Known { units: &self.units, manifest: &self.manifest },
             bytes: PastBytes::exactly(1100),
             marks: None,
+            workload: PastWorkload::NotAsked,
             evidence: Some(PastEvidence { shown, anchor, tier, revocation: false }),
         }
     }
@@ -92,6 +95,7 @@ pub(crate) fn request_of(release: &Release) -> PastRequest<'_> {
         units: PastUnits::Unknown,
         bytes: PastBytes::exactly(release.units.bytes),
         marks: release.marks.as_ref(),
+        workload: release.workload.as_ref().map_or(PastWorkload::NotAsked, PastWorkload::Shown),
         evidence: None,
     }
 }
@@ -124,6 +128,24 @@ fn each_change_of_policy_has_its_own_refusal() {
     past.world.must_release(7);
     let full = past.under("max_leases = 4", "max_leases = 1", |_| ());
     assert_eq!(refused(full), DenialReason::TooManyLeases { rule: rule(), max: 1, leases: 1 });
+}
+
+#[test]
+fn a_pin_refuses_what_was_started_then_and_what_was_not_said_is_open() {
+    let (shown, past) = (workloads::shown(), Past::new());
+    let other = Workload { program: Sha256Digest::of(b"other"), ..shown };
+    let pinned = format!("workloads = [{}]\nmax_leases = 4", workloads::pin());
+    let any = "workloads = \"any\"\nmax_leases = 4";
+    let under = |rule: &str, workload| past.under("max_leases = 4", rule, |request| request.workload = workload);
+    for rule in ["max_leases = 4", any, pinned.as_str()] {
+        assert_eq!(under(rule, PastWorkload::Shown(&shown)), Replayed::Granted, "{rule}");
+    }
+    assert_eq!(refused(under(&pinned, PastWorkload::Shown(&other))).code(), "workload-program");
+    assert_eq!(under(any, PastWorkload::Shown(&other)), Replayed::Granted);
+    for rule in [any, pinned.as_str()] {
+        assert_eq!(refused(under(rule, PastWorkload::Missing)).code(), "workload-missing");
+        assert_eq!(under(rule, PastWorkload::NotAsked), Replayed::Open(OpenQuestion::Workload));
+    }
 }
 
 #[test]

@@ -14,11 +14,11 @@ use ledger::state::State;
 use crate::support::budget::{budget, platform, releases};
 use crate::support::policy_text::PCR_11_KEEPER;
 use crate::support::world::{ALICE, World};
-use crate::{beside, escrow, extensions, keepers, key_epochs, reseal, revocations, upgrade};
+use crate::{beside, escrow, extensions, keepers, key_epochs, reseal, revocations, upgrade, workloads};
 
 /// What the recorded log folds to under the present [`FOLD`]. An entry that means something else, or a state that holds
 /// something else, changes it: then the number in `FOLD` counts up, so that no keeper goes on from what it folded before.
-const RECORDED: (&str, &str) = ("fold 3", "sha256:2d1c8ada230e937f30ec5c14f6e1609e36b5115d02bbf398b02bc72e2fb7f205");
+const RECORDED: (&str, &str) = ("fold 4", "sha256:7d7fb134caeb8a9d3af82ea91ec621b53a36a3a3348dc7e13855be8bc65ee379");
 
 /// The same of the log of a vault with witnesses, which several keepers write to.
 const RECORDED_SHARED: &str = "sha256:d683921eb1bb16e7df7625623a565ad4f55d334b10df175ec44a6772bc83701a";
@@ -52,6 +52,14 @@ fn the_fold_means_what_its_version_says() {
     let fold = FOLD.strip_prefix(env!("CARGO_PKG_VERSION")).unwrap().trim_start();
     assert_eq!((fold, digest.to_string().as_str()), RECORDED);
     assert_eq!(fold, format!("fold {FOLD_NUMBER}"));
+}
+
+/// Else nothing of a workload would be in what is recorded.
+#[test]
+fn the_recorded_log_leaves_a_lease_with_a_workload() {
+    let (state, _) = fold(&log());
+    let vault = state.vault().unwrap();
+    assert!(vault.leases(state.time()).any(|(_, lease)| lease.workload.is_some()));
 }
 
 #[test]
@@ -150,6 +158,7 @@ fn every_type() -> World {
             .replacen(&images, &format!("{images}, \"{}\"", "2b".repeat(32)), 1)
             + rules
             + &budgets
+            + &workloads::pinned_rule()
     };
     let mut world = World::with_policy(change).opened().published();
     let start = world.start(1);
@@ -209,6 +218,8 @@ fn rest(world: &mut World) {
     world.must(end);
     refusals(world);
     world.pass(7200);
+    let pinned = workloads::pinned(release(world, 50));
+    world.must(Entry::Release(Box::new(pinned)));
     key_epochs::must_begin(world, 2);
     keepers::take_over(world, 2);
     world.must_change_policy(|text| text.replace("lease = \"15m\"", "lease = \"20m\""));
@@ -242,6 +253,7 @@ fn refusals(world: &mut World) {
         version: release.version,
         platform: release.platform,
         evidence: release.evidence,
+        workload: None,
     }));
     let counts = [("pcr-mismatch".parse().unwrap(), 3)].into();
     world.must(Entry::DenySummary(DenySummary { time: world.now, since: world.now, counts }));

@@ -40,6 +40,11 @@ pub(crate) fn every_kind(world: &mut World, keeper: [u8; 32]) {
     must_run(world, 61, &program("0.2.0", 2), Some(keeper));
 }
 
+/// The keeper starts with a program of this version that knows this fold.
+pub(crate) fn must_know(world: &mut World, run: u8, version: &str, fold: u32, keeper: Option<[u8; 32]>) {
+    must_run(world, run, &program(version, fold), keeper);
+}
+
 #[track_caller]
 fn refused(world: &mut World, upgrade: &Upgrade) -> UpgradeError {
     match world.refusal(Entry::Upgrade(upgrade.clone())) {

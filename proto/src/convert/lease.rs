@@ -1,6 +1,6 @@
 //! Leases: their signed statements, renewal, end.
 
-use attestation::Sha256Digest;
+use attestation::{Sha256Digest, Workload};
 
 use super::{EvidenceSet, WireError, bytes, digest, exact, present};
 use crate::limits::LEASE_STATEMENT_BYTES_MAX;
@@ -28,6 +28,8 @@ pub struct RenewRequest {
     pub lease: SignedLease,
     /// By the lease key.
     pub lease_signature: [u8; 64],
+    /// What runs under the lease.
+    pub workload: Option<Workload>,
 }
 
 /// Ends a lease.
@@ -66,6 +68,7 @@ impl TryFrom<v1::RenewLeaseRequest> for RenewRequest {
             evidence: present("malformed-evidence", request.evidence)?.try_into()?,
             lease: present("malformed-lease", request.lease)?.try_into()?,
             lease_signature: exact("malformed-lease-signature", &request.lease_signature)?,
+            workload: request.workload.map(super::workload::read).transpose()?,
         })
     }
 }
@@ -78,6 +81,7 @@ impl From<RenewRequest> for v1::RenewLeaseRequest {
             evidence: Some(request.evidence.into()),
             lease: Some(request.lease.into()),
             lease_signature: request.lease_signature.to_vec(),
+            workload: request.workload.map(Into::into),
         }
     }
 }

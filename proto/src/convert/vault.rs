@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use attestation::{
     EvidenceForm, HPKE_PUBLIC_KEY_BYTES, HpkePublicKey, LeaseKey, Sha256Digest, TpmIdentity, UNITS_MAX, UnitSet,
-    UnixTime,
+    UnixTime, Workload,
 };
 use ledger::manifest::Selection;
 use ledger::names::{Group, Name, Version};
@@ -62,6 +62,8 @@ pub struct Challenge {
     pub manifest: Sha256Digest,
     /// What the selection means.
     pub units: UnitSet,
+    /// Whether the requester has to show what it starts.
+    pub workload: bool,
     /// When the challenge stops being good.
     pub expires: UnixTime,
 }
@@ -77,6 +79,8 @@ pub struct ReleaseRequest {
     pub lease_key: LeaseKey,
     /// Over the binding.
     pub evidence: EvidenceSet,
+    /// What the requester starts.
+    pub workload: Option<Workload>,
 }
 
 /// A grant. Not verified.
@@ -186,6 +190,7 @@ impl TryFrom<v1::GetChallengeResponse> for Challenge {
             manifest: digest("malformed-manifest-digest", &response.manifest_digest)?,
             units: UnitSet::try_from(response.units)
                 .map_err(|error| WireError::new("malformed-units", Fault::Form(error)))?,
+            workload: response.workload,
             expires: UnixTime(response.expires_unix),
         })
     }
@@ -205,6 +210,7 @@ impl From<Challenge> for v1::GetChallengeResponse {
             pcrs: quote.iter().flat_map(|quote| quote.pcrs.iter()).collect(),
             form: v1::EvidenceForm::from(challenge.asked.form()).into(),
             event_log: quote.is_some_and(|quote| quote.event_log),
+            workload: challenge.workload,
             expires_unix: challenge.expires.seconds(),
         }
     }
@@ -219,6 +225,7 @@ impl TryFrom<v1::ReleaseKeysRequest> for ReleaseRequest {
             hpke_key: key("malformed-hpke-public-key", &request.hpke_public_key)?,
             lease_key: key("malformed-lease-public-key", &request.lease_public_key)?,
             evidence: present("malformed-evidence", request.evidence)?.try_into()?,
+            workload: request.workload.map(super::workload::read).transpose()?,
         })
     }
 }
@@ -230,6 +237,7 @@ impl From<ReleaseRequest> for v1::ReleaseKeysRequest {
             hpke_public_key: request.hpke_key.as_bytes().to_vec(),
             lease_public_key: request.lease_key.as_bytes().to_vec(),
             evidence: Some(request.evidence.into()),
+            workload: request.workload.map(Into::into),
         }
     }
 }

@@ -79,6 +79,7 @@ pub(crate) fn challenge() -> Challenge {
         policy: digest(4),
         manifest: digest(5),
         units: UnitSet::try_from(vec![0, 7, 16_383]).unwrap(),
+        workload: true,
         expires: UnixTime(60),
     }
 }

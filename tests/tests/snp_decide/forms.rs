@@ -165,6 +165,7 @@ fn revocation_lists_that_nobody_asked_for_are_an_open_question() {
             units: PastUnits::Within(groups),
             bytes: PastBytes::exactly(1100),
             marks: None,
+            workload: ledger::decide::PastWorkload::NotAsked,
             evidence: Some(PastEvidence { shown, anchor, tier, revocation }),
         };
         replay(scene.world.vault(), &scene.world.vault().allowances(), &request)

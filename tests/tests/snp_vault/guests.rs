@@ -50,6 +50,7 @@ fn redemption(guest: &Guest, challenge: &Challenge, evidence: Evidence) -> Relea
         hpke_key: guest.hpke_key(),
         lease_key: guest.lease_key(),
         evidence: EvidenceSet { evidence, event_log: None },
+        workload: None,
     }
 }
 

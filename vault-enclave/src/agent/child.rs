@@ -168,7 +168,7 @@ impl Load<'_> {
     }
 
     fn job(&self, into: Option<DirectoryId>) -> Result<Job, Failure> {
-        let Request { vault, hosts, rule, model, part, sources, .. } = self.request;
+        let Request { vault, hosts, rule, model, part, sources, workload, .. } = self.request;
         let AgentIdentity { tpm, chip, event_log } = self.identity;
         Ok(Job {
             vault: Base64(vault.encode()),
@@ -184,6 +184,7 @@ impl Load<'_> {
             event_log: event_log.clone(),
             lease_key: Base64(self.signer.public().as_bytes().to_vec()),
             into: self.into.zip(into).map(|(path, id)| JobDirectory { path: path.to_owned(), id }),
+            workload: *workload,
             owner: self.owner,
             insecure_plaintext_on_disk: self.insecure_plaintext_on_disk,
         })

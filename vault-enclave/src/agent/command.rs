@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use rustix::thread::{Gid, Uid, UnshareFlags};
 
 use super::job::Owner;
 use super::namespace;
+use super::started::Started;
 use super::user::User;
 use crate::failure::{Failure, Kind};
 use crate::tpm::starting_child;
@@ -19,6 +21,8 @@ use crate::tpm::starting_child;
 /// The command can't be executed, and it is not there: as shells say it.
 const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_NOT_FOUND: u8 = 127;
+/// Set by this program for its own libtss2.
+pub(super) const TSS2_LOG: &str = "TSS2_LOG";
 /// How long killed processes may take to be gone.
 const KILL_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -37,6 +41,9 @@ pub struct EnterArgs {
     /// Process whose death is to end the command.
     #[arg(long)]
     parent: i32,
+    /// The file to execute, where it was found already.
+    #[arg(long)]
+    program: Option<PathBuf>,
     /// What to execute.
     #[arg(last = true, required = true)]
     command: Vec<std::ffi::OsString>,
@@ -46,7 +53,11 @@ impl EnterArgs {
     fn hidden_command(&self, name: &str) -> Command {
         let mut command = Command::new("/proc/self/exe");
         command.arg(name).arg(format!("--uid={}", self.uid)).arg(format!("--gid={}", self.gid));
-        command.arg(format!("--parent={}", self.parent)).arg("--").args(&self.command);
+        command.arg(format!("--parent={}", self.parent));
+        if let Some(program) = &self.program {
+            command.arg("--program").arg(program);
+        }
+        command.arg("--").args(&self.command);
         command
     }
 
@@ -62,11 +73,12 @@ pub fn enter(args: &EnterArgs) -> ExitCode {
         eprintln!("error: {failure}");
         return ExitCode::from(super::run::EXIT_FAILED);
     }
-    let Some((program, arguments)) = args.command.split_first() else {
+    let Some((name, arguments)) = args.command.split_first() else {
         return ExitCode::from(super::run::EXIT_FAILED);
     };
-    let error = Command::new(program).args(arguments).env_remove("TSS2_LOG").exec();
-    eprintln!("error: {}: {error}", program.display());
+    let program = args.program.as_ref().map_or(name.as_os_str(), |program| program.as_os_str());
+    let error = Command::new(program).arg0(name).args(arguments).env_remove(TSS2_LOG).exec();
+    eprintln!("error: {}: {error}", name.display());
     ExitCode::from(if error.kind() == ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_NOT_EXECUTABLE })
 }
 
@@ -123,16 +135,17 @@ impl Running {
     ///
     /// # Errors
     /// `io`. A command that is not there is started all the same, and ends with 127.
-    pub(super) fn start(command: &[std::ffi::OsString], user: &User) -> Result<Self, Failure> {
+    pub(super) fn start(command: &Started, user: &User) -> Result<Self, Failure> {
         let failed = |error| Failure::io("the command can't be started", &error);
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| failed(errno.into()))?;
         let args = EnterArgs {
             uid: user.owner.uid,
             gid: user.owner.gid,
             parent: rustix::process::getpid().as_raw_nonzero().get(),
-            command: command.to_vec(),
+            program: command.path().map(ToOwned::to_owned),
+            command: command.line().to_vec(),
         };
-        let account = user.account.clone();
+        let environment = command.environment().clone();
         let (started, wait) = channel();
         let (parent, ended) = channel();
         // The namespace is that of one thread's children, and a thread that asked for one can start no other thread.
@@ -143,9 +156,7 @@ impl Running {
                 let _ = namespace::keep_mounting();
             }
             let mut child = args.hidden_command(if namespace.is_ok() { "init" } else { "enter" });
-            if let Some((name, home)) = account {
-                child.env("HOME", home).env("USER", &name).env("LOGNAME", name);
-            }
+            child.env_clear().envs(environment);
             let _ = started.send((namespace, starting_child(|| child.spawn())));
             // A child has the death signal of the thread that started it.
             let _ = ended.recv();

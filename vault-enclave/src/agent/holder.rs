@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use attestation::{RenewChallenge, Sha256Digest};
+use attestation::{RenewChallenge, Sha256Digest, Workload};
 use ledger::lease::{LeaseStatement, end_message, renew_message};
 use ledger::revocation::RevokedLease;
 use ledger::vault_file::VaultFile;
@@ -41,6 +41,8 @@ pub(super) struct Holder {
     pub(super) vault: VaultFile,
     pub(super) hosts: Hosts,
     pub(super) model: ModelName,
+    /// What its release says that is started.
+    pub(super) workload: Option<Workload>,
     pub(super) identity: AgentIdentity,
     pub(super) signer: LeaseSigner,
     pub(super) newest: SignedLease,
@@ -265,6 +267,8 @@ impl Holder {
         let attester = self.identity.open()?;
         let session = challenge.session;
         let lease_id = self.statement.lease;
+        // As it is in the log: whatever the host says that the keeper asks for.
+        let workload = self.workload;
         let binding = RenewChallenge {
             rule: self.statement.rule.as_str().to_owned(),
             session,
@@ -275,10 +279,10 @@ impl Holder {
             lease_key: self.signer.public().clone(),
             tpm: attester.part(&challenge)?,
         }
-        .bind();
+        .bind_workload(workload);
         let evidence = attester.evidence(&binding, &challenge.asked)?;
         let lease_signature = self.signer.sign(&renew_message(&session, &lease_id, binding.digest()))?;
-        Ok(RenewRequest { session, lease_id, evidence, lease: self.newest.clone(), lease_signature })
+        Ok(RenewRequest { session, lease_id, evidence, lease: self.newest.clone(), lease_signature, workload })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use attestation::LeaseKey;
+use attestation::{LeaseKey, Workload};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ledger::key_epoch::EpochLink;
@@ -40,6 +40,8 @@ pub(super) struct Job {
     pub(super) chip: Option<JobChip>,
     pub(super) event_log: PathBuf,
     pub(super) lease_key: Base64,
+    /// What is started with the weights, where that is known.
+    pub(super) workload: Option<Workload>,
     /// Where the files go; `None` where only the units of tensors are to be found.
     pub(super) into: Option<JobDirectory>,
     pub(super) owner: Option<Owner>,

@@ -151,6 +151,7 @@ pub(super) fn hold(
         vault,
         hosts,
         model,
+        workload: release.workload,
         identity,
         signer,
         newest: lease,

@@ -96,7 +96,15 @@ impl Asked {
 
     fn wanted<'a>(&'a self, job: &'a Job, selection: &'a Selection) -> Wanted<'a> {
         let (vault, manifest) = (&self.vault, &self.manifest);
-        Wanted { vault, rule: &job.rule, model: &job.model, version: &job.version, manifest, selection }
+        Wanted {
+            vault,
+            rule: &job.rule,
+            model: &job.model,
+            version: &job.version,
+            manifest,
+            selection,
+            workload: job.workload,
+        }
     }
 
     fn sources<'a>(&'a self, job: &Job, units: &UnitSet, runtime: &Runtime) -> Result<Sources<'a>, Failure> {

@@ -66,6 +66,7 @@ impl MachineArgs {
             devices: self.devices()?,
             state: self.state.clone(),
             extensions: Extensions::new(&self.extension, self.extensions.as_deref()),
+            workload: None,
         })
     }
 

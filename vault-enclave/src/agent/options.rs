@@ -59,6 +59,8 @@ pub(super) struct Request {
     pub(super) devices: Devices,
     pub(super) state: Option<PathBuf>,
     pub(super) extensions: Extensions,
+    /// What is started with the weights; only `run` starts something.
+    pub(super) workload: Option<attestation::Workload>,
 }
 
 /// Where to look for what this machine attests with.

@@ -22,6 +22,7 @@ use super::options::{ModelArgs, ModelRef};
 use super::ready::{Readiness, Ready};
 use super::served::{Beside, Loading};
 use super::spec::{ModelSpec, Wanted, wanted};
+use super::started::{EnvironmentArgs, Started};
 use super::state;
 use super::supervise::{Ended, Supervisor};
 use super::user::{User, UserArg};
@@ -91,6 +92,8 @@ pub struct RunArgs {
     /// Take the memory from these NUMA nodes: interleave, interleave:NODES, or bind:NODES, with nodes as in 0,2-3.
     #[arg(long, value_name = "PLACEMENT")]
     numa: Option<Numa>,
+    #[command(flatten)]
+    environment: EnvironmentArgs,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -143,6 +146,8 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
     // Like the places of the models: where owners of directories are known.
     let replaces = args.reload_on.is_some() || wanted.iter().any(|wanted| wanted.follow.is_some());
     let beside = replaces.then(beside).transpose()?;
+    // Before the namespace, in which who is not root does not see whose a file is.
+    let command = Started::new(&args.command, &args.environment, &user);
     if namespace::enter()? == Privilege::User && user.owner != User::this().owner {
         return Err(Failure::new(Kind::Usage, "user-not-root", "without root, CMD can only be of this user")
             .next("leave --user out, or run as root"));
@@ -153,7 +158,7 @@ fn run_command(args: &RunArgs) -> Result<ExitCode, Failure> {
     runtime()?.block_on(async {
         let mut caught = Caught::new()?;
         let beside = beside.map(|(directory, fixed)| Beside::new(directory, &fixed)).transpose()?;
-        let supervisor = load(args, wanted, user, beside, &mut caught).await?;
+        let supervisor = load(args, wanted, command, user, beside, &mut caught).await?;
         match supervisor.run(&mut caught).await? {
             Ended::ByItself(exit) => Ok(exit.into()),
             Ended::Lost(lost) => Ok(ExitCode::from(lost.exit_code())),
@@ -172,11 +177,16 @@ fn beside() -> Result<(TempDir, FixedDir), Failure> {
 /// Loads all models, one after the other: each uses all cores.
 async fn load(
     args: &RunArgs,
-    wanted: Vec<Wanted>,
+    mut wanted: Vec<Wanted>,
+    command: Started,
     user: User,
     beside: Option<Beside>,
     caught: &mut Caught,
 ) -> Result<Supervisor, Failure> {
+    for wanted in &mut wanted {
+        wanted.request.workload = command.workload();
+    }
+
     let Some(request) = wanted.first().map(|wanted| &wanted.request) else {
         return Err(Failure::new(Kind::Usage, "no-model", "no model is named"));
     };
@@ -189,7 +199,7 @@ async fn load(
         retiring: Vec::new(),
         readiness: args.drop_after.clone().map(Readiness::new),
         told: Told { on_swap: args.on_swap, reload_on: args.reload_on.map(|signal| signal.0) },
-        command: args.command.clone(),
+        command,
         user,
         job: None,
         failed: None,
@@ -203,6 +213,7 @@ async fn load(
         match loaded.and_then(|served| served.ok_or_else(interrupted)) {
             Ok(served) => supervisor.served.push(served),
             Err(failure) => {
+                supervisor.command.explain(&failure);
                 supervisor.release().await?;
                 return Err(failure);
             }

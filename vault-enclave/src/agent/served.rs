@@ -67,6 +67,8 @@ pub(super) struct Served {
     mount: PrivateMount,
     lease: Lease,
     lease_end: LeaseEnd,
+    /// Whether its release says what is started.
+    pub(super) shows_workload: bool,
 }
 
 impl Loading {
@@ -133,9 +135,9 @@ impl Loading {
         let Some(held) = load.run(destination, stop).await? else { return Ok(None) };
         report::loaded(&held, wanted.at.path());
         mount.give(self.owner)?;
-        let lease_end = held.statement.lease_end;
+        let (lease_end, shows_workload) = (held.statement.lease_end, held.release.workload.is_some());
         let (files, lease) = hold(request.clone(), self.identity.clone(), signer, held)?;
-        Ok(Some(Served { name: request.model.clone(), files: Some(files), mount, lease, lease_end }))
+        Ok(Some(Served { name: request.model.clone(), files: Some(files), mount, lease, lease_end, shows_workload }))
     }
 }
 

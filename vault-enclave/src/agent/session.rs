@@ -4,7 +4,7 @@
 //! its one-use HPKE key opens one grant and is then gone. Whatever the host put in between is caught here: the grant is
 //! checked against what *this* session asked and bound, never against what the message says it is.
 
-use attestation::{Binding, LeaseKey, Load, LoadChallenge, Sha256Digest};
+use attestation::{Binding, LeaseKey, Load, LoadChallenge, Sha256Digest, Workload};
 use ledger::checkpoint::LogVerifier;
 use ledger::entry::{Entry, Release};
 use ledger::lease::{LeaseStatement, grant_message};
@@ -33,6 +33,8 @@ pub struct Wanted<'a> {
     pub manifest: &'a Manifest,
     /// Which units.
     pub selection: &'a Selection,
+    /// What is started with the weights: shown where the challenge asks for it.
+    pub workload: Option<Workload>,
 }
 
 /// An exchange that waits for its grant.
@@ -76,6 +78,7 @@ impl<'a> Session<'a> {
         let pair = HpkeKeyPair::generate(rng)?;
         let hpke_key = pair.public_key().clone();
         let session = challenge.session;
+        let workload = wanted.workload.filter(|_| challenge.workload);
         let binding = LoadChallenge {
             rule: wanted.rule.as_str().to_owned(),
             model: wanted.model.as_str().to_owned(),
@@ -88,10 +91,10 @@ impl<'a> Session<'a> {
             units: challenge.units,
             tpm,
         }
-        .bind(hpke_key.clone(), lease_key.clone());
+        .bind_workload(hpke_key.clone(), lease_key.clone(), workload);
         let evidence = agent.evidence(&binding, &challenge.asked)?;
         let started = Self::bound(wanted, pair, binding, &evidence);
-        Ok((started, ReleaseRequest { session, hpke_key, lease_key, evidence }))
+        Ok((started, ReleaseRequest { session, hpke_key, lease_key, evidence, workload }))
     }
 
     /// Checks a grant and opens its keys. The HPKE key is gone afterwards, whatever the outcome.
@@ -155,6 +158,7 @@ impl<'a> Session<'a> {
             ("key", release.hpke_key == Sha256Digest::of(bound.hpke_key().as_bytes())),
             ("lease", release.lease == bound.lease_id()),
             ("lease key", release.lease_key == *bound.lease_key()),
+            ("workload", release.workload.as_ref() == bound.workload()),
             ("evidence", release.evidence == self.evidence),
             ("binding", release.binding == Sha256Digest::of(self.binding.preimage())),
         ];

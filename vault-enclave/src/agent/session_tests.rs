@@ -176,6 +176,7 @@ fn challenged(model: &str, change: Change<'_, Challenge>) -> Result<(), SessionE
     let (rule, model, version) = ("demo".try_into().unwrap(), "demo".try_into().unwrap(), "1".try_into().unwrap());
     let selection = Selection::Units(vec![0, 2]);
     let wanted = Wanted {
+        workload: None,
         vault: &keeper.vault,
         rule: &rule,
         model: &model,
@@ -191,6 +192,7 @@ fn challenged(model: &str, change: Change<'_, Challenge>) -> Result<(), SessionE
         policy: keeper.vault.policy().digest(),
         manifest: manifest.digest(),
         units: UnitSet::try_from(vec![0, 2]).unwrap(),
+        workload: false,
         expires: NOW.plus(60),
     };
     change(&mut challenge);

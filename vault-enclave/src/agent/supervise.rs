@@ -26,6 +26,7 @@ use super::ready::Readiness;
 use super::run::{Caught, END_GRACE, Happened, OnSwap, Told, asks_for_end};
 use super::served::{Loading, Served};
 use super::spec::Wanted;
+use super::started::Started;
 use super::user::User;
 use crate::failure::Failure;
 
@@ -51,7 +52,7 @@ pub(super) struct Supervisor {
     pub(super) retiring: Vec<Served>,
     pub(super) readiness: Option<Readiness>,
     pub(super) told: Told,
-    pub(super) command: Vec<std::ffi::OsString>,
+    pub(super) command: Started,
     pub(super) user: User,
     pub(super) job: Option<Job>,
     pub(super) failed: Option<Failed>,
@@ -100,7 +101,7 @@ impl Supervisor {
     /// What could not be started, ended or wiped.
     pub(super) async fn run(mut self, caught: &mut Caught) -> Result<Ended, Failure> {
         self.served.iter().try_for_each(Served::make_replaceable)?;
-        let ended = match Running::start(&self.command, &self.user) {
+        let ended = match self.start() {
             Ok(mut running) => {
                 let ended = self.watch(&mut running, caught).await;
                 // Whatever went wrong: nobody is to use files that are wiped.
@@ -110,6 +111,14 @@ impl Supervisor {
         };
         self.stop_job().await;
         self.release().await.and(ended)
+    }
+
+    /// What was shown is what is started.
+    fn start(&self) -> Result<Running, Failure> {
+        if self.served.iter().any(|served| served.shows_workload) {
+            self.command.check_unchanged()?;
+        }
+        Running::start(&self.command, &self.user)
     }
 
     /// Wipes all files and ends all leases that still run.
@@ -338,7 +347,7 @@ impl Supervisor {
         for old in std::mem::take(&mut self.retiring) {
             self.ends.spawn(old.release()?);
         }
-        *running = Running::start(&self.command, &self.user)?;
+        *running = self.start()?;
         Ok(None)
     }
 

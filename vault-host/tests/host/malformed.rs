@@ -35,6 +35,7 @@ fn renew_request() -> RenewLeaseRequest {
         evidence: Some(evidence_set()),
         lease: Some(SignedLease { statement: vec![3; 100], signature: vec![4; 96] }),
         lease_signature: vec![5; 64],
+        workload: None,
     }
 }
 

@@ -157,6 +157,7 @@ pub fn release_request(session: u8) -> ReleaseKeysRequest {
         hpke_public_key: vec![6; 1665],
         lease_public_key: vec![7; 32],
         evidence: Some(evidence_set()),
+        workload: None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! `vaultctl measure …`
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use attestation::{CpuType, GUEST_FEATURES_SNP};
+use attestation::{CpuType, GUEST_FEATURES_SNP, Sha256Digest};
 use clap::{Args, Subcommand};
 
 /// `vaultctl measure …`
@@ -12,6 +13,8 @@ pub enum MeasureCommand {
     Snp(MeasureSnpArgs),
     /// PCR values, from an event log, from kernel, initrd and command line, or from a unified kernel image.
     Pcr(MeasurePcrArgs),
+    /// What `vault-enclave run --clean-env` shows of a command, for `workloads` of a rule. Run it where the guest's files are.
+    Workload(MeasureWorkloadArgs),
 }
 
 /// `vaultctl measure snp`
@@ -70,6 +73,27 @@ pub struct MeasurePcrArgs {
     pub uki: Option<PathBuf>,
 }
 
+/// `vaultctl measure workload`
+#[derive(Debug, Args)]
+pub struct MeasureWorkloadArgs {
+    /// An environment variable that the command gets; can be given more than once. With `run --user` it also gets HOME, USER
+    /// and LOGNAME of that user.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub env: Vec<(OsString, OsString)>,
+    /// What `run --image` will say.
+    #[arg(long, value_name = "sha256:HEX")]
+    pub image: Option<Sha256Digest>,
+    /// The file that CMD is in the guest, where it is not at that place here.
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
+    /// Of a script, the file that its first line names in the guest, where it is not at that place here.
+    #[arg(long, value_name = "FILE")]
+    pub interpreter: Option<PathBuf>,
+    /// The command and its arguments, exactly as `run` gets them.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
 /// How a kernel comes to the firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelLoader {
@@ -92,6 +116,14 @@ fn cpu_type(name: &str) -> Result<CpuType, String> {
     CpuType::named(name).ok_or_else(|| {
         "write EPYC, EPYC-Rome, EPYC-Milan, EPYC-Genoa or EPYC-Turin, or one of their versions".to_owned()
     })
+}
+
+/// As `run --env` takes them.
+fn variable(text: &str) -> Result<(OsString, OsString), &'static str> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && name != "TSS2_LOG" => Ok((name.into(), value.into())),
+        Some(_) | None => Err("want NAME=VALUE"),
+    }
 }
 
 fn bits(text: &str) -> Result<u64, String> {

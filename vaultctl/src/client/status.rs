@@ -154,6 +154,8 @@ pub struct Lease {
     pub renew_by: UnixTime,
     /// What the guest's proof rests on.
     pub tier: Trust,
+    /// The program that the guest said it starts, where its rule asked.
+    pub program: Option<Sha256Digest>,
 }
 
 /// A field that is not what its `.proto` comment says.
@@ -270,6 +272,7 @@ impl TryFrom<v1::LeaseSummary> for Lease {
             platform: digest("platform", &lease.platform)?.ok_or(StatusError { field: "platform" })?,
             renew_by: UnixTime(lease.renew_by),
             tier: tier(&lease.tier)?,
+            program: digest("program", &lease.program)?,
         })
     }
 }
@@ -332,6 +335,7 @@ mod tests {
                 lease_id: vec![4; 32],
                 platform: vec![5; 32],
                 tier: "emulated".to_owned(),
+                program: vec![6; 32],
                 ..Default::default()
             }],
             ..Default::default()
@@ -344,6 +348,7 @@ mod tests {
         assert_eq!((status.state, status.tier), (VaultState::Open, Some(Trust::Emulated)));
         assert_eq!(status.policy.map(|policy| policy.not_after), Some(UnixTime(9)));
         assert_eq!(status.leases.len(), 1);
+        assert_eq!(status.leases[0].program, Some(Sha256Digest::from_bytes([6; 32])));
     }
 
     #[test]
@@ -356,7 +361,7 @@ mod tests {
     #[test]
     fn a_field_that_is_not_what_it_must_be_is_refused_by_its_name() {
         type Change = fn(&mut v1::StatusResponse);
-        let changes: [(&str, Change); 17] = [
+        let changes: [(&str, Change); 18] = [
             ("escrow", |status| {
                 let custodians = vec!["notary".to_owned(); 17];
                 status.escrow = Some(v1::EscrowStatus { custodians, ..Default::default() });
@@ -380,6 +385,7 @@ mod tests {
             ("anti_rollback", |status| status.anti_rollback = "maybe".to_owned()),
             ("log_root", |status| status.log_root.push(0)),
             ("lease_id", |status| status.leases[0].lease_id.clear()),
+            ("program", |status| status.leases[0].program.push(0)),
             ("sealing", |status| status.sealing = Some(v1::KeeperSealing::default())),
             ("pending", |status| status.pending.push(v1::Proposal::default())),
         ];

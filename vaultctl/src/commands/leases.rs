@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use attestation::{Sha256Digest, UnixTime};
+use attestation::{Sha256Digest, UnixTime, Workload};
 use ledger::state::{Lease, Vault};
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use crate::audit;
 use crate::failure::Failure;
 use crate::print::{count_of, distance, moment, size};
 use crate::session::Session;
-use crate::words::tier_in_words;
+use crate::words::{tier_in_words, workload_in_words};
 
 /// The leases that run, from the verified log.
 #[derive(Debug, Serialize)]
@@ -39,6 +39,9 @@ struct LeaseReport {
     issued: UnixTime,
     renew_by: UnixTime,
     ends_by: UnixTime,
+    /// What its guest started, where it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload: Option<Workload>,
     /// Index of the `revoke` entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked: Option<u64>,
@@ -90,6 +93,7 @@ impl LeaseReport {
             issued: lease.issued,
             renew_by: lease.renew_by,
             ends_by: vault.ends_by(lease, now),
+            workload: lease.workload,
             revoked: lease.revoked,
         }
     }
@@ -114,6 +118,9 @@ impl fmt::Display for LeasesReport {
             writeln!(f, "  platform {}", lease.platform)?;
             let (issued, renew_by) = (moment(lease.issued), moment(lease.renew_by));
             writeln!(f, "  issued {issued}, renew by {renew_by} ({})", distance(lease.renew_by, self.now))?;
+            if let Some(workload) = &lease.workload {
+                writeln!(f, "  runs {}", workload_in_words(workload))?;
+            }
             if let Some(entry) = lease.revoked {
                 writeln!(f, "  REVOKED by entry {entry}; its holder has not said that it ended")?;
             }

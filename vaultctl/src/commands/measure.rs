@@ -1,5 +1,7 @@
 //! `vaultctl measure …`: what a machine will prove, computed before it boots.
 
+mod workload;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +16,8 @@ use serde::Serialize;
 use crate::cli::{KernelLoader, MeasurePcrArgs, MeasureSnpArgs};
 use crate::failure::{Failure, Kind};
 use crate::session::read;
+
+pub(crate) use workload::workload;
 
 /// The longest initrd.
 const INITRD_BYTES_MAX: usize = 4 << 30;

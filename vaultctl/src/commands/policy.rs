@@ -76,7 +76,10 @@ impl fmt::Display for Difference {
 
 #[cfg(test)]
 mod tests {
+    use attestation::UnixTime;
+
     use super::*;
+    use crate::words::warnings;
 
     #[test]
     fn the_template_says_what_is_missing_first() {
@@ -103,6 +106,25 @@ mod tests {
     fn the_section_for_witnesses_parses() {
         let policy = Policy::parse(&format!("{}\n{}", filled(TEMPLATE), section("# [witnesses]"))).unwrap();
         assert_eq!(policy.witnesses().unwrap().quorum(), 1);
+    }
+
+    #[test]
+    fn the_line_for_workloads_parses_and_says_what_is_open() {
+        let pinned = |arguments: &str| {
+            let line = TEMPLATE.lines().find_map(|line| line.strip_prefix("# workloads = ")).unwrap();
+            let line = line.replacen("arguments = \"sha256:…\"", &format!("arguments = \"{arguments}\""), 1);
+            let line = line.replace("sha256:…", &format!("sha256:{}", "4".repeat(64)));
+            let text =
+                filled(TEMPLATE).replace("verify_units = true", &format!("workloads = {line}\nverify_units = true"));
+            Policy::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+        };
+        let warns = |policy: &Policy| {
+            let warnings = warnings(policy, UnixTime(0));
+            warnings.iter().any(|warning| warning.contains("any arguments"))
+        };
+        let (closed, open) = (pinned("sha256:…"), pinned("any"));
+        assert!(closed.release_rules().values().all(|rule| rule.workloads.asks()));
+        assert!(!warns(&closed) && warns(&open));
     }
 
     /// A section of comments, as text of a policy.

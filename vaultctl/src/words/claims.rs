@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use attestation::{Claims, EvidenceForm, QuoteClaims, Sha256Digest, SigningKey, SnpClaims, Trust};
+use attestation::{Claims, EvidenceForm, QuoteClaims, Sha256Digest, SigningKey, SnpClaims, Trust, Workload};
 use serde::Serialize;
 
 use crate::print::span;
@@ -135,6 +135,13 @@ pub fn tier_in_words(tier: Trust) -> &'static str {
         Trust::Emulated => "EMULATED (a software TPM or a soft SNP platform: proves nothing about hardware)",
         Trust::Hardware => "hardware",
     }
+}
+
+/// What a guest said that it starts.
+pub fn workload_in_words(workload: &Workload) -> String {
+    let Workload { program, arguments, environment, image } = workload;
+    let image = image.map_or_else(String::new, |image| format!(", image {image}"));
+    format!("program {program}, arguments {arguments}, environment {environment}{image}")
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls it with")]

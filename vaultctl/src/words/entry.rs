@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use attestation::UnixTime;
+use attestation::{UnixTime, Workload};
 use ledger::approvals::{self, ApprovalAction};
 use ledger::entry::{
-    Approve, Cause, Entry, Extend, PermitInForce, PlatformAct, Proposal, Propose, ProposedPlatform, RecoverInForce,
-    Release, Revoke, TimeSource,
+    Approve, Cause, Deny, Entry, Extend, PermitInForce, PlatformAct, Proposal, Propose, ProposedPlatform,
+    RecoverInForce, Release, Revoke, TimeSource,
 };
 use ledger::escrow::Rollback;
 use ledger::extension::Extension;
@@ -17,7 +17,7 @@ use ledger::state::{PendingProposal, State, Subject, Vault};
 use serde::Serialize;
 
 use super::budget::{alarm_rings, clock_jump, raise_in_words};
-use super::claims::tier_in_words;
+use super::claims::{tier_in_words, workload_in_words};
 use super::permit::{passed_by, permit_in_words};
 use super::upgrade::upgraded;
 use crate::print::{count_of, moment, size};
@@ -127,7 +127,8 @@ pub fn in_words(entry: &Entry, before: &State) -> String {
         Entry::Revoke(revoke) => revoked(revoke, before),
         Entry::Extend(extend) => extended(extend),
         Entry::Deny(deny) => {
-            format!("refused {} [{}] {}@{} under {}", deny.platform, deny.code, deny.model, deny.version, deny.rule)
+            let Deny { platform, code, model, version, rule, .. } = deny;
+            format!("refused {platform} [{code}] {model}@{version} under {rule}{}", starts(deny.workload.as_ref()))
         }
         Entry::DenySummary(summary) if summary.counts.is_empty() => {
             format!("nothing refused since {}", moment(summary.since))
@@ -344,7 +345,7 @@ fn approved(approve: &Approve, before: &State) -> String {
 
 fn released(release: &Release) -> String {
     format!(
-        "{} of {}@{} ({}) to {} under {}; {}; lease {} to {}",
+        "{} of {}@{} ({}) to {} under {}; {}; lease {} to {}{}",
         count_of(u64::from(release.units.count), "unit"),
         release.model,
         release.version,
@@ -353,8 +354,14 @@ fn released(release: &Release) -> String {
         release.rule,
         tier_in_words(release.tier),
         release.lease,
-        moment(release.renew_by)
+        moment(release.renew_by),
+        starts(release.workload.as_ref())
     )
+}
+
+/// Behind the rest of a line; nothing where nobody asked.
+fn starts(workload: Option<&Workload>) -> String {
+    workload.map_or_else(String::new, |workload| format!("; starts {}", workload_in_words(workload)))
 }
 
 /// Who signed, among the approvers that are in force before the entry.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::cosignature::WitnessPolicy;
-use ledger::policy::{BareEks, Lineage, Permitted, Policy, Proof, ProposerRule, UnitCheck};
+use ledger::policy::{BareEks, Lineage, Permitted, Policy, Proof, ProposerRule, UnitCheck, WorkloadRule};
 use serde::Serialize;
 
 use crate::print::{distance, moment, span};
@@ -198,12 +198,26 @@ fn releases(policy: &Policy) -> impl Iterator<Item = Clause> + '_ {
             BareEks::Enrolled => says.push("TPMs without a certificate too, if they were enrolled".to_owned()),
             BareEks::Refused => {}
         }
+        says.extend(workloads(&rule.workloads));
         let (lease, end, most) = (span(rule.lease.seconds()), rule.lease_end, rule.max_leases);
         says.extend(rule.approvals.map(|count| format!("each release takes a standing approval by {count} approvers")));
         says.push(format!("lease of {lease}, then: {end}; at most {most} at once"));
         says.push(checked.to_owned());
         Clause { section: format!("release.{name}"), says }
     })
+}
+
+/// The agent says it: whoever reads "must start" is to know what that is worth.
+fn workloads(rule: &WorkloadRule) -> Option<String> {
+    match rule {
+        WorkloadRule::NotAsked => None,
+        WorkloadRule::Asked(Permitted::Any) => {
+            Some("says what it starts, which is logged; it may be anything".to_owned())
+        }
+        WorkloadRule::Asked(pins) => Some(format!(
+            "starts, as the agent in its measured image says: {pins}; libraries and files that it reads are not in that"
+        )),
+    }
 }
 
 /// What in a policy deserves a second look.
@@ -246,6 +260,13 @@ pub fn warnings(policy: &Policy, now: UnixTime) -> Vec<String> {
         }
         if let Some(rule) = rule.guest.snp() {
             warnings.extend(snp::warnings(rule).into_iter().map(|warning| format!("release.{name}: {warning}")));
+        }
+        if let WorkloadRule::Asked(Permitted::Only(pins)) = &rule.workloads
+            && pins.iter().any(|pin| pin.program.is_some() && pin.arguments.is_none())
+        {
+            warnings.push(format!(
+                "release.{name}: a program may be started with any arguments; those of an interpreter name the code"
+            ));
         }
         if rule.unit_check == UnitCheck::SealOnly {
             warnings.push(format!("release.{name}: a node that has a unit's key could forge that unit for others"));

@@ -159,6 +159,7 @@ fn release(scene: &Scene, guest: &Guest, session: u8, change: impl FnOnce(&mut R
         machine: Machine::Tpm(guest.boot()),
         tier: Trust::Emulated,
         marks: None,
+        workload: None,
         evidence,
         binding: preimage,
     };

@@ -3,10 +3,10 @@
 #[path = "../../../attestation/src/launch/image.rs"]
 mod firmware;
 
-use attestation::Sha256Digest;
+use attestation::{Sha256Digest, arguments_digest, environment_digest, script_program};
 use ledger::policy::Policy;
 
-use crate::scene::{Scene, run, text};
+use crate::scene::{Ended, Scene, run, text};
 
 /// The digests of an event log that is made here: Spec ID with SHA-256 alone, then one separator in PCR 7.
 fn log() -> Vec<u8> {
@@ -146,4 +146,73 @@ fn what_cannot_be_measured_is_refused_with_its_code() {
     run(&["measure", "pcr", "--json", "--kernel", text(&file)]).fails(2, "pe-malformed");
     run(&["measure", "pcr", "--json", "--uki", text(&file)]).fails(2, "pe-malformed");
     assert_eq!(run(&["measure", "pcr"]).code, 2);
+}
+
+fn workload(more: &[&str]) -> Ended {
+    run(&[&["measure", "workload", "--json"], more].concat())
+}
+
+#[test]
+fn a_workload_gives_a_fragment_that_a_rule_understands() {
+    let scene = Scene::new();
+    let (program, script, interpreter) = (scene.path("serve"), scene.path("serve.py"), scene.path("python"));
+    std::fs::write(&program, b"\x7fELF program").unwrap();
+    std::fs::write(&interpreter, b"\x7fELF interpreter").unwrap();
+    std::fs::write(&script, b"#!/opt/guest/python -I\nserve()\n").unwrap();
+
+    let line = ["--env", "A=1", "--env", "B=2", "--program", text(&program), "--", "serve", "--port", "1"];
+    let report = workload(&line).done();
+    let of = |key: &str| report[key].as_str().unwrap().parse::<Sha256Digest>().unwrap();
+    assert_eq!(of("program"), Sha256Digest::of(b"\x7fELF program"));
+    assert_eq!(of("arguments"), arguments_digest(&[b"serve", b"--port", b"1"]));
+    assert_eq!(of("environment"), environment_digest(&[b"A=1", b"B=2"]));
+    assert!(report["image"].is_null() && report["interpreter"].is_null(), "{report}");
+    let policy = scene
+        .policy("genesis", 1, "none")
+        .replace("max_leases", &format!("{}max_leases", report["policy"].as_str().unwrap()));
+    let policy = Policy::parse(&policy).unwrap();
+    assert!(policy.release_rules().values().all(|rule| rule.workloads.asks()));
+    // Of two variables with one name `run` gives the last, in any order of the others.
+    let again = ["--env", "B=2", "--env", "A=9", "--env", "A=1", "--program", text(&program), "--", "serve"];
+    assert_eq!(workload(&again).done()["environment"], report["environment"]);
+    assert_ne!(workload(&again).done()["arguments"], report["arguments"]);
+
+    // A script is one program with its interpreter, which another place may have.
+    let line = ["--program", text(&script), "--interpreter", text(&interpreter), "--", "serve.py"];
+    let scripted = workload(&line).done();
+    let (text_digest, interpreter_digest) =
+        (Sha256Digest::of(b"#!/opt/guest/python -I\nserve()\n"), Sha256Digest::of(b"\x7fELF interpreter"));
+    assert_eq!(scripted["program"], script_program(&text_digest, &interpreter_digest).to_string());
+    let image = Sha256Digest::of(b"image").to_string();
+    let named = workload(&["--image", &image, "--program", text(&program), "--", "serve"]).done();
+    assert!(named["policy"].as_str().unwrap().contains(&format!("image = \"{image}\"")), "{named}");
+
+    // What somebody may believe to be pinned, and is not.
+    let said = |line: &[&str]| workload(line).done()["notes"].to_string();
+    assert!(
+        said(&["--program", text(&interpreter), "--", "python", text(&script)]).contains("in no digest. A script is")
+    );
+    std::fs::write(&script, b"#!/usr/bin/env python\n").unwrap();
+    let env = scene.path("env");
+    std::fs::write(&env, b"\x7fELF env").unwrap();
+    let line = ["--program", text(&script), "--interpreter", text(&env), "--", "serve.py"];
+    assert!(said(&line).contains("the program that env finds"));
+}
+
+#[test]
+fn what_the_kernel_would_not_execute_is_no_workload() {
+    let scene = Scene::new();
+    let file = scene.path("serve");
+    let refused = |bytes: &[u8], more: &[&str]| {
+        std::fs::write(&file, bytes).unwrap();
+        workload(&[&["--program", text(&file)], more, &["--", "serve"]].concat()).fails(2, "workload-unfit");
+    };
+    refused(b"echo\n", &[]);
+    refused(b"#!python\n", &[]);
+    refused(b"#!/bin/sh\n", &["--interpreter", text(&file)]);
+    refused(b"\x7fELF", &["--interpreter", text(&file)]);
+    workload(&["--", "no-such-program-anywhere"]).fails(2, "workload-unfit");
+    for variable in ["A", "=1", "TSS2_LOG=x"] {
+        assert_eq!(workload(&["--env", variable, "--program", text(&file), "--", "serve"]).code, 2);
+    }
 }

@@ -60,6 +60,7 @@ impl Good {
             machine: Machine::Tpm(guest.boot()),
             tier: Trust::Emulated,
             marks: None,
+            workload: None,
             evidence: Sha256Digest::of(&evidence),
             binding: Sha256Digest::of(binding.preimage()),
         };

@@ -25,6 +25,7 @@ impl Stored for Lease {
             machine,
             tier,
             marks,
+            workload,
             revoked,
             extended,
             issued,
@@ -43,6 +44,7 @@ impl Stored for Lease {
         machine.store(to);
         tier.store(to);
         marks.store(to);
+        workload.store(to);
         revoked.store(to);
         extended.store(to);
         issued.store(to);
@@ -65,6 +67,7 @@ impl Stored for Lease {
             machine: Stored::restore(from)?,
             tier: Stored::restore(from)?,
             marks: Stored::restore(from)?,
+            workload: Stored::restore(from)?,
             revoked: Stored::restore(from)?,
             extended: Stored::restore(from)?,
             issued: Stored::restore(from)?,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use attestation::{AkName, HpkePublicKey, IdentityKey, LeaseKey, Sha256Digest, Trust, UnixTime};
+use attestation::{AkName, HpkePublicKey, IdentityKey, LeaseKey, Sha256Digest, Trust, UnixTime, Workload};
 
 use super::{Reader, Stored, Writer, stored};
 use crate::entry::{
@@ -19,6 +19,7 @@ use crate::reseal::Reseal;
 use crate::revocation::{Marks, RevocationAct, Scope};
 use crate::snapshot::SnapshotError;
 
+stored!(Workload { program, arguments, environment, image });
 stored!(BootId { ak_name, reset_count, restart_count });
 stored!(PlatformChange { act, platform, label, counts_as, revision });
 stored!(ProposedModel { object, model, version, manifest, model_sig, dek_record, publisher, bytes, units, not_after });

@@ -3,7 +3,7 @@
 use attestation::{
     ActivationSecret, EndorsedTpm, EnrolledEks, Evidence, HpkePublicKey, Join, JoinChallenge, JoinerKeys, LeaseKey,
     Load, LoadChallenge, PcrSelection, RecoverChallenge, Renew, RenewChallenge, Sha256Digest, TpmIdentity, TpmPart,
-    TpmQuote, Transcript, TrustAnchors, UnitSet, Verified, verify_tpm,
+    TpmQuote, Transcript, TrustAnchors, UnitSet, Verified, Workload, verify_tpm,
 };
 
 use super::policy_text::{PCR_0, PCR_11_GUEST, pcr};
@@ -78,6 +78,11 @@ impl Guest {
         self.prove(challenge.bind(hpke_key(), lease_key()))
     }
 
+    /// The same of a guest that shows what it starts.
+    pub fn load_showing(&self, challenge: LoadChallenge, workload: Workload) -> Verified<Load> {
+        self.prove(challenge.bind_workload(hpke_key(), lease_key(), Some(workload)))
+    }
+
     /// A good load of session `n`.
     pub fn good_load(&self, world: &World, n: u32) -> Verified<Load> {
         self.load(self.load_challenge(world, n))
@@ -122,6 +127,11 @@ impl Guest {
 
     pub fn renew(&self, challenge: RenewChallenge) -> Verified<Renew> {
         self.prove(challenge.bind())
+    }
+
+    /// The same of a guest that shows this, or nothing.
+    pub fn renew_showing(&self, challenge: RenewChallenge, workload: Option<Workload>) -> Verified<Renew> {
+        self.prove(challenge.bind_workload(workload))
     }
 
     pub fn good_renew(&self, world: &World, lease: Sha256Digest) -> Verified<Renew> {

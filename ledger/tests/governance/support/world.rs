@@ -353,6 +353,7 @@ impl World {
             machine: Machine::Tpm(BootId { ak_name: ak_name(), reset_count: 7, restart_count: 1 }),
             tier: Trust::Emulated,
             marks: Some(marks(&["header", "layer.0"])),
+            workload: None,
             evidence: Sha256Digest::of(b"evidence"),
             binding: Sha256Digest::of(b"binding"),
         }

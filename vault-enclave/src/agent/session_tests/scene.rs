@@ -266,6 +266,7 @@ pub(super) fn exchange(changes: &Changes<'_>, relay: Change<'_, Grant>) -> Resul
     let (rule, model, version) = ("demo".try_into().unwrap(), "demo".try_into().unwrap(), "1".try_into().unwrap());
     let selection = Selection::Units(vec![0, 2]);
     let wanted = Wanted {
+        workload: None,
         vault: &vault,
         rule: &rule,
         model: &model,
@@ -312,6 +313,7 @@ pub(super) fn exchange(changes: &Changes<'_>, relay: Change<'_, Grant>) -> Resul
         machine: Machine::Tpm(BootId { ak_name: ak_name(), reset_count: 1, restart_count: 0 }),
         tier: Trust::Emulated,
         marks: None,
+        workload: None,
         evidence: Sha256Digest::of(&evidence().blob()),
         binding: Sha256Digest::of(binding.preimage()),
     };

@@ -44,6 +44,7 @@ impl Vault {
         let (session, nonce) = (self.random()?, self.random()?);
         let manifest = self.logged_manifest(&request.model, &request.version)?;
         let vault = self.vault_id();
+        let mut workload = rule.workloads.asks();
         let (asked, units) = match request.action {
             ChallengeFor::Load(selection) => {
                 let units = manifest.manifest().select(&selection)?;
@@ -63,6 +64,8 @@ impl Vault {
             }
             ChallengeFor::Renew { lease_id } => {
                 let lease = self.opened()?.lease(lease_id).ok_or_else(|| unknown_lease(lease_id))?;
+                // As at its release: whether the rule still asks, or asks now, is for the decision.
+                workload = lease.workload.is_some();
                 let challenge = RenewChallenge {
                     rule: request.rule.as_str().to_owned(),
                     session,
@@ -86,6 +89,7 @@ impl Vault {
             policy: policy_digest,
             manifest: manifest.manifest().digest(),
             units,
+            workload,
             expires: now.plus(CHALLENGE_TTL_SECS),
         };
         Ok(Outcome::Now(Ok(Response::GetChallenge(challenge.into()))))
@@ -160,11 +164,11 @@ impl Vault {
         let Asked::Load(mut challenge) = pending.asked else {
             return Err(Refusal::denied("challenge-action", "this challenge was made for another action"));
         };
-        let ReleaseRequest { hpke_key, lease_key, evidence, .. } = request.try_into()?;
+        let ReleaseRequest { hpke_key, lease_key, evidence, workload, .. } = request.try_into()?;
         let (model, version) = (name(&challenge.model)?, version(&challenge.version)?);
         let blob = evidence.blob();
         name_reported_ak(&mut challenge.tpm, &evidence.evidence)?;
-        let binding = challenge.bind(hpke_key, lease_key);
+        let binding = challenge.bind_workload(hpke_key, lease_key, workload);
         let verified = self.verify(evidence, binding, &pending.expected, pending.events.as_ref())?;
         let manifest = self.logged_manifest(&model, &version)?;
         let now = self.now();

@@ -86,7 +86,7 @@ impl Vault {
         let Asked::Renew(mut challenge) = pending.asked else {
             return Err(Refusal::denied("challenge-action", "this challenge was made for another action"));
         };
-        let RenewRequest { session, lease_id, evidence, lease, lease_signature } = request.try_into()?;
+        let RenewRequest { session, lease_id, evidence, lease, lease_signature, workload } = request.try_into()?;
         if lease_id != challenge.lease {
             return Err(Refusal::denied("lease-mismatch", "the request names another lease than its challenge"));
         }
@@ -95,7 +95,7 @@ impl Vault {
         let blob = evidence.blob();
         let lease_key = challenge.lease_key.clone();
         name_reported_ak(&mut challenge.tpm, &evidence.evidence)?;
-        let binding = challenge.bind();
+        let binding = challenge.bind_workload(workload);
         lease_key
             .verify(&renew_message(&session, &lease_id, binding.digest()), &lease_signature)
             .map_err(|_| Refusal::denied("lease-signature", "the lease key did not sign this request"))?;

@@ -30,6 +30,7 @@ impl Vault {
             platform: lease.platform.as_bytes().to_vec(),
             renew_by: lease.renew_by.seconds(),
             tier: lease.tier.to_string(),
+            program: lease.workload.map_or_else(Vec::new, |workload| workload.program.as_bytes().to_vec()),
         });
         let leases = leases.collect();
         let alarms = vault.into_iter().flat_map(|vault| vault.alarms()).cloned().map(v1::AlarmSummary::from).collect();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::report::{AuditReport, LogReport, Sum};
 use crate::print::{Plain, moment, size};
-use crate::words::tier_in_words;
+use crate::words::{tier_in_words, workload_in_words};
 
 /// Bars of one drawing; what is beyond is summed up in words.
 const BARS_MAX: usize = 40;
@@ -98,6 +98,7 @@ impl Page {
             self.bars("Releases by model", &released.by_model);
             self.bars("Releases by platform", &released.by_platform);
             self.bars("Releases by code that ran in the guest", &released.by_code);
+            self.bars("Releases by program that the guest said it starts", &released.by_program);
             self.releases(log);
         }
         let denied: Vec<String> = log.denied.iter().map(|(code, count)| format!("{code}: {count}")).collect();
@@ -109,7 +110,7 @@ impl Page {
         self.raw(
             "<div class=\"wide\"><table><thead><tr><th>Entry</th><th>Time</th><th>Model</th><th>Size</th><th>Platform</th><th>Rule</th>",
         );
-        self.raw("<th>Tier</th></tr></thead><tbody>\n");
+        self.raw("<th>Tier</th><th>Starts</th></tr></thead><tbody>\n");
         for release in log.released.newest.iter().rev().take(100) {
             let cells = [
                 release.index.to_string(),
@@ -124,6 +125,7 @@ impl Page {
                     .unwrap_or_default()
                     .trim_end()
                     .to_owned(),
+                release.workload.map_or_else(|| "not asked".to_owned(), |workload| workload_in_words(&workload)),
             ];
             self.raw("<tr>");
             for cell in cells {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use attestation::{Sha256Digest, Trust, UnixTime};
+use attestation::{Sha256Digest, Trust, UnixTime, Workload};
 use serde::Serialize;
 
 use crate::failure::{Failure, Kind};
 use crate::print::{count_of, entries, moment, size};
-use crate::words::{PolicyReport, tier_in_words};
+use crate::words::{PolicyReport, tier_in_words, workload_in_words};
 
 /// How many findings, gaps and releases are listed one by one; all are counted.
 pub(super) const LISTED_MAX: usize = 1000;
@@ -105,6 +105,8 @@ pub(super) struct Released {
     pub(super) by_model: BTreeMap<String, Sum>,
     pub(super) by_platform: BTreeMap<String, Sum>,
     pub(super) by_code: BTreeMap<String, Sum>,
+    /// By the program that the guest said it starts, where it was asked.
+    pub(super) by_program: BTreeMap<String, Sum>,
     /// The newest.
     pub(super) newest: Vec<ReleaseLine>,
 }
@@ -126,6 +128,8 @@ pub(super) struct ReleaseLine {
     pub(super) bytes: u64,
     pub(super) tier: Trust,
     pub(super) renew_by: UnixTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) workload: Option<Workload>,
 }
 
 #[derive(Debug, Serialize)]
@@ -265,7 +269,8 @@ impl fmt::Display for AuditReport {
         section(f, "What stands out", &log.stands_out)?;
         let released = &log.released;
         let total = format!("Released: {}", sum(released.total));
-        let lines: Vec<String> = [&released.by_model, &released.by_platform, &released.by_code, &released.by_day]
+        let Released { by_model, by_platform, by_code, by_program, by_day, .. } = released;
+        let lines: Vec<String> = [by_model, by_platform, by_code, by_program, by_day]
             .into_iter()
             .flatten()
             .map(|(what, count)| format!("{what}: {}", sum(*count)))
@@ -292,7 +297,7 @@ fn sum(sum: Sum) -> String {
 
 fn line(release: &ReleaseLine) -> String {
     format!(
-        "{:>6}  {}  {} ({}) to {} under {}; {}; lease to {}",
+        "{:>6}  {}  {} ({}) to {} under {}; {}; lease to {}{}",
         release.index,
         moment(release.time),
         release.model,
@@ -300,6 +305,7 @@ fn line(release: &ReleaseLine) -> String {
         release.platform,
         release.rule,
         tier_in_words(release.tier),
-        moment(release.renew_by)
+        moment(release.renew_by),
+        release.workload.map_or_else(String::new, |workload| format!("; starts {}", workload_in_words(&workload)))
     )
 }

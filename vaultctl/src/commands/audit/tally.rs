@@ -158,6 +158,14 @@ impl Tally {
             self.released.by_platform.entry(platform).or_default(),
         ];
         sums.into_iter().for_each(|sum| sum.add(bytes));
+        if let Some(workload) = &release.workload {
+            let program = format!("program {}", workload.program);
+            if !self.released.by_program.contains_key(&program) {
+                let when = moment(release.time);
+                self.stands_out.push(format!("entry {index}, {when}: first release to {program}, as its guest says"));
+            }
+            self.released.by_program.entry(program).or_default().add(bytes);
+        }
         self.awaiting_code.insert(index, bytes);
         if self.released.newest.len() == LISTED_MAX {
             self.released.newest.remove(0);
@@ -171,6 +179,7 @@ impl Tally {
             bytes,
             tier: release.tier,
             renew_by: release.renew_by,
+            workload: release.workload,
         });
     }
 

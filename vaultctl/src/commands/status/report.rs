@@ -2,6 +2,7 @@
 
 mod sealing;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use attestation::{Sha256Digest, Trust, UnixTime};
@@ -119,6 +120,8 @@ struct LeaseLine {
     platform: Sha256Digest,
     tier: Trust,
     renew_by: UnixTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    program: Option<Sha256Digest>,
 }
 
 impl Verification {
@@ -145,8 +148,8 @@ impl Expiry {
 
 impl From<Lease> for LeaseLine {
     fn from(lease: Lease) -> Self {
-        let Lease { id, rule, model, version, platform, renew_by, tier } = lease;
-        Self { lease: id, rule, model, version, platform, tier, renew_by }
+        let Lease { id, rule, model, version, platform, renew_by, tier, program } = lease;
+        Self { lease: id, rule, model, version, platform, tier, renew_by, program }
     }
 }
 
@@ -293,6 +296,14 @@ impl fmt::Display for StatusReport {
         }
         if !self.leases.is_empty() {
             writeln!(f, "{} in force", count_of(self.leases.len() as u64, "lease"))?;
+        }
+        let mut by_program: BTreeMap<Sha256Digest, u64> = BTreeMap::new();
+        self.leases
+            .iter()
+            .filter_map(|line| line.program)
+            .for_each(|program| *by_program.entry(program).or_default() += 1);
+        for (program, count) in by_program {
+            writeln!(f, "  {} for program {program}, as the guests say", count_of(count, "lease"))?;
         }
         if !self.budgets.is_empty() {
             writeln!(f, "budgets:")?;

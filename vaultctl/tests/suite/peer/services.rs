@@ -95,6 +95,7 @@ impl Keeper {
             platform: lease.platform.as_bytes().to_vec(),
             renew_by: lease.renew_by.seconds(),
             tier: lease.tier.to_string(),
+            program: lease.workload.map_or_else(Vec::new, |workload| workload.program.as_bytes().to_vec()),
         };
         vault.leases(now()).map(summary).collect()
     }

@@ -1,0 +1,54 @@
+//! Reads `workloads`.
+
+use attestation::Sha256Digest;
+
+use super::error::{PolicyError, PolicyProblem};
+use super::fields::Fields;
+use super::rules::Permitted;
+use super::value;
+use super::workload::{WorkloadPin, WorkloadRule};
+
+/// The key of a release rule, which may be left out: then nothing is asked.
+pub(super) fn rule(fields: &mut Fields) -> Result<WorkloadRule, PolicyError> {
+    if !fields.has("workloads") {
+        return Ok(WorkloadRule::NotAsked);
+    }
+    let Some(list) = fields.any_or_tables("workloads")? else { return Ok(WorkloadRule::Asked(Permitted::Any)) };
+    let mut pins: Vec<WorkloadPin> = Vec::new();
+    for fields in list {
+        let key = fields.path().to_owned();
+        let pin = pin(fields)?;
+        if pins.contains(&pin) {
+            return Err(PolicyError { key, problem: PolicyProblem::ItemRepeated });
+        }
+        pins.push(pin);
+    }
+    Ok(WorkloadRule::Asked(Permitted::Only(pins)))
+}
+
+fn pin(mut fields: Fields) -> Result<WorkloadPin, PolicyError> {
+    let key = fields.path().to_owned();
+    let pin = WorkloadPin {
+        program: digest(&mut fields, "program")?,
+        arguments: digest(&mut fields, "arguments")?,
+        environment: digest(&mut fields, "environment")?,
+        image: digest(&mut fields, "image")?,
+    };
+    fields.finish()?;
+    let problem = match pin {
+        WorkloadPin { program: Some(_), environment: None, .. } => PolicyProblem::WorkloadEnvironmentOpen,
+        WorkloadPin { program: None, arguments: None, environment: None, image: None } => PolicyProblem::WorkloadOpen,
+        _ => return Ok(pin),
+    };
+    Err(PolicyError { key, problem })
+}
+
+/// `"any"`, spelled out, or a digest.
+fn digest(fields: &mut Fields, key: &str) -> Result<Option<Sha256Digest>, PolicyError> {
+    let field = fields.text(key)?;
+    if field.value == "any" {
+        return Ok(None);
+    }
+    let refused = |_| field.refuse(PolicyProblem::WorkloadDigestMalformed);
+    value::digest(&field).map(Some).map_err(refused)
+}
