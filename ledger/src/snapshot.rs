@@ -23,11 +23,11 @@ use crate::state::stored::{Reader, Stored, Writer};
 
 /// Stands for what the fold means, and for the form of a snapshot: a snapshot under another text is of no use. The
 /// number in it is [`FOLD_NUMBER`]; each version of the program folds anew in any case.
-pub const FOLD: &str = concat!(env!("CARGO_PKG_VERSION"), " fold 3");
+pub const FOLD: &str = concat!(env!("CARGO_PKG_VERSION"), " fold 4");
 
 /// Counts up with every change of what an entry does to the state, or of what the state holds, and so with every type of
 /// entry that is added. A log says which one its readers must know ([`Upgrade`](crate::entry::Upgrade)).
-pub const FOLD_NUMBER: u32 = 3;
+pub const FOLD_NUMBER: u32 = 4;
 
 /// What a snapshot holds.
 #[derive(Debug)]

@@ -18,10 +18,10 @@ use crate::{beside, escrow, extensions, keepers, key_epochs, reseal, revocations
 
 /// What the recorded log folds to under the present [`FOLD`]. An entry that means something else, or a state that holds
 /// something else, changes it: then the number in `FOLD` counts up, so that no keeper goes on from what it folded before.
-const RECORDED: (&str, &str) = ("fold 3", "sha256:2d1c8ada230e937f30ec5c14f6e1609e36b5115d02bbf398b02bc72e2fb7f205");
+const RECORDED: (&str, &str) = ("fold 4", "sha256:3066309233f8875caceeaf3a4c5b9889ecc896a217f46044f6bf41fbd9103387");
 
 /// The same of the log of a vault with witnesses, which several keepers write to.
-const RECORDED_SHARED: &str = "sha256:d683921eb1bb16e7df7625623a565ad4f55d334b10df175ec44a6772bc83701a";
+const RECORDED_SHARED: &str = "sha256:a25d47e8be7676669a4a3de454f5b5e62b7ddfbe3a25434c699bf5449af34d03";
 
 fn recorded(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/governance/data").join(name)
