@@ -25,6 +25,9 @@ pub struct LeaseStatement {
     pub lease_key: LeaseKey,
     /// The release rule.
     pub rule: Name,
+    /// SHA-256 of the policy that it was decided by: its approvers may extend it. A host only relays the challenge, so that
+    /// the policy in that is its word.
+    pub policy: Sha256Digest,
     /// When it was decided.
     pub issued: UnixTime,
     /// Its last moment without a renewal.
@@ -55,6 +58,7 @@ struct Fields {
     lease: Sha256Digest,
     lease_key: String,
     rule: Name,
+    policy: Sha256Digest,
     issued: UnixTime,
     renew_by: UnixTime,
     on_lease_end: String,
@@ -74,6 +78,7 @@ impl LeaseStatement {
             lease: fields.lease,
             lease_key: LeaseKey::try_from(lease_key.as_slice()).map_err(|_| LeaseStatementError)?,
             rule: fields.rule,
+            policy: fields.policy,
             issued: fields.issued,
             renew_by: fields.renew_by,
             lease_end: lease_end(&fields.on_lease_end).ok_or(LeaseStatementError)?,
@@ -91,6 +96,7 @@ impl LeaseStatement {
             lease: self.lease,
             lease_key: STANDARD.encode(self.lease_key.as_bytes()),
             rule: self.rule.clone(),
+            policy: self.policy,
             issued: self.issued,
             renew_by: self.renew_by,
             on_lease_end: self.lease_end.to_string(),
@@ -146,6 +152,7 @@ mod tests {
             lease: Sha256Digest::of(b"lease"),
             lease_key: LeaseKey::try_from([7; 32].as_slice()).unwrap(),
             rule: Name::try_from("minilm".to_owned()).unwrap(),
+            policy: Sha256Digest::of(b"policy"),
             issued: UnixTime(1_700_000_000),
             renew_by: UnixTime(1_700_000_900),
             lease_end: LeaseEnd::Drain { seconds: 30 },

@@ -34,11 +34,17 @@ pub struct Reseal {
 
 impl Reseal {
     /// What approvals name: SHA-256(`"weightvault/v1 reseal\0"` ‖ lv(instance, AK name, PCRs, measurement)); the PCRs are
-    /// be32(index) ‖ value of each, ascending, the measurement is empty where there is none.
-    pub fn object(&self) -> Sha256Digest {
+    /// be32(index) ‖ value of each, ascending, the measurement is empty where there is none. A revision above 0 is one more
+    /// field, be64(revision): the number of `reseal` and `resealed` entries of the log. Without it the signatures of a
+    /// reseal that was taken back would be good for it once more: they are in the log, for every host to send again.
+    pub fn object(&self, revision: u64) -> Sha256Digest {
+        let (pcrs, revision_bytes) = (in_bytes(&self.pcrs), revision.to_be_bytes());
         let measurement = self.measurement.as_ref().map_or(&[][..], |digest| digest.as_slice());
-        let fields = lv(&[&self.instance, self.ak_name.as_bytes(), &in_bytes(&self.pcrs), measurement]);
-        Sha256Digest::of(&[RESEAL_TAG, &fields].concat())
+        let mut fields: Vec<&[u8]> = vec![&self.instance, self.ak_name.as_bytes(), &pcrs, measurement];
+        if revision > 0 {
+            fields.push(&revision_bytes);
+        }
+        Sha256Digest::of(&[RESEAL_TAG, &lv(&fields)].concat())
     }
 
     /// Stands for the PCRs alone.

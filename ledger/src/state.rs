@@ -64,7 +64,7 @@ pub use vault::{PublishedModel, Vault};
 use crate::entry::{Entry, ExactEntry, Start};
 use crate::genesis::Genesis;
 use crate::keepers::JoinError;
-use crate::snapshot::SnapshotError;
+use crate::snapshot::{FOLD_NUMBER, SnapshotError};
 use stored::{Reader, Stored, Writer, stored};
 
 const STATE_TAG: &[u8] = b"weightvault/v1 state\0";
@@ -156,7 +156,9 @@ impl State {
         self.time = time;
         self.digest = Sha256Digest::of(&lv(&[STATE_TAG, self.digest.as_bytes(), bytes]));
         if let Stage::Open(vault) = &mut self.stage {
-            vault.advance(time, unmeasured);
+            // What wrote the first run made the vault, and says what it is when it starts again.
+            let fold = if self.run.is_none() { FOLD_NUMBER } else { self.upgrades.fold() };
+            vault.advance(time, unmeasured, fold);
         }
         Ok(())
     }

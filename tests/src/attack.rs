@@ -5,7 +5,7 @@
 
 mod approvers;
 mod custody;
-mod hostile;
+pub mod hostile;
 mod keepers;
 mod permits;
 mod relay;

@@ -6,9 +6,15 @@ use std::process::Command;
 
 use attestation::{Sha256Digest, UnixTime};
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
+use ledger::entry::{Approve, Entry, Proposal, Propose};
 use ledger::reseal::Reseal;
 use ledger::vault_file::VaultFile;
-use vault_proto::convert::Approval;
+use tokio::task::block_in_place;
+use tonic::transport::Endpoint;
+use vault_proto::convert::{Approval, ResealSubmission};
+use vault_proto::v1;
+use vault_proto::v1::audit_client::AuditClient;
+use vault_proto::v1::provision_client::ProvisionClient;
 use vault_tests::process::Boot;
 use vault_tests::world::APPROVERS;
 use vault_tests::{Guest, Swtpm, World, binary, run, run_ok};
@@ -59,8 +65,13 @@ fn reboot(world: &mut World, image: Option<&str>) {
 
 /// `vaultctl propose reseal` in the name of Alice.
 fn propose(world: &World, image: &str) -> Command {
+    propose_value(world, pcr_11(image.as_bytes()))
+}
+
+/// The same for what PCR 11 is to have.
+fn propose_value(world: &World, value: [u8; 32]) -> Command {
     let mut propose = world.vaultctl();
-    let pcr = format!("11={}", hex::encode(pcr_11(image.as_bytes())));
+    let pcr = format!("11={}", hex::encode(value));
     propose.args(["propose", "reseal", "--pcr", &pcr, "--yes", "--key"]).arg(world.path(APPROVERS[0]));
     propose
 }
@@ -214,6 +225,48 @@ async fn only_the_last_approved_boot_state_opens_the_vault() {
     assert!(code == Some(3) && said.contains("reseal-already"), "{said}");
 }
 
+/// What approvers signed for a reseal is in the log, and counts for days: a host sends it again once they have taken it back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reseal_that_was_taken_back_can_not_be_replayed_from_the_log() {
+    let world = open();
+    block_in_place(|| reseal(&world, NEXT));
+    let channel = Endpoint::from_shared(world.url()).expect("a URL").connect().await.expect("the host listens");
+    let request = v1::GetEntriesRequest { first: 0, count: 1024 };
+    let entries =
+        AuditClient::new(channel.clone()).get_entries(request).await.expect("anybody may").into_inner().entries;
+    block_in_place(|| {
+        let now = pcr_11(&fs::read(binary("vault-enclave")).expect("it was built"));
+        run_ok(&mut propose_value(&world, now));
+        world.approve(&APPROVERS[1..]);
+    });
+    assert!(!record(&world, "root.next.json").exists(), "it was taken back");
+
+    let mut guest = Guest::new(&world).await;
+    let (mut proposals, mut approvals) = (0, 0);
+    for entry in entries {
+        match Entry::parse(&entry).expect("an entry") {
+            Entry::Propose(Propose { proposal: Proposal::Reseal(proposed), .. }) => {
+                let (reseal, signature) = (proposed.reseal(), proposed.signature);
+                let submission = ResealSubmission { reseal, statement: proposed.statement.into_bytes(), signature };
+                let mut host = ProvisionClient::new(channel.clone());
+                let answer = host.submit_reseal(v1::SubmitResealRequest::from(submission)).await;
+                assert_eq!(guest.code_of(answer.expect_err("a replay")).await, "object-mismatch");
+                proposals += 1;
+            }
+            Entry::Approve(Approve { statement, signature, witness: None, .. }) => {
+                let approval = Approval { statement: statement.into_bytes(), signature, witness: None };
+                let refused = guest.approve(approval).await.expect_err("a replay");
+                assert_eq!(guest.code_of(refused).await, "proposal-unknown");
+                approvals += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((proposals, approvals), (1, 2));
+    assert!(!record(&world, "root.next.json").exists());
+    verify(&world);
+}
+
 /// Approvers let the keeper be another image by a later policy: whoever has the vault file of that policy knows it there.
 #[test]
 fn a_keeper_on_an_image_of_a_later_policy_is_known_by_the_vault_file_of_that_policy() {
@@ -338,7 +391,7 @@ async fn an_approval_of_a_reseal_counts_once_in_time_and_under_the_policy_in_for
         (index.parse().expect("a number"), bytes)
     });
     let named = Reseal { instance: keeper.instance, ak_name: keeper.ak_name, pcrs: pcrs.collect(), measurement: None };
-    assert_eq!(named.object(), object);
+    assert_eq!(named.object(0), object);
 
     let mut guest = Guest::new(&world).await;
     for (code, statement) in [

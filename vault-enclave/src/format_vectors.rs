@@ -141,8 +141,9 @@ fn reseal() -> Value {
         "ak_name": hex::encode(tpm.ak_name.as_bytes()),
         "pcrs": {"4": hex::encode([0x04; 32]), "11": hex::encode([0x0b; 32])},
         "measurement": hex::encode([0x66; 48]),
-        "object_tpm": hex::encode(tpm.object().as_bytes()),
-        "object_snp_tpm": hex::encode(snp.object().as_bytes()),
+        "object_tpm": hex::encode(tpm.object(0).as_bytes()),
+        "object_tpm_revision_1": hex::encode(tpm.object(1).as_bytes()),
+        "object_snp_tpm": hex::encode(snp.object(0).as_bytes()),
         "boot_state": hex::encode(tpm.boot_state().as_bytes()),
     })
 }

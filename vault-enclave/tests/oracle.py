@@ -161,8 +161,9 @@ def reseal_vectors(given):
     raw = lambda name: bytes.fromhex(given[name])
     pcrs = b"".join(struct.pack(">I", int(i)) + bytes.fromhex(given["pcrs"][i]) for i in sorted(given["pcrs"], key=int))
     sha256 = lambda tag, *fields: hashlib.sha256(tag + lv(*fields)).digest()
-    named = lambda measurement: sha256(b"weightvault/v1 reseal\0", raw("instance"), raw("ak_name"), pcrs, measurement)
+    named = lambda *rest: sha256(b"weightvault/v1 reseal\0", raw("instance"), raw("ak_name"), pcrs, *rest)
     assert named(b"") == raw("object_tpm") and named(raw("measurement")) == raw("object_snp_tpm"), "reseal"
+    assert named(b"", (1).to_bytes(8, "big")) == raw("object_tpm_revision_1"), "reseal"
     assert sha256(b"weightvault/v1 boot state\0", pcrs) == raw("boot_state"), "boot state"
 
 

@@ -57,10 +57,10 @@ pub struct Resealed {
 }
 
 impl ProposedReseal {
-    /// What is proposed, signed so.
-    pub fn new(reseal: &Reseal, statement: String, signature: String) -> Self {
+    /// What is proposed at this [revision](crate::state::Vault::reseal_revision), signed so.
+    pub fn new(reseal: &Reseal, revision: u64, statement: String, signature: String) -> Self {
         let Reseal { instance, ak_name, pcrs, measurement } = reseal.clone();
-        Self { object: reseal.object(), instance, ak_name, pcrs, measurement, statement, signature }
+        Self { object: reseal.object(revision), instance, ak_name, pcrs, measurement, statement, signature }
     }
 
     /// What is proposed. `object` may name something else.

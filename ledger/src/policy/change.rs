@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
-use attestation::UnixTime;
+use attestation::{Anchor, Sha256Digest, UnixTime};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -182,9 +182,12 @@ impl Changes {
         for anchor in new.trust_anchors().iter().map(|(anchor, _)| anchor) {
             let (name, trust) = (&anchor.name, anchor.trust);
             match find(old, name) {
-                None => self.looser(format!("anchor {name} is new and counts as {trust}")),
+                None => self.looser(format!("anchor {name} is new and counts as {trust}: {}", certificate_of(anchor))),
                 Some(before) if before.certificate != anchor.certificate => {
-                    self.looser(format!("anchor {name} has another certificate and counts as {trust}"));
+                    let (new, old) = (certificate_of(anchor), certificate_of(&before));
+                    self.looser(format!(
+                        "anchor {name} has another certificate and counts as {trust}: {new}, before {old}"
+                    ));
                 }
                 Some(before) if before.trust != trust => {
                     self.either(
@@ -307,7 +310,8 @@ impl Changes {
         let (old, new) = match (old, new) {
             (Some(old), Some(new)) => (old, new),
             (Some(_), None) => return self.looser(format!("{key} is gone: no PCR is checked")),
-            (None, Some(_)) => return self.stricter(format!("{key} is new")),
+            // What it replaces is looser, and was said to: of what is good from here on these values are all.
+            (None, Some(new)) => return self.stricter(format!("{key} is new: {}", quoted_of(new))),
             (None, None) => return,
         };
         for index in old.allowed().keys().filter(|index| !new.allowed().contains_key(index)) {
@@ -324,9 +328,10 @@ impl Changes {
         }
         for (index, values) in new.allowed() {
             let Some(before) = old.allowed().get(index) else {
+                let values = either_of(values);
                 match old.open().contains(index) {
-                    true => self.stricter(format!("{key}.{index} lists values, before any")),
-                    false => self.stricter(format!("{key} also checks PCR {index}")),
+                    true => self.stricter(format!("{key}.{index} is {values}, before any")),
+                    false => self.stricter(format!("{key} also checks PCR {index}: {values}")),
                 }
                 continue;
             };
@@ -374,21 +379,34 @@ fn in_words(rule: &ReleaseRule) -> String {
     let (models, groups, leases, seconds) = (&rule.models, &rule.groups, rule.max_leases, rule.lease.seconds());
     let (lease_end, verify_units) = (rule.lease_end, rule.unit_check == UnitCheck::Hashed);
     let workloads = change_workload::in_words(&rule.workloads);
+    let approvals = rule.approvals.map_or_else(|| "none".to_owned(), |count| count.to_string());
     format!(
         "models {models}, groups {groups}, {proof}{workloads}, {leases} leases of {seconds} s, on_lease_end \"{lease_end}\", \
-         verify_units = {verify_units}"
+         verify_units = {verify_units}, approvals of each release {approvals}"
     )
 }
 
 fn values_of(pcrs: &PcrRule) -> String {
-    let of_index = |(index, values): (&u32, &Vec<[u8; 32]>)| {
-        let values: Vec<String> = values.iter().map(hex::encode).collect();
-        format!("PCR {index} = {}", values.join(" or "))
-    };
+    match pcrs.boot() {
+        Some(boot) => format!("{}, {}", quoted_of(pcrs), change_boot::in_words(boot)),
+        None => quoted_of(pcrs),
+    }
+}
+
+fn quoted_of(pcrs: &PcrRule) -> String {
+    let of_index = |(index, values): (&u32, &Vec<[u8; 32]>)| format!("PCR {index} = {}", either_of(values));
     let mut says: Vec<String> = pcrs.allowed().iter().map(of_index).collect();
     says.extend(pcrs.open().iter().map(|index| format!("PCR {index} = any")));
-    says.extend(pcrs.boot().map(change_boot::in_words));
     says.join(", ")
+}
+
+fn either_of(values: &[[u8; 32]]) -> String {
+    values.iter().map(hex::encode).collect::<Vec<_>>().join(" or ")
+}
+
+/// By its digest: anybody makes a certificate with any name.
+fn certificate_of(anchor: &Anchor) -> String {
+    format!("certificate {}", Sha256Digest::of(&anchor.certificate))
 }
 
 fn keys_of(rule: &PublishRule) -> String {

@@ -7,14 +7,7 @@ use super::rules::Permitted;
 /// A new section.
 pub(super) fn in_words(rule: &BootRule) -> String {
     let secure_boot = rule.secure_boot == SecureBoot::Required;
-    let lines = match &rule.command_lines {
-        None => "any".to_owned(),
-        Some(CommandLines { lines, initrds, .. }) => {
-            let initrds: Vec<String> = initrds.iter().map(ToString::to_string).collect();
-            let initrds = if initrds.is_empty() { "none".to_owned() } else { initrds.join(", ") };
-            format!("{}, initrds {initrds}", quoted(lines))
-        }
-    };
+    let lines = rule.command_lines.as_ref().map_or_else(|| "any".to_owned(), lines_of);
     format!("boot: secure_boot = {secure_boot}, images {}, command lines {lines}", rule.images)
 }
 
@@ -37,10 +30,10 @@ impl Changes {
         match (&old.command_lines, &new.command_lines) {
             (Some(before), Some(after)) => self.command_lines(key, before, after),
             (Some(before), None) => {
-                self.looser(format!("{key}.command_lines is any, before {}", quoted(&before.lines)));
+                self.looser(format!("{key}.command_lines is any, before {}", lines_of(before)));
             }
             (None, Some(after)) => {
-                self.stricter(format!("{key}.command_lines is {}, before any", quoted(&after.lines)));
+                self.stricter(format!("{key}.command_lines is {}, before any", lines_of(after)));
             }
             (None, None) => {}
         }
@@ -62,7 +55,10 @@ impl Changes {
     }
 }
 
-fn quoted(lines: &[String]) -> String {
+/// The initrds too: where PCR 9 had values before, these are all that stands in their place.
+fn lines_of(CommandLines { lines, initrds, .. }: &CommandLines) -> String {
     let lines: Vec<String> = lines.iter().map(|line| format!("{line:?}")).collect();
-    lines.join(", ")
+    let initrds: Vec<String> = initrds.iter().map(ToString::to_string).collect();
+    let initrds = if initrds.is_empty() { "none".to_owned() } else { initrds.join(", ") };
+    format!("{}, initrds {initrds}", lines.join(", "))
 }

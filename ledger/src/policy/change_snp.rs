@@ -6,15 +6,15 @@ use super::change::Changes;
 use super::rules::GuestRule;
 use super::snp::{Allowed, MinTcb, SnpRule};
 
-/// A new section: what it accepts in full, what narrows it where that is said.
+/// A new section, in full: whoever signs sees nothing else of it.
 pub(super) fn in_words(rule: &SnpRule) -> String {
     let products: Vec<String> = rule.min_tcb.iter().map(|(product, tcb)| format!("{product} from TCB {tcb}")).collect();
     let measurements: Vec<String> = rule.measurements.iter().map(hex::encode).collect();
-    let clouds = if rule.csps.is_empty() { "none".to_owned() } else { rule.csps.join(", ") };
+    let clouds = if rule.csps.is_empty() { "none".to_owned() } else { quoted(&rule.csps).join(", ") };
     let is = |allowed: Allowed| allowed == Allowed::Yes;
     format!(
         "launch digests {}, chips {}, clouds' keys {clouds}, {}, VMPL {}, report version from {}, revocation list {}, \
-         smt = {}, provisional_firmware = {}",
+         smt = {}, provisional_firmware = {}, {}",
         measurements.join(" or "),
         rule.chips,
         products.join(", "),
@@ -26,7 +26,33 @@ pub(super) fn in_words(rule: &SnpRule) -> String {
         },
         is(rule.smt),
         is(rule.provisional_firmware),
+        narrowing_in_words(rule),
     )
+}
+
+/// The keys that may be left out. One that is left out is said too: a rule of another name may have had it.
+fn narrowing_in_words(rule: &SnpRule) -> String {
+    let any = || "any".to_owned();
+    let listed = |list: Option<Vec<String>>| list.map_or_else(any, |list| list.join(" or "));
+    let platform: Vec<String> = rule.platform.iter().map(ToString::to_string).collect();
+    format!(
+        "HOST_DATA {}, ID keys {}, author keys {}, guest SVN {}, firmware {}, platform {}",
+        listed(hex_all(&rule.host_data)),
+        listed(hex_all(&rule.id_keys)),
+        listed(hex_all(&rule.author_keys)),
+        rule.min_guest_svn.map_or_else(any, |min| format!("from {min}")),
+        rule.min_firmware.map_or_else(any, |min| format!("from {min}")),
+        if platform.is_empty() { any() } else { platform.join(" and ") },
+    )
+}
+
+/// The text of a policy, in which nothing may pass for words of ours.
+fn quoted(texts: &[String]) -> Vec<String> {
+    texts.iter().map(|text| format!("{text:?}")).collect()
+}
+
+fn hex_all<const N: usize>(list: &Option<Vec<[u8; N]>>) -> Option<Vec<String>> {
+    list.as_ref().map(|list| list.iter().map(hex::encode).collect())
 }
 
 impl Changes {
@@ -57,15 +83,11 @@ impl Changes {
     }
 
     fn both_snp(&mut self, key: &str, old: &SnpRule, new: &SnpRule) {
-        let hex_all = |list: &[[u8; 48]]| list.iter().map(hex::encode).collect::<Vec<_>>();
-        self.listed(
-            &format!("{key}.measurements"),
-            Some(&hex_all(&old.measurements)),
-            Some(&hex_all(&new.measurements)),
-        );
+        let digests = |rule: &SnpRule| rule.measurements.iter().map(hex::encode).collect::<Vec<_>>();
+        self.listed(&format!("{key}.measurements"), Some(&digests(old)), Some(&digests(new)));
         self.permitted(&format!("{key}.chips"), &old.chips, &new.chips);
         // An empty list is the strictest here: no cloud's key will do.
-        self.listed(&format!("{key}.csps"), Some(&old.csps), Some(&new.csps));
+        self.listed(&format!("{key}.csps"), Some(&quoted(&old.csps)), Some(&quoted(&new.csps)));
         self.min_tcb(&format!("{key}.min_tcb"), old, new);
         if old.vmpl != new.vmpl {
             self.changed(format!("{key}.vmpl is {}, before {}", new.vmpl, old.vmpl));
@@ -85,9 +107,6 @@ impl Changes {
 
     /// Keys that may be left out, which is the loosest.
     fn narrowing(&mut self, key: &str, old: &SnpRule, new: &SnpRule) {
-        fn hex_all<const N: usize>(list: &Option<Vec<[u8; N]>>) -> Option<Vec<String>> {
-            list.as_ref().map(|list| list.iter().map(hex::encode).collect())
-        }
         for (name, old, new) in [
             ("host_data", hex_all(&old.host_data), hex_all(&new.host_data)),
             ("id_keys", hex_all(&old.id_keys), hex_all(&new.id_keys)),
@@ -110,7 +129,7 @@ impl Changes {
         match (old, new) {
             (None, None) => {}
             (Some(_), None) => self.looser(format!("{key} is no longer looked at")),
-            (None, Some(_)) => self.stricter(format!("{key} is looked at")),
+            (None, Some(new)) => self.stricter(format!("{key} is looked at: {}", new.join(" or "))),
             (Some(old), Some(new)) => {
                 for item in new.iter().filter(|item| !old.contains(item)) {
                     self.looser(format!("{key} also allows {item}"));

@@ -163,6 +163,8 @@ pub enum PolicyProblem {
     Sha384Malformed,
     /// Not 32 bytes of HOST_DATA.
     HostDataMalformed,
+    /// Not 1 to 128 bytes of printable ASCII.
+    CspMalformed,
     /// `min_tcb` names no product.
     MinTcbEmpty,
     /// A number is too large for its field.
@@ -296,6 +298,7 @@ impl PolicyProblem {
             Self::CodeCoverUnknown => "policy-code-cover-unknown",
             Self::Sha384Malformed => "policy-sha384-malformed",
             Self::HostDataMalformed => "policy-host-data-malformed",
+            Self::CspMalformed => "policy-csp-malformed",
             Self::MinTcbEmpty => "policy-min-tcb-empty",
             Self::NumberTooLarge { .. } => "policy-number-too-large",
             Self::ReportVersionUnknown => "policy-report-version-unknown",
@@ -445,6 +448,7 @@ impl fmt::Display for PolicyProblem {
             Self::CodeCoverUnknown => "write \"launch\" or, for a guest, \"paravisor-vtpm\"",
             Self::Sha384Malformed => "write 96 lower-case hex digits (SHA-384)",
             Self::HostDataMalformed => "write 64 lower-case hex digits",
+            Self::CspMalformed => "write 1 to 128 printable ASCII characters, as the cloud's certificate has them",
             Self::MinTcbEmpty => "names no product; write milan, genoa or turin with its lowest TCB",
             Self::ReportVersionUnknown => "write 2, 3, 4 or 5",
             Self::CrlRuleUnknown => "write \"required\" or \"if-present\"",

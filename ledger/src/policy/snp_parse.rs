@@ -7,6 +7,9 @@ use super::fields::{Field, Fields};
 use super::snp::{Allowed, MinTcb, PlatformFeature, Sha384, SnpRule};
 use super::{rules::Permitted, value};
 
+/// Longest id of a cloud, in bytes.
+const CSP_BYTES_MAX: usize = 128;
+
 /// Which proof covers the code that runs after the firmware: stock images measure the firmware alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CodeCoveredBy {
@@ -39,10 +42,8 @@ pub(super) fn rule(mut fields: Fields) -> Result<(Field<CodeCoveredBy>, SnpRule)
             None => Permitted::Any,
             Some(chips) => Permitted::Only(chips.iter().map(value::digest).collect::<Result<_, _>>()?),
         },
-        csps: if_there(&mut fields, "csps", |fields, key| {
-            Ok(fields.texts(key)?.into_iter().map(|field| field.value).collect())
-        })?
-        .unwrap_or_default(),
+        csps: if_there(&mut fields, "csps", |fields, key| fields.texts(key)?.into_iter().map(csp).collect())?
+            .unwrap_or_default(),
         min_tcb: min_tcb(fields.table("min_tcb")?)?,
         vmpl: number(&fields.count("vmpl")?, 3)?,
         min_report_version: report_version(&fields.count("min_report_version")?)?,
@@ -71,6 +72,15 @@ fn if_there<T>(
 
 fn sha384s(fields: &mut Fields, key: &str) -> Result<Vec<Sha384>, PolicyError> {
     fields.texts(key)?.iter().map(|field| value::lower_hex(field, PolicyProblem::Sha384Malformed)).collect()
+}
+
+/// The id of a cloud, as its VLEK's certificate has it. Approvers read it: no line break may pass for a line of ours.
+fn csp(field: Field<String>) -> Result<String, PolicyError> {
+    let printable = field.value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    match (1..=CSP_BYTES_MAX).contains(&field.value.len()) && printable {
+        true => Ok(field.value),
+        false => Err(field.refuse(PolicyProblem::CspMalformed)),
+    }
 }
 
 fn host_data(fields: &mut Fields, key: &str) -> Result<Vec<[u8; 32]>, PolicyError> {

@@ -24,6 +24,9 @@ pub struct Sealing {
 
 stored!(Sealing { present, next, object });
 
+/// From this fold on approvals name the [revision](Vault::reseal_revision) of a reseal.
+const REVISION_FOLD: u32 = 4;
+
 /// The boot state that an approved reseal is about.
 #[derive(Debug, Clone)]
 pub struct NextBoot {
@@ -88,6 +91,12 @@ impl Vault {
         &self.sealing
     }
 
+    /// The number of `reseal` and `resealed` entries so far, which approvals name: what was signed before one of them counts
+    /// no more behind it. 0 where the log asks for a fold without it.
+    pub fn reseal_revision(&self) -> u64 {
+        if self.fold >= REVISION_FOLD { self.reseals } else { 0 }
+    }
+
     /// The boot state of a proposal that the fold would take at `now`. A keeper asks before it looks at its own hardware.
     ///
     /// # Errors
@@ -106,7 +115,7 @@ impl Vault {
     ) -> Result<PendingProposal, FoldError> {
         self.check_policy_runs(time)?;
         let reseal = proposed.reseal();
-        if proposed.object != reseal.object() {
+        if proposed.object != reseal.object(self.reseal_revision()) {
             return Err(FoldError::ObjectMismatch);
         }
         let signed = self.verify(&proposed.statement, &proposed.signature)?;
@@ -158,6 +167,7 @@ impl Vault {
         let next = NextBoot { object: effect.object, reseal: Arc::clone(reseal) };
         let next = (next.reseal.boot_state() != effect.present).then_some(next);
         self.sealing = Sealing { present: Some(effect.present), next, object: Some(effect.object) };
+        self.reseals = self.reseals.saturating_add(1);
         self.proposals.void_reseals();
         // Their root was sealed to where the keeper is now alone.
         self.proposals.void_epochs();
@@ -169,6 +179,7 @@ impl Vault {
             Some(next) if next.object == effect.object => {
                 let present = Some(next.reseal.boot_state());
                 self.sealing = Sealing { present, next: None, object: Some(effect.object) };
+                self.reseals = self.reseals.saturating_add(1);
                 self.proposals.void_reseals();
                 Ok(())
             }

@@ -47,6 +47,10 @@ pub struct Vault {
     pub(super) alarms: Alarms,
     pub(super) revocations: Revocations,
     pub(super) permits: Permits,
+    /// The number of `reseal` and `resealed` entries.
+    pub(super) reseals: u64,
+    /// The fold that entries are read by.
+    pub(super) fold: u32,
 }
 
 /// A model that may be released.
@@ -80,6 +84,8 @@ impl Vault {
             alarms: Alarms::default(),
             revocations: Revocations::default(),
             permits: Permits::default(),
+            reseals: 0,
+            fold: 0,
         }
     }
 
@@ -228,8 +234,10 @@ impl Vault {
         }
     }
 
-    /// The time of the last entry is now `time`; `unmeasured` of the seconds since the one before refill no budget.
-    pub(super) fn advance(&mut self, time: UnixTime, unmeasured: u64) {
+    /// The time of the last entry is now `time`; `unmeasured` of the seconds since the one before refill no budget. What
+    /// follows is read by `fold`.
+    pub(super) fn advance(&mut self, time: UnixTime, unmeasured: u64, fold: u32) {
+        self.fold = fold;
         self.leases.advance(time);
         self.budgets.advance(time, unmeasured, &self.policy);
         self.permits.forget(time);

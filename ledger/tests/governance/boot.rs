@@ -191,7 +191,10 @@ fn every_loosening_of_a_section_is_named_and_so_is_its_opposite() {
     assert_eq!(described(&unasked, &pinned(&good())), [format!("stricter: {KEY} asks for secure boot")]);
     let any = "LOOSER: release.minilm.pcrs.7 is any: only the events in it are asked";
     assert_eq!(described(&pinned(&good()), &good()), [any]);
-    assert_eq!(described(&good(), &pinned(&good())), ["stricter: release.minilm.pcrs.7 lists values, before any"]);
+    assert_eq!(
+        described(&good(), &pinned(&good())),
+        [format!("stricter: release.minilm.pcrs.7 is {PCR_0}, before any")]
+    );
 
     let all_pinned = ["4", "7", "9"]
         .iter()
@@ -206,6 +209,31 @@ fn every_loosening_of_a_section_is_named_and_so_is_its_opposite() {
     );
     let words = described(&first().replace("[release.minilm]", "[release.before]"), &good());
     assert!(words.iter().any(|line| line.contains("PCR 9 = any") && line.contains(ROOT_HASH)), "{words:?}");
+}
+
+/// Events in the place of a value say `LOOSER`, and then which: an initrd of one's own could come in with the command line of
+/// before, and nobody who signs would see it.
+#[test]
+fn events_that_take_the_place_of_a_value_are_shown_with_their_initrds() {
+    let start = good().find("command_lines").unwrap();
+    let end = start + good()[start..].find("\n\n").unwrap();
+    let closed = format!("{}command_lines = \"any\"{}", &good()[..start], &good()[end..]);
+    let closed = closed.replace("9 = \"any\"", &format!("9 = [\"{PCR_0}\"]"));
+    let initrd = Sha256Digest::of(b"initrd");
+    assert_eq!(
+        described(&closed, &good()),
+        [
+            "LOOSER: release.minilm.pcrs.9 is any: only the events in it are asked".to_owned(),
+            format!("stricter: {KEY}.command_lines is \"quiet roothash={ROOT_HASH}\", initrds {initrd}, before any"),
+        ]
+    );
+    assert_eq!(
+        described(&good(), &closed),
+        [
+            format!("LOOSER: {KEY}.command_lines is any, before \"quiet roothash={ROOT_HASH}\", initrds {initrd}"),
+            format!("stricter: release.minilm.pcrs.9 is {PCR_0}, before any"),
+        ]
+    );
 }
 
 fn world() -> World {

@@ -1,6 +1,6 @@
 //! The difference of two policies in words.
 
-use attestation::Trust;
+use attestation::{Sha256Digest, Trust};
 use ledger::model_signature::PublisherKey;
 use ledger::policy::{Policy, describe_change};
 
@@ -107,13 +107,13 @@ fn every_loosening_is_named_and_so_is_its_opposite() {
         &format!("0 = [\"{PCR_0}\"], 11 = [\"{PCR_11_GUEST}\"]"),
         &format!("11 = [\"{PCR_11_GUEST}\"]"),
         "release.minilm.pcrs no longer checks PCR 0",
-        "release.minilm.pcrs also checks PCR 0",
+        &format!("release.minilm.pcrs also checks PCR 0: {PCR_0}"),
     );
     looser(
         &format!("0 = [\"{PCR_0}\"], 11 = [\"{PCR_11_KEEPER}\"]"),
         &format!("11 = [\"{PCR_11_KEEPER}\"]"),
         "keeper.pcrs no longer checks PCR 0",
-        "keeper.pcrs also checks PCR 0",
+        &format!("keeper.pcrs also checks PCR 0: {PCR_0}"),
     );
     let listed = first().replace("eks = \"any\"\nlease", &format!("eks = [\"{DIGEST}\"]\nlease"));
     assert_eq!(described(&listed, &first()), [format!("LOOSER: release.minilm.eks is any, before {DIGEST}")]);
@@ -141,12 +141,18 @@ fn anchors_are_shown_with_what_they_count_as() {
     let (one, two) = (Authority::root("one"), Authority::root("two"));
     let with = |trust, authority| first() + &anchor("ci", trust, authority);
     let emulated = with(Trust::Emulated, &one);
-    assert_eq!(described(&first(), &emulated), ["LOOSER: anchor ci is new and counts as emulated"]);
+    // Its name is what its proposer likes; who has the key shows by the certificate.
+    let [first_one, second_one] = [&one, &two].map(|authority| Sha256Digest::of(&authority.der));
+    let new = format!("LOOSER: anchor ci is new and counts as emulated: certificate {first_one}");
+    assert_eq!(described(&first(), &emulated), [new]);
     assert_eq!(described(&emulated, &first()), ["stricter: anchor ci is gone"]);
     let raised = ["LOOSER: anchor ci counts as hardware, before as emulated"];
     assert_eq!(described(&emulated, &with(Trust::Hardware, &one)), raised);
-    let replaced = ["LOOSER: anchor ci has another certificate and counts as emulated"];
-    assert_eq!(described(&emulated, &with(Trust::Emulated, &two)), replaced);
+    let replaced = format!(
+        "LOOSER: anchor ci has another certificate and counts as emulated: certificate {second_one}, before certificate \
+         {first_one}"
+    );
+    assert_eq!(described(&emulated, &with(Trust::Emulated, &two)), [replaced]);
 }
 
 #[test]
@@ -160,7 +166,7 @@ fn whole_rules_come_and_go() {
         said[1],
         format!(
             "LOOSER: release.another is new: models minilm, groups layer.0, other, EKs any, PCR 0 = {PCR_0}, PCR 11 = \
-             {PCR_11_GUEST}, 4 leases of 900 s, on_lease_end \"drain 30s\", verify_units = true"
+             {PCR_11_GUEST}, 4 leases of 900 s, on_lease_end \"drain 30s\", verify_units = true, approvals of each release none"
         )
     );
     assert_eq!(said[2..], ["stricter: publish.ours is gone", "stricter: release.minilm is gone"]);

@@ -2,7 +2,9 @@
 
 use ledger::policy::{Policy, describe_change};
 
-use crate::support::policy_text::{ID_KEY, LAUNCH_GUEST, LAUNCH_KEEPER, PCR_0, PCR_11_KEEPER, first, paravisor, snp};
+use crate::support::policy_text::{
+    ID_KEY, LAUNCH_GUEST, LAUNCH_KEEPER, PCR_0, PCR_11_GUEST, PCR_11_KEEPER, first, paravisor, snp,
+};
 
 const DIGEST: &str = "sha256:4444444444444444444444444444444444444444444444444444444444444444";
 const CSPS: &str = "csps = [\"CN=cc-us-east-2.amazonaws.com\"]";
@@ -45,14 +47,14 @@ fn every_loosening_of_a_section_is_named_and_so_is_its_opposite() {
             &format!("{line}\n"),
             "",
             &format!("KEY.{key} is no longer looked at"),
-            &format!("KEY.{key} is looked at"),
+            &format!("KEY.{key} is looked at: {one}"),
         );
     }
     looser(
         CSPS,
         &CSPS.replace(']', ", \"CN=other\"]"),
-        "KEY.csps also allows CN=other",
-        "KEY.csps no longer allows CN=other",
+        "KEY.csps also allows \"CN=other\"",
+        "KEY.csps no longer allows \"CN=other\"",
     );
     let (milan, at) = ("bootloader = 4, tee = 1, snp = 24, microcode = 219", "bootloader=4 tee=1 snp=24 microcode=219");
     for (part, number) in [("bootloader", 4), ("tee", 1), ("snp", 24), ("microcode", 219)] {
@@ -157,9 +159,10 @@ fn what_is_proved_comes_and_goes() {
     let new = |digit: &str| {
         let digest = digit.repeat(96);
         format!(
-            "launch digests {digest}, chips any, clouds' keys CN=cc-us-east-2.amazonaws.com, Milan from TCB bootloader=4 \
+            "launch digests {digest}, chips any, clouds' keys \"CN=cc-us-east-2.amazonaws.com\", Milan from TCB bootloader=4 \
              tee=1 snp=24 microcode=219, Turin from TCB fmc=1 bootloader=2 tee=1 snp=4 microcode=71, VMPL 0, report \
-             version from 3, revocation list required, smt = false, provisional_firmware = false"
+             version from 3, revocation list required, smt = false, provisional_firmware = false, HOST_DATA {PCR_0}, ID keys \
+             {ID_KEY}, author keys {ID_KEY}, guest SVN from 7, firmware from 1.55.21, platform ecc and alias-check"
         )
     };
     assert_eq!(
@@ -189,6 +192,9 @@ fn what_covers_the_code_is_said() {
         said[0],
         format!("LOOSER: {cover} paravisor-vtpm: the launch digest need no longer cover what is booted")
     );
+    // An image of one's own could else come in with it, unseen.
+    let values = format!("stricter: release.minilm.pcrs is new: PCR 11 = {PCR_11_GUEST}");
+    assert!(said.contains(&values), "{said:?}");
     let back = described(&paravisor(), &snp());
     assert!(back.contains(&format!("stricter: {cover} launch: the launch digest covers what is booted")), "{back:?}");
 }

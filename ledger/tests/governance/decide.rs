@@ -65,6 +65,7 @@ fn a_grant_is_for_the_key_inside_the_evidence() {
     let statement = grant.lease_statement();
     assert_eq!(LeaseStatement::parse(&statement.encode()), Ok(statement.clone()));
     assert_eq!((statement.lease, statement.renew_by), (grant.lease(), grant.renew_by()));
+    assert_eq!(statement.policy, world.policy().digest());
 
     let Entry::Release(entry) = grant.entry(Sha256Digest::of(b"evidence")) else { panic!("not a release") };
     assert_eq!((entry.units.count, entry.units.bytes, entry.units.digest), (2, 1100, grant.units().digest()));
@@ -335,7 +336,7 @@ fn a_lease_is_renewed_by_the_same_machine() {
     assert_eq!((grant.lease(), grant.issued(), grant.renew_by()), (lease, world.now, world.now.plus(LEASE_SECS)));
     let statement = grant.lease_statement();
     assert_eq!((&statement.rule, &statement.lease_key), (&rule(), &lease_key()));
-    assert_eq!(statement.vault, world.genesis.vault_id());
+    assert_eq!((statement.vault, statement.policy), (world.genesis.vault_id(), world.policy().digest()));
     assert_eq!(grant.claims().quote().map(|quote| quote.reset_count()), Some(7));
     let renewal = grant.renewal(OTHER);
     assert_eq!((renewal.evidence, renewal.binding), (OTHER, Sha256Digest::of(grant.preimage())));

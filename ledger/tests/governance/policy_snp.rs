@@ -205,6 +205,9 @@ fn every_value_has_one_spelling() {
     both(&line("csps"), "csps", "policy-list-empty", &["[]"]);
     both(&line("csps"), "csps", "policy-wrong-type", &["\"any\""]);
     both(&line("csps"), "csps[0]", "policy-wrong-type", &["[1]"]);
+    let long = format!("[\"{}\"]", "c".repeat(129));
+    let breaks = ["[\"\"]", "[\"CN=a\\nstricter: all\"]", "[\"CN=a\\u202e\"]", &long];
+    both(&line("csps"), "csps[0]", "policy-csp-malformed", &breaks);
     both(&line("vmpl"), "vmpl", "policy-number-too-large", &["4", "4294967296"]);
     both(&line("min_report_version"), "min_report_version", "policy-report-version-unknown", &["0", "1", "6"]);
     both(&line("crl"), "crl", "policy-crl-rule-unknown", &["\"\"", "\"Required\"", "\"never\""]);

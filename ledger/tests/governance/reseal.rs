@@ -9,6 +9,7 @@ use ledger::state::{FoldError, Standing};
 use crate::support::keys::Person;
 use crate::support::policy_text::{self, LAUNCH_KEEPER, PCR_0, PCR_11_KEEPER};
 use crate::support::world::{ALICE, BOB, CAROL, World, keeper};
+use crate::upgrade;
 
 const OTHER: Sha256Digest = Sha256Digest::from_bytes([0x44; 32]);
 /// PCR 11 of the keeper's next image, which the policy allows beside the present one, and of one that it does not allow.
@@ -46,24 +47,31 @@ fn open() -> World {
     World::with_policy(|text| allowing(&text, &[NEXT, 0x2c])).opened()
 }
 
-fn proposed_saying(proposer: u8, reseal: &Reseal, statement: &ApprovalStatement) -> ProposedReseal {
+/// What approvals name now.
+fn object(world: &World, reseal: &Reseal) -> Sha256Digest {
+    reseal.object(world.vault().reseal_revision())
+}
+
+fn proposed_saying(world: &World, proposer: u8, reseal: &Reseal, statement: &ApprovalStatement) -> ProposedReseal {
     let statement = String::from_utf8(statement.encode()).unwrap();
     let signature = Person::new(proposer).sign(statement.as_bytes());
-    ProposedReseal::new(reseal, statement, signature)
+    ProposedReseal::new(reseal, world.vault().reseal_revision(), statement, signature)
 }
 
 pub(crate) fn propose(world: &World, reseal: &Reseal) -> Entry {
-    let statement = world.statement(ApprovalAction::ProposeReseal, reseal.object());
-    world.propose(Proposal::Reseal(proposed_saying(ALICE, reseal, &statement)))
+    let statement = world.statement(ApprovalAction::ProposeReseal, object(world, reseal));
+    world.propose(Proposal::Reseal(proposed_saying(world, ALICE, reseal, &statement)))
 }
 
 pub(crate) fn in_force(world: &World, proposal: u64, reseal: &Reseal, present: &Reseal) -> Entry {
-    let (object, present) = (reseal.object(), present.boot_state());
+    let (object, present) = (object(world, reseal), present.boot_state());
     Entry::Reseal(ResealInForce { time: world.now, proposal, object, present })
 }
 
 pub(crate) fn resealed(world: &World, reseal: &Reseal) -> Entry {
-    Entry::Resealed(Resealed { time: world.now, object: reseal.object() })
+    // It was approved before the reseal that counted one more.
+    let revision = world.vault().reseal_revision().saturating_sub(1);
+    Entry::Resealed(Resealed { time: world.now, object: reseal.object(revision) })
 }
 
 /// Alice proposes, Bob and Carol approve; the index of the proposal.
@@ -72,7 +80,7 @@ pub(crate) fn approved(world: &mut World, reseal: &Reseal) -> u64 {
     let entry = propose(world, reseal);
     world.must(entry);
     for person in [BOB, CAROL] {
-        let entry = world.approve(person, ApprovalAction::Reseal, reseal.object());
+        let entry = world.approve(person, ApprovalAction::Reseal, object(world, reseal));
         world.must(entry);
     }
     index
@@ -103,15 +111,15 @@ fn a_keeper_is_on_two_boot_states_from_the_reseal_to_its_next_start() {
     for (person, given) in [(BOB, 0), (CAROL, 1)] {
         let early = in_force(&world, index, &on(NEXT), &present());
         assert_eq!(world.refusal(early), FoldError::ThresholdNotReached { given, threshold: 2 });
-        let entry = world.approve(person, ApprovalAction::Reseal, on(NEXT).object());
+        let entry = world.approve(person, ApprovalAction::Reseal, on(NEXT).object(0));
         world.must(entry);
     }
-    assert_eq!(world.vault().due(world.now).unwrap().object(), on(NEXT).object());
+    assert_eq!(world.vault().due(world.now).unwrap().object(), on(NEXT).object(0));
     let entry = in_force(&world, index, &on(NEXT), &present());
     world.must(entry);
     assert!(world.vault().due(world.now).is_none() && world.vault().pending(world.now).next().is_none());
     assert_eq!(standing(&world, &present()), Standing::Present);
-    assert_eq!(standing(&world, &on(NEXT)), Standing::Next(on(NEXT).object()));
+    assert_eq!(standing(&world, &on(NEXT)), Standing::Next(on(NEXT).object(0)));
     assert_eq!(standing(&world, &on(FOREIGN)), Standing::Superseded);
     assert_eq!(world.vault().sealing().next().unwrap().reseal(), &on(NEXT));
 
@@ -130,7 +138,7 @@ fn a_reseal_that_another_takes_the_place_of_is_superseded_and_one_to_the_present
     must_reseal(&mut world, &on(0x2c), &present());
     let sealing = world.vault().sealing();
     assert_eq!(sealing.standing(on(NEXT).boot_state()), Standing::Superseded);
-    assert_eq!(sealing.standing(on(0x2c).boot_state()), Standing::Next(on(0x2c).object()));
+    assert_eq!(sealing.standing(on(0x2c).boot_state()), Standing::Next(on(0x2c).object(1)));
     let other = resealed(&world, &on(NEXT));
     assert_eq!(world.refusal(other), FoldError::Reseal(ResealError::NotNext));
     must_reseal(&mut world, &present(), &present());
@@ -138,6 +146,58 @@ fn a_reseal_that_another_takes_the_place_of_is_superseded_and_one_to_the_present
     assert!(sealing.next().is_none());
     assert_eq!(sealing.present(), Some(present().boot_state()));
     assert_eq!(sealing.standing(on(0x2c).boot_state()), Standing::Superseded);
+}
+
+/// Everybody who reads the log has the signatures, and they count for days: the host could have the root sealed again to what
+/// approvers took back since, without any of them.
+#[test]
+fn a_reseal_that_was_taken_back_is_approved_anew_or_not_at_all() {
+    let mut world = open();
+    upgrade::must_know(&mut world, 60, 4);
+    let proposed = propose(&world, &on(NEXT));
+    let approvals = [BOB, CAROL].map(|person| world.approve(person, ApprovalAction::Reseal, object(&world, &on(NEXT))));
+    let index = world.state.size();
+    world.must(proposed.clone());
+    approvals.clone().into_iter().for_each(|approval| world.must(approval));
+    let effect = in_force(&world, index, &on(NEXT), &present());
+    world.must(effect);
+    must_reseal(&mut world, &present(), &present());
+
+    assert_eq!(world.refusal(proposed.clone()), FoldError::ObjectMismatch);
+    // Nor under the object of now, nor the approvals for what an approver of now proposes.
+    let Entry::Propose(ledger::entry::Propose { proposal: Proposal::Reseal(mut renamed), .. }) = proposed else {
+        panic!("it proposes a reseal")
+    };
+    renamed.object = object(&world, &on(NEXT));
+    let renamed = world.propose(Proposal::Reseal(renamed));
+    assert_eq!(world.refusal(renamed), FoldError::ObjectMismatch);
+    let proposed = propose(&world, &on(NEXT));
+    world.must(proposed);
+    for approval in approvals {
+        assert_eq!(world.refusal(approval), FoldError::ProposalUnknown);
+    }
+    assert!(world.vault().due(world.now).is_none());
+    // Whoever wants it signs it anew.
+    world.must_change_policy(|text| text.replace("max_leases = 4", "max_leases = 5"));
+    must_reseal(&mut world, &on(NEXT), &present());
+    let entry = resealed(&world, &on(NEXT));
+    world.must(entry);
+    assert_eq!(world.vault().sealing().standing(on(NEXT).boot_state()), Standing::Present);
+}
+
+/// A log that programs without revisions read goes on as they read it, and has them once it asks for more of its readers.
+#[test]
+fn what_approvals_name_has_a_revision_once_the_log_asks_for_it() {
+    let mut world = open();
+    upgrade::must_know(&mut world, 60, 3);
+    must_reseal(&mut world, &on(NEXT), &present());
+    must_reseal(&mut world, &present(), &present());
+    let (before, waiting) = (object(&world, &on(NEXT)), propose(&world, &on(NEXT)));
+    assert_eq!(before, on(NEXT).object(0));
+    upgrade::must_know(&mut world, 61, 4);
+    assert_eq!(object(&world, &on(NEXT)), on(NEXT).object(2));
+    assert_eq!(world.refusal(waiting), FoldError::ObjectMismatch);
+    must_reseal(&mut world, &on(NEXT), &present());
 }
 
 #[test]
@@ -218,16 +278,16 @@ fn a_proposal_of_a_reseal_is_signed_for_exactly_that() {
     ];
     for (change, expected) in changes {
         let mut world = open();
-        let mut statement = world.statement(ApprovalAction::ProposeReseal, on(NEXT).object());
+        let mut statement = world.statement(ApprovalAction::ProposeReseal, on(NEXT).object(0));
         change(&mut statement);
-        let entry = world.propose(Proposal::Reseal(proposed_saying(ALICE, &on(NEXT), &statement)));
+        let entry = world.propose(Proposal::Reseal(proposed_saying(&world, ALICE, &on(NEXT), &statement)));
         assert_eq!(world.refusal(entry), expected);
     }
     let mut world = open();
-    let statement = world.statement(ApprovalAction::ProposeReseal, on(NEXT).object());
-    let stranger = world.propose(Proposal::Reseal(proposed_saying(9, &on(NEXT), &statement)));
+    let statement = world.statement(ApprovalAction::ProposeReseal, on(NEXT).object(0));
+    let stranger = world.propose(Proposal::Reseal(proposed_saying(&world, 9, &on(NEXT), &statement)));
     assert_eq!(world.refusal(stranger).code(), "not-an-approver");
-    let mut wrong = proposed_saying(ALICE, &on(NEXT), &statement);
+    let mut wrong = proposed_saying(&world, ALICE, &on(NEXT), &statement);
     wrong.object = OTHER;
     let entry = world.propose(Proposal::Reseal(wrong));
     assert_eq!(world.refusal(entry), FoldError::ObjectMismatch);
@@ -236,7 +296,7 @@ fn a_proposal_of_a_reseal_is_signed_for_exactly_that() {
 #[test]
 fn an_approval_of_a_reseal_is_of_an_approver_for_this_one_and_counts_once() {
     let mut world = open();
-    let object = on(NEXT).object();
+    let object = on(NEXT).object(0);
     let entry = propose(&world, &on(NEXT));
     world.must(entry);
     let own = world.approve(ALICE, ApprovalAction::Reseal, object);
@@ -276,7 +336,7 @@ fn an_effect_is_of_what_was_approved_where_the_keeper_is() {
         let entry = in_force(&world, index, &on(0x2c), &elsewhere);
         assert_eq!(world.refusal(entry), FoldError::Reseal(ResealError::PresentMismatch));
     }
-    let none = open().approve(BOB, ApprovalAction::Reseal, on(NEXT).object());
+    let none = open().approve(BOB, ApprovalAction::Reseal, on(NEXT).object(0));
     assert_eq!(open().refusal(none), FoldError::ProposalUnknown);
 }
 
@@ -287,8 +347,8 @@ fn a_policy_that_comes_into_force_voids_what_waits_and_one_past_its_end_permits_
     world.must(waiting);
     world.must_change_policy(|text| text.replace("max_leases = 4", "max_leases = 5"));
     assert_eq!(world.vault().pending(world.now).count(), 0);
-    let old = ApprovalStatement { serial: 1, ..world.statement(ApprovalAction::ProposeReseal, on(NEXT).object()) };
-    let replayed = world.propose(Proposal::Reseal(proposed_saying(ALICE, &on(NEXT), &old)));
+    let old = ApprovalStatement { serial: 1, ..world.statement(ApprovalAction::ProposeReseal, on(NEXT).object(0)) };
+    let replayed = world.propose(Proposal::Reseal(proposed_saying(&world, ALICE, &on(NEXT), &old)));
     assert_eq!(world.refusal(replayed), FoldError::SerialMismatch { expected: 2, found: 1 });
     world.now = UnixTime(world.policy().not_after().seconds() + 1);
     let late = propose(&world, &on(NEXT));
@@ -299,9 +359,11 @@ fn a_policy_that_comes_into_force_voids_what_waits_and_one_past_its_end_permits_
 fn objects_are_those_of_format_md() {
     let measured = Reseal { measurement: Some([0x66; 48]), ..on(NEXT) };
     assert_eq!(
-        [on(NEXT).object(), measured.object(), on(NEXT).boot_state()].map(|digest| digest.to_string()),
+        [on(NEXT).object(0), on(NEXT).object(1), measured.object(0), on(NEXT).boot_state()]
+            .map(|digest| digest.to_string()),
         [
             "sha256:41decb850877cdc499a6298f40a573991e48aa2930fca14ea1cd63d8f116ab79",
+            "sha256:73d701e8f461e571bacc1603c1bd083394d774a48b476cafa6ccda647d2bfeb1",
             "sha256:8ea9729bf4d37cdf529448a93936152b9c70d2e1d5acf512b15f379b7a47bec2",
             "sha256:8f8927bda9612f2cb99401a9676191092e1be0ab171e332ece5c68309069543d",
         ]

@@ -21,7 +21,7 @@ use crate::{beside, escrow, extensions, keepers, key_epochs, reseal, revocations
 const RECORDED: (&str, &str) = ("fold 4", "sha256:7d7fb134caeb8a9d3af82ea91ec621b53a36a3a3348dc7e13855be8bc65ee379");
 
 /// The same of the log of a vault with witnesses, which several keepers write to.
-const RECORDED_SHARED: &str = "sha256:d683921eb1bb16e7df7625623a565ad4f55d334b10df175ec44a6772bc83701a";
+const RECORDED_SHARED: &str = "sha256:a25d47e8be7676669a4a3de454f5b5e62b7ddfbe3a25434c699bf5449af34d03";
 
 fn recorded(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/governance/data").join(name)

@@ -1,6 +1,6 @@
 //! A host that lies: it stands between a guest and the true host, and changes what it is told to in the answers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt};
@@ -13,11 +13,11 @@ use vault_proto::v1::{self, GetChallengeResponse, ReleaseKeysResponse};
 use crate::World;
 
 /// What becomes of the note under a proof, and of that under the first one.
-pub(super) type NoteChange = Arc<dyn Fn(&str, &str) -> String + Send + Sync>;
+pub type NoteChange = Arc<dyn Fn(&str, &str) -> String + Send + Sync>;
 
 /// What it changes.
 #[derive(Clone)]
-pub(super) enum Lie {
+pub enum Lie {
     /// Nothing.
     None,
     /// Something in a challenge.
@@ -28,10 +28,13 @@ pub(super) enum Lie {
     Note(NoteChange),
     /// The ciphertext of unit 2, in every byte.
     Ciphertext,
+    /// The first renewal is answered to nobody. The next one is asked for by this policy, which is the host's own, and gets that
+    /// answer. Then it is away.
+    Policy([u8; 32]),
 }
 
 /// One that runs until it is dropped.
-pub(super) struct Hostile {
+pub struct Hostile {
     url: String,
     state: Arc<Mutex<State>>,
     server: tokio::task::JoinHandle<()>,
@@ -40,13 +43,21 @@ pub(super) struct Hostile {
 struct State {
     lie: Lie,
     first: Option<ReleaseKeysResponse>,
+    renewal: Kept,
+}
+
+/// A renewal that the keeper signed, and its holder has not seen.
+enum Kept {
+    NotYet,
+    Here(v1::RenewLeaseResponse),
+    Gone,
 }
 
 impl Hostile {
     /// In front of the world's host.
-    pub(super) async fn start(world: &World) -> Self {
+    pub async fn start(world: &World) -> Self {
         let channel = Endpoint::from_shared(world.url()).expect("a URL").connect().await.expect("the host listens");
-        let state = Arc::new(Mutex::new(State { lie: Lie::None, first: None }));
+        let state = Arc::new(Mutex::new(State { lie: Lie::None, first: None, renewal: Kept::NotYet }));
         let socket = world.path("hostile.sock");
         let listener = tokio::net::UnixListener::bind(&socket).expect("the socket is free");
         let relay = Relay { state: Arc::clone(&state), host: VaultClient::new(channel) };
@@ -59,12 +70,12 @@ impl Hostile {
     }
 
     /// Where it listens.
-    pub(super) fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         &self.url
     }
 
     /// From now on it lies so.
-    pub(super) fn tell(&self, lie: Lie) {
+    pub fn tell(&self, lie: Lie) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).lie = lie;
     }
 }
@@ -82,7 +93,11 @@ struct Relay {
 
 impl Relay {
     fn lie(&self) -> Lie {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).lie.clone()
+        self.state().lie.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn host(&self) -> VaultClient<Channel> {
@@ -102,8 +117,12 @@ impl Vault for Relay {
         request: Request<v1::GetChallengeRequest>,
     ) -> Result<Response<GetChallengeResponse>, Status> {
         let mut answer = self.host().get_challenge(request.into_inner()).await?.into_inner();
-        if let Lie::Challenge(change) = self.lie() {
-            change(&mut answer);
+        let state = self.state();
+        match (&state.lie, &state.renewal) {
+            (Lie::Challenge(change), _) => change(&mut answer),
+            (Lie::Policy(policy), Kept::Here(_)) => answer.policy_digest = policy.to_vec(),
+            (Lie::Policy(_), Kept::Gone) => return Err(away()),
+            (Lie::Policy(_), Kept::NotYet) | (Lie::None | Lie::Grant(_) | Lie::Note(_) | Lie::Ciphertext, _) => {}
         }
         Ok(Response::new(answer))
     }
@@ -113,7 +132,7 @@ impl Vault for Relay {
         request: Request<v1::ReleaseKeysRequest>,
     ) -> Result<Response<ReleaseKeysResponse>, Status> {
         let mut answer = self.host().release_keys(request.into_inner()).await?.into_inner();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let first = state.first.get_or_insert_with(|| answer.clone()).clone();
         match &state.lie {
             Lie::Grant(change) => change(&mut answer, &first),
@@ -122,7 +141,7 @@ impl Vault for Relay {
                 let (_, old) = first.log_proof.split_once("\n\n").expect("a proof ends with its checkpoint");
                 answer.log_proof = format!("{proof}\n\n{}", change(note, old));
             }
-            Lie::None | Lie::Challenge(_) | Lie::Ciphertext => {}
+            Lie::None | Lie::Challenge(_) | Lie::Ciphertext | Lie::Policy(_) => {}
         }
         Ok(Response::new(answer))
     }
@@ -146,7 +165,19 @@ impl Vault for Relay {
         &self,
         request: Request<v1::RenewLeaseRequest>,
     ) -> Result<Response<v1::RenewLeaseResponse>, Status> {
-        self.host().renew_lease(request.into_inner()).await
+        if !matches!(self.lie(), Lie::Policy(_)) {
+            return self.host().renew_lease(request.into_inner()).await;
+        }
+        if matches!(self.state().renewal, Kept::NotYet) {
+            let kept = self.host().renew_lease(request.into_inner()).await?.into_inner();
+            self.state().renewal = Kept::Here(kept);
+            // What says that a connection was lost is sent again as it is, and would use up what was kept.
+            return Err(Status::resource_exhausted("too many requests"));
+        }
+        match std::mem::replace(&mut self.state().renewal, Kept::Gone) {
+            Kept::Here(kept) => Ok(Response::new(kept)),
+            Kept::NotYet | Kept::Gone => Err(away()),
+        }
     }
 
     async fn end_lease(&self, request: Request<v1::EndLeaseRequest>) -> Result<Response<v1::EndLeaseResponse>, Status> {
@@ -187,4 +218,8 @@ impl Vault for Relay {
     ) -> Result<Response<v1::ListModelsResponse>, Status> {
         self.host().list_models(request.into_inner()).await
     }
+}
+
+fn away() -> Status {
+    Status::unavailable("there is no keeper")
 }

@@ -19,7 +19,7 @@ pub(super) struct Extensions {
     dir: Option<PathBuf>,
 }
 
-/// The lease that an extension has to be about, by the policy that the keeper last named.
+/// The lease that an extension has to be about, by the policy that the keeper signed into it.
 pub(super) struct Extended<'a> {
     pub(super) vault: Sha256Digest,
     pub(super) policy: Sha256Digest,

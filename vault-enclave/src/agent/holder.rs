@@ -48,8 +48,6 @@ pub(super) struct Holder {
     pub(super) newest: SignedLease,
     pub(super) statement: LeaseStatement,
     pub(super) extensions: Extensions,
-    /// The policy under which the keeper last granted or renewed: whose approvers may extend.
-    pub(super) policy: Sha256Digest,
     pub(super) outage: Outage,
 }
 
@@ -204,7 +202,9 @@ impl Holder {
 
     /// The term of the lease after a renewal that failed.
     fn without_keeper(&mut self, term: Term, failure: &Failure) -> Term {
-        let (vault, policy, lease, model) = (self.vault.id(), self.policy, self.statement.lease, &self.model);
+        // Not the policy of a challenge: a host could name one whose approvers are its own.
+        let LeaseStatement { lease, policy, .. } = self.statement;
+        let (vault, model) = (self.vault.id(), &self.model);
         let now = term.keeper_time(BootTime::now());
         let find = || self.extensions.longest(&Extended { vault, policy, lease, model, now });
         self.outage.after(failure, term, find)
@@ -216,7 +216,6 @@ impl Holder {
         let late = |_| Failure::new(Kind::Failed, "host-timeout", "the host took too long to answer");
         let challenge = runtime.block_on(async { tokio::time::timeout(limit, self.challenge()).await });
         let (remote, challenge) = challenge.map_err(late)??;
-        let policy = challenge.policy;
         let request = self.answer(challenge)?;
         let asked = BootTime::now();
         let answer = runtime.block_on(async { tokio::time::timeout(limit, remote.renew(request)).await });
@@ -232,8 +231,6 @@ impl Holder {
             verified => verified?,
         };
         self.newest = renewed;
-        // The keeper has decided by it.
-        self.policy = policy;
         Ok(term.renewed(asked, &self.statement))
     }
 

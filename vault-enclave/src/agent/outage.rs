@@ -101,6 +101,7 @@ mod tests {
             lease: Sha256Digest::of(b"lease"),
             lease_key: LeaseKey::try_from([7; 32].as_slice()).unwrap(),
             rule: "serve".try_into().unwrap(),
+            policy: Sha256Digest::of(b"policy"),
             issued: UnixTime(1_000),
             renew_by: UnixTime(1_900),
             lease_end: LeaseEnd::End,

@@ -232,6 +232,7 @@ fn check_lease(release: &Release, statement: &LeaseStatement) -> Result<(), Sess
         ("id", statement.lease == release.lease),
         ("key", statement.lease_key == release.lease_key),
         ("rule", statement.rule == release.rule),
+        ("policy", statement.policy == release.policy),
         ("issued", statement.issued == release.issued),
         ("renew_by", statement.renew_by == release.renew_by),
     ];

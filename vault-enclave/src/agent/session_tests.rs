@@ -126,11 +126,12 @@ fn an_entry_that_states_another_release_is_refused() {
 
 #[test]
 fn a_lease_that_differs_from_its_entry_is_refused() {
-    let other: [(&str, Change<'_, LeaseStatement>); 6] = [
+    let other: [(&str, Change<'_, LeaseStatement>); 7] = [
         ("vault", &|statement| statement.vault = digest("other")),
         ("id", &|statement| statement.lease = digest("other")),
         ("key", &|statement| statement.lease_key = LeaseKey::try_from([1; 32].as_slice()).unwrap()),
         ("rule", &|statement| statement.rule = "other".try_into().unwrap()),
+        ("policy", &|statement| statement.policy = digest("other")),
         ("issued", &|statement| statement.issued = NOW.plus(1)),
         ("renew_by", &|statement| statement.renew_by = NOW.plus(LEASE_SECS + 1)),
     ];
@@ -221,6 +222,7 @@ fn a_renewal_is_later_and_of_the_same_lease() {
         lease: digest("lease"),
         lease_key: LeaseKey::try_from([7; 32].as_slice()).unwrap(),
         rule: "demo".try_into().unwrap(),
+        policy: digest("policy"),
         issued: NOW,
         renew_by: NOW.plus(LEASE_SECS),
         lease_end: LeaseEnd::End,
@@ -233,6 +235,8 @@ fn a_renewal_is_later_and_of_the_same_lease() {
         verify_renewal(&keeper.vault, &held, &keeper.sign(&statement))
     };
     assert_eq!(renewed(&|_| {}).unwrap().renew_by, NOW.plus(300 + LEASE_SECS));
+    // It says by which policy it was decided: nobody else does.
+    assert_eq!(renewed(&|lease| lease.policy = digest("next policy")).unwrap().policy, digest("next policy"));
     // A new policy may have made the lease shorter.
     assert_eq!(renewed(&|lease| lease.renew_by = NOW.plus(400)).unwrap().renew_by, NOW.plus(400));
     let refused = |change: Change<'_, LeaseStatement>| renewed(change).unwrap_err();

@@ -142,6 +142,7 @@ mod tests {
             lease: Sha256Digest::of(b"lease"),
             lease_key: LeaseKey::try_from([7; 32].as_slice()).unwrap(),
             rule: "serve".try_into().unwrap(),
+            policy: Sha256Digest::of(b"policy"),
             issued: UnixTime(issued),
             renew_by: UnixTime(issued + seconds),
             lease_end: LeaseEnd::End,

@@ -5,7 +5,9 @@ use std::fmt;
 
 use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::cosignature::WitnessPolicy;
-use ledger::policy::{BareEks, Lineage, Permitted, Policy, Proof, ProposerRule, UnitCheck, WorkloadRule};
+use ledger::policy::{
+    BareEks, Lineage, PcrRule, Permitted, Policy, Proof, ProposerRule, UnitCheck, WorkloadRule,
+};
 use serde::Serialize;
 
 use crate::print::{distance, moment, span};
@@ -161,7 +163,8 @@ fn anchors(policy: &Policy) -> Vec<String> {
     }
     anchors
         .map(|(anchor, until)| {
-            format!("{}: {}; its certificate ends {}", anchor.name, trust(anchor.trust), moment(until))
+            let (digest, end) = (Sha256Digest::of(&anchor.certificate), moment(until));
+            format!("{}: {}; its certificate is {digest} and ends {end}", anchor.name, trust(anchor.trust))
         })
         .collect()
 }
@@ -258,6 +261,12 @@ pub fn warnings(policy: &Policy, now: UnixTime) -> Vec<String> {
         if rule.guest.eks().is_some_and(any_tpm) {
             warnings.push(format!("release.{name}: any TPM that an anchor endorses may get keys"));
         }
+        if rule.guest.pcrs().is_some_and(boots_anything) {
+            warnings.push(format!(
+                "release.{name}: PCR 4 is not checked: whoever starts another system on such a machine can bring PCRs 8 to 15 \
+                 to the values of yours"
+            ));
+        }
         if let Some(rule) = rule.guest.snp() {
             warnings.extend(snp::warnings(rule).into_iter().map(|warning| format!("release.{name}: {warning}")));
         }
@@ -278,6 +287,12 @@ pub fn warnings(policy: &Policy, now: UnixTime) -> Vec<String> {
     warnings
 }
 
+/// PCRs 0 to 3 and 5 to 7 are those of the firmware, of how it is set, and of who signed what it starts; 8 to 15 hold what
+/// the system that it started says. What it started is in PCR 4 alone, or in those of a dynamic launch.
+fn boots_anything(rule: &PcrRule) -> bool {
+    !rule.selection().iter().any(|index| matches!(index, 4 | 17..=22))
+}
+
 fn trust(trust: Trust) -> &'static str {
     match trust {
         Trust::Emulated => "EMULATED, proves nothing about hardware",
@@ -286,11 +301,13 @@ fn trust(trust: Trust) -> &'static str {
 }
 
 fn pcrs(allowed: &std::collections::BTreeMap<u32, Vec<[u8; 32]>>) -> String {
-    let one = |(index, values): (&u32, &Vec<[u8; 32]>)| match values.as_slice() {
-        [value] => format!("{index} = {}…", hex::encode(&value[..4])),
-        values => format!("{index} = one of {}", values.len()),
-    };
+    let one = |(index, values): (&u32, &Vec<[u8; 32]>)| format!("{index} = {}", either_of(values));
     allowed.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Each in full: another image whose digest begins the same is soon found.
+fn either_of(digests: &[impl AsRef<[u8]>]) -> String {
+    digests.iter().map(hex::encode).collect::<Vec<_>>().join(" or ")
 }
 
 fn tpms(platforms: &Permitted<Sha256Digest>) -> String {

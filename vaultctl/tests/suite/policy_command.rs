@@ -1,5 +1,7 @@
 //! `vaultctl policy …`
 
+use attestation::Sha256Digest;
+use ledger::policy::Policy;
 use serde_json::json;
 
 use crate::scene::{Scene, run, text};
@@ -15,6 +17,36 @@ fn a_policy_is_explained_with_what_deserves_a_second_look() {
     let said = run(&["policy", "check", text(&file)]).stdout;
     assert!(said.contains("2 of 3 approvers change the policy"), "{said}");
     assert!(said.contains("who proposes a policy does not count"), "{said}");
+}
+
+/// Whoever signs the first policy of a vault reads these words: a value whose first bytes are those of a good one is another.
+#[test]
+fn a_policy_is_explained_with_every_value_in_full() {
+    let scene = Scene::new();
+    let file = scene.path("policy.toml");
+    let policy = std::fs::read_to_string(&file).unwrap();
+    let said = run(&["policy", "check", text(&file)]).stdout;
+    let values: Vec<&str> = policy.split('"').filter(|text| text.len() == 64).collect();
+    assert_eq!(values.len(), 4, "{policy}");
+    values.iter().for_each(|value| assert!(said.contains(value), "{value}: {said}"));
+    let anchor = &Policy::parse(&policy).unwrap();
+    let (anchor, _) = anchor.trust_anchors().iter().next().unwrap();
+    assert!(said.contains(&Sha256Digest::of(&anchor.certificate).to_string()), "{said}");
+}
+
+/// PCRs from 8 on hold what the system that runs says of itself.
+#[test]
+fn a_rule_by_which_any_system_may_run_deserves_a_second_look() {
+    let scene = Scene::new();
+    let file = scene.path("pcrs.toml");
+    let policy = scene.policy("genesis", 1, "none");
+    let (keeper, release) = policy.split_once("[release.minilm]").unwrap();
+    for (index, warned) in [("0", true), ("7", true), ("9", true), ("4", false), ("17", false)] {
+        let release = release.replacen("pcrs = { 0 =", &format!("pcrs = {{ {index} ="), 1);
+        std::fs::write(&file, format!("{keeper}[release.minilm]{release}")).unwrap();
+        let said = run(&["policy", "check", text(&file)]).stdout;
+        assert_eq!(said.contains("! release.minilm: PCR 4 is not checked"), warned, "{index}: {said}");
+    }
 }
 
 #[test]

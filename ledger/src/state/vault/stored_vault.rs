@@ -23,6 +23,8 @@ impl Stored for Vault {
             alarms,
             revocations,
             permits,
+            reseals,
+            fold,
         } = self;
         genesis.store(to);
         policy.store(to);
@@ -38,6 +40,8 @@ impl Stored for Vault {
         alarms.store(to);
         revocations.store(to);
         permits.store(to);
+        reseals.store(to);
+        fold.store(to);
     }
 
     fn restore(from: &mut Reader<'_>) -> Result<Self, SnapshotError> {
@@ -56,6 +60,8 @@ impl Stored for Vault {
             alarms: Stored::restore(from)?,
             revocations: Stored::restore(from)?,
             permits: Stored::restore(from)?,
+            reseals: Stored::restore(from)?,
+            fold: Stored::restore(from)?,
         };
         vault.budgets.count(&vault.policy);
         Ok(vault)

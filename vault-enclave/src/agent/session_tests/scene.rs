@@ -236,6 +236,7 @@ impl Bound {
             lease: release.lease,
             lease_key: release.lease_key.clone(),
             rule: release.rule.clone(),
+            policy: release.policy,
             issued: release.issued,
             renew_by: release.renew_by,
             lease_end: LeaseEnd::End,

@@ -107,7 +107,8 @@ impl Vault {
     pub(super) fn submit_reseal(&mut self, request: v1::SubmitResealRequest) -> Result<Outcome, Refusal> {
         let ResealSubmission { reseal, statement, signature } = request.try_into()?;
         let now = self.now();
-        let proposed = ProposedReseal::new(&reseal, utf8("statement", statement)?, signature);
+        let revision = self.opened()?.reseal_revision();
+        let proposed = ProposedReseal::new(&reseal, revision, utf8("statement", statement)?, signature);
         let vetted = self.opened()?.vet_reseal(&proposed, now);
         let reseal = vetted.map_err(|error| Refusal::denied(error.code(), error))?;
         self.check_here(&reseal)?;

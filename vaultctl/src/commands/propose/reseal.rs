@@ -48,12 +48,13 @@ pub(crate) async fn reseal(session: &Session, args: &ProposeResealArgs) -> Resul
     reseal.check(vault.genesis(), keeper, vault.policy()).map_err(|error| {
         Failure::new(Kind::Usage, error.code(), "the keeper of this vault can't be sealed to that").why(error)
     })?;
+    let object = reseal.object(vault.reseal_revision());
     let approvers = &vault.policy().approval().approvers;
     signing::check_approver(&args.signing, approvers)?;
     session.review(&reseal_in_words(&reseal, vault).join("\n"));
     let statement = ApprovalStatement {
         action: ApprovalAction::ProposeReseal,
-        object: reseal.object(),
+        object,
         previous: vault.policy().digest(),
         vault: vault.id(),
         serial: vault.policy().serial(),
@@ -64,7 +65,7 @@ pub(crate) async fn reseal(session: &Session, args: &ProposeResealArgs) -> Resul
         Signed::Now(signature) => signature,
     };
     let report = |threshold, entry| ResealReport {
-        object: reseal.object(),
+        object,
         pcrs: reseal.pcrs.iter().map(|(index, value)| (*index, hex::encode(value))).collect(),
         from_policy,
         proposed_by: signature.approver.to_string(),
@@ -77,7 +78,7 @@ pub(crate) async fn reseal(session: &Session, args: &ProposeResealArgs) -> Resul
         signature: signature.armored.clone(),
     };
     let proposal = remote.submit_reseal(submission).await?;
-    check_object(&proposal, reseal.object())?;
+    check_object(&proposal, object)?;
     Ok(Submission::Made(report(proposal.threshold, proposal.entry)))
 }
 

@@ -3,11 +3,11 @@
 use attestation::CrlRule;
 use ledger::policy::{Allowed, Permitted, SnpRule};
 
+use super::either_of;
+
 /// What it asks for.
 pub(super) fn says(rule: &SnpRule) -> Vec<String> {
-    let digests: Vec<String> =
-        rule.measurements.iter().map(|digest| format!("{}…", hex::encode(&digest[..8]))).collect();
-    let mut says = vec![format!("launched: {}", digests.join(" or ")), chips(rule)];
+    let mut says = vec![format!("launched: {}", either_of(&rule.measurements)), chips(rule)];
     for (product, tcb) in rule.min_tcb.iter() {
         says.push(format!("{product}: TCB from {tcb} on"));
     }
@@ -34,13 +34,13 @@ fn chips(rule: &SnpRule) -> String {
 fn narrowing(rule: &SnpRule) -> Vec<String> {
     let mut says = Vec::new();
     if let Some(listed) = &rule.host_data {
-        says.push(format!("host data: one of {}", listed.len()));
+        says.push(format!("host data: {}", either_of(listed)));
     }
     if let Some(listed) = &rule.id_keys {
-        says.push(format!("ID block signed by one of {} keys", listed.len()));
+        says.push(format!("ID block signed by the key {}", either_of(listed)));
     }
     if let Some(listed) = &rule.author_keys {
-        says.push(format!("ID key signed by one of {} keys", listed.len()));
+        says.push(format!("ID key signed by the key {}", either_of(listed)));
     }
     says.extend(rule.min_guest_svn.map(|min| format!("guest SVN from {min} on")));
     says.extend(rule.min_firmware.map(|min| format!("firmware from {min} on")));

@@ -207,7 +207,8 @@ impl Keeper {
 
     pub(super) fn submit_reseal(&mut self, submission: convert::ResealSubmission) -> convert::Proposal {
         let statement = String::from_utf8(submission.statement).unwrap();
-        let proposed = ProposedReseal::new(&submission.reseal, statement, submission.signature);
+        let revision = self.state.vault().unwrap().reseal_revision();
+        let proposed = ProposedReseal::new(&submission.reseal, revision, statement, submission.signature);
         let object = proposed.object;
         self.append(&Entry::Propose(Propose { time: now(), proposal: Proposal::Reseal(proposed) }));
         self.proposal(object)
