@@ -15,6 +15,8 @@ pub struct Nodes {
     pub world: World,
     /// The machines, by the names of their rules.
     pub nodes: Vec<(&'static str, Swtpm)>,
+    /// The name of their model.
+    pub model: &'static str,
     /// Where plaintext goes: memory.
     memory: TempDir,
 }
@@ -22,26 +24,45 @@ pub struct Nodes {
 impl Nodes {
     /// A vault whose rule `NAME` gives these groups to that node's TPM and to no other.
     pub fn open(parts: &[(&'static str, &[&str])]) -> Self {
+        let names: Vec<_> = parts.iter().map(|(name, _)| *name).collect();
+        Self::with_policy("demo", &names, |_, nodes, policy| {
+            for ((name, groups), (_, tpm)) in parts.iter().zip(nodes) {
+                policy.push_str(&rule(name, tpm, groups));
+            }
+        })
+    }
+
+    /// A vault with nodes of these names, whose policy `edit` writes.
+    pub fn with_policy(
+        model: &'static str,
+        names: &[&'static str],
+        edit: impl FnOnce(&World, &[(&'static str, Swtpm)], &mut String),
+    ) -> Self {
         let mut nodes = Vec::new();
         let world = World::before_ceremony(|world, policy| {
-            for (name, groups) in parts {
+            nodes.extend(names.iter().map(|name| {
                 let state = world.path(&format!("tpm-{name}"));
-                let tpm = Swtpm::start(&state, &world.path("ca"), &binary("vault-host"));
-                policy.push_str(&rule(name, &tpm, groups));
-                nodes.push((*name, tpm));
-            }
+                (*name, Swtpm::start(&state, &world.path("ca"), &binary("vault-host")))
+            }));
+            edit(world, &nodes, policy);
         });
         world.sign_genesis();
         let memory = tempfile::Builder::new().prefix("weightvault-").tempdir_in("/dev/shm").expect("memory");
-        Self { world, nodes, memory }
+        Self { world, nodes, model, memory }
     }
 
-    /// Seals these files as `demo@1` with these options, and has approvers sign: the sealed model.
+    /// Seals these files as version 1 of the model with these options, and has approvers sign: the sealed model.
     pub fn publish(&self, files: &Files, options: &[&str]) -> PathBuf {
-        let (source, sealed) = (self.world.path("source"), self.world.path("sealed"));
+        self.publish_as("1", files, options)
+    }
+
+    /// The same as another version.
+    pub fn publish_as(&self, version: &str, files: &Files, options: &[&str]) -> PathBuf {
+        let (source, sealed) =
+            (self.world.path(&format!("source-{version}")), self.world.path(&format!("sealed-{version}")));
         weights::write(&source, files);
         let mut seal = self.world.enclave("seal");
-        seal.arg(&source).args(["--model", "demo", "--version", "1", "--vault"]).arg(self.world.vault());
+        seal.arg(&source).args(["--model", self.model, "--version", version, "--vault"]).arg(self.world.vault());
         seal.arg("--publisher-key").arg(self.world.path("publisher.pem")).arg("--out").arg(&sealed);
         run_ok(seal.args(options));
         self.world.approve(&APPROVERS[..2]);
@@ -58,10 +79,17 @@ impl Nodes {
         self.memory.path().join("part")
     }
 
-    /// `vault-enclave load demo@1` on a node, under its rule.
+    /// `vault-enclave load` of version 1 on a node, under its rule.
     pub fn command(&self, node: &str, options: &[&str]) -> Command {
+        self.command_under(node, node, options)
+    }
+
+    /// The same under this rule.
+    pub fn command_under(&self, node: &str, rule: &str, options: &[&str]) -> Command {
         let mut load = self.world.enclave("load");
-        load.args(["demo@1", "--rule", node, "--tpm", &self.tpm(node).tcti, "--vault"]).arg(self.world.vault());
+        load.arg(format!("{}@1", self.model))
+            .args(["--rule", rule, "--tpm", &self.tpm(node).tcti, "--vault"])
+            .arg(self.world.vault());
         load.arg("--into").arg(self.place()).args(options);
         load
     }
@@ -103,7 +131,7 @@ pub fn rule(name: &str, tpm: &Swtpm, groups: &[&str]) -> String {
 }
 
 /// The line of a rule that names this TPM, as `vault-enclave evidence` prints it.
-fn eks_line(tpm: &Swtpm) -> String {
+pub fn eks_line(tpm: &Swtpm) -> String {
     let mut evidence = Command::new(binary("vault-enclave"));
     let shown = run_ok(evidence.args(["evidence", "--tpm", &tpm.tcti]));
     let line = shown.lines().map(str::trim).find(|line| line.starts_with("eks = ["));

@@ -11,6 +11,9 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Vec<u8>>;
 
+/// Weights of so many bytes: two chunks and a short rest.
+pub const BYTES: usize = (32 << 10) + 700;
+
 /// A safetensors file of these tensors, in this order, each with so many bytes that no other file or place has.
 pub fn safetensors(file: &str, tensors: &[(String, usize)]) -> Vec<u8> {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
@@ -64,3 +67,27 @@ pub fn read(dir: &Path) -> Files {
     }
     files
 }
+
+/// What `save_sharded_state` of vLLM writes for four tensor-parallel ranks.
+pub fn sharded_state() -> Files {
+    let mut model = Files::from([("config.json".to_owned(), b"{}".to_vec())]);
+    for (rank, part) in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1)] {
+        let name = format!("model-rank-{rank}-part-{part}.safetensors");
+        // Every rank has the same names: its own slice of each tensor.
+        let tensors = [part * 2, part * 2 + 1].map(|layer| (format!("model.layers.{layer}.qkv_proj.weight"), BYTES));
+        model.insert(name.clone(), safetensors(&name, &tensors));
+    }
+    model
+}
+
+/// The files of these ranks, and those that are no rank's.
+pub fn of_ranks(model: &Files, ranks: &[u32]) -> Files {
+    let own = |path: &str| {
+        !path.starts_with("model-rank-")
+            || ranks.iter().any(|rank| path.starts_with(&format!("model-rank-{rank}-part-")))
+    };
+    model.iter().filter(|(path, _)| own(path)).map(|(path, bytes)| (path.clone(), bytes.clone())).collect()
+}
+
+/// As `seal` takes it: the files of each rank are a group.
+pub const BY_RANK: [&str; 2] = ["--file-group", r"model-(rank-\d+)-part-"];

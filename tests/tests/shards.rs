@@ -20,13 +20,12 @@ use vault_enclave::place::{Facts, judge};
 use vault_proto::convert::{ChallengeFor, ChallengeRequest, ModelName};
 use vault_tests::memory::key_memory;
 use vault_tests::nodes::{Nodes, sealed_unit};
+use vault_tests::serve::is_root;
 use vault_tests::thief::{chunks_of, context_of, try_all};
-use vault_tests::weights::{self, Files, safetensors, tensors, those};
+use vault_tests::weights::{self, BY_RANK, BYTES, Files, of_ranks, safetensors, sharded_state, tensors, those};
+use vault_tests::{Running, run_ok};
 
 const WEIGHTS: &str = "model.safetensors";
-
-/// Weights of so many bytes, more than two chunks, and a short rest.
-const BYTES: usize = (32 << 10) + 700;
 
 /// Eight layers, two for each stage of a pipeline of four; the first has the embedding, the last the head.
 fn pipeline() -> Files {
@@ -305,29 +304,6 @@ fn adapter_of_one_customer_goes_to_its_machine_and_the_base_to_all() {
     assert_eq!(nodes.log().matches("group-not-granted").count(), 3);
 }
 
-/// What `save_sharded_state` of vLLM writes for two tensor-parallel ranks.
-fn sharded_state() -> Files {
-    let mut model = Files::from([("config.json".to_owned(), b"{}".to_vec())]);
-    for (rank, part) in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1)] {
-        let name = format!("model-rank-{rank}-part-{part}.safetensors");
-        // Every rank has the same names: its own slice of each tensor.
-        let tensors = [part * 2, part * 2 + 1].map(|layer| (format!("model.layers.{layer}.qkv_proj.weight"), BYTES));
-        model.insert(name.clone(), safetensors(&name, &tensors));
-    }
-    model
-}
-
-/// The files of these ranks, and those that are no rank's.
-fn of_ranks(model: &Files, ranks: &[u32]) -> Files {
-    let own = |path: &str| {
-        !path.starts_with("model-rank-")
-            || ranks.iter().any(|rank| path.starts_with(&format!("model-rank-{rank}-part-")))
-    };
-    model.iter().filter(|(path, _)| own(path)).map(|(path, bytes)| (path.clone(), bytes.clone())).collect()
-}
-
-const BY_RANK: [&str; 2] = ["--file-group", r"model-(rank-\d+)-part-"];
-
 #[test]
 fn each_rank_of_a_sharded_state_has_its_own_files() {
     let nodes = Nodes::open(&[("zero", &["files", "rank-0"]), ("one", &["files", "rank-1"])]);
@@ -344,4 +320,77 @@ fn each_rank_of_a_sharded_state_has_its_own_files() {
     let said = nodes.refused("zero", &["--rank", "0/2"], "rank-other-count");
     assert!(said.contains("are for 4 ranks"), "{said}");
     assert_eq!(nodes.log().matches("group-not-granted").count(), 4);
+}
+
+/// The files of each rank in its directory.
+fn in_directories(model: &Files, ranks: &[u32]) -> Files {
+    let of_rank = |rank: &u32| {
+        let rank = *rank;
+        of_ranks(model, &[rank]).into_iter().map(move |(path, bytes)| (format!("rank{rank}/{path}"), bytes))
+    };
+    ranks.iter().flat_map(of_rank).collect()
+}
+
+#[test]
+fn ranks_of_one_guest_share_one_report_one_lease_and_the_keys_of_their_union() {
+    let nodes = Nodes::open(&[("half", &["files", "rank-0", "rank-1"])]);
+    let model = sharded_state();
+    nodes.publish(&model, &BY_RANK);
+    let both = ["--rank", "1/4", "--rank", "0/4"];
+    let mut load = Running::start(&mut nodes.command("half", &both), &nodes.world.path("ranks.log"));
+    load.wait_for("ready");
+    // Together, as the workers of one server read them: every name says whose file it is.
+    assert!(weights::read(&nodes.place()) == of_ranks(&model, &[0, 1]));
+    let leases = run_ok(nodes.world.vaultctl().args(["--json", "leases"]));
+    let leases: serde_json::Value = serde_json::from_str(&leases).expect("JSON");
+    let [lease] = leases["leases"].as_array().expect("a list").as_slice() else { panic!("one lease: {leases}") };
+    // Four files of the two ranks, each with its header, and the configuration.
+    assert_eq!(lease["units"], 9, "{lease}");
+    load.terminate();
+    let _ = std::fs::remove_dir(nodes.place());
+    let log = nodes.log();
+    assert_eq!((log.matches(" release ").count(), log.matches(" end ").count()), (1, 1), "{log}");
+    assert!(log.contains("under half; groups files, rank-0, rank-1;"), "{log}");
+
+    // Or each in a directory of its own, under one lease all the same. None of it is left behind.
+    let apart = [both.as_slice(), &["--rank-dirs"]].concat();
+    assert!(nodes.load("half", &apart).0 == in_directories(&model, &[0, 1]));
+    assert_eq!(nodes.log().matches(" release ").count(), 2);
+    if is_root() {
+        let mut run = nodes.world.enclave("run");
+        run.args(["demo@1", "--rule", "half", "--tpm", &nodes.tpm("half").tcti, "--vault"]).arg(nodes.world.vault());
+        run.arg("--at").arg(nodes.world.path("weights")).args(&apart);
+        let script = "cd \"$1\" && find . -type f | sort && cmp rank0/config.json rank1/config.json && echo same";
+        let said = run_ok(run.args(["--", "sh", "-c", script, "sh"]).arg(nodes.world.path("weights")));
+        let listed: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("./")).collect();
+        assert_eq!(listed, in_directories(&model, &[0, 1]).into_keys().collect::<Vec<_>>(), "{said}");
+        assert!(said.contains("\nsame"), "{said}");
+        assert_eq!(nodes.log().matches(" release ").count(), 3);
+    }
+
+    // What one of them may not have, none has.
+    nodes.refused("half", &["--rank", "0/4", "--rank", "2/4"], "(denied)");
+    nodes.refused("half", &["--rank", "0/4", "--rank", "0/4"], "rank-twice");
+    nodes.refused("half", &["--rank", "0/4", "--rank", "1/8"], "rank-other-number");
+}
+
+#[test]
+fn ranks_that_split_layers_have_smaller_files_and_share_what_both_need() {
+    let groups: Vec<String> = (0..8).map(|layer| format!("layer.{layer}")).collect();
+    let groups: Vec<&str> = groups.iter().map(String::as_str).chain(["files", "other"]).collect();
+    let nodes = Nodes::open(&[("all", &groups)]);
+    let model = pipeline();
+    nodes.publish(&model, &[]);
+    let (files, _) = nodes.load("all", &["--rank", "0/4", "--rank", "3/4", "--rank-dirs"]);
+    let all = tensors(&model[WEIGHTS]);
+    for (rank, layers) in [(0, [0, 1]), (3, [6, 7])] {
+        // The first and the last also have what is in no layer.
+        let own = |name: &str| {
+            !name.contains(".layers.") || layers.iter().any(|layer| name.contains(&format!(".layers.{layer}.")))
+        };
+        assert!(tensors(&files[&format!("rank{rank}/{WEIGHTS}")]) == those(&all, own), "rank {rank}");
+        assert!(files[&format!("rank{rank}/config.json")] == model["config.json"]);
+    }
+    assert_eq!(files.len(), 4, "{:?}", files.keys());
+    assert_eq!(nodes.log().matches(" release ").count(), 1);
 }

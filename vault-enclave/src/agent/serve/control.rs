@@ -14,7 +14,7 @@ use vault_proto::agent::v1;
 use vault_proto::agent::v1::agent_server::AgentServer;
 use vault_proto::convert::{LoadOrder, ModelName, WireError};
 
-use super::access::{Access, Controller, Peer};
+use super::access::{Access, Controller, Peer, Reader};
 use super::agent::Agent;
 use super::models::Why;
 use crate::failure::{Failure, Kind};
@@ -29,10 +29,12 @@ const REQUEST_BYTES_MAX: usize = 256 << 10;
 /// # Errors
 /// The listener failed.
 pub(super) async fn serve(listener: UnixListener, access: Access, agent: Arc<Agent>) -> Result<(), Failure> {
-    let admitted = access.clone();
+    let (admitted, models) = (access.clone(), Arc::clone(&agent.models));
     // Whoever may do nothing gets no connection that he could hold.
-    let incoming = UnixListenerStream::new(listener)
-        .filter(move |stream| stream.as_ref().map_or(true, |stream| admitted.reader(peer_of(stream)).is_ok()));
+    let incoming = UnixListenerStream::new(listener).filter(move |stream| {
+        let is_reader = |stream| admitted.reader(peer_of(stream), |peer| models.is_listed(peer)).is_ok();
+        stream.as_ref().map_or(true, is_reader)
+    });
     let service = AgentServer::new(Control { access, agent }).max_decoding_message_size(REQUEST_BYTES_MAX);
     let server = Server::builder().concurrency_limit_per_connection(CALLS_MAX).add_service(service);
     let served = server.serve_with_incoming(incoming).await;
@@ -53,14 +55,21 @@ struct Control {
 
 impl Control {
     fn controller<T>(&self, request: &Request<T>) -> Result<Controller, Status> {
-        let info = request.extensions().get::<UdsConnectInfo>();
-        let peer = info.and_then(|info| info.peer_cred).map_or(NOBODY, Peer::from);
-        Ok(self.access.controller(peer)?)
+        Ok(self.access.controller(asker(request))?)
     }
 
-    fn models(&self) -> Vec<v1::Model> {
-        self.agent.models.list().into_iter().map(v1::Model::from).collect()
+    fn reader<T>(&self, request: &Request<T>) -> Result<Reader, Status> {
+        Ok(self.access.reader(asker(request), |peer| self.agent.models.is_listed(peer))?)
     }
+}
+
+fn asker<T>(request: &Request<T>) -> Peer {
+    let info = request.extensions().get::<UdsConnectInfo>();
+    info.and_then(|info| info.peer_cred).map_or(NOBODY, Peer::from)
+}
+
+fn models(agent: &Agent, reader: Reader) -> Vec<v1::Model> {
+    agent.models.list(reader).into_iter().map(v1::Model::from).collect()
 }
 
 fn malformed(error: WireError) -> Status {
@@ -71,14 +80,19 @@ fn malformed(error: WireError) -> Status {
 impl v1::agent_server::Agent for Control {
     type WatchModelsStream = Pin<Box<dyn Stream<Item = Result<v1::WatchModelsResponse, Status>> + Send>>;
 
-    async fn list_models(&self, _: Request<v1::ListModelsRequest>) -> Result<Response<v1::ListModelsResponse>, Status> {
-        Ok(Response::new(v1::ListModelsResponse { models: self.models() }))
+    async fn list_models(
+        &self,
+        request: Request<v1::ListModelsRequest>,
+    ) -> Result<Response<v1::ListModelsResponse>, Status> {
+        let models = models(&self.agent, self.reader(&request)?);
+        Ok(Response::new(v1::ListModelsResponse { models }))
     }
 
     async fn watch_models(
         &self,
-        _: Request<v1::WatchModelsRequest>,
+        request: Request<v1::WatchModelsRequest>,
     ) -> Result<Response<Self::WatchModelsStream>, Status> {
+        let reader = self.reader(&request)?;
         let mut changes = self.agent.models.changes();
         let agent = Arc::clone(&self.agent);
         // One that nobody takes is not followed by another.
@@ -86,7 +100,7 @@ impl v1::agent_server::Agent for Control {
         tokio::spawn(async move {
             loop {
                 changes.mark_unchanged();
-                let models = agent.models.list().into_iter().map(v1::Model::from).collect();
+                let models = models(&agent, reader);
                 if sender.send(Ok(v1::WatchModelsResponse { models })).await.is_err() {
                     return;
                 }

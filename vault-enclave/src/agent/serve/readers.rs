@@ -30,33 +30,39 @@ pub(super) async fn serve(listener: UnixListener, access: Access, models: Arc<Mo
             tokio::time::sleep(ACCEPT_AFTER).await;
             continue;
         };
-        let admitted = admit(&stream, &access, &places);
+        let admitted = admit(&stream, &access, &models, &places);
         let models = Arc::clone(&models);
         tokio::spawn(async move {
             // A reader that is gone needs no answer.
             let _ = match admitted {
-                Ok((_, place)) => answer(stream, &models, place).await,
+                Ok((reader, place)) => answer(stream, &models, reader, place).await,
                 Err(error) => Frame::refused(&error).send(&stream, None).await,
             };
         });
     }
 }
 
-fn admit(stream: &UnixStream, access: &Access, places: &Arc<Places>) -> Result<(Reader, Place), ServeError> {
+fn admit(
+    stream: &UnixStream,
+    access: &Access,
+    models: &Models,
+    places: &Arc<Places>,
+) -> Result<(Reader, Place), ServeError> {
     // The kernel knows who connected, always.
     let nobody = Peer { uid: u32::MAX, gid: u32::MAX };
-    let reader = access.reader(stream.peer_cred().map_or(nobody, Peer::from))?;
+    let peer = stream.peer_cred().map_or(nobody, Peer::from);
+    let reader = access.reader(peer, |peer| models.is_listed(peer))?;
     Ok((reader, places.take(reader)?))
 }
 
-async fn answer(mut stream: UnixStream, models: &Models, _place: Place) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, models: &Models, reader: Reader, _place: Place) -> io::Result<()> {
     let asked = match Request::read(&mut stream).await {
         None => return Ok(()),
         Some(Ok(Request::List)) => {
-            let models = models.list().into_iter().map(Into::into).collect();
+            let models = models.list(reader).into_iter().map(Into::into).collect();
             return Frame::Models { models }.send(&stream, None).await;
         }
-        Some(Ok(Request::Open(wanted))) => models.find(&wanted),
+        Some(Ok(Request::Open(wanted))) => models.find(&wanted, reader),
         Some(Err(error)) => Err(error),
     };
     match asked {
@@ -190,7 +196,7 @@ mod tests {
     fn a_user_has_so_many_places_and_leaves_some_to_others() {
         let groups: Vec<_> = [":7".parse().unwrap()].to_vec();
         let access = Access::new(0, AllowList::new(&groups).unwrap(), AllowList::default());
-        let reader = |uid| access.reader(Peer { uid, gid: 7 }).unwrap();
+        let reader = |uid| access.reader(Peer { uid, gid: 7 }, |_| false).unwrap();
         let places = Arc::new(Places::default());
         let mut taken = Vec::new();
         for uid in 1..=READERS_MAX / READERS_PER_USER_MAX {
