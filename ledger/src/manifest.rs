@@ -34,7 +34,7 @@ pub use attestation::UNITS_MAX;
 pub use error::{ManifestError, SelectError};
 pub use path::{FilePath, PATH_BYTES_MAX, PATH_PARTS_MAX, PathError};
 pub use plan::{Plan, PlanUnit, UNIT_BYTES_MAX, sealed_len};
-pub use rank::{RANKS_MAX, Rank, RankError};
+pub use rank::{RANKS_MAX, Rank, RankError, Ranks};
 pub use select::Selection;
 pub use wire::Blake3Digest;
 

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use attestation::Sha256Digest;
-use ledger::manifest::{Blake3Digest, Manifest, ModelId, Plan, PlanUnit, Rank, RankError, SealedDigests};
+use ledger::manifest::{Blake3Digest, Manifest, ModelId, Plan, PlanUnit, Rank, RankError, Ranks, SealedDigests};
 use ledger::safetensors::{Header, SafetensorsError};
 use proptest::prelude::*;
 
@@ -83,6 +83,19 @@ fn files_of_ranks_go_to_their_rank_and_all_others_to_everyone() {
     assert_eq!(rank(&model, "0/2"), Ok(vec![0, 2]));
     assert_eq!(rank(&model, "1/2"), Ok(vec![0, 4, 6]));
     assert_eq!(rank(&model, "0/4"), Err(RankError::OtherCount { files: 2 }));
+}
+
+#[test]
+fn ranks_of_one_machine_are_of_one_number_and_none_is_twice() {
+    let ranks = |texts: &[&str]| Ranks::try_from(texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Rank>>());
+    let in_order = ranks(&["3/4", "0/4"]).unwrap();
+    assert_eq!(in_order.iter().map(Rank::index).collect::<Vec<_>>(), [0, 3]);
+    let refused = |texts: &[&str]| ranks(texts).unwrap_err();
+    assert_eq!((refused(&[]).code(), refused(&[])), ("rank-none", RankError::NoRank));
+    let twice = refused(&["1/4", "0/4", "1/4"]);
+    assert_eq!((twice.code(), twice), ("rank-twice", RankError::Twice { rank: Rank::new(1, 4).unwrap() }));
+    let other = refused(&["1/4", "0/2"]);
+    assert_eq!((other.code(), other), ("rank-other-number", RankError::OtherNumber { counts: [4, 2] }));
 }
 
 #[test]

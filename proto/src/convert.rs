@@ -27,7 +27,7 @@ mod revocation;
 mod vault;
 mod workload;
 
-pub use agent::{AGENT_MODELS_MAX, AgentModel, AgentModelState, LoadOrder};
+pub use agent::{AGENT_MODELS_MAX, AgentModel, AgentModelState, LoadOrder, OrderedPart, Peers};
 pub use asked::{AskedEvidence, AskedQuote};
 pub use escrow::{Contribution, EscrowSubmission, RecoveryOffer, RecoveryProgress};
 pub use evidence::EvidenceSet;

@@ -16,6 +16,7 @@ pub mod knife;
 pub mod long_log;
 pub mod memory;
 pub mod newcomer;
+pub mod nodes;
 pub mod process;
 pub mod publisher;
 pub mod python;
@@ -24,7 +25,9 @@ pub mod reader;
 pub mod relay;
 pub mod serve;
 pub mod soft_snp;
+pub mod thief;
 pub mod two;
+pub mod weights;
 pub mod witnesses;
 pub mod world;
 

@@ -20,7 +20,7 @@ use vault_enclave::unit_keys::UnitKeys;
 use crate::memory::{Secrets, key_memory};
 
 const CHUNK: usize = 16 << 10;
-const COBBLESTONE: &[u8] = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0";
+pub(crate) const COBBLESTONE: &[u8] = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0";
 
 /// Seals `source` as `demo@1` into `sealed`, as `vault-enclave publish` takes it; its DEK is noted as `dek`, its unit keys as
 /// `unit 0`, `unit 1`, …. No other key may be alive in this process.
@@ -110,7 +110,7 @@ impl KeyType for Length {
     }
 }
 
-fn expand<const N: usize>(key: &[u8], info: &[&[u8]]) -> [u8; N] {
+pub(crate) fn expand<const N: usize>(key: &[u8], info: &[&[u8]]) -> [u8; N] {
     let mut out = [0; N];
     let prk = Prk::new_less_safe(HKDF_SHA512, key);
     prk.expand(info, Length(N)).and_then(|okm| okm.fill(&mut out)).expect("a short output");

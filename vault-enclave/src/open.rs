@@ -7,7 +7,8 @@
 //! second copy. Files can't be read before every unit that was granted has passed, and on any failure all that was
 //! written is wiped and removed.
 //!
-//! Where some units were granted, the files are those that hold just them (`files.rs`).
+//! Where some units were granted, the files are those that hold just them (`files.rs`). Programs that want different files of
+//! one grant have a view each; a unit of several views is fetched and opened once, and copied.
 
 mod adopt;
 mod destination;
@@ -19,6 +20,9 @@ mod headers;
 mod source;
 mod worker;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
 use attestation::UnitSet;
 use ledger::manifest::{Manifest, PlanUnit};
 
@@ -27,12 +31,12 @@ pub use destination::{Destination, OpenedModel};
 pub use direct::DirectReader;
 pub use directory::{Directory, DirectoryId};
 pub use error::{DestinationError, OpenModelError};
-pub use files::check_units;
+pub use files::{View, check_views};
 pub use headers::{TensorsOf, UnitTensors};
 pub use source::{LocalReader, LocalUnits, ReadBy, SourceError, UnitSource};
 
 use crate::container::CHUNK_BYTES;
-use crate::region::FileMapping;
+use crate::region::{FileMapping, prefault};
 use crate::unit_keys::UnitKeys;
 use files::{GrantedFile, OpenedFile, granted_files, smaller};
 use worker::{Segment, Shared};
@@ -69,9 +73,24 @@ impl GrantedModel<'_> {
         cores: usize,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<OpenedModel, OpenModelError> {
+        self.open_views(&[View::of(self.keys.units().clone())], source, destination, cores, progress)
+    }
+
+    /// The same as the files of some views.
+    ///
+    /// # Errors
+    /// As [`GrantedModel::open`].
+    pub fn open_views<S: UnitSource>(
+        &self,
+        views: &[View],
+        source: &S,
+        destination: Destination,
+        cores: usize,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<OpenedModel, OpenModelError> {
         let mut opened = OpenedModel::begin(destination)?;
         let shared = Shared::new(self, source, progress);
-        let files = self.files(&shared, source.threads(cores))?;
+        let files = self.files(views, &shared, source.threads(cores))?;
         let mut mappings = opened.create_files(&files)?;
         let mut segments = self.segments(&files, &mut mappings, source.run_bytes());
         if self.verify_units {
@@ -79,6 +98,7 @@ impl GrantedModel<'_> {
             segments.sort_by_key(|segment| std::cmp::Reverse(segment.dest.len()));
         }
         shared.open_all(segments, source.threads(cores))?;
+        copy_repeated(&files, &mut mappings)?;
         opened.huge_bytes = crate::region::huge_bytes();
         opened.publish(mappings)?;
         Ok(opened)
@@ -88,10 +108,14 @@ impl GrantedModel<'_> {
     /// look like.
     fn files<S: UnitSource>(
         &self,
+        views: &[View],
         shared: &Shared<'_, S>,
         threads: usize,
     ) -> Result<Vec<OpenedFile<'_>>, OpenModelError> {
-        let files = granted_files(self.manifest, self.keys.units())?;
+        let mut files = Vec::new();
+        for view in views {
+            files.extend(granted_files(self.manifest, view)?);
+        }
         let headers = files.iter().filter_map(|file| match file {
             GrantedFile::Whole(_) => None,
             GrantedFile::Tensors { header, .. } => Some(*header),
@@ -99,12 +123,15 @@ impl GrantedModel<'_> {
         let mut headers = shared.open_headers(headers, threads)?.into_iter();
         let opened = files.into_iter().map(|file| match file {
             GrantedFile::Whole(file) => Ok(Some(file)),
-            GrantedFile::Tensors { length, units, .. } => smaller(&headers.next().unwrap_or_default(), length, units),
+            GrantedFile::Tensors { path, length, units, .. } => {
+                smaller(path, &headers.next().unwrap_or_default(), length, units)
+            }
         });
         opened.filter_map(Result::transpose).collect()
     }
 
-    /// The granted ranges of the mapped files, in the order of the units, cut for the threads.
+    /// The granted ranges of the mapped files, in the order of the units, cut for the threads; of a unit that several files
+    /// have, the first.
     fn segments<'m>(
         &self,
         files: &[OpenedFile<'_>],
@@ -113,7 +140,7 @@ impl GrantedModel<'_> {
     ) -> Vec<Segment<'m>> {
         let longest = if self.verify_units { usize::MAX } else { run_bytes.max(CHUNK_BYTES) };
         let longest = longest / CHUNK_BYTES * CHUNK_BYTES;
-        let mut segments = Vec::new();
+        let (mut segments, mut seen) = (Vec::new(), BTreeSet::new());
         for (file, mapping) in files.iter().zip(mappings) {
             let bytes: &'m mut [u8] = mapping.as_mut().map_or(&mut [], FileMapping::bytes_mut);
             // A file is as long as its header and its units together.
@@ -122,6 +149,9 @@ impl GrantedModel<'_> {
             for (index, unit) in &file.units {
                 let (mut dest, after) = std::mem::take(&mut rest).split_at_mut(unit.length as usize);
                 rest = after;
+                if !seen.insert(*index) {
+                    continue;
+                }
                 let mut first = 0;
                 while dest.len() > longest {
                     let (segment, more) = dest.split_at_mut(longest);
@@ -134,6 +164,30 @@ impl GrantedModel<'_> {
         }
         segments
     }
+}
+
+/// Brings units that were opened for one file to the others that have them.
+fn copy_repeated(files: &[OpenedFile<'_>], mappings: &mut [Option<FileMapping>]) -> Result<(), OpenModelError> {
+    let mut opened: BTreeMap<u32, (usize, Range<usize>)> = BTreeMap::new();
+    for (at, file) in files.iter().enumerate() {
+        let mut end = file.header.len();
+        for (unit, plan) in &file.units {
+            let place = end..end + plan.length as usize;
+            end = place.end;
+            let Some((first, from)) = opened.get(unit) else {
+                opened.insert(*unit, (at, place));
+                continue;
+            };
+            // No file has a unit twice, so the first one is before this.
+            let (before, behind) = mappings.split_at_mut(at);
+            if let (Some(Some(source)), Some(Some(mapping))) = (before.get_mut(*first), behind.first_mut()) {
+                let dest = &mut mapping.bytes_mut()[place];
+                prefault(dest).map_err(|error| OpenModelError::Memory { file: file.path.clone(), error })?;
+                dest.copy_from_slice(&source.bytes_mut()[from.clone()]);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn granted<'m>(manifest: &'m Manifest, units: &UnitSet) -> Result<Vec<(u32, &'m PlanUnit)>, OpenModelError> {

@@ -4,12 +4,16 @@
 mod support;
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
-use ledger::manifest::{Manifest, Selection};
-use vault_enclave::open::{self, GrantedModel, LocalUnits, OpenModelError, ReadBy};
+use ledger::manifest::{Manifest, PathError, Selection};
+use vault_enclave::open::{
+    self, Destination, GrantedModel, LocalReader, LocalUnits, OpenModelError, ReadBy, SourceError, UnitSource, View,
+};
+use vault_enclave::place::{self, Facts};
 
 use support::{LAYER_BYTES, World, files_of, is_empty, write_model};
 
@@ -79,8 +83,9 @@ fn a_partly_granted_file_is_a_smaller_safetensors_file_of_the_tensors_that_are_t
 #[test]
 fn what_makes_no_file_is_refused_before_keys_are_asked_for() {
     let Sealed { manifest, .. } = sealed();
+    let check = |units| open::check_views(manifest, &[View::of(units)]);
     let headers = manifest.select(&Selection::Units(manifest.header_units().collect())).unwrap();
-    let refused = open::check_units(manifest, &headers).unwrap_err();
+    let refused = check(headers).unwrap_err();
     assert_eq!((refused.code(), refused), ("nothing-to-open", OpenModelError::NothingToOpen));
     assert_eq!(opened_in_part(groups(&["header"]), "none").err(), Some(OpenModelError::NothingToOpen));
 
@@ -88,12 +93,88 @@ fn what_makes_no_file_is_refused_before_keys_are_asked_for() {
     let (header, unit) = (index_of("model-1.safetensors", "header"), index_of("model-1.safetensors", "layer.0"));
     let alone = manifest.select(&Selection::Units(vec![unit])).unwrap();
     let file = "model-1.safetensors".parse().unwrap();
-    let refused = open::check_units(manifest, &alone).unwrap_err();
+    let refused = check(alone).unwrap_err();
     assert_eq!(
         (refused.code(), refused),
         ("file-partly-granted", OpenModelError::FilePartlyGranted { file, missing: header })
     );
-    assert_eq!(open::check_units(manifest, &manifest.select(&Selection::All).unwrap()), Ok(()));
+    assert_eq!(check(manifest.select(&Selection::All).unwrap()), Ok(()));
+}
+
+/// Counts how often each unit is asked for.
+struct Counted<'a>(LocalUnits<'a>, Mutex<Vec<u32>>);
+
+impl UnitSource for Counted<'_> {
+    type Reader = LocalReader;
+
+    fn read(&self, unit: u32, range: Range<u64>) -> Result<LocalReader, SourceError> {
+        self.1.lock().unwrap().push(unit);
+        self.0.read(unit, range)
+    }
+}
+
+#[test]
+fn each_view_has_its_own_files_of_units_that_are_opened_once_for_all_of_them() {
+    let Sealed { world, source, sealed, manifest } = sealed();
+    let units = |labels: &[&str]| manifest.select(&groups(labels)).unwrap();
+    let all = manifest.select(&Selection::All).unwrap();
+    let keys = world.grant(manifest, sealed, all);
+    let below = |directory: &str, units| View::below(directory.parse().unwrap(), units);
+    let views = [
+        below("rank0", units(&["files", "other", "layer.0"])),
+        below("rank1", units(&["files", "other", "layer.1", "layer.2"])),
+    ];
+    for verify_units in [true, false] {
+        let counted = Counted(LocalUnits::new(sealed, manifest, ReadBy::PageCache).unwrap(), Mutex::default());
+        let model = GrantedModel { manifest, keys: &keys, verify_units };
+        let place = place::judge(&Facts::gather(world.directory.path()).unwrap(), 1, true).unwrap();
+        let destination = Destination::open(&world.path("views"), place).unwrap();
+        let opened = model.open_views(&views, &counted, destination, 2, &|_| {}).unwrap();
+        let files = files_of(&world.path("views"));
+        let get = |path: &str| &files.iter().find(|(name, _)| name == path).unwrap_or_else(|| panic!("no {path}")).1;
+        let names = |path: &str| {
+            let header = ledger::safetensors::Header::parse(get(path), get(path).len() as u64).unwrap();
+            header.tensors().iter().map(|tensor| tensor.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("rank0/model-1.safetensors"), ["embed", "layers.0.a", "layers.0.b"]);
+        assert_eq!(names("rank1/model-1.safetensors"), ["embed", "layers.1.a"]);
+        let whole = fs::read(source.join("model-1.safetensors")).unwrap();
+        let data = whole.len() - 4 * LAYER_BYTES;
+        let end = |path: &str, bytes: usize| &get(path)[get(path).len() - bytes..];
+        let embed = &whole[data..data + LAYER_BYTES];
+        assert!(*end("rank0/model-1.safetensors", 3 * LAYER_BYTES) == whole[data..data + 3 * LAYER_BYTES]);
+        assert!(
+            *end("rank1/model-1.safetensors", 2 * LAYER_BYTES) == *[embed, &whole[data + 3 * LAYER_BYTES..]].concat()
+        );
+        assert!(*get("rank1/model-2.safetensors") == fs::read(source.join("model-2.safetensors")).unwrap());
+        for (path, bytes) in
+            [("config.json", "config.json"), ("empty", "empty"), ("onnx/deep/model.bin", "onnx/deep/model.bin")]
+        {
+            let plain = fs::read(source.join(bytes)).unwrap();
+            assert!(["rank0", "rank1"].iter().all(|rank| *get(&format!("{rank}/{path}")) == plain), "{path}");
+        }
+        assert!(
+            files.iter().all(|(name, _)| name.starts_with("rank"))
+                && !files.iter().any(|(name, _)| name == "rank0/model-2.safetensors")
+        );
+
+        // A header says what each smaller file looks like; all else comes once.
+        let mut asked = counted.1.into_inner().unwrap();
+        asked.retain(|unit| !manifest.unit(*unit).unwrap().group.is_header());
+        asked.sort_unstable();
+        assert!(asked.is_sorted_by(|a, b| a < b), "{asked:?}");
+        // With its directories.
+        drop(opened);
+        assert!(is_empty(&world.path("views")));
+    }
+
+    // What adopts the files has to find them again, so that they are wiped.
+    let deep = "d/".repeat(15) + "d";
+    let refused = open::check_views(manifest, &[below(&deep, units(&["files"]))]).unwrap_err();
+    let file = "config.json".parse().unwrap();
+    let expected = OpenModelError::ViewPath { file, directory: deep.parse().unwrap(), error: PathError::TooDeep };
+    assert_eq!((refused.code(), refused), ("view-path", expected));
+    assert_eq!(open::check_views(manifest, &views), Ok(()));
 }
 
 #[test]

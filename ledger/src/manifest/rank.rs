@@ -20,11 +20,27 @@ pub struct Rank {
     count: u32,
 }
 
+/// The ranks of one machine, in their order: of one number of ranks, none twice, at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranks(Vec<Rank>);
+
 /// Why a model has no such rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RankError {
     /// Not `R/N` with R below N.
     Malformed,
+    /// No rank at all.
+    NoRank,
+    /// The same rank twice.
+    Twice {
+        /// Which.
+        rank: Rank,
+    },
+    /// Ranks of different numbers of ranks.
+    OtherNumber {
+        /// Two of the numbers.
+        counts: [u32; 2],
+    },
     /// The model's files are those of another number of ranks.
     OtherCount {
         /// Ranks that the files are for.
@@ -50,6 +66,11 @@ impl Rank {
         if index < count && count <= RANKS_MAX { Ok(Self { index, count }) } else { Err(RankError::Malformed) }
     }
 
+    /// Its place, from 0.
+    pub fn index(self) -> u32 {
+        self.index
+    }
+
     /// Whether layer `layer` of `layers` is this rank's.
     fn has(self, layer: u32, layers: u32) -> bool {
         let border = |rank: u32| u64::from(rank) * u64::from(layers) / u64::from(self.count);
@@ -59,6 +80,29 @@ impl Rank {
     /// What stands before the first layer and behind the last is needed there.
     fn is_at_an_end(self) -> bool {
         self.index == 0 || self.index + 1 == self.count
+    }
+}
+
+impl Ranks {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = Rank> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl TryFrom<Vec<Rank>> for Ranks {
+    type Error = RankError;
+
+    fn try_from(mut ranks: Vec<Rank>) -> Result<Self, RankError> {
+        let Some(first) = ranks.first().copied() else { return Err(RankError::NoRank) };
+        if let Some(other) = ranks.iter().find(|rank| rank.count != first.count) {
+            return Err(RankError::OtherNumber { counts: [first.count, other.count] });
+        }
+        ranks.sort_unstable_by_key(|rank| rank.index);
+        match ranks.windows(2).find(|pair| pair.first() == pair.last()).and_then(<[_]>::first) {
+            Some(rank) => Err(RankError::Twice { rank: *rank }),
+            None => Ok(Self(ranks)),
+        }
     }
 }
 
@@ -136,6 +180,9 @@ impl RankError {
     pub fn code(&self) -> &'static str {
         match self {
             RankError::Malformed => "rank-malformed",
+            RankError::NoRank => "rank-none",
+            RankError::Twice { .. } => "rank-twice",
+            RankError::OtherNumber { .. } => "rank-other-number",
             RankError::OtherCount { .. } => "rank-other-count",
             RankError::NoLayers => "rank-no-layers",
             RankError::SeveralKinds { .. } => "rank-several-kinds",
@@ -148,6 +195,14 @@ impl fmt::Display for RankError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RankError::Malformed => f.write_str("want R/N with R from 0 to N - 1, as in 0/4"),
+            RankError::NoRank => f.write_str("no rank is named"),
+            RankError::Twice { rank } => write!(f, "rank {rank} is named twice"),
+            RankError::OtherNumber { counts: [one, other] } => {
+                write!(
+                    f,
+                    "one rank is of {one} and another of {other}: those of one machine share a model as one number of ranks"
+                )
+            }
             RankError::OtherCount { files } => write!(f, "the files of this model are for {files} ranks"),
             RankError::NoLayers => f.write_str("no group of this model is numbered, so there is nothing to split"),
             RankError::SeveralKinds { kinds: [one, another] } => {

@@ -26,7 +26,7 @@ use super::session::{Granted, Session, Wanted};
 use super::sources::Sources;
 use super::term::BootTime;
 use crate::failure::{Failure, Kind};
-use crate::open::{Destination, GrantedModel, OpenedModel, check_units};
+use crate::open::{Destination, GrantedModel, OpenedModel, View, check_views};
 use crate::place::{Facts, judge};
 use crate::region::harden_process;
 use crate::tpm::silence_libtss2;
@@ -118,19 +118,19 @@ fn load(job: &Job, into: &JobDirectory, runtime: &Runtime) -> Result<(OpenedMode
     let Asked { remote, manifest, .. } = &about;
     let selection = job.part.selection(manifest)?;
     let units = manifest.select(&selection)?;
-    let bytes = manifest.bytes_of(&units)?;
+    let (bytes, views) = (manifest.bytes_of(&units)?, job.part.views(manifest)?);
     // Before anything is released: a grant that can't be used would count against the limits of the rule.
-    check_units(manifest, &units)?;
+    check_views(manifest, &views)?;
     let directory = into.open()?;
     let facts = Facts::of(&directory)?;
-    let place = judge(&facts, bytes, job.insecure_plaintext_on_disk)?;
+    let place = judge(&facts, View::bytes_of(&views, manifest)?, job.insecure_plaintext_on_disk)?;
     let destination = Destination::new(directory, place)?;
     let sources = about.sources(job, &units, runtime)?;
 
     let (asked, granted) = ask(&about.wanted(job, &selection), job, remote, runtime)?;
     let (keys, first) = (BootTime::now(), OnceLock::new());
     let (began, cpu) = (Instant::now(), cpu_seconds());
-    let model = open(manifest, &granted, &sources, destination, &Progress::new(bytes, &first))?;
+    let model = open(&views, manifest, &granted, &sources, destination, &Progress::new(bytes, &first))?;
     let (seconds, cpu_seconds) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     if let Some(owner) = job.owner {
         model.give(owner.uid, owner.gid)?;
@@ -222,6 +222,7 @@ fn exchange(
 }
 
 fn open(
+    views: &[View],
     manifest: &Manifest,
     granted: &Granted,
     source: &Sources<'_>,
@@ -230,7 +231,7 @@ fn open(
 ) -> Result<OpenedModel, Failure> {
     let verify_units = granted.statement.unit_check == UnitCheck::Hashed;
     let model = GrantedModel { manifest, keys: &granted.keys, verify_units };
-    let opened = model.open(source, destination, cores(), &|passed| progress.add(passed));
+    let opened = model.open_views(views, source, destination, cores(), &|passed| progress.add(passed));
     progress.finish();
     Ok(opened?)
 }

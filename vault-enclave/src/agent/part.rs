@@ -4,43 +4,31 @@
 //! Names of tensors are in the headers, which are sealed: where some are given, the headers are released first, alone
 //! (`look.rs`).
 
+mod options;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
+use std::fmt;
 
 use attestation::UnitSet;
-use ledger::manifest::{Manifest, Rank, RankError, SelectError, Selection};
+use ledger::manifest::{FilePath, Manifest, Rank, RankError, Ranks, SelectError, Selection};
 use ledger::names::Group;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
-use vault_proto::limits::GROUPS_MAX;
+use vault_proto::convert::OrderedPart;
 
-use super::options::UnitList;
+pub use options::PartArgs;
+pub(super) use options::PartOptions;
+
 use crate::failure::{Failure, Kind};
-use crate::open::TensorsOf;
+use crate::open::{TensorsOf, View};
 
 /// Longest pattern of `--tensor`.
 const PATTERN_BYTES_MAX: usize = 512;
 /// Names that a message gives as examples.
 const EXAMPLES: usize = 3;
 const GROUPS_SHOWN: usize = 24;
-
-/// What is loaded of a model: without any of these all of it, else what any of them names.
-#[derive(clap::Args, Debug)]
-pub struct PartArgs {
-    /// Only units of this group, as in layer.0; `files` has configuration and tokenizer. Can be given more than once.
-    #[arg(long, value_name = "GROUP")]
-    group: Vec<Group>,
-    /// Only these units, as in 0,3-5.
-    #[arg(long, value_name = "LIST", conflicts_with_all = ["group", "rank", "tensor"])]
-    units: Option<UnitList>,
-    /// Only units with a tensor of such a name; * stands for any characters, ? for one. Can be given more than once. Costs a
-    /// release of its own: names are in the headers, which are sealed.
-    #[arg(long, value_name = "PATTERN")]
-    tensor: Vec<String>,
-    /// Only what rank R of N needs, as in 0/4: the files of that rank where the model has some (model-rank-R-part-P), else
-    /// its share of the layers; files that are not weights; the first and the last also what is in no layer.
-    #[arg(long, value_name = "R/N")]
-    rank: Option<Rank>,
-}
 
 /// What is wanted of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +40,7 @@ pub(super) enum Part {
     Of(Named),
 }
 
-/// Units, groups, a rank, tensors: at least one of them, so that nothing named never stands for everything.
+/// Units, groups, ranks, tensors: at least one of them, so that nothing named never stands for everything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Names", into = "Names")]
 pub(super) struct Named(Names);
@@ -66,7 +54,10 @@ struct Names {
     #[serde(default)]
     groups: Vec<String>,
     #[serde(default)]
-    rank: Option<String>,
+    ranks: Vec<String>,
+    /// Each rank has a directory of its own.
+    #[serde(default)]
+    rank_dirs: bool,
     #[serde(default)]
     tensors: Vec<String>,
 }
@@ -82,39 +73,13 @@ pub(super) struct Found {
     pub(super) tensors: usize,
 }
 
-impl PartArgs {
-    /// One of them that was given and whose values are of one model. A rank is of any.
-    pub(super) fn option(&self) -> Option<&'static str> {
-        let given = [
-            ("--group", !self.group.is_empty()),
-            ("--units", self.units.is_some()),
-            ("--tensor", !self.tensor.is_empty()),
-        ];
-        given.iter().find(|(_, is_given)| *is_given).map(|(option, _)| *option)
-    }
-
-    pub(super) fn part(&self) -> Result<Part, Failure> {
-        if self.group.len() > GROUPS_MAX {
-            let message = format!("a request names at most {GROUPS_MAX} groups");
-            return Err(Failure::new(Kind::Usage, "too-many-groups", message));
-        }
-        self.tensor.iter().try_for_each(|pattern| matcher(pattern).map(drop))?;
-        let names = Names {
-            units: self.units.as_ref().map(|units| units.as_slice().to_vec()).unwrap_or_default(),
-            groups: self.group.iter().map(ToString::to_string).collect(),
-            rank: self.rank.map(|rank| rank.to_string()),
-            tensors: self.tensor.clone(),
-        };
-        // No option at all: that is how a person says all of it.
-        if names == Names::default() { Ok(Part::All) } else { Ok(Part::Of(Named::try_from(names)?)) }
-    }
-}
-
 impl TryFrom<Names> for Named {
     type Error = SelectError;
 
     fn try_from(names: Names) -> Result<Self, SelectError> {
-        if names == Names::default() { Err(SelectError::Nothing) } else { Ok(Self(names)) }
+        let Names { units, groups, ranks, rank_dirs: _, tensors } = &names;
+        let nothing = units.is_empty() && groups.is_empty() && ranks.is_empty() && tensors.is_empty();
+        if nothing { Err(SelectError::Nothing) } else { Ok(Self(names)) }
     }
 }
 
@@ -124,19 +89,37 @@ impl From<Named> for Names {
     }
 }
 
-impl TryFrom<&Selection> for Part {
+impl TryFrom<&OrderedPart> for Part {
     type Error = SelectError;
 
     /// What somebody else chose already.
-    fn try_from(selection: &Selection) -> Result<Self, SelectError> {
-        let names = match selection {
-            Selection::All => return Ok(Self::All),
-            Selection::Groups(groups) => {
-                Names { groups: groups.iter().map(ToString::to_string).collect(), ..Names::default() }
-            }
-            Selection::Units(units) => Names { units: units.clone(), ..Names::default() },
+    fn try_from(part: &OrderedPart) -> Result<Self, SelectError> {
+        let mut names = Names {
+            ranks: part.ranks().into_iter().flat_map(Ranks::iter).map(|rank| rank.to_string()).collect(),
+            rank_dirs: part.rank_dirs(),
+            tensors: part.tensors().to_vec(),
+            ..Names::default()
         };
+        match part.selection() {
+            Some(Selection::All) => return Ok(Self::All),
+            Some(Selection::Groups(groups)) => names.groups = groups.iter().map(ToString::to_string).collect(),
+            Some(Selection::Units(units)) => names.units.clone_from(units),
+            None => {}
+        }
         Named::try_from(names).map(Self::Of)
+    }
+}
+
+/// As options say it.
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Of(Named(names)) = self else { return f.write_str("all") };
+        let units = names.units.iter().map(|unit| format!("units={unit}"));
+        let labelled = [("group", &names.groups), ("rank", &names.ranks), ("tensor", &names.tensors)];
+        let labelled =
+            labelled.into_iter().flat_map(|(key, values)| values.iter().map(move |value| format!("{key}={value}")));
+        let dirs = names.rank_dirs.then(|| "rank-dirs".to_owned());
+        f.write_str(&units.chain(labelled).chain(dirs).collect::<Vec<_>>().join(","))
     }
 }
 
@@ -157,6 +140,14 @@ impl Part {
         }
     }
 
+    /// Which files there will be: those of all units together, or each rank's in a directory of its own.
+    pub(super) fn views(&self, manifest: &Manifest) -> Result<Vec<View>, Failure> {
+        match self {
+            Self::Of(named) if named.0.rank_dirs && !named.0.ranks.is_empty() => named.views(manifest),
+            Self::Of(_) | Self::All => Ok(vec![View::of(manifest.select(&self.selection(manifest)?)?)]),
+        }
+    }
+
     /// The headers, whose tensors say what to ask for.
     pub(super) fn headers(manifest: &Manifest) -> Result<Selection, Failure> {
         let headers: Vec<u32> = manifest.header_units().collect();
@@ -170,11 +161,24 @@ impl Part {
 
 impl Named {
     fn selection(&self, manifest: &Manifest) -> Result<Selection, Failure> {
-        if self.0.units.is_empty() && self.0.rank.is_none() {
+        if self.0.units.is_empty() && self.0.ranks.is_empty() {
             let groups = Selection::Groups(self.groups()?);
             return select(manifest, &groups).map(|_| groups);
         }
         Ok(Selection::Units(with_headers(manifest, self.units(manifest)?)))
+    }
+
+    /// What else is named is in the directory of each rank.
+    fn views(&self, manifest: &Manifest) -> Result<Vec<View>, Failure> {
+        let beside = self.beside_ranks(manifest)?;
+        let view = |rank: Rank| {
+            let mut units = beside.clone();
+            units.extend(manifest.rank(rank).map_err(rank_refused)?);
+            let units = manifest.select(&Selection::Units(with_headers(manifest, units)))?;
+            let directory = FilePath::try_from(format!("rank{}", rank.index()).as_str());
+            Ok(View::below(directory.expect("letters and digits are a path"), units))
+        };
+        self.ranks()?.iter().flat_map(Ranks::iter).map(view).collect()
     }
 
     /// How many units are named by their numbers.
@@ -185,24 +189,34 @@ impl Named {
     /// The units of the tensors that are named, and of all else that is.
     pub(super) fn find(&self, manifest: &Manifest, files: &[TensorsOf]) -> Result<Found, Failure> {
         let all = || files.iter().flat_map(|file| &file.tensors);
-        let (mut units, mut matching) = (self.units(manifest)?, BTreeSet::new());
+        let (mut found, mut matching) = (BTreeSet::new(), BTreeSet::new());
         for pattern in &self.0.tensors {
             let matcher = matcher(pattern)?;
             let before = matching.len();
             for tensor in all().filter(|tensor| matcher.is_match(&tensor.name)) {
-                units.extend(tensor.units.clone());
+                found.extend(tensor.units.clone());
                 matching.insert(&tensor.name);
             }
             if matching.len() == before && !all().any(|tensor| matcher.is_match(&tensor.name)) {
                 return Err(not_found(pattern, all().map(|tensor| tensor.name.as_str())));
             }
         }
+        let mut units = self.units(manifest)?;
+        units.extend(&found);
         let there = |tensor: &&crate::open::UnitTensors| {
             !tensor.units.is_empty() && tensor.units.clone().all(|unit| units.contains(&unit))
         };
         let tensors = all().filter(there).count();
         let matching = matching.len();
-        let named = Self::try_from(Names { units: with_headers(manifest, units), ..Names::default() });
+        let mut names = Names::default();
+        if self.0.rank_dirs {
+            // Whose units are whose has to be known still.
+            (names.ranks, names.rank_dirs) = (self.0.ranks.clone(), true);
+            units = self.beside_ranks(manifest)?;
+            units.extend(&found);
+        }
+        names.units = with_headers(manifest, units);
+        let named = Self::try_from(names);
         let named = named.map_err(|_| {
             let message = "the tensors that match have no bytes: there is nothing to load";
             Failure::new(Kind::Usage, "tensors-empty", message).next("name others beside them")
@@ -216,16 +230,27 @@ impl Named {
         groups.map_err(|error| Failure::new(Kind::Usage, error.code(), error))
     }
 
+    fn ranks(&self) -> Result<Option<Ranks>, Failure> {
+        let ranks =
+            self.0.ranks.iter().map(|rank| rank.parse()).collect::<Result<Vec<Rank>, _>>().map_err(rank_refused)?;
+        if ranks.is_empty() { Ok(None) } else { Ranks::try_from(ranks).map(Some).map_err(rank_refused) }
+    }
+
     /// Units by number, group and rank.
     fn units(&self, manifest: &Manifest) -> Result<BTreeSet<u32>, Failure> {
+        let mut units = self.beside_ranks(manifest)?;
+        for rank in self.ranks()?.iter().flat_map(Ranks::iter) {
+            units.extend(manifest.rank(rank).map_err(rank_refused)?);
+        }
+        Ok(units)
+    }
+
+    /// Units by number and group.
+    fn beside_ranks(&self, manifest: &Manifest) -> Result<BTreeSet<u32>, Failure> {
         let mut units: BTreeSet<u32> = self.0.units.iter().copied().collect();
         if !self.0.groups.is_empty() {
             let groups = select(manifest, &Selection::Groups(self.groups()?))?;
             units.extend(groups.iter().filter(|unit| manifest.unit(*unit).is_some_and(|unit| !unit.group.is_header())));
-        }
-        if let Some(rank) = &self.0.rank {
-            let rank: Rank = rank.parse().map_err(rank_refused)?;
-            units.extend(manifest.rank(rank).map_err(rank_refused)?);
         }
         match units.last() {
             Some(last) if manifest.unit(*last).is_none() => Err(SelectError::NoSuchUnit { index: *last }.into()),
@@ -278,147 +303,11 @@ fn rank_refused(error: RankError) -> Failure {
     let failure = Failure::new(Kind::Usage, error.code(), &error);
     match error {
         RankError::NoLayers | RankError::SeveralKinds { .. } => failure.next("choose by --group, --tensor or --units"),
-        RankError::Malformed | RankError::OtherCount { .. } | RankError::TooFewLayers { .. } => failure,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use attestation::Sha256Digest;
-    use clap::Parser;
-    use ledger::manifest::{Blake3Digest, ModelId, Plan, PlanUnit, SealedDigests};
-
-    use super::*;
-    use crate::open::UnitTensors;
-
-    #[derive(clap::Parser)]
-    struct Line {
-        #[command(flatten)]
-        part: PartArgs,
-    }
-
-    fn part(options: &[&str]) -> Part {
-        Line::try_parse_from([&["load"], options].concat()).unwrap().part.part().unwrap()
-    }
-
-    fn find(options: &[&str], names: &[TensorsOf]) -> Result<Found, Failure> {
-        part(options).by_name().unwrap().find(&manifest(), names)
-    }
-
-    /// config; a.safetensors: header, layers 0 and 1; b.safetensors: header, other.
-    fn manifest() -> Manifest {
-        let unit = |file: &str, offset, group: &str| PlanUnit {
-            file: file.parse().unwrap(),
-            offset,
-            length: 10,
-            group: group.parse().unwrap(),
-        };
-        let (a, b) = ("a.safetensors", "b.safetensors");
-        let units = [
-            (a, 0, "header"),
-            (a, 10, "layer.0"),
-            (a, 20, "layer.1"),
-            (b, 0, "header"),
-            (b, 10, "other"),
-            ("config.json", 0, "files"),
-        ];
-        let plan = Plan::new(units.map(|(file, offset, group)| unit(file, offset, group)).to_vec()).unwrap();
-        let digest = SealedDigests { sha256: Sha256Digest::of(b""), blake3: Blake3Digest::from_bytes([0; 32]) };
-        let id = ModelId {
-            vault: Sha256Digest::of(b"vault"),
-            model: "m".parse().unwrap(),
-            version: "1".parse().unwrap(),
-            publisher: Sha256Digest::of(b"publisher"),
-        };
-        Manifest::build(id, plan, vec![digest; 6]).unwrap()
-    }
-
-    fn names() -> Vec<TensorsOf> {
-        let tensor = |name: &str, units| UnitTensors { name: name.to_owned(), units };
-        let a = vec![tensor("h.0.q", 1..2), tensor("h.0.k", 1..2), tensor("h.1.q", 2..3), tensor("nil", 0..0)];
-        let b = vec![tensor("embed", 4..5)];
-        let file = |name: &str, header, tensors| TensorsOf { file: name.parse().unwrap(), header, tensors };
-        vec![file("a.safetensors", 0, a), file("b.safetensors", 3, b)]
-    }
-
-    fn units(options: &[&str]) -> Vec<u32> {
-        let model = manifest();
-        let selection = part(options).selection(&model).unwrap();
-        model.select(&selection).unwrap().iter().collect()
-    }
-
-    #[test]
-    fn units_come_with_the_headers_of_their_files_and_with_nothing_else() {
-        assert_eq!(part(&[]).selection(&manifest()).unwrap(), Selection::All);
-        assert_eq!(units(&["--units", "2"]), [0, 2]);
-        assert_eq!(units(&["--units", "4-5"]), [3, 4, 5]);
-        assert_eq!(units(&["--rank", "0/2"]), [0, 1, 3, 4, 5]);
-        assert_eq!(units(&["--rank", "1/2", "--group", "layer.0"]), [0, 1, 2, 3, 4, 5]);
-        // As the keeper selects by groups: all headers.
-        assert_eq!(units(&["--group", "layer.1"]), [0, 2, 3]);
-        let refused = part(&["--units", "9"]).selection(&manifest()).unwrap_err();
-        assert_eq!(refused.code(), "select-no-such-unit");
-        let refused = part(&["--group", "layer.7"]).selection(&manifest()).unwrap_err();
-        assert_eq!(refused.code(), "select-no-such-group");
-        assert_eq!(refused.next_step(), Some("its groups are files, header, layer.0, layer.1, other"));
-        let refused = part(&["--rank", "0/9"]).selection(&manifest()).unwrap_err();
-        assert_eq!(refused.code(), "rank-too-few-layers");
-    }
-
-    #[test]
-    fn tensors_are_found_by_patterns_of_whole_names() {
-        let find = |options: &[&str]| find(options, &names());
-        let found = find(&["--tensor", "*.0.?"]).unwrap();
-        assert_eq!((found.named.0.units.as_slice(), found.matching, found.tensors), ([0, 1].as_slice(), 2, 2));
-        // What shares a unit with it comes along.
-        let found = find(&["--tensor", "h.0.k", "--tensor", "embed"]).unwrap();
-        assert_eq!((found.named.0.units.as_slice(), found.matching, found.tensors), ([0, 1, 3, 4].as_slice(), 2, 3));
-        assert_eq!(find(&["--tensor", "h.1.*", "--group", "files"]).unwrap().named.0.units, [0, 2, 5]);
-        for pattern in ["h.0", "H.0.q", "h?0?q?", "[a-z]*"] {
-            let refused = find(&["--tensor", pattern]).unwrap_err();
-            assert_eq!(refused.code(), "tensor-not-found", "{pattern}");
-            assert!(refused.message().contains("5, such as \"h.0.q\""), "{refused}");
-        }
-    }
-
-    #[test]
-    fn tensors_without_bytes_do_not_stand_for_the_whole_model() {
-        let empty = UnitTensors { name: "none".to_owned(), units: 1..1 };
-        let mut names = names();
-        names[0].tensors.push(empty);
-        let find = |options: &[&str]| find(options, &names);
-        assert_eq!(find(&["--tensor", "none"]).unwrap_err().code(), "tensors-empty");
-        assert_eq!(find(&["--tensor", "none", "--group", "files"]).unwrap().named.0.units, [5]);
-    }
-
-    #[test]
-    fn nothing_named_is_refused_wherever_it_comes_from_and_never_stands_for_all() {
-        assert_eq!(part(&[]), Part::All);
-        assert_eq!(Part::try_from(&Selection::All), Ok(Part::All));
-        for nothing in [Selection::Groups(Vec::new()), Selection::Units(Vec::new())] {
-            assert_eq!(Part::try_from(&nothing), Err(SelectError::Nothing));
-        }
-        // As a loader is told, and as it tells.
-        let read = |json: &str| serde_json::from_str::<Part>(json).map_err(|error| error.to_string());
-        assert_eq!(read(r#""all""#), Ok(Part::All));
-        for empty in [r#"{"of":{}}"#, r#"{"of":{"units":[],"groups":[],"rank":null,"tensors":[]}}"#] {
-            assert_eq!(read(empty).unwrap_err(), SelectError::Nothing.to_string());
-        }
-        for other in ["{}", "null", r#""""#, r#"{"of":{"unit":[1]}}"#, r#"{"units":[1]}"#] {
-            assert!(read(other).is_err(), "{other}");
-        }
-        for options in [["--units", "2"], ["--group", "layer.0"], ["--rank", "0/2"], ["--tensor", "h.*"]] {
-            let part = part(&options);
-            assert_eq!(read(&serde_json::to_string(&part).unwrap()), Ok(part));
-        }
-        let found = r#"{"named":{"units":[]},"matching":1,"tensors":0}"#;
-        assert!(serde_json::from_str::<Found>(found).is_err());
-    }
-
-    #[test]
-    fn a_pattern_has_a_bounded_length() {
-        for pattern in [String::new(), "a".repeat(PATTERN_BYTES_MAX + 1)] {
-            assert_eq!(matcher(&pattern).unwrap_err().code(), "tensor-pattern");
-        }
+        RankError::Malformed
+        | RankError::NoRank
+        | RankError::Twice { .. }
+        | RankError::OtherNumber { .. }
+        | RankError::OtherCount { .. }
+        | RankError::TooFewLayers { .. } => failure,
     }
 }

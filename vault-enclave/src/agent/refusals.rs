@@ -38,7 +38,9 @@ impl From<OpenModelError> for Failure {
             | OpenModelError::Unit { .. }
             | OpenModelError::Header { .. }
             | OpenModelError::Digest(_) => Kind::NotVerified,
-            OpenModelError::FilePartlyGranted { .. } | OpenModelError::NothingToOpen => Kind::Usage,
+            OpenModelError::FilePartlyGranted { .. }
+            | OpenModelError::NothingToOpen
+            | OpenModelError::ViewPath { .. } => Kind::Usage,
         };
         Self::new(kind, error.code(), error)
     }

@@ -60,8 +60,8 @@ pub struct RunArgs {
     /// Model and version, as in minilm@1.0.
     #[arg(value_name = "MODEL@VERSION", required_unless_present = "models")]
     model: Option<ModelRef>,
-    /// Another model, which has a lease and a place of its own. Options behind commas: rule=NAME, group=GROUP, follow=FILE. Can
-    /// be given more than once.
+    /// Another model, which has a lease and a place of its own. Options behind commas: rule=NAME, follow=FILE,
+    /// group=GROUP, units=LIST, rank=R/N, rank-dirs, tensor=PATTERN. Can be given more than once.
     #[arg(long = "model", value_name = "MODEL@VERSION[=PATH][,OPTION]…")]
     models: Vec<ModelSpec>,
     #[command(flatten)]

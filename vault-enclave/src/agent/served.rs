@@ -24,7 +24,7 @@ use super::report;
 use super::spec::Wanted;
 use super::term::BootTime;
 use crate::failure::{Failure, Kind};
-use crate::open::{Destination, OpenedModel};
+use crate::open::{Destination, OpenedModel, View};
 use crate::place::{Facts, judge};
 
 /// How the models of one command are loaded.
@@ -201,7 +201,6 @@ impl Served {
 /// Bytes and files of what will be loaded, as the host tells them: for the size of the mount, no more. The loader checks.
 pub(super) async fn size(request: &Request) -> Result<(u64, usize), Failure> {
     let manifest = request.hosts.connect().await?.manifest(request.model.clone()).await?;
-    let units = manifest.select(&request.part.selection(&manifest)?)?;
-    // At most one file a unit.
-    Ok((manifest.bytes_of(&units)?, units.len()))
+    let views = request.part.views(&manifest)?;
+    Ok((View::bytes_of(&views, &manifest)?, View::files_max(&views)))
 }

@@ -4,23 +4,23 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use ledger::manifest::Selection;
-use ledger::names::{Group, Name, NameError};
+use ledger::manifest::RankError;
+use ledger::names::{Name, NameError};
 
 use super::fixed::FixedDir;
 use super::follow::followed;
 use super::options::{ArgumentError, ModelArgs, ModelRef, Request};
-use super::part::Part;
+use super::part::PartOptions;
 use crate::failure::{Failure, Kind};
 
-/// One model of `run`: `MODEL@VERSION[=PATH][,KEY=VALUE]…`.
+/// One model of `run`: `MODEL@VERSION[=PATH][,OPTION]…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelSpec {
     model: ModelRef,
     at: Option<PathBuf>,
     follow: Option<PathBuf>,
     rule: Option<Name>,
-    groups: Vec<Group>,
+    part: PartOptions,
 }
 
 /// What is wrong with one.
@@ -30,6 +30,10 @@ pub enum SpecError {
     Model(ArgumentError),
     /// A name of a rule or group that is none.
     Name(NameError),
+    /// Units.
+    Units(ArgumentError),
+    /// A rank.
+    Rank(RankError),
     /// No `KEY=VALUE` with a key that is known, or a key that comes twice.
     Key(String),
 }
@@ -46,17 +50,19 @@ pub(super) struct Wanted {
 
 impl ModelSpec {
     pub(super) fn new(model: ModelRef, at: Option<PathBuf>, follow: Option<PathBuf>) -> Self {
-        Self { model, at, follow, rule: None, groups: Vec::new() }
+        Self { model, at, follow, rule: None, part: PartOptions::default() }
     }
 
     fn set(&mut self, part: &str) -> Result<(), SpecError> {
+        if self.part.set(part)? {
+            return Ok(());
+        }
         let unknown = || SpecError::Key(part.to_owned());
         let (key, value) = part.split_once('=').ok_or_else(unknown)?;
         match key {
             "rule" if self.rule.is_none() => {
                 self.rule = Some(Name::try_from(value.to_owned()).map_err(SpecError::Name)?);
             }
-            "group" => self.groups.push(Group::try_from(value.to_owned()).map_err(SpecError::Name)?),
             "follow" if self.follow.is_none() && !value.is_empty() => self.follow = Some(value.into()),
             _ => return Err(unknown()),
         }
@@ -68,8 +74,8 @@ impl ModelSpec {
         if let Some(rule) = &self.rule {
             request.rule = rule.clone();
         }
-        if !self.groups.is_empty() {
-            request.part = Part::try_from(&Selection::Groups(self.groups.clone()))?;
+        if !self.part.is_empty() {
+            request.part = self.part.part()?;
         }
         if let Some(file) = &self.follow
             && file.exists()
@@ -130,12 +136,14 @@ impl FromStr for ModelSpec {
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Model(error) => error.fmt(f),
+            Self::Model(error) | Self::Units(error) => error.fmt(f),
+            Self::Rank(error) => error.fmt(f),
             Self::Name(error) => error.fmt(f),
             Self::Key(part) => {
                 write!(
                     f,
-                    "{part:?}: want MODEL@VERSION[=PATH], then rule=NAME, group=GROUP or follow=FILE, each after a comma"
+                    "{part:?}: want MODEL@VERSION, then options, each after a comma: group=GROUP, units=LIST, rank=R/N, \
+                     rank-dirs, tensor=PATTERN; `--help` says which others there are"
                 )
             }
         }
@@ -153,7 +161,9 @@ mod tests {
         let spec: ModelSpec = "llama@3=/srv/llama,rule=big,group=layer.0,group=layer.1,follow=/etc/v".parse().unwrap();
         let mut expected = ModelSpec::new("llama@3".parse().unwrap(), Some("/srv/llama".into()), Some("/etc/v".into()));
         expected.rule = Some(Name::try_from("big".to_owned()).unwrap());
-        expected.groups = ["layer.0", "layer.1"].map(|group| Group::try_from(group.to_owned()).unwrap()).to_vec();
+        for option in ["group=layer.0", "group=layer.1"] {
+            assert_eq!(expected.part.set(option), Ok(true));
+        }
         assert_eq!(spec, expected);
         assert_eq!("lora@1".parse(), Ok(ModelSpec::new("lora@1".parse().unwrap(), None, None)));
     }
@@ -162,7 +172,19 @@ mod tests {
     fn what_is_no_option_is_refused() {
         assert_eq!("llama".parse::<ModelSpec>(), Err(SpecError::Model(ArgumentError::NoVersion)));
         assert!(matches!("llama@3,rule=../x".parse::<ModelSpec>(), Err(SpecError::Name(_))));
-        for bad in ["a@1=", "a@1,x=1", "a@1,rule", "a@1,", "a@1,rule=b,rule=c", "a@1,follow=", "a@1=/x,y"] {
+        assert_eq!("llama@3,rank=4/4".parse::<ModelSpec>(), Err(SpecError::Rank(RankError::Malformed)));
+        assert_eq!("llama@3,units=4,units=3".parse::<ModelSpec>(), Err(SpecError::Units(ArgumentError::Order)));
+        for bad in [
+            "a@1=",
+            "a@1,x=1",
+            "a@1,rule",
+            "a@1,",
+            "a@1,rule=b,rule=c",
+            "a@1,follow=",
+            "a@1=/x,y",
+            "a@1,rank-dirs=1",
+            "a@1,tensor=",
+        ] {
             assert!(matches!(bad.parse::<ModelSpec>(), Err(SpecError::Key(_))), "{bad}");
         }
     }

@@ -9,7 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use vault_proto::agent::v1;
 use vault_proto::agent::v1::agent_client::AgentClient;
 use vault_proto::client::causes;
-use vault_proto::convert::{AgentModel, AgentModelState, LoadOrder, ModelName};
+use vault_proto::convert::{AgentModel, AgentModelState, LoadOrder, ModelName, Peers};
 
 use super::load::runtime;
 use super::options::ModelRef;
@@ -41,8 +41,9 @@ pub struct ModelsArgs {
 enum What {
     /// Load a model, and wait until readers can have it.
     Load {
-        /// The model, with its release rule where that is not named like it.
-        #[arg(value_name = "MODEL@VERSION[:RULE]")]
+        /// The model, with its release rule where that is not named like it, and options behind commas as `agent` takes them:
+        /// which part of it, and who may have it.
+        #[arg(value_name = "MODEL@VERSION[:RULE][,OPTION]…")]
         model: OrderArg,
         /// A directory of the agent's machine to read the sealed units from, instead of the host.
         #[arg(long, value_name = "DIR")]
@@ -62,7 +63,7 @@ pub fn models(args: ModelsArgs) -> ExitCode {
     let done = runtime().and_then(|runtime| {
         runtime.block_on(async {
             match args.what {
-                What::Load { model, ciphertext } => load(&args.agent, model.order(), ciphertext).await,
+                What::Load { model, ciphertext } => load(&args.agent, model.order()?, ciphertext).await,
                 What::Unload { model: ModelRef(name) } => unload(&args.agent, name).await,
             }
         })
@@ -158,7 +159,7 @@ fn in_words(models: &[AgentModel]) -> String {
         return "no models".to_owned();
     }
     let lines = models.iter().map(|model| {
-        let AgentModel { model: name, state, files, bytes, readers, seconds, problem } = model;
+        let AgentModel { model: name, state, files, bytes, readers, seconds, problem, part, allowed } = model;
         let name = format!("{}@{}", name.model, name.version);
         let state = match state {
             AgentModelState::Loading => format!("loading   {problem}"),
@@ -168,9 +169,18 @@ fn in_words(models: &[AgentModel]) -> String {
             AgentModelState::Draining => format!("draining  {readers} readers, wiped in {seconds} s: {problem}"),
             AgentModelState::Gone => format!("gone      {problem}"),
         };
-        format!("{name:<24} {}", state.trim_end())
+        // Of all of it there is nothing to say.
+        let part = Some(part).filter(|part| !part.is_empty() && *part != "all").map(|part| format!("; {part}"));
+        let allowed = allowed.as_ref().map(|peers| format!("; for {} alone", peers_in_words(peers)));
+        format!("{name:<24} {}{}{}", state.trim_end(), part.unwrap_or_default(), allowed.unwrap_or_default())
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// As `allow=` takes them.
+fn peers_in_words(peers: &Peers) -> String {
+    let gids = peers.gids.iter().map(|gid| format!(":{gid}"));
+    peers.uids.iter().map(ToString::to_string).chain(gids).collect::<Vec<_>>().join(", ")
 }
 
 fn in_json(models: &[AgentModel]) -> String {
@@ -184,7 +194,8 @@ fn in_json(models: &[AgentModel]) -> String {
         json!({
             "model": model.model.model.as_str(), "version": model.model.version.as_str(), "state": state,
             "files": model.files, "bytes": model.bytes, "readers": model.readers, "seconds": model.seconds,
-            "problem": model.problem,
+            "problem": model.problem, "part": model.part,
+            "allowed": model.allowed.as_ref().map(|peers| json!({ "uids": peers.uids, "gids": peers.gids })),
         })
     });
     json!({ "models": models.collect::<Vec<_>>() }).to_string()
@@ -204,6 +215,8 @@ mod tests {
             readers: 2,
             seconds: 9,
             problem: "lease-lost".to_owned(),
+            part: "group=stage.2".to_owned(),
+            allowed: Some(Peers { uids: [1001].into(), gids: [2002].into() }),
         };
         let states =
             [AgentModelState::Loading, AgentModelState::Ready, AgentModelState::Draining, AgentModelState::Gone];
@@ -215,6 +228,11 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&in_json(&models)).unwrap();
         assert_eq!(json["models"][2]["state"], "draining");
         assert_eq!(json["models"][1]["readers"], 2);
+        assert!(words.lines().all(|line| line.ends_with("; group=stage.2; for 1001, :2002 alone")), "{words}");
+        assert_eq!(json["models"][1]["part"], "group=stage.2");
+        assert_eq!(json["models"][1]["allowed"], json!({ "uids": [1001], "gids": [2002] }));
+        let plain = [AgentModel { part: "all".to_owned(), allowed: None, ..models[1].clone() }];
+        assert!(in_words(&plain).ends_with(" s left of the lease"), "{}", in_words(&plain));
         assert_eq!(in_words(&[]), "no models");
     }
 }

@@ -178,7 +178,8 @@ impl OpenedModel {
         files: &[OpenedFile<'_>],
     ) -> Result<Vec<Option<FileMapping>>, OpenModelError> {
         let mut mappings = Vec::new();
-        for &OpenedFile { path, length, .. } in files {
+        for OpenedFile { path, length, .. } in files {
+            let length = *length;
             let created = self.create_file(path, length)?;
             // From here on it is wiped and removed, whatever fails.
             self.files.push((path.clone(), created));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use ledger::manifest::FilePath;
+use ledger::manifest::{FilePath, PathError};
 use ledger::safetensors::SafetensorsError;
 use rustix::io::Errno;
 
@@ -25,6 +25,15 @@ pub enum OpenModelError {
     },
     /// No file has a unit that was granted, headers aside.
     NothingToOpen,
+    /// A file of the model has no path in the directory of a view.
+    ViewPath {
+        /// Which.
+        file: FilePath,
+        /// The directory.
+        directory: FilePath,
+        /// Why.
+        error: PathError,
+    },
     /// A file of which some tensors were granted has no header that says where they are, or one of them is cut.
     Header {
         /// Which.
@@ -121,6 +130,7 @@ impl OpenModelError {
             Self::UnknownUnit(_) => "unit-unknown",
             Self::FilePartlyGranted { .. } => "file-partly-granted",
             Self::NothingToOpen => "nothing-to-open",
+            Self::ViewPath { .. } => "view-path",
             Self::Header { error, .. } => error.code(),
             Self::Destination(error) => error.code(),
             Self::Memory { error, .. } => error.code(),
@@ -138,6 +148,7 @@ impl OpenModelError {
             Self::UnknownUnit(_)
             | Self::FilePartlyGranted { .. }
             | Self::NothingToOpen
+            | Self::ViewPath { .. }
             | Self::Header { .. }
             | Self::Destination(_)
             | Self::Memory { .. } => false,
@@ -176,6 +187,9 @@ impl fmt::Display for OpenModelError {
                 "{file} is no safetensors file, and so is there as a whole or not at all: ask for its unit {missing} too"
             ),
             Self::NothingToOpen => f.write_str("no file has any of these units, but for headers"),
+            Self::ViewPath { file, directory, error } => {
+                write!(f, "{file} can't lie in {directory}: {error}; load the ranks without directories of their own")
+            }
             Self::Header { file, error } => write!(f, "{file}: {error}"),
             Self::Destination(error) => error.fmt(f),
             Self::Memory { file, error } => write!(f, "{file}: {error}"),

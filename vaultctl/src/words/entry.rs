@@ -11,6 +11,7 @@ use ledger::entry::{
 use ledger::escrow::Rollback;
 use ledger::extension::Extension;
 use ledger::genesis::AntiRollback;
+use ledger::names::Group;
 use ledger::policy::Approver;
 use ledger::revocation::{ActKind, RevocationAct};
 use ledger::state::{PendingProposal, State, Subject, Vault};
@@ -21,6 +22,9 @@ use super::claims::{tier_in_words, workload_in_words};
 use super::permit::{passed_by, permit_in_words};
 use super::upgrade::upgraded;
 use crate::print::{count_of, moment, size};
+
+/// Labels of a release that are shown: it lists 32 at most.
+const GROUPS_SHOWN: usize = 8;
 
 /// An entry, explained.
 #[derive(Debug, Serialize)]
@@ -345,13 +349,14 @@ fn approved(approve: &Approve, before: &State) -> String {
 
 fn released(release: &Release) -> String {
     format!(
-        "{} of {}@{} ({}) to {} under {}; {}; lease {} to {}{}",
+        "{} of {}@{} ({}) to {} under {}; {}{}; lease {} to {}{}",
         count_of(u64::from(release.units.count), "unit"),
         release.model,
         release.version,
         size(release.units.bytes),
         release.platform,
         release.rule,
+        groups(release),
         tier_in_words(release.tier),
         release.lease,
         moment(release.renew_by),
@@ -362,6 +367,20 @@ fn released(release: &Release) -> String {
 /// Behind the rest of a line; nothing where nobody asked.
 fn starts(workload: Option<&Workload>) -> String {
     workload.map_or_else(String::new, |workload| format!("; starts {}", workload_in_words(workload)))
+}
+
+/// Which parts of the model it gave, header units aside, where the entry lists them.
+fn groups(release: &Release) -> String {
+    let labels = release.marks.as_ref().and_then(|marks| marks.groups());
+    let labels: Vec<&str> =
+        labels.into_iter().flatten().filter(|group| !group.is_header()).map(Group::as_str).collect();
+    let shown = labels.iter().take(GROUPS_SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match labels.len() {
+        0 => String::new(),
+        1 => format!("group {shown}; "),
+        count if count > GROUPS_SHOWN => format!("groups {shown} and {} more; ", count - GROUPS_SHOWN),
+        _ => format!("groups {shown}; "),
+    }
 }
 
 /// Who signed, among the approvers that are in force before the entry.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use tokio::net::UnixStream;
+use vault_proto::convert::Peers;
 
 use super::error::ServeError;
 use crate::agent::user::{UserArg, UserError};
@@ -45,9 +46,24 @@ pub(super) struct Access {
     controllers: AllowList,
 }
 
-/// A peer that may have models. Made by [`Access::reader`] alone.
+/// A peer that may have some model. Made by [`Access::reader`] alone; which models those are is for
+/// [`Reader::may_have`] to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reader(Peer);
+pub(super) struct Reader {
+    peer: Peer,
+    listed: Listed,
+}
+
+/// On which list a reader is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listed {
+    /// Of those that control the agent.
+    Controls,
+    /// Of the agent's readers.
+    Allowed,
+    /// Of some model's own readers.
+    ByModel,
+}
 
 /// A peer that may load and unload. Made by [`Access::controller`] alone.
 #[derive(Debug)]
@@ -66,7 +82,22 @@ impl AllowList {
         Ok(list)
     }
 
-    fn has(&self, peer: Peer) -> bool {
+    /// This list, where it has nobody in it as whom the kernel shows everybody whom this user namespace does not know.
+    ///
+    /// # Errors
+    /// [`ServeError::AllowUnknown`].
+    pub(super) fn known(self, unknown: Option<Unknown>) -> Result<Self, ServeError> {
+        let Some(Unknown { uid, gid }) = unknown else { return Ok(self) };
+        if self.uids.contains(&uid) {
+            return Err(ServeError::AllowUnknown { what: "user", id: uid });
+        }
+        if self.gids.contains(&gid) {
+            return Err(ServeError::AllowUnknown { what: "group", id: gid });
+        }
+        Ok(self)
+    }
+
+    pub(super) fn has(&self, peer: Peer) -> bool {
         self.uids.contains(&peer.uid) || self.gids.contains(&peer.gid)
     }
 
@@ -89,16 +120,8 @@ impl Access {
         unknown: Option<Unknown>,
     ) -> Result<Self, Failure> {
         controllers.uids.insert(this);
-        if let Some(Unknown { uid, gid }) = unknown {
-            for list in [&readers, &controllers] {
-                if list.uids.contains(&uid) {
-                    return Err(stands_for_all("user", uid));
-                }
-                if list.gids.contains(&gid) {
-                    return Err(stands_for_all("group", gid));
-                }
-            }
-        }
+        let known = |list: AllowList| list.known(unknown).map_err(stands_for_all);
+        let (readers, controllers) = (known(readers)?, known(controllers)?);
         Ok(Self { readers, controllers })
     }
 
@@ -107,11 +130,21 @@ impl Access {
         !self.readers.is_empty() || self.controllers.uids.len() > 1 || !self.controllers.gids.is_empty()
     }
 
+    /// `by_model` says whether a model has the peer on a list of its own.
+    ///
     /// # Errors
     /// [`ServeError::PeerNotAllowed`].
-    pub(super) fn reader(&self, peer: Peer) -> Result<Reader, ServeError> {
-        let allowed = self.readers.has(peer) || self.controllers.has(peer);
-        if allowed { Ok(Reader(peer)) } else { Err(ServeError::PeerNotAllowed { uid: peer.uid, gid: peer.gid }) }
+    pub(super) fn reader(&self, peer: Peer, by_model: impl FnOnce(Peer) -> bool) -> Result<Reader, ServeError> {
+        let listed = if self.controllers.has(peer) {
+            Listed::Controls
+        } else if self.readers.has(peer) {
+            Listed::Allowed
+        } else if by_model(peer) {
+            Listed::ByModel
+        } else {
+            return Err(ServeError::PeerNotAllowed { uid: peer.uid, gid: peer.gid });
+        };
+        Ok(Reader { peer, listed })
     }
 
     /// # Errors
@@ -125,17 +158,41 @@ impl Access {
     }
 }
 
-fn stands_for_all(what: &str, id: u32) -> Failure {
-    let message =
-        format!("in this user namespace {what} {id} is everybody whom it does not know, so they all would be let in");
-    Failure::new(Kind::Usage, "allow-unknown", message)
-        .next(format!("give whoever is meant another {what}, or run the agent outside of the namespace"))
+fn stands_for_all(error: ServeError) -> Failure {
+    Failure::new(Kind::Usage, error.code(), error)
+        .next("give whoever is meant another user or group, or run the agent outside of the namespace")
 }
 
 impl Reader {
     /// Whose places it takes.
     pub(super) fn uid(self) -> u32 {
-        self.0.uid
+        self.peer.uid
+    }
+
+    /// What he is told of a model that is for others.
+    pub(super) fn not_allowed(self) -> ServeError {
+        ServeError::ModelNotAllowed { uid: self.peer.uid, gid: self.peer.gid }
+    }
+
+    /// Whether a model is for this reader: by the model's own list, or where it has none by the agent's.
+    pub(super) fn may_have(self, readers: Option<&AllowList>) -> bool {
+        match (self.listed, readers) {
+            (Listed::Controls, _) | (Listed::Allowed, None) => true,
+            (Listed::Allowed | Listed::ByModel, Some(readers)) => readers.has(self.peer),
+            (Listed::ByModel, None) => false,
+        }
+    }
+}
+
+impl From<Peers> for AllowList {
+    fn from(Peers { uids, gids }: Peers) -> Self {
+        Self { uids, gids }
+    }
+}
+
+impl From<AllowList> for Peers {
+    fn from(AllowList { uids, gids }: AllowList) -> Self {
+        Self { uids, gids }
     }
 }
 
@@ -196,11 +253,12 @@ mod tests {
     fn a_peer_is_let_in_by_its_user_or_its_group_and_by_nothing_else() {
         let access = Access::new(AGENT, list(&["1001", ":2002"]), list(&["1003"]), None).unwrap();
         let peer = |uid, gid| Peer { uid, gid };
+        let reader = |peer| access.reader(peer, |_| false);
         for good in [peer(1001, 9), peer(9, 2002), peer(1003, 9), peer(AGENT, 9)] {
-            assert_eq!(access.reader(good), Ok(Reader(good)));
+            assert_eq!(reader(good).map(|reader| reader.peer), Ok(good));
         }
         for bad in [peer(2002, 1001), peer(9, 9)] {
-            assert_eq!(access.reader(bad), Err(ServeError::PeerNotAllowed { uid: bad.uid, gid: bad.gid }));
+            assert_eq!(reader(bad), Err(ServeError::PeerNotAllowed { uid: bad.uid, gid: bad.gid }));
         }
         assert!(access.controller(peer(1003, 9)).is_ok() && access.controller(peer(AGENT, 9)).is_ok());
         let refused = access.controller(peer(1001, 2002)).unwrap_err();
@@ -211,8 +269,9 @@ mod tests {
     fn without_a_list_it_is_the_agents_own_user_alone() {
         let access = |readers, controllers| Access::new(AGENT, readers, controllers, None).unwrap();
         let own = access(AllowList::default(), AllowList::default());
-        assert!(!own.has_others() && own.reader(Peer { uid: AGENT, gid: 5 }).is_ok());
-        assert!(own.reader(Peer { uid: 5, gid: AGENT }).is_err());
+        let is_in = |peer| own.reader(peer, |_| false).is_ok();
+        assert!(!own.has_others() && is_in(Peer { uid: AGENT, gid: 5 }));
+        assert!(!is_in(Peer { uid: 5, gid: AGENT }));
         assert!(access(list(&[":5"]), AllowList::default()).has_others());
         assert!(access(AllowList::default(), list(&["5"])).has_others());
     }
@@ -231,9 +290,29 @@ mod tests {
                 assert_eq!(refused(AGENT, readers, controllers), code(), "{readers:?} {controllers:?}");
                 assert!(Access::new(AGENT, list(readers), list(controllers), None).is_ok(), "the first one knows all");
             }
+            let of_a_model = list(&["1001", bad]).known(unknown).map_err(|all| all.code());
+            assert_eq!(of_a_model, Err("allow-unknown"), "{bad}");
         }
         assert_eq!(refused(65_534, none, none), code(), "nor is the agent one of them");
-        assert_eq!(refused(AGENT, &["65533", ":65534"], none), Ok(()));
+        let others: &[&str] = &["65533", ":65534"];
+        assert_eq!(refused(AGENT, others, none), Ok(()));
+        assert_eq!(list(others).known(unknown), Ok(list(others)));
+    }
+
+    #[test]
+    fn a_model_with_a_list_is_for_those_on_it_and_who_controls_and_for_nobody_else() {
+        let access = Access::new(AGENT, list(&["1001"]), list(&["1003"]), None).unwrap();
+        let own = list(&["1002", ":2002"]);
+        let reader = |uid, gid| access.reader(Peer { uid, gid }, |peer| own.has(peer)).unwrap();
+        let (allowed, listed, by_group, controls) =
+            (reader(1001, 9), reader(1002, 9), reader(9, 2002), reader(1003, 9));
+        let has =
+            |readers: Option<&AllowList>| [allowed, listed, by_group, controls].map(|reader| reader.may_have(readers));
+        assert_eq!(has(None), [true, false, false, true]);
+        assert_eq!(has(Some(&own)), [false, true, true, true]);
+        assert_eq!(has(Some(&list(&["1001"]))), [true, false, false, true]);
+        let back = AllowList::from(Peers::from(own.clone()));
+        assert_eq!(back, own);
     }
 
     #[test]

@@ -17,9 +17,9 @@ use vault_proto::agent::v1;
 use vault_proto::agent::v1::agent_server::AgentServer;
 use vault_proto::convert::{LoadOrder, ModelName, WireError};
 
-use super::access::{Access, Controller, Peer};
+use super::access::{Access, Controller, Peer, Reader};
 use super::agent::Agent;
-use super::models::Why;
+use super::models::{Models, Why};
 use super::places::{Bounds, Place, Places, accept};
 use crate::failure::{Failure, Kind};
 
@@ -38,7 +38,7 @@ pub(super) async fn serve(
     agent: Arc<Agent>,
     bounds: Bounds,
 ) -> Result<(), Failure> {
-    let incoming = incoming(listener, access.clone(), bounds);
+    let incoming = incoming(listener, access.clone(), Arc::clone(&agent.models), bounds);
     let service = AgentServer::new(Control { access, agent }).max_decoding_message_size(REQUEST_BYTES_MAX);
     // The second alone counts watches, whose answers begin at once.
     let mut server =
@@ -48,12 +48,17 @@ pub(super) async fn serve(
 }
 
 /// Accepts until what this gives is dropped. Whoever may do nothing, or has no place left, gets no connection that he could hold.
-fn incoming(listener: UnixListener, access: Access, bounds: Bounds) -> ReceiverStream<io::Result<Admitted>> {
+fn incoming(
+    listener: UnixListener,
+    access: Access,
+    models: Arc<Models>,
+    bounds: Bounds,
+) -> ReceiverStream<io::Result<Admitted>> {
     let (lookers, controllers) = (Places::new(bounds.lookers), Places::new(bounds.controllers));
     let admit = move |stream: &UnixStream| {
         let peer = Peer::of(stream);
         let places = if access.controller(peer).is_ok() { &controllers } else { &lookers };
-        access.reader(peer).and_then(|reader| places.take(reader))
+        access.reader(peer, |peer| models.is_listed(peer)).and_then(|reader| places.take(reader))
     };
     let (accepted, incoming) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -125,14 +130,21 @@ struct Control {
 
 impl Control {
     fn controller<T>(&self, request: &Request<T>) -> Result<Controller, Status> {
-        let info = request.extensions().get::<UdsConnectInfo>();
-        let peer = info.and_then(|info| info.peer_cred).map_or(Peer::NONE, Peer::from);
-        Ok(self.access.controller(peer)?)
+        Ok(self.access.controller(asker(request))?)
     }
 
-    fn models(&self) -> Vec<v1::Model> {
-        self.agent.models.list().into_iter().map(v1::Model::from).collect()
+    fn reader<T>(&self, request: &Request<T>) -> Result<Reader, Status> {
+        Ok(self.access.reader(asker(request), |peer| self.agent.models.is_listed(peer))?)
     }
+}
+
+fn asker<T>(request: &Request<T>) -> Peer {
+    let info = request.extensions().get::<UdsConnectInfo>();
+    info.and_then(|info| info.peer_cred).map_or(Peer::NONE, Peer::from)
+}
+
+fn models(agent: &Agent, reader: Reader) -> Vec<v1::Model> {
+    agent.models.list(reader).into_iter().map(v1::Model::from).collect()
 }
 
 fn malformed(error: WireError) -> Status {
@@ -143,14 +155,19 @@ fn malformed(error: WireError) -> Status {
 impl v1::agent_server::Agent for Control {
     type WatchModelsStream = Pin<Box<dyn Stream<Item = Result<v1::WatchModelsResponse, Status>> + Send>>;
 
-    async fn list_models(&self, _: Request<v1::ListModelsRequest>) -> Result<Response<v1::ListModelsResponse>, Status> {
-        Ok(Response::new(v1::ListModelsResponse { models: self.models() }))
+    async fn list_models(
+        &self,
+        request: Request<v1::ListModelsRequest>,
+    ) -> Result<Response<v1::ListModelsResponse>, Status> {
+        let models = models(&self.agent, self.reader(&request)?);
+        Ok(Response::new(v1::ListModelsResponse { models }))
     }
 
     async fn watch_models(
         &self,
-        _: Request<v1::WatchModelsRequest>,
+        request: Request<v1::WatchModelsRequest>,
     ) -> Result<Response<Self::WatchModelsStream>, Status> {
+        let reader = self.reader(&request)?;
         let mut changes = self.agent.models.changes();
         let agent = Arc::clone(&self.agent);
         // One that nobody takes is not followed by another.
@@ -158,7 +175,7 @@ impl v1::agent_server::Agent for Control {
         tokio::spawn(async move {
             loop {
                 changes.mark_unchanged();
-                let models = agent.models.list().into_iter().map(v1::Model::from).collect();
+                let models = models(&agent, reader);
                 if sender.send(Ok(v1::WatchModelsResponse { models })).await.is_err() {
                     return;
                 }

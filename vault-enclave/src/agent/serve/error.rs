@@ -12,6 +12,12 @@ pub(super) enum ServeError {
     PeerNotAllowed { uid: u32, gid: u32 },
     /// It may read, and neither load nor unload.
     PeerNotController { uid: u32, gid: u32 },
+    /// It may read, and not this model.
+    ModelNotAllowed { uid: u32, gid: u32 },
+    /// A model for others, of an agent whose sockets nobody else reaches.
+    ReadersUnreachable,
+    /// Who stands for everybody whom the agent's user namespace does not know is to be let in.
+    AllowUnknown { what: &'static str, id: u32 },
     /// Not a request.
     RequestMalformed,
     /// A request without an end.
@@ -36,6 +42,9 @@ impl ServeError {
         match self {
             Self::PeerNotAllowed { .. } => "peer-not-allowed",
             Self::PeerNotController { .. } => "peer-not-controller",
+            Self::ModelNotAllowed { .. } => "model-not-allowed",
+            Self::ReadersUnreachable => "readers-unreachable",
+            Self::AllowUnknown { .. } => "allow-unknown",
             Self::RequestMalformed => "reader-malformed",
             Self::RequestTooLong => "reader-too-long",
             Self::RequestLate => "reader-late",
@@ -57,6 +66,17 @@ impl fmt::Display for ServeError {
             Self::PeerNotController { uid, gid } => {
                 write!(f, "neither user {uid} nor group {gid} may load models here: start the agent with --control")
             }
+            Self::ModelNotAllowed { uid, gid } => {
+                write!(f, "neither user {uid} nor group {gid} is among the readers of this model: it was ordered for others")
+            }
+            Self::ReadersUnreachable => f.write_str(
+                "nobody else reaches the sockets of this agent: start it with --allow, or with a model that has readers of its \
+                 own",
+            ),
+            Self::AllowUnknown { what, id } => write!(
+                f,
+                "in this user namespace {what} {id} is everybody whom it does not know, so they all would be let in"
+            ),
             Self::RequestMalformed => f.write_str("want a line `v1 list` or `v1 open MODEL@VERSION`"),
             Self::RequestTooLong => f.write_str("a request is one line of at most 256 bytes"),
             Self::RequestLate => f.write_str("no request came in time"),
@@ -78,13 +98,15 @@ impl std::error::Error for ServeError {}
 impl From<ServeError> for Status {
     fn from(error: ServeError) -> Self {
         let code = match &error {
-            ServeError::PeerNotAllowed { .. } | ServeError::PeerNotController { .. } => Code::PermissionDenied,
-            ServeError::RequestMalformed | ServeError::RequestTooLong => Code::InvalidArgument,
+            ServeError::PeerNotAllowed { .. }
+            | ServeError::PeerNotController { .. }
+            | ServeError::ModelNotAllowed { .. } => Code::PermissionDenied,
+            ServeError::AllowUnknown { .. } | ServeError::RequestMalformed | ServeError::RequestTooLong => Code::InvalidArgument,
             ServeError::RequestLate => Code::DeadlineExceeded,
             ServeError::TooManyReaders | ServeError::TooManyModels => Code::ResourceExhausted,
             ServeError::ModelUnknown => Code::NotFound,
             ServeError::ModelThere(_) => Code::AlreadyExists,
-            ServeError::ModelGone(_) => Code::FailedPrecondition,
+            ServeError::ModelGone(_) | ServeError::ReadersUnreachable => Code::FailedPrecondition,
         };
         Self::new(code, format!("{error} ({})", error.code()))
     }

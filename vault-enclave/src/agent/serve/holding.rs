@@ -15,6 +15,7 @@ use crate::agent::child::Load;
 use crate::agent::holder::{Lease, Lost};
 use crate::agent::lease_signer::LeaseSigner;
 use crate::agent::load::{end, hold};
+use crate::agent::look::look;
 use crate::agent::mount::{MountPoint, PrivateMount};
 use crate::agent::options::Order;
 use crate::agent::part::Part;
@@ -57,7 +58,7 @@ pub(super) fn wanted(order: &LoadOrder) -> Result<Order, Failure> {
     Ok(Order {
         model: order.model.clone(),
         rule: order.rule.clone(),
-        part: Part::try_from(&order.selection)?,
+        part: Part::try_from(&order.part)?,
         sources: SourceList::only(order.ciphertext.clone()),
     })
 }
@@ -97,7 +98,11 @@ impl Holding {
 
     /// From the first request to wiped memory.
     async fn once(&self, stops: &mut Stops) -> Result<Ended, Failure> {
-        let request = self.agent.machine.request(wanted(&self.order)?)?;
+        let mut request = self.agent.machine.request(wanted(&self.order)?)?;
+        let identity = self.agent.identity.clone();
+        if look(&mut request, &identity, stopped(stops)).await?.is_none() {
+            return Ok(Ended::Asked);
+        }
         let (bytes, files) = tokio::select! {
             size = size(&request) => size?,
             () = stopped(stops) => return Ok(Ended::Asked),
@@ -108,7 +113,6 @@ impl Holding {
         let place = judge(&Facts::of(&directory)?, bytes, false)?;
         let destination = Destination::new(directory, place)?;
         let signer = LeaseSigner::generate(&SystemRandom::new())?;
-        let identity = self.agent.identity.clone();
         let load = Load {
             request: &request,
             identity: &identity,

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ledger::names::{Name, Version};
 use tokio::sync::watch;
-use vault_proto::convert::{AGENT_MODELS_MAX, AgentModel, AgentModelState, ModelName};
+use vault_proto::convert::{AGENT_MODELS_MAX, AgentModel, AgentModelState, ModelName, Peers};
 
+use super::access::{AllowList, Peer, Reader};
 use super::error::ServeError;
 use super::shared::Shared;
 use crate::agent::term::{BootTime, Term};
@@ -80,6 +81,10 @@ pub(super) struct Models {
 /// One model.
 pub(super) struct Entry {
     pub(super) name: ModelName,
+    /// What is held of it, in words.
+    part: String,
+    /// Who may have it, where it is not whom the agent lets have models.
+    allowed: Option<AllowList>,
     state: watch::Sender<State>,
     stop: watch::Sender<Option<Why>>,
     readers: AtomicU32,
@@ -102,7 +107,12 @@ impl Models {
     ///
     /// # Errors
     /// [`ServeError::ModelThere`], [`ServeError::TooManyModels`].
-    pub(super) fn add(&self, name: ModelName) -> Result<Arc<Entry>, ServeError> {
+    pub(super) fn add(
+        &self,
+        name: ModelName,
+        part: String,
+        allowed: Option<AllowList>,
+    ) -> Result<Arc<Entry>, ServeError> {
         let mut entries = self.entries();
         match entries.get(&name) {
             Some(entry) if !entry.is_gone() => return Err(ServeError::ModelThere(name)),
@@ -111,6 +121,8 @@ impl Models {
         }
         let entry = Arc::new(Entry {
             name: name.clone(),
+            part,
+            allowed,
             state: watch::Sender::new(State::Loading { problem: None }),
             stop: watch::Sender::new(None),
             readers: AtomicU32::new(0),
@@ -122,20 +134,30 @@ impl Models {
         Ok(entry)
     }
 
-    /// The model that a reader means.
+    /// The model that a reader means, of those that are for him.
     ///
     /// # Errors
-    /// [`ServeError::ModelUnknown`].
-    pub(super) fn find(&self, wanted: &Wanted) -> Result<Arc<Entry>, ServeError> {
+    /// [`ServeError::ModelUnknown`], [`ServeError::ModelNotAllowed`].
+    pub(super) fn find(&self, wanted: &Wanted, reader: Reader) -> Result<Arc<Entry>, ServeError> {
         let entries = self.entries();
-        let named = entries.values().filter(|entry| {
+        let is_named = |entry: &&Arc<Entry>| {
             entry.name.model == wanted.model
                 && wanted.version.as_ref().is_none_or(|version| *version == entry.name.version)
-        });
+        };
+        let named: Vec<&Arc<Entry>> = entries.values().filter(is_named).collect();
+        let own = named.iter().filter(|entry| reader.may_have(entry.allowed.as_ref()));
         // Of those that are there the newest; else one that may come.
-        let best =
-            named.max_by_key(|entry| (entry.is_ready(), !entry.is_gone(), entry.readied.load(Ordering::Relaxed)));
-        best.cloned().ok_or(ServeError::ModelUnknown)
+        let best = own.max_by_key(|entry| (entry.is_ready(), !entry.is_gone(), entry.readied.load(Ordering::Relaxed)));
+        match best {
+            Some(entry) => Ok(Arc::clone(entry)),
+            None if named.is_empty() => Err(ServeError::ModelUnknown),
+            None => Err(reader.not_allowed()),
+        }
+    }
+
+    /// Whether some model is for this peer by a list of its own.
+    pub(super) fn is_listed(&self, peer: Peer) -> bool {
+        self.entries().values().any(|entry| entry.allowed.as_ref().is_some_and(|readers| readers.has(peer)))
     }
 
     /// Ends a model, waits until it is wiped, and forgets it.
@@ -167,9 +189,11 @@ impl Models {
         }
     }
 
-    /// What a person is told.
-    pub(super) fn list(&self) -> Vec<AgentModel> {
-        self.entries().values().map(|entry| entry.summary()).collect()
+    /// What a reader is told: of the models that are for him.
+    pub(super) fn list(&self, reader: Reader) -> Vec<AgentModel> {
+        let entries = self.entries();
+        let own = entries.values().filter(|entry| reader.may_have(entry.allowed.as_ref()));
+        own.map(|entry| entry.summary()).collect()
     }
 
     /// Changes whenever [`Models::list`] does, but for the passing of time.
@@ -256,6 +280,8 @@ impl Entry {
             readers: self.readers.load(Ordering::Relaxed),
             seconds,
             problem,
+            part: self.part.clone(),
+            allowed: self.allowed.clone().map(Peers::from),
         }
     }
 }
@@ -269,6 +295,7 @@ impl Drop for Reading<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::access::Access;
     use super::*;
 
     fn name(version: &str) -> ModelName {
@@ -279,6 +306,27 @@ mod tests {
         Wanted { model: "minilm".parse().unwrap(), version: version.map(|version| version.parse().unwrap()) }
     }
 
+    /// The agent's own user; one whom it lets have models; one who is on a model's list.
+    const OWN: u32 = 0;
+    const ALLOWED: u32 = 1001;
+    const LISTED: u32 = 1002;
+
+    fn reader(uid: u32) -> Reader {
+        let allowed = AllowList::new(&[ALLOWED.to_string().parse().unwrap()]).unwrap();
+        let access = Access::new(OWN, allowed, AllowList::default());
+        access.reader(Peer { uid, gid: 9 }, |peer| peer.uid == LISTED).unwrap()
+    }
+
+    fn add(models: &Models, version: &str, readers: &[u32]) -> Result<Arc<Entry>, ServeError> {
+        let readers: Vec<_> = readers.iter().map(|uid| uid.to_string().parse().unwrap()).collect();
+        let readers = (!readers.is_empty()).then(|| AllowList::new(&readers).unwrap());
+        models.add(name(version), "all".to_owned(), readers)
+    }
+
+    fn find(models: &Models, version: Option<&str>) -> Result<Arc<Entry>, ServeError> {
+        models.find(&wanted(version), reader(OWN))
+    }
+
     fn gone() -> State {
         State::Gone { why: Why::LeaseLost }
     }
@@ -286,45 +334,70 @@ mod tests {
     #[test]
     fn a_model_is_loaded_once_at_a_time() {
         let models = Models::new();
-        let entry = models.add(name("1")).unwrap();
-        let refused = models.add(name("1")).err().unwrap();
+        let entry = add(&models, "1", &[]).unwrap();
+        let refused = add(&models, "1", &[]).err().unwrap();
         assert_eq!((refused.code(), refused), ("model-there", ServeError::ModelThere(name("1"))));
         models.set(&entry, gone());
-        models.add(name("1")).unwrap();
+        add(&models, "1", &[]).unwrap();
     }
 
     #[test]
     fn there_are_so_many_models_and_no_more() {
         let models = Models::new();
         for version in 0..AGENT_MODELS_MAX {
-            models.add(name(&version.to_string())).unwrap();
+            add(&models, &version.to_string(), &[]).unwrap();
         }
-        assert_eq!(models.add(name("more")).err(), Some(ServeError::TooManyModels));
-        assert_eq!(models.list().len(), AGENT_MODELS_MAX);
+        assert_eq!(add(&models, "more", &[]).err(), Some(ServeError::TooManyModels));
+        assert_eq!(models.list(reader(OWN)).len(), AGENT_MODELS_MAX);
     }
 
     #[test]
     fn a_name_without_a_version_is_one_that_is_there_or_may_come() {
         let models = Models::new();
-        assert_eq!(models.find(&wanted(None)).err(), Some(ServeError::ModelUnknown));
-        let old = models.add(name("1")).unwrap();
+        assert_eq!(find(&models, None).err(), Some(ServeError::ModelUnknown));
+        let old = add(&models, "1", &[]).unwrap();
         models.set(&old, gone());
-        assert_eq!(models.find(&wanted(None)).unwrap().name, name("1"), "it says why it is gone");
-        models.add(name("0")).unwrap();
-        assert_eq!(models.find(&wanted(None)).unwrap().name, name("0"));
-        assert_eq!(models.find(&wanted(Some("1"))).unwrap().name, name("1"));
-        assert_eq!(models.find(&wanted(Some("2"))).err(), Some(ServeError::ModelUnknown));
+        assert_eq!(find(&models, None).unwrap().name, name("1"), "it says why it is gone");
+        add(&models, "0", &[]).unwrap();
+        assert_eq!(find(&models, None).unwrap().name, name("0"));
+        assert_eq!(find(&models, Some("1")).unwrap().name, name("1"));
+        assert_eq!(find(&models, Some("2")).err(), Some(ServeError::ModelUnknown));
+    }
+
+    #[test]
+    fn a_reader_finds_and_is_told_of_the_models_that_are_for_him() {
+        let models = Models::new();
+        for (version, readers) in [("1", [].as_slice()), ("2", &[LISTED]), ("3", &[ALLOWED, LISTED])] {
+            add(&models, version, readers).unwrap();
+        }
+        let told =
+            |uid| models.list(reader(uid)).into_iter().map(|model| model.model.version.to_string()).collect::<Vec<_>>();
+        assert_eq!(told(OWN), ["1", "2", "3"]);
+        assert_eq!(told(ALLOWED), ["1", "3"]);
+        assert_eq!(told(LISTED), ["2", "3"]);
+        let found =
+            |uid, version| models.find(&wanted(version), reader(uid)).map(|entry| entry.name.version.to_string());
+        let not_allowed = |uid| Err(ServeError::ModelNotAllowed { uid, gid: 9 });
+        assert_eq!(found(ALLOWED, Some("2")), not_allowed(ALLOWED));
+        assert_eq!(found(LISTED, Some("1")), not_allowed(LISTED));
+        assert_eq!(found(LISTED, Some("2")), Ok("2".to_owned()));
+        // Without a version: of those that are for him.
+        models.set(&models.find(&wanted(Some("1")), reader(OWN)).unwrap(), gone());
+        assert!(found(LISTED, None).is_ok_and(|version| version != "1"));
+        assert_eq!(found(ALLOWED, None), Ok("3".to_owned()));
+        assert_eq!(found(LISTED, Some("4")), Err(ServeError::ModelUnknown));
+        assert!(models.is_listed(Peer { uid: LISTED, gid: 9 }) && !models.is_listed(Peer { uid: OWN, gid: 9 }));
     }
 
     #[tokio::test]
     async fn a_model_that_ended_is_forgotten_and_its_readers_are_counted() {
         let models = Models::new();
         assert_eq!(models.end(&name("1"), Why::Unloaded).await, Err(ServeError::ModelUnknown));
-        let entry = models.add(name("1")).unwrap();
+        let entry = add(&models, "1", &[]).unwrap();
         let reading = models.reading(&entry);
-        assert_eq!(models.list()[0].readers, 1);
+        assert_eq!(models.list(reader(OWN))[0].readers, 1);
         drop(reading);
-        assert_eq!(models.list()[0].readers, 0);
+        assert_eq!(models.list(reader(OWN))[0].readers, 0);
         let mut stops = entry.stops();
         let worker = async {
             stops.wait_for(Option::is_some).await.unwrap();
@@ -332,7 +405,7 @@ mod tests {
         };
         let one = name("1");
         let (ended, ()) = tokio::join!(models.end(&one, Why::Unloaded), worker);
-        assert_eq!((ended, models.list()), (Ok(()), Vec::new()));
+        assert_eq!((ended, models.list(reader(OWN))), (Ok(()), Vec::new()));
     }
 
     #[test]

@@ -97,7 +97,7 @@ mod tests {
     fn a_user_has_so_many_places_and_leaves_some_to_others() {
         let groups: Vec<_> = [":7".parse().unwrap()].to_vec();
         let access = Access::new(0, AllowList::new(&groups).unwrap(), AllowList::default(), None).unwrap();
-        let reader = |uid| access.reader(Peer { uid, gid: 7 }).unwrap();
+        let reader = |uid| access.reader(Peer { uid, gid: 7 }, |_| false).unwrap();
         let places = Places::new(64);
         let mut taken = Vec::new();
         for uid in 1..=4 {

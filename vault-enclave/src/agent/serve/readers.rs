@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::access::{Access, Peer};
+use super::access::{Access, Peer, Reader};
 use super::error::ServeError;
 use super::frames::{Frame, Request};
 use super::models::{Entry, Models, State};
@@ -20,30 +20,36 @@ pub(super) async fn serve(listener: UnixListener, access: Access, models: Arc<Mo
     let places = Places::new(bounds.readers);
     loop {
         let stream = accept(&listener).await;
-        let admitted = admit(&stream, &access, &places);
+        let admitted = admit(&stream, &access, &models, &places);
         let models = Arc::clone(&models);
         tokio::spawn(async move {
             // A reader that is gone needs no answer.
             let _ = match admitted {
-                Ok(place) => answer(stream, &models, place).await,
+                Ok((reader, place)) => answer(stream, &models, reader, place).await,
                 Err(error) => Frame::refused(&error).send(&stream, None).await,
             };
         });
     }
 }
 
-fn admit(stream: &UnixStream, access: &Access, places: &Arc<Places>) -> Result<Place, ServeError> {
-    places.take(access.reader(Peer::of(stream))?)
+fn admit(
+    stream: &UnixStream,
+    access: &Access,
+    models: &Models,
+    places: &Arc<Places>,
+) -> Result<(Reader, Place), ServeError> {
+    let reader = access.reader(Peer::of(stream), |peer| models.is_listed(peer))?;
+    Ok((reader, places.take(reader)?))
 }
 
-async fn answer(mut stream: UnixStream, models: &Models, _place: Place) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, models: &Models, reader: Reader, _place: Place) -> io::Result<()> {
     let asked = match Request::read(&mut stream).await {
         None => return Ok(()),
         Some(Ok(Request::List)) => {
-            let models = models.list().into_iter().map(Into::into).collect();
+            let models = models.list(reader).into_iter().map(Into::into).collect();
             return Frame::Models { models }.send(&stream, None).await;
         }
-        Some(Ok(Request::Open(wanted))) => models.find(&wanted),
+        Some(Ok(Request::Open(wanted))) => models.find(&wanted, reader),
         Some(Err(error)) => Err(error),
     };
     match asked {
