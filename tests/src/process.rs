@@ -132,6 +132,12 @@ impl Drop for Running {
     }
 }
 
+/// Sends a signal to a process that the test started, or that one of those did.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, signal).expect("it runs");
+}
+
 /// What a software TPM measures at every start.
 #[derive(Clone)]
 pub struct Boot {

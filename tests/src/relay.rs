@@ -4,11 +4,13 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const SERVER_WITHIN: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +23,64 @@ pub enum Way {
 
 /// Is told of every run of bytes before it goes on; it may wait, and where it says false the connection ends.
 pub type Gate = Arc<dyn Fn(Way, &[u8]) -> bool + Send + Sync>;
+
+/// Holds what goes through a relay from a run of bytes on that a test chooses, until it is let go.
+#[derive(Default)]
+pub struct Hold {
+    state: Mutex<Held>,
+    changed: Condvar,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Held {
+    #[default]
+    NotYet,
+    Now,
+    NoMore,
+}
+
+impl Hold {
+    /// At every run of bytes that `is` is true of.
+    pub fn at(is: impl Fn(Way, &[u8]) -> bool + Send + Sync + 'static) -> (Arc<Self>, Gate) {
+        let hold = Arc::<Self>::default();
+        let held = Arc::clone(&hold);
+        let gate: Gate = Arc::new(move |way, bytes| {
+            if is(way, bytes) {
+                held.stand_still();
+            }
+            true
+        });
+        (hold, gate)
+    }
+
+    /// At everything that comes back, once so many bytes did.
+    pub fn after(bytes: usize) -> (Arc<Self>, Gate) {
+        let passed = AtomicUsize::new(0);
+        Self::at(move |way, run| way == Way::Down && passed.fetch_add(run.len(), Ordering::SeqCst) + run.len() > bytes)
+    }
+
+    /// Waits until something is held.
+    pub fn wait(&self) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, |state| *state == Held::NotYet);
+        assert!(!waited.unwrap_or_else(PoisonError::into_inner).1.timed_out(), "nothing comes that is to be held");
+    }
+
+    /// Lets it go, and everything from now on.
+    pub fn release(&self) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Held::NoMore;
+        self.changed.notify_all();
+    }
+
+    fn stand_still(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *state == Held::NotYet {
+            *state = Held::Now;
+            self.changed.notify_all();
+        }
+        drop(self.changed.wait_while(state, |state| *state == Held::Now));
+    }
+}
 
 /// Relays what connects to `listen` to the unix socket `to`, until this process ends.
 pub fn unix(listen: &Path, to: &Path, gate: Gate) {

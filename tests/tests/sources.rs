@@ -1,107 +1,25 @@
 //! Ciphertext from elsewhere than the vault's host, and from a cache: what opens is the publisher's, wherever it came from.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 #[path = "../../vault-host/tests/host/s3.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "shared with the tests of the host")]
 mod s3;
 
 use s3::S3;
-use vault_tests::world::APPROVERS;
-use vault_tests::{Running, Swtpm, World, run, run_ok};
-
-/// A published model of which a directory has the sealed units too.
-struct Scene {
-    world: World,
-    guest: Swtpm,
-    sealed: PathBuf,
-}
-
-impl Scene {
-    fn open() -> Self {
-        let (world, guest) = World::open_with_guest();
-        let sealed = world.path("sealed");
-        let mut seal = world.enclave("seal");
-        seal.arg(world.source()).args(["--model", "demo", "--version", "1", "--vault"]).arg(world.vault());
-        seal.arg("--publisher-key").arg(world.path("publisher.pem")).arg("--out").arg(&sealed);
-        run_ok(&mut seal);
-        run_ok(world.enclave("publish").arg(&sealed).arg("--vault").arg(world.vault()));
-        world.approve(&APPROVERS[..2]);
-        Self { world, guest, sealed }
-    }
-
-    fn place(&self) -> PathBuf {
-        let world = self.world.path("");
-        let world = world.file_name().expect("the world has a directory").to_string_lossy().into_owned();
-        PathBuf::from(format!("/dev/shm/{world}-sources"))
-    }
-
-    fn command(&self, options: &[&str]) -> Command {
-        let mut load = self.world.enclave("load");
-        load.args(["demo@1", "--rule", "guest", "--tpm", &self.guest.tcti, "--vault"]).arg(self.world.vault());
-        load.arg("--into").arg(self.place()).args(options);
-        load
-    }
-
-    /// A load with these options: all of it is there, and this is what was said.
-    fn loads(&self, options: &[&str]) -> String {
-        self.loads_by(&mut self.command(options))
-    }
-
-    fn loads_by(&self, command: &mut Command) -> String {
-        let log = self.world.path("load.log");
-        // Running adds to what is there.
-        let _ = fs::remove_file(&log);
-        let mut load = Running::start(command, &log);
-        load.wait_for("ready");
-        for file in fs::read_dir(self.world.source()).expect("the source") {
-            let file = file.expect("the source");
-            let opened = fs::read(self.place().join(file.file_name())).expect("the same file is there");
-            assert!(opened == fs::read(file.path()).expect("the source"), "{:?} differs", file.file_name());
-        }
-        let said = load.log();
-        load.terminate();
-        let _ = fs::remove_dir(self.place());
-        said
-    }
-
-    fn refused(&self, options: &[&str], reason: &str) {
-        let (status, said) = run(&mut self.command(options));
-        assert!(status != Some(0) && said.contains(reason), "{reason}: {said}");
-        assert!(!fs::read_dir(self.place()).is_ok_and(|mut entries| entries.next().is_some()), "plaintext is left");
-        let _ = fs::remove_dir(self.place());
-    }
-
-    /// The host loses its ciphertext, not the manifest.
-    fn host_loses_units(&self) {
-        fs::remove_dir_all(self.world.path("host").join("models/demo/1/units")).expect("the host stores them");
-    }
-
-    fn copy(&self, to: &Path) {
-        fs::create_dir_all(to.join("units")).expect("the directory is ours");
-        for unit in fs::read_dir(self.sealed.join("units")).expect("the sealed units") {
-            let unit = unit.expect("the sealed units");
-            fs::copy(unit.path(), to.join("units").join(unit.file_name())).expect("the directory is ours");
-        }
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-fn flip(unit: &Path) {
-    let mut bytes = fs::read(unit).expect("a unit");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(unit, bytes).expect("the directory is ours");
-}
+use vault_tests::relay::{self, Way};
+use vault_tests::sealed::{flip, text};
+use vault_tests::web::TlsAuthority;
+use vault_tests::{Sealed, Web};
 
 #[test]
 fn units_of_a_directory_open_and_nothing_else_is_asked_where_it_is_the_only_place() {
-    let scene = Scene::open();
+    let scene = Sealed::open();
     let sealed = scene.sealed.clone();
     scene.host_loses_units();
     scene.loads(&["--ciphertext", text(&sealed)]);
@@ -116,7 +34,7 @@ fn units_of_a_directory_open_and_nothing_else_is_asked_where_it_is_the_only_plac
 
 #[test]
 fn place_that_lies_or_is_gone_costs_nothing_but_a_word() {
-    let scene = Scene::open();
+    let scene = Sealed::open();
     let lying = scene.world.path("lying");
     scene.copy(&lying);
     flip(&lying.join("units/00002.cob"));
@@ -136,7 +54,7 @@ fn place_that_lies_or_is_gone_costs_nothing_but_a_word() {
 #[test]
 fn units_come_from_a_bucket_by_signed_requests() {
     let Some(s3) = S3::start() else { return };
-    let scene = Scene::open();
+    let scene = Sealed::open();
     // The server keeps objects as files.
     scene.copy(&s3.object("models/demo"));
     let config = s3.config("");
@@ -159,9 +77,86 @@ fn units_come_from_a_bucket_by_signed_requests() {
     );
 }
 
+/// The time of a far-away service, for each request of a load.
+const FAR: Duration = Duration::from_millis(50);
+/// Fewer at once would leave it idle. The small model has more units than these.
+const AT_ONCE_MIN: usize = 6;
+
+#[test]
+fn ranges_of_a_bucket_that_is_far_away_are_asked_for_side_by_side() {
+    let Some(s3) = S3::start() else { return };
+    let scene = Sealed::open();
+    scene.copy(&s3.object("models/demo"));
+    scene.host_loses_units();
+    let (now, most, requests) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (seen, counted) = (Arc::clone(&most), Arc::clone(&requests));
+    let delay: relay::Gate = Arc::new(move |way, bytes| {
+        if way == Way::Up && bytes.starts_with(b"GET ") {
+            counted.fetch_add(1, Ordering::SeqCst);
+            seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(FAR);
+            now.fetch_sub(1, Ordering::SeqCst);
+        }
+        true
+    });
+    let far = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", far.local_addr().expect("a port"));
+    relay::tcp(far, s3.address(), delay);
+    let config = s3.config("");
+    let credentials = config.lines().find_map(|line| line.strip_prefix("credentials = ")).expect("a line");
+    let said = scene.loads(&[
+        "--source",
+        "s3://vaults/models/demo",
+        "--s3-endpoint",
+        &endpoint,
+        "--s3-credentials",
+        credentials.trim_matches('"'),
+    ]);
+    assert!(!said.contains("warning"), "{said}");
+    let (most, requests) = (most.load(Ordering::SeqCst), requests.load(Ordering::SeqCst));
+    println!("{most} of {requests} requests at once");
+    assert!(most >= AT_ONCE_MIN, "{most} of {requests} requests at once");
+}
+
+#[test]
+fn web_server_over_tls_is_asked_under_the_authority_that_was_named_while_its_certificate_is_good() {
+    let scene = Sealed::open();
+    scene.host_loses_units();
+    let (ours, strangers) = (TlsAuthority::new("ours"), TlsAuthority::new("strangers"));
+    let [ours_pem, strangers_pem] = ["ours.pem", "strangers.pem"].map(|name| scene.world.path(name));
+    fs::write(&ours_pem, ours.pem()).expect("the directory is ours");
+    fs::write(&strangers_pem, strangers.pem()).expect("the directory is ours");
+    let good = Web::start_tls(&scene.sealed, ours.server("localhost", 1));
+    let expired = Web::start_tls(&scene.sealed, ours.server("localhost", -1));
+    let from = |web: &Web, name: &str, ca: &std::path::Path| {
+        ["--source", &web.url(name), "--source-ca", text(ca)].map(str::to_owned)
+    };
+    let load = |options: &[String]| {
+        let mut load = scene.command(&[]);
+        load.args(options);
+        load
+    };
+    let said = scene.loads_by(&mut load(&from(&good, "localhost", &ours_pem)));
+    assert!(!said.contains("warning") && !good.ranges().is_empty(), "{said}");
+
+    let before = good.ranges().len();
+    for (options, words) in [
+        (from(&good, "localhost", &strangers_pem), "UnknownIssuer"),
+        (from(&good, "127.0.0.1", &ours_pem), "not valid for name"),
+        (from(&expired, "localhost", &ours_pem), "expired"),
+        (from(&good, "localhost", &scene.sealed.join("manifest.json")), "no certificate in it can be used"),
+    ] {
+        scene.refused_by(&mut load(&options), words);
+    }
+    // Those of the system know nothing of it.
+    let url = good.url("localhost");
+    scene.refused(&["--source", &url], "going on from the vault's host");
+    assert_eq!((good.ranges().len(), expired.ranges().len()), (before, 0), "nothing was asked of them");
+}
+
 #[test]
 fn cache_serves_what_is_there_no_more_and_is_never_believed() {
-    let scene = Scene::open();
+    let scene = Sealed::open();
     let cache = scene.world.path("cache");
     let options = ["--cache", text(&cache), "--cache-size", "1G"];
     scene.loads(&options);
@@ -192,7 +187,7 @@ fn full_disk_under_the_cache_ends_the_caching_and_not_the_load() {
         println!("skipped: only root can mount a small disk");
         return;
     }
-    let scene = Scene::open();
+    let scene = Sealed::open();
     let cache = scene.world.path("cache");
     fs::create_dir(&cache).expect("the directory is ours");
     let load = scene.command(&["--cache", text(&cache), "--cache-size", "1G"]);

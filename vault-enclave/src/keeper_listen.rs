@@ -10,9 +10,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::Stream;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::server::Router;
+use tonic::transport::server::{Connected, Router};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use vault_proto::v1::keeper_link_server::{KeeperLink, KeeperLinkServer};
 
@@ -73,7 +75,7 @@ pub enum ListenError {
     TlsIdentity(String),
     /// The address can't be listened on.
     Bind(String, io::Error),
-    /// The listener failed.
+    /// The listener failed, or ended before it was told to.
     Transport(String),
 }
 
@@ -133,8 +135,7 @@ impl Listen {
                     _ => {}
                 }
                 let incoming = UnixListenerStream::new(UnixListener::bind(&path).map_err(failed)?);
-                let server = Server::builder().add_service(link);
-                server.serve_with_incoming_shutdown(incoming, stop).await.map_err(transport)
+                serve_on(Server::builder().add_service(link), incoming, stop).await
             }
             Place::Tcp(address) => serve_tcp(Server::builder().add_service(link), address, stop).await,
             Place::Tls(address, tls) => {
@@ -148,7 +149,22 @@ impl Listen {
 async fn serve_tcp(server: Router, address: SocketAddr, stop: impl Future<Output = ()>) -> Result<(), ListenError> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| ListenError::Bind(format!("tcp:{address}"), error))?;
-    server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await.map_err(transport)
+    serve_on(server, TcpListenerStream::new(listener), stop).await
+}
+
+/// A keeper whose listener ended serves no host, and is to be started again.
+async fn serve_on<S: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
+    server: Router,
+    incoming: impl Stream<Item = io::Result<S>>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ListenError> {
+    let mut told = false;
+    let stop = async {
+        stop.await;
+        told = true;
+    };
+    server.serve_with_incoming_shutdown(incoming, stop).await.map_err(transport)?;
+    if told { Ok(()) } else { Err(ListenError::Transport("it takes no more connections".to_owned())) }
 }
 
 fn tls(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<ServerTlsConfig, ListenError> {

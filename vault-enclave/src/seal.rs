@@ -7,7 +7,12 @@
 //! directory here, or whatever takes units as they come. Memory is bounded: two pieces of 2 MiB a thread.
 //!
 //! A source that changes while it is sealed is refused: the signature would be over a mixture.
+//!
+//! A seal that was interrupted begins anew, under a fresh DEK. The one that it had is nowhere but wrapped to the vault, which
+//! gives it to nobody: a copy to go on with would be the model's key outside of any hardware. Nor could a unit be kept without
+//! reading its source again, and to hash it is most of what sealing costs. What is slow is the upload, which goes on.
 
+pub(crate) mod abandoned;
 mod error;
 mod source;
 mod target;

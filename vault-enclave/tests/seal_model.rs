@@ -202,6 +202,27 @@ fn a_file_that_changes_while_it_is_sealed_is_refused_and_nothing_is_left() {
 }
 
 #[test]
+fn what_a_killed_seal_left_is_removed_by_the_next_and_what_another_is_at_stays() {
+    let world = World::new();
+    let dead = world.path(".weightvault-sealing-dead");
+    fs::create_dir_all(dead.join("units")).unwrap();
+    fs::write(dead.join("units/00000.cob"), b"half of a unit").unwrap();
+    fs::create_dir(world.path(".weightvault-sealing")).unwrap();
+    std::os::unix::fs::symlink(world.path(".weightvault-sealing"), world.path(".weightvault-sealing-link")).unwrap();
+    let names = || {
+        let entries = fs::read_dir(world.directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names().len();
+    let running = DirectoryTarget::begin(&world.path("one")).unwrap();
+    assert_eq!((dead.exists(), names().len()), (false, before));
+    let another = DirectoryTarget::begin(&world.path("two")).unwrap();
+    assert_eq!(names().len(), before + 1, "one that is sealed is taken for abandoned");
+    drop((running, another));
+    assert_eq!(names().len(), before - 1);
+}
+
+#[test]
 fn a_directory_that_exists_is_not_replaced() {
     let world = World::new();
     write_model(&world.path("source"));

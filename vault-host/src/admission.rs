@@ -3,6 +3,7 @@
 //! Never by what a stranger can mint, such as a model name, a key or a certificate: those limits would be the
 //! stranger's. What a call may use is decided before its first message is read, and given back when its answer is gone.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ pub(crate) struct Admission {
     calls: Arc<Semaphore>,
     publications: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    stream_queue: Queue,
     watches: Arc<Semaphore>,
     reply_bytes: Arc<Semaphore>,
 }
@@ -71,6 +73,7 @@ impl Admission {
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
             publications: Arc::new(Semaphore::new(PUBLICATIONS_MAX)),
             streams: places(limits.streams),
+            stream_queue: Queue::default(),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             reply_bytes: places(REPLY_BYTES_MAX),
         }
@@ -80,7 +83,8 @@ impl Admission {
     pub(crate) fn connection(&self) -> Option<Connection> {
         let place = self.connections.clone().try_acquire_owned().ok()?;
         let requests = Bucket::new(self.connection_rate, REQUESTS_AT_ONCE);
-        Some(Connection::new(requests, Bucket::new(self.challenge_rate, CHALLENGES_AT_ONCE), place))
+        let challenges = Bucket::new(self.challenge_rate, CHALLENGES_AT_ONCE);
+        Some(Connection::new(requests, challenges, self.stream_queue.clone(), place))
     }
 
     /// Lets a call begin, or turns it away, before anything of it is read.
@@ -122,6 +126,11 @@ impl Admission {
             Kind::Publish => &self.publications,
             Kind::Stream => &self.streams,
         };
+        if let Ok(permit) = places.clone().try_acquire_owned() {
+            place.0.push(permit);
+            return Ok(place);
+        }
+        let _waits = (method.kind == Kind::Stream).then(|| self.stream_queue.join());
         match tokio::time::timeout(QUEUE_TIME_MAX, places.clone().acquire_owned()).await {
             Ok(Ok(permit)) => place.0.push(permit),
             Ok(Err(_)) | Err(_) => return Err(busy("busy-places", "too many calls of this kind are under way")),
@@ -134,6 +143,31 @@ impl Admission {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(REPLY_BYTES_MAX);
         let memory = self.reply_bytes.clone().acquire_many_owned(bytes).await;
         memory.map(|memory| ReplyMemory(Arc::new(memory))).map_err(|_| busy("busy-memory", "no memory for the answer"))
+    }
+}
+
+/// How many streams wait for a place.
+#[derive(Clone, Debug, Default)]
+struct Queue(Arc<AtomicUsize>);
+
+/// One that waits, until this is dropped.
+#[derive(Debug)]
+struct Waits(Queue);
+
+impl Queue {
+    fn join(&self) -> Waits {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Waits(self.clone())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -236,14 +270,25 @@ mod tests {
 
     #[tokio::test]
     async fn streams_have_places_of_their_own_and_wait_for_them_in_turn() {
-        let admission = Admission::new(&limits());
+        let admission = Arc::new(Admission::new(&limits()));
         let fetch = Method::of("/weightvault.v1.Vault/FetchUnits");
         let begin = |method| {
             let place = admission.admit(method, None).unwrap();
             tokio::time::timeout(Duration::from_millis(100), admission.queue(method, place))
         };
+        let connection = admission.connection().unwrap();
         let first = begin(fetch).await.unwrap().unwrap();
-        assert!(begin(fetch).await.is_err(), "the second waits");
+        assert!(!connection.is_waited_for());
+        let waiting = tokio::spawn({
+            let admission = admission.clone();
+            let place = admission.admit(fetch, None).unwrap();
+            async move { admission.queue(fetch, place).await.map(drop) }
+        });
+        tokio::task::yield_now().await;
+        assert!(connection.is_waited_for(), "the second waits, and others see that");
+        waiting.abort();
+        let _ = waiting.await;
+        assert!(!connection.is_waited_for());
         begin(release()).await.unwrap().unwrap();
         drop(first);
         begin(fetch).await.unwrap().unwrap();

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tonic::service::Routes;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 use tonic_health::ServingStatus;
@@ -82,8 +82,8 @@ pub enum ServeError {
         /// Why not.
         error: RootsError,
     },
-    /// A listener failed.
-    Transport(tonic::transport::Error),
+    /// A listener ended that nobody had told to.
+    Transport(String),
 }
 
 impl ServeError {
@@ -124,7 +124,7 @@ impl fmt::Display for ServeError {
                 root_cause(error)
             ),
             Self::WitnessAuthority { name, error } => write!(f, "witnesses.\"{name}\".ca: {error}"),
-            Self::Transport(error) => write!(f, "a listener failed: {}", root_cause(error)),
+            Self::Transport(why) => write!(f, "a listener ended: {why}"),
         }
     }
 }
@@ -259,10 +259,16 @@ impl BoundHost {
         if tokio::time::timeout(DRAIN_TIME_MAX, drain).await.is_err() {
             tracing::warn!("calls were under way when the time to stop was over");
         }
-        match failed {
-            Some(Ok(Err(error))) => Err(ServeError::Transport(error)),
-            Some(Ok(Ok(())) | Err(_)) | None => Ok(()),
-        }
+        failed.map_or(Ok(()), |ended| Err(ServeError::Transport(why_ended(ended))))
+    }
+}
+
+/// Of a listener that nobody had told to end: a host without it serves nobody who comes that way, and is to be started again.
+fn why_ended(listener: Result<Result<(), tonic::transport::Error>, JoinError>) -> String {
+    match listener {
+        Ok(Ok(())) => "it takes no more connections".to_owned(),
+        Ok(Err(error)) => root_cause(&error),
+        Err(error) => error.to_string(),
     }
 }
 
@@ -395,4 +401,32 @@ pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
         cause = source;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::config::Limits;
+
+    #[tokio::test]
+    async fn a_listener_that_ends_by_itself_is_a_failure_however_it_does() {
+        let admission = Arc::new(Admission::new(&Limits::default()));
+        let mut listeners = JoinSet::new();
+        let (_, health) = tonic_health::server::health_reporter();
+        let nobody = tokio_stream::empty::<io::Result<TcpStream>>();
+        let server = transport(&admission).add_service(health);
+        listeners.spawn(server.serve_with_incoming_shutdown(nobody, std::future::pending()));
+        listeners.spawn(async { Err(tonic::transport::Endpoint::from_shared("").unwrap_err()) });
+        listeners.spawn(async { panic!("a listener panics") });
+        let mut said = 0;
+        while let Some(ended) = listeners.join_next().await {
+            let error = ServeError::Transport(why_ended(ended));
+            assert_eq!(error.code(), "transport-error");
+            assert!(error.to_string().len() > "a listener ended: ".len(), "{error}");
+            said += 1;
+        }
+        assert_eq!(said, 3);
+    }
 }

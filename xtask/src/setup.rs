@@ -69,6 +69,15 @@ pub(crate) fn qemu(offline: bool) -> Result<()> {
     if missing.is_empty() { Ok(()) } else { install(&missing, offline) }
 }
 
+/// Sees to it that valgrind is here, by which `cargo xtask bench --instructions` counts.
+///
+/// # Errors
+/// As [`system_packages`].
+pub(crate) fn valgrind(offline: bool) -> Result<()> {
+    let missing = needs::missing_valgrind();
+    if missing.is_empty() { Ok(()) } else { install(&missing, offline) }
+}
+
 /// Sees to it that `systemd-analyze` is here.
 ///
 /// # Errors

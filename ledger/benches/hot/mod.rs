@@ -23,6 +23,7 @@ pub fn run(hot: &[Hot], divan: fn()) -> ExitCode {
                 println!("{bytes} {name}");
             }
         }
+        ["--processor", ..] => println!("{}", processor()),
         ["--times", name, count, ..] => {
             let (Some(hot), Ok(count)) = (hot.iter().find(|hot| hot.name == *name), count.parse::<u32>()) else {
                 eprintln!("usage: --times NAME COUNT");
@@ -34,6 +35,38 @@ pub fn run(hot: &[Hot], divan: fn()) -> ExitCode {
         _ => divan(),
     }
     ExitCode::SUCCESS
+}
+
+/// The processor as this program sees it, which is not the machine's own under valgrind. By these features code is chosen.
+fn processor() -> String {
+    std::iter::once(std::env::consts::ARCH).chain(features()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn features() -> impl Iterator<Item = &'static str> {
+    macro_rules! detected {
+        ($($name:tt),*) => { [$(($name, std::arch::is_x86_feature_detected!($name))),*] }
+    }
+    let of_code = detected![
+        "adx",
+        "aes",
+        "avx",
+        "avx2",
+        "avx512f",
+        "avx512vl",
+        "bmi1",
+        "bmi2",
+        "pclmulqdq",
+        "sha",
+        "vaes",
+        "vpclmulqdq"
+    ];
+    of_code.into_iter().filter_map(|(name, is_here)| is_here.then_some(name))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn features() -> impl Iterator<Item = &'static str> {
+    std::iter::empty()
 }
 
 /// One of them for divan, by its name.

@@ -1,7 +1,8 @@
 //! The parent's side of a load: starts the loader, takes the files over, and leaves nothing where that fails.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use attestation::lease_id;
@@ -9,6 +10,7 @@ use ledger::entry::{Entry, Release};
 use ledger::key_epoch::EpochLink;
 use ledger::lease::LeaseStatement;
 use ledger::vault_file::VaultFile;
+use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use vault_proto::convert::SignedLease;
@@ -191,6 +193,17 @@ impl Load<'_> {
     }
 }
 
+fn died(status: ExitStatus) -> Failure {
+    let died = Failure::new(Kind::Failed, "loader-died", format!("the loader ended without a word: {status}"));
+    if status.signal() != Some(Signal::KILL.as_raw()) {
+        return died;
+    }
+    died.next(
+        "if nobody killed it, the memory of this machine or of its cgroup ran out (`dmesg`, memory.events of the cgroup): free \
+         memory, raise the limit, or load fewer groups",
+    )
+}
+
 fn malformed(why: &str) -> Failure {
     Failure::new(Kind::Failed, "loader-malformed", why)
 }
@@ -233,11 +246,7 @@ impl Loader {
             let line = self.lines.next_line().await.map_err(|error| Failure::io("the loader", &error))?;
             let Some(line) = line else {
                 let status = self.child.wait().await.map_err(|error| Failure::io("the loader", &error))?;
-                return Err(Failure::new(
-                    Kind::Failed,
-                    "loader-died",
-                    format!("the loader ended without a word: {status}"),
-                ));
+                return Err(died(status));
             };
             let malformed = |error: serde_json::Error| Failure::new(Kind::Failed, "loader-malformed", error);
             match serde_json::from_str(&line).map_err(malformed)? {

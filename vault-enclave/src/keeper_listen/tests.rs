@@ -108,6 +108,26 @@ async fn an_address_in_use_is_refused() {
     assert_eq!(refusal.code(), "listen-bind");
 }
 
+#[tokio::test]
+async fn a_listener_that_ends_by_itself_is_a_failure_and_one_that_is_told_to_is_not() {
+    let serve = |stop: bool| {
+        let (requests, _queue) = crate::keeper::queue();
+        let link = KeeperLinkServer::new(crate::keeper::Link::new(requests, crate::keeper::Store::default()));
+        let server = Server::builder().add_service(link);
+        async move {
+            if stop {
+                let never = tokio_stream::pending::<io::Result<tokio::net::TcpStream>>();
+                serve_on(server, never, std::future::ready(())).await
+            } else {
+                let nobody = tokio_stream::empty::<io::Result<tokio::net::TcpStream>>();
+                serve_on(server, nobody, std::future::pending()).await
+            }
+        }
+    };
+    serve(true).await.unwrap();
+    assert_eq!(serve(false).await.unwrap_err().code(), "listen-transport");
+}
+
 #[test]
 fn a_keeper_is_told_where_to_listen() {
     let refusal = Command::try_parse_from(["keeper"]).unwrap().listen.check().unwrap_err();

@@ -176,7 +176,10 @@ impl SealArgs {
         match manifest {
             Ok(manifest) => Ok((manifest, Step::new(bytes, begun.elapsed()))),
             Err(_) if STOP.load(Ordering::Relaxed) => {
-                Err(Failure::new(Kind::Failed, "interrupted", "interrupted; what was sealed so far was removed"))
+                let message = "interrupted; what was sealed so far was removed";
+                Err(Failure::new(Kind::Failed, "interrupted", message).next(
+                    "seal again: it begins anew, under a fresh key. An upload that is interrupted goes on where it was",
+                ))
             }
             Err(error) => Err(error.into()),
         }

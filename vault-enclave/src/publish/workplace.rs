@@ -6,11 +6,17 @@ use tempfile::TempDir;
 
 use super::progress::size;
 use crate::failure::{Failure, Kind};
+use crate::seal::abandoned::{self, InUse};
+
+/// What the name of a temporary directory begins with.
+const TEMPORARY: &str = ".weightvault-sealed-";
+/// The sealed model, in a temporary directory.
+const SEALED: &str = "sealed";
 
 /// A directory for sealed models: the one that was named, or a temporary one.
 pub(super) struct Workplace {
     path: PathBuf,
-    temporary: Option<TempDir>,
+    temporary: Option<(TempDir, InUse)>,
 }
 
 impl Workplace {
@@ -30,7 +36,7 @@ impl Workplace {
         for directory in beside.into_iter().chain([PathBuf::from(".")]) {
             match temporary_in(&directory, bytes) {
                 Ok(temporary) => {
-                    return Ok(Self { path: temporary.path().join("sealed"), temporary: Some(temporary) });
+                    return Ok(Self { path: temporary.0.path().join(SEALED), temporary: Some(temporary) });
                 }
                 Err(failure) => last = Some(failure),
             }
@@ -47,17 +53,32 @@ impl Workplace {
 
     /// Keeps what was sealed for a later upload, and says where it is.
     pub(super) fn keep(self) -> PathBuf {
-        if let Some(temporary) = self.temporary {
+        if let Some((temporary, _)) = self.temporary {
             let _ = temporary.keep();
         }
         self.path
     }
 }
 
-fn temporary_in(directory: &Path, bytes: u64) -> Result<TempDir, Failure> {
+fn temporary_in(directory: &Path, bytes: u64) -> Result<(TempDir, InUse), Failure> {
+    let made = abandoned::make_in(directory, TEMPORARY, take_away);
+    let made = made.map_err(|error| Failure::file("make a directory in", directory, &error))?;
+    // What is taken away makes room.
     check_room(directory, bytes)?;
-    let made = tempfile::Builder::new().prefix(".weightvault-sealed-").tempdir_in(directory);
-    made.map_err(|error| Failure::file("make a directory in", directory, &error))
+    Ok(made)
+}
+
+/// What an earlier run left. A model that is whole is a person's to publish or to remove.
+fn take_away(left: &Path) {
+    let sealed = left.join(SEALED);
+    if sealed.exists() {
+        let sealed = sealed.display();
+        eprintln!(
+            "note: {sealed} is a sealed model that an earlier run left: `vault-enclave publish {sealed}`, or remove it"
+        );
+    } else {
+        let _ = std::fs::remove_dir_all(left);
+    }
 }
 
 fn check_room(directory: &Path, bytes: u64) -> Result<(), Failure> {
@@ -95,6 +116,20 @@ mod tests {
         assert!(directory.is_dir());
         drop(place);
         assert!(!directory.exists());
+    }
+
+    #[test]
+    fn what_a_killed_run_left_goes_unless_it_is_a_whole_model_or_in_use() {
+        let parent = tempfile::tempdir().unwrap();
+        let source = parent.path().join("model");
+        let [dead, whole] = ["dead", "whole"].map(|name| parent.path().join(format!("{TEMPORARY}{name}")));
+        for directory in [&source, &dead.join(".weightvault-sealing-x/units"), &whole.join(SEALED)] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        let running = Workplace::find(&source, None, 1).unwrap();
+        let another = Workplace::find(&source, None, 1).unwrap();
+        assert!(!dead.exists() && whole.join(SEALED).exists());
+        assert!(super::parent(running.path()).exists() && super::parent(another.path()).exists());
     }
 
     #[test]

@@ -9,6 +9,11 @@ use ledger::manifest::{DEK_NAME, MANIFEST_NAME, SIGNATURE_NAME, unit_path};
 use rustix::fs::{CWD, RenameFlags};
 use tempfile::TempDir;
 
+use super::abandoned::{self, InUse};
+
+/// What the name of a directory begins with while it is not whole.
+const PARTIAL: &str = ".weightvault-sealing-";
+
 /// Takes a sealed model: its units, some at a time and begun in their order, then the rest.
 pub trait SealTarget: Sync {
     /// Takes the bytes of one unit, in order.
@@ -45,10 +50,11 @@ pub struct SealedDocuments {
 }
 
 /// A directory, which appears under its name when it is whole and on the disk. Until then it lies beside it under a name
-/// of its own, and is removed if nothing comes of it.
+/// of its own, and is removed if nothing comes of it: by the next seal there, where this one is killed.
 pub struct DirectoryTarget {
     final_path: PathBuf,
     partial: TempDir,
+    _in_use: InUse,
 }
 
 impl DirectoryTarget {
@@ -61,9 +67,10 @@ impl DirectoryTarget {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let parent = parent_of(path);
-        let partial = tempfile::Builder::new().prefix(".sealing-").tempdir_in(parent)?;
+        // Units without their key, which is lost: nobody can ever open them. What can't be removed is in nobody's way.
+        let (partial, in_use) = abandoned::make_in(parent, PARTIAL, |left| drop(fs::remove_dir_all(left)))?;
         fs::create_dir(partial.path().join("units"))?;
-        Ok(Self { final_path: path.to_owned(), partial })
+        Ok(Self { final_path: path.to_owned(), partial, _in_use: in_use })
     }
 
     fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {

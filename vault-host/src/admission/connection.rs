@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use super::{Admission, Bucket, WATCHES_PER_CONNECTION_MAX};
+use super::{Admission, Bucket, Queue, WATCHES_PER_CONNECTION_MAX};
 
 /// A connection that has sent no request by then is closed: handshakes hold a place too.
 const FIRST_REQUEST_TIME_MAX: Duration = Duration::from_secs(15);
@@ -34,6 +34,7 @@ struct Inner {
     rate: Bucket,
     challenges: Bucket,
     watches: Arc<Semaphore>,
+    stream_queue: Queue,
     phase: watch::Sender<Phase>,
     _place: OwnedSemaphorePermit,
 }
@@ -49,9 +50,10 @@ enum Phase {
 }
 
 impl Connection {
-    pub(super) fn new(rate: Bucket, challenges: Bucket, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(rate: Bucket, challenges: Bucket, stream_queue: Queue, place: OwnedSemaphorePermit) -> Self {
         let watches = Arc::new(Semaphore::new(WATCHES_PER_CONNECTION_MAX));
-        Self(Arc::new(Inner { rate, challenges, watches, phase: watch::Sender::new(Phase::New), _place: place }))
+        let phase = watch::Sender::new(Phase::New);
+        Self(Arc::new(Inner { rate, challenges, watches, stream_queue, phase, _place: place }))
     }
 
     /// Counts a request. False if that is one too many.
@@ -74,6 +76,11 @@ impl Connection {
     /// A place for a watch, if there is one.
     pub(super) fn watch(&self) -> Result<OwnedSemaphorePermit, TryAcquireError> {
         self.0.watches.clone().try_acquire_owned()
+    }
+
+    /// Whether somebody waits for the place of a stream.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.0.stream_queue.is_empty()
     }
 
     /// Closes the connection, all its calls included: for a client that does not read what it asked for. A stream alone

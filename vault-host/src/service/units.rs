@@ -7,20 +7,18 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::Frame;
-use tokio::sync::mpsc::Receiver;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::server::NamedService;
 use tower::Service;
 use vault_proto::bulk::head;
-use vault_proto::v1::FetchUnitsResponse;
+
+use super::fetch::Messages;
 
 /// Messages that are sent without the codec. The handler puts them into the extensions of an answer with an empty stream.
 #[derive(Clone)]
 pub(super) struct Units(Arc<Mutex<Option<Messages>>>);
-
-type Messages = Receiver<Result<FetchUnitsResponse, Status>>;
 
 impl Units {
     pub(super) fn new(messages: Messages) -> Self {
@@ -84,7 +82,7 @@ impl http_body::Body for UnitBody {
         if self.ended {
             return Poll::Ready(None);
         }
-        let status = match self.messages.poll_recv(context) {
+        let status = match self.messages.poll(context) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Some(Ok(message))) => {
                 let head = head(message.unit, message.offset, message.data.len());

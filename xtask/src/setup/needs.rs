@@ -136,6 +136,17 @@ const QEMU: Need = Need {
     suse: "qemu-x86",
 };
 
+/// What `cargo xtask bench --instructions` counts by.
+const VALGRIND: Need = Need {
+    name: "valgrind",
+    why: "counts the instructions of hot functions",
+    found_by: FoundBy::Program("valgrind"),
+    debian: &[&["valgrind"]],
+    fedora: "valgrind",
+    arch: "valgrind",
+    suse: "valgrind",
+};
+
 /// What `cargo xtask python` looks at our units with.
 const SYSTEMD: Need = Need {
     name: "systemd-analyze",
@@ -162,6 +173,11 @@ pub(super) fn missing_qemu() -> Vec<&'static Need> {
     still_missing([&QEMU])
 }
 
+/// Valgrind, if it is not here.
+pub(super) fn missing_valgrind() -> Vec<&'static Need> {
+    still_missing([&VALGRIND])
+}
+
 /// The tool of systemd that checks units, if it is not here.
 pub(super) fn missing_systemd() -> Vec<&'static Need> {
     still_missing([&SYSTEMD])
@@ -174,7 +190,7 @@ pub(super) fn still_missing(needs: impl IntoIterator<Item = &'static Need>) -> V
 
 #[cfg(test)]
 pub(super) fn all() -> Vec<&'static Need> {
-    NEEDS.iter().chain([&POSTGRES, &QEMU, &SYSTEMD]).collect()
+    NEEDS.iter().chain([&POSTGRES, &QEMU, &VALGRIND, &SYSTEMD]).collect()
 }
 
 impl Need {

@@ -54,7 +54,9 @@ impl fmt::Debug for Bucket {
 
 impl Bucket {
     pub(super) fn open(config: &BucketConfig, runtime: Handle) -> Result<Self, BucketError> {
-        let Credentials { key_id, secret, token } = Credentials::read(config.credentials.as_deref())?;
+        let credentials = Credentials::read(config.credentials.as_deref())?;
+        credentials.check(&config.region)?;
+        let Credentials { key_id, secret, token } = credentials;
         let retry = RetryConfig {
             backoff: BackoffConfig { init_backoff: BACKOFF_FIRST, max_backoff: BACKOFF_MAX, base: 2. },
             max_retries: RETRIES_MAX,
@@ -229,4 +231,33 @@ impl Objects for Bucket {
 enum Failed {
     Late,
     Store(Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "aws_access_key_id = a\naws_secret_access_key = b\naws_session_token = c\n";
+
+    #[tokio::test]
+    async fn settings_that_no_header_can_carry_are_refused_before_there_is_a_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |region: &str, credentials: &str| {
+            let file = dir.path().join("credentials");
+            std::fs::write(&file, credentials).unwrap();
+            let config = BucketConfig {
+                bucket: "vault".to_owned(),
+                prefix: String::new(),
+                endpoint: Some("http://127.0.0.1:9".to_owned()),
+                region: region.to_owned(),
+                ca: None,
+                credentials: Some(file),
+            };
+            Bucket::open(&config, Handle::current()).err().map(|error| error.code())
+        };
+        assert_eq!(open("eu-west-1", GOOD), None);
+        assert_eq!(open("eu\u{7}west-1", GOOD), Some("s3-settings"));
+        assert_eq!(open("eu-west-1", &GOOD.replace("id = a", "id = a\u{7f}")), Some("s3-settings"));
+        assert_eq!(open("eu-west-1", &GOOD.replace("token = c", "token = \u{e9}")), Some("s3-settings"));
+    }
 }

@@ -49,7 +49,7 @@ pub enum BucketError {
     Credentials(String),
     /// The file of authorities has none.
     Authority(PathBuf),
-    /// The client refuses the settings.
+    /// No request can carry the settings.
     Settings(String),
 }
 
@@ -151,6 +151,17 @@ impl Credentials {
         let unreadable = |error| BucketError::Credentials(format!("s3.credentials: {}: {error}", path.display()));
         let text = fs::read_to_string(path).map_err(unreadable)?;
         Self::of(&format!("s3.credentials: {} has none under [default]", path.display()), |name| in_file(&text, name))
+    }
+
+    /// What stands in the header of each request. The client takes for granted that a header can carry it.
+    pub(super) fn check(&self, region: &str) -> Result<(), BucketError> {
+        let token = self.token.as_deref().unwrap_or_default();
+        for (what, text) in [("s3.region", region), ("aws_access_key_id", &self.key_id), ("aws_session_token", token)] {
+            if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(BucketError::Settings(format!("{what} has a character that is no part of one")));
+            }
+        }
+        Ok(())
     }
 
     fn of(missing: &str, get: impl Fn(&str) -> Option<String>) -> Result<Self, BucketError> {
