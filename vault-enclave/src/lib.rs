@@ -43,6 +43,7 @@ mod aead;
 mod drawn;
 mod program;
 mod stack;
+mod tree_hash;
 mod user_namespace;
 
 // The tests below `src` use what the tests beside it use.

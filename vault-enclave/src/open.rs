@@ -18,9 +18,10 @@ mod error;
 mod files;
 mod headers;
 mod source;
+mod work;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use attestation::UnitSet;
@@ -39,7 +40,8 @@ use crate::container::CHUNK_BYTES;
 use crate::region::{FileMapping, prefault};
 use crate::unit_keys::UnitKeys;
 use files::{GrantedFile, OpenedFile, granted_files, smaller};
-use worker::{Segment, Shared};
+use work::Segment;
+use worker::Shared;
 
 /// A model whose keys were granted.
 pub struct GrantedModel<'a> {
@@ -48,7 +50,7 @@ pub struct GrantedModel<'a> {
     /// The keys of the units that were granted.
     pub keys: &'a UnitKeys,
     /// Whether each unit's BLAKE3 is compared with the manifest: else a node that was granted the same unit could, with
-    /// the host, have forged it. A unit is then read from its start to its end by one thread.
+    /// the host, have forged it. Each thread hashes what it opens.
     pub verify_units: bool,
 }
 
@@ -92,12 +94,9 @@ impl GrantedModel<'_> {
         let shared = Shared::new(self, source, progress);
         let files = self.files(views, &shared, source.threads(cores))?;
         let mut mappings = opened.create_files(&files)?;
-        let mut segments = self.segments(&files, &mut mappings, source.run_bytes());
-        if self.verify_units {
-            // A long unit that came last would keep one thread busy while the others have nothing left.
-            segments.sort_by_key(|segment| std::cmp::Reverse(segment.dest.len()));
-        }
-        shared.open_all(segments, source.threads(cores))?;
+        let threads = source.threads(cores);
+        let segments = segments(&files, &mut mappings, (source.run_bytes(), source.last_run_bytes()), threads);
+        shared.open_all(segments, threads)?;
         copy_repeated(&files, &mut mappings)?;
         opened.huge_bytes = crate::region::huge_bytes();
         opened.publish(mappings)?;
@@ -129,41 +128,48 @@ impl GrantedModel<'_> {
         });
         opened.filter_map(Result::transpose).collect()
     }
+}
 
-    /// The granted ranges of the mapped files, in the order of the units, cut for the threads; of a unit that several files
-    /// have, the first.
-    fn segments<'m>(
-        &self,
-        files: &[OpenedFile<'_>],
-        mappings: &'m mut [Option<FileMapping>],
-        run_bytes: usize,
-    ) -> Vec<Segment<'m>> {
-        let longest = if self.verify_units { usize::MAX } else { run_bytes.max(CHUNK_BYTES) };
-        let longest = longest / CHUNK_BYTES * CHUNK_BYTES;
-        let (mut segments, mut seen) = (Vec::new(), BTreeSet::new());
-        for (file, mapping) in files.iter().zip(mappings) {
-            let bytes: &'m mut [u8] = mapping.as_mut().map_or(&mut [], FileMapping::bytes_mut);
-            // A file is as long as its header and its units together.
-            let (header, mut rest) = bytes.split_at_mut(file.header.len());
-            header.copy_from_slice(&file.header);
-            for (index, unit) in &file.units {
-                let (mut dest, after) = std::mem::take(&mut rest).split_at_mut(unit.length as usize);
-                rest = after;
-                if !seen.insert(*index) {
-                    continue;
+/// The granted ranges of the mapped files, in the order of the units, cut for the threads: runs, and shorter ones at the end,
+/// where a thread that has a long one keeps the others waiting. Of a unit that several files have, those of the first.
+fn segments<'m>(
+    files: &[OpenedFile<'_>],
+    mappings: &'m mut [Option<FileMapping>],
+    (longest, shortest): (usize, usize),
+    threads: usize,
+) -> Vec<Segment<'m>> {
+    let units = files.iter().flat_map(|file| &file.units);
+    let mut missing: BTreeMap<u32, u64> = units.map(|(index, unit)| (*index, unit.length)).collect();
+    let mut left: u64 = missing.values().sum();
+    let mut segments = Vec::new();
+    for (file, mapping) in files.iter().zip(mappings) {
+        let bytes: &'m mut [u8] = mapping.as_mut().map_or(&mut [], FileMapping::bytes_mut);
+        // A file is as long as its header and its units together.
+        let (header, mut rest) = bytes.split_at_mut(file.header.len());
+        header.copy_from_slice(&file.header);
+        for (index, unit) in &file.units {
+            let (mut dest, after) = std::mem::take(&mut rest).split_at_mut(unit.length as usize);
+            rest = after;
+            if missing.remove(index).is_none() {
+                continue;
+            }
+            let mut first = 0;
+            loop {
+                let share = usize::try_from(left / (2 * threads as u64)).unwrap_or(usize::MAX);
+                let bytes = share.clamp(shortest.min(longest), longest).max(CHUNK_BYTES) / CHUNK_BYTES * CHUNK_BYTES;
+                let (segment, more) = dest.split_at_mut(dest.len().min(bytes));
+                let is_last = more.is_empty();
+                left -= segment.len() as u64;
+                segments.push(Segment::new(*index, first, segment));
+                if is_last {
+                    break;
                 }
-                let mut first = 0;
-                while dest.len() > longest {
-                    let (segment, more) = dest.split_at_mut(longest);
-                    segments.push(Segment { unit: *index, first, dest: segment });
-                    first += (longest / CHUNK_BYTES) as u64;
-                    dest = more;
-                }
-                segments.push(Segment { unit: *index, first, dest });
+                first += (bytes / CHUNK_BYTES) as u64;
+                dest = more;
             }
         }
-        segments
     }
+    segments
 }
 
 /// Brings units that were opened for one file to the others that have them.

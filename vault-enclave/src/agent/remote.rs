@@ -23,8 +23,9 @@ use crate::failure::{Failure, Kind};
 /// The client's limit governs the frames that the server sends. The most that HTTP/2 knows is 16 MiB; beyond 1 MiB the
 /// allocator maps and unmaps every buffer.
 const FRAME_BYTES_MAX: u32 = (1 << 20) - 1;
-const STREAM_WINDOW_BYTES: u32 = 16 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// What a host may send ahead of the threads that open, and so what may wait in memory.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// How often the same request is sent again where its answer got lost.
 const REPEATS_MAX: u32 = 3;
 const WATCH: &str = "WatchLease";

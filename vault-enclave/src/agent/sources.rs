@@ -35,6 +35,8 @@ const FAILURES_MAX: u32 = 3;
 /// Plaintext that a thread takes at a time where there is nothing to take it from.
 const RUN_BYTES: usize = 64 << 20;
 const DISK_READS_PER_CORE: usize = 4;
+/// The cache as a place: the first.
+const CACHE: usize = 0;
 /// Warnings of one load: a copy that is wrong throughout need not be told unit by unit.
 const WARNINGS_MAX: usize = 20;
 
@@ -188,8 +190,13 @@ impl UnitSource for Sources<'_> {
         Err(last.unwrap_or_else(|| SourceError::Io(io::Error::other("no source has it"))))
     }
 
-    fn refused(&self, unit: u32, reader: &SourceReader, error: &OpenModelError) -> bool {
-        let Some(source) = reader.source else {
+    /// The cache, then the list.
+    fn place(&self, reader: &SourceReader) -> usize {
+        reader.source.map_or(CACHE, |source| source + 1)
+    }
+
+    fn refused(&self, unit: u32, place: usize, error: &OpenModelError) -> bool {
+        let Some(source) = place.checked_sub(1) else {
             self.trouble().cache_failed.insert(unit);
             if let Some(cache) = &self.cache {
                 cache.drop_unit(self.manifest, unit);
@@ -200,11 +207,10 @@ impl UnitSource for Sources<'_> {
         self.failed(source, unit, &error.to_string())
     }
 
-    fn passed(&self, unit: u32, range: Range<u64>, reader: &SourceReader) {
-        if let Some(source) = reader.source {
-            self.trouble().in_a_row.remove(&source);
-        }
-        if let Some(Kept { cache, .. }) = &reader.kept {
+    fn passed(&self, unit: u32, range: Range<u64>, place: usize) {
+        let Some(source) = place.checked_sub(1) else { return };
+        self.trouble().in_a_row.remove(&source);
+        if let Some(cache) = &self.cache {
             cache.passed(unit, range);
         }
     }
@@ -217,6 +223,10 @@ impl UnitSource for Sources<'_> {
 
     fn run_bytes(&self) -> usize {
         self.list.iter().map(|source| source.from.run_bytes()).max().unwrap_or(RUN_BYTES)
+    }
+
+    fn last_run_bytes(&self) -> usize {
+        self.list.iter().map(|source| source.from.last_run_bytes()).max().unwrap_or(RUN_BYTES)
     }
 }
 
@@ -242,6 +252,14 @@ impl Origin<'_> {
             Self::Directory(units) => units.run_bytes(),
             Self::Web(units) => units.run_bytes(),
             Self::Host(units) => units.run_bytes(),
+        }
+    }
+
+    fn last_run_bytes(&self) -> usize {
+        match self {
+            Self::Directory(units) => units.last_run_bytes(),
+            Self::Web(units) => units.last_run_bytes(),
+            Self::Host(units) => units.last_run_bytes(),
         }
     }
 }

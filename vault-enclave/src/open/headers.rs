@@ -5,7 +5,8 @@ use std::ops::Range;
 use ledger::manifest::{FilePath, PlanUnit};
 use ledger::safetensors::Header;
 
-use super::worker::{Segment, Shared};
+use super::work::Segment;
+use super::worker::Shared;
 use super::{GrantedModel, OpenModelError, UnitSource};
 
 /// A tensor, and the units that its bytes are in.
@@ -82,7 +83,7 @@ impl<S: UnitSource> Shared<'_, S> {
             fits(unit).map(|length| vec![0; length]).ok_or_else(error)
         };
         let mut opened = units.iter().map(empty).collect::<Result<Vec<_>, _>>()?;
-        let segments = units.iter().zip(&mut opened).map(|((unit, _), dest)| Segment { unit: *unit, first: 0, dest });
+        let segments = units.iter().zip(&mut opened).map(|((unit, _), dest)| Segment::new(*unit, 0, dest));
         self.open_all(segments.collect(), threads)?;
         Ok(opened)
     }

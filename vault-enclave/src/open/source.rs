@@ -30,14 +30,19 @@ pub trait UnitSource: Sync {
     /// [`SourceError`].
     fn read(&self, unit: u32, range: Range<u64>) -> Result<Self::Reader, SourceError>;
 
-    /// Told that what this reader delivered was refused, or ended: whether to ask [`UnitSource::read`] again, for the bytes
+    /// Which place a reader delivers from, where there are several: a number in the order in which they are asked.
+    fn place(&self, _reader: &Self::Reader) -> usize {
+        0
+    }
+
+    /// Told that what came from this place was refused, or ended: whether to ask [`UnitSource::read`] again, for the bytes
     /// that did not pass yet.
-    fn refused(&self, _unit: u32, _reader: &Self::Reader, _error: &OpenModelError) -> bool {
+    fn refused(&self, _unit: u32, _place: usize, _error: &OpenModelError) -> bool {
         false
     }
 
-    /// Told that all of a range has passed, the end of it from this reader.
-    fn passed(&self, _unit: u32, _range: Range<u64>, _reader: &Self::Reader) {}
+    /// Told that all of a range has passed, the end of it from this place.
+    fn passed(&self, _unit: u32, _range: Range<u64>, _place: usize) {}
 
     /// How many threads open, where there are so many cores.
     fn threads(&self, cores: usize) -> usize {
@@ -48,6 +53,11 @@ pub trait UnitSource: Sync {
     /// with much when the others are done.
     fn run_bytes(&self) -> usize {
         64 << 20
+    }
+
+    /// And about how many at the end: what remains is shared out more and more finely.
+    fn last_run_bytes(&self) -> usize {
+        self.run_bytes() / 8
     }
 }
 

@@ -7,23 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ledger::manifest::PlanUnit;
 
+use super::work::{Opened, Segment, Work};
 use super::{GrantedModel, OpenModelError, UnitSource};
 use crate::aead::{Bulk, TAG_BYTES};
 use crate::container::{BATCH_CHUNKS, CHUNK_BYTES, HEADER_BYTES, Layout, Opener};
 use crate::derive::ModelContext;
 use crate::region::prefault;
+use crate::tree_hash::PartHasher;
 
 /// Chunks whose memory is had, and whose cipher is made, at a time: 2 MiB, a huge page.
 const PIECE_CHUNKS: usize = 128;
-
-/// A run of plaintext within one unit, for one thread.
-pub(super) struct Segment<'m> {
-    pub(super) unit: u32,
-    /// Number of its first chunk.
-    pub(super) first: u64,
-    /// Its place in the mapped file.
-    pub(super) dest: &'m mut [u8],
-}
 
 /// What all threads share.
 pub(super) struct Shared<'a, S> {
@@ -42,62 +35,95 @@ impl<'a, S: UnitSource> Shared<'a, S> {
     /// Opens every segment, or returns the first error that a thread met.
     pub(super) fn open_all(&self, segments: Vec<Segment<'_>>, threads: usize) -> Result<(), OpenModelError> {
         let threads = threads.clamp(1, segments.len().max(1));
-        let queue = Mutex::new(segments.into_iter());
+        let work = Mutex::new(Work::new(segments));
         // A poisoned lock means that a thread panicked, which the scope passes on.
-        let next = || queue.lock().ok().and_then(|mut queue| queue.next());
-        let work = || {
+        let next = || work.lock().ok().and_then(|mut work| work.next());
+        let run = || {
+            let mut buffer = Vec::new();
             while !self.stop.load(Ordering::Relaxed)
                 && let Some(segment) = next()
             {
-                self.open(segment).inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?;
+                let opened = self.open(segment, &mut buffer);
+                let passed = opened.and_then(|opened| opened.map_or(Ok(()), |opened| self.pass(opened, &work)));
+                passed.inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?;
             }
-            Ok(())
+            Ok::<_, OpenModelError>(())
         };
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
             let joined = workers.into_iter().map(|worker| worker.join());
             let results: Vec<_> =
                 joined.map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect();
-            results.into_iter().collect()
-        })
+            results.into_iter().collect::<Result<(), _>>()
+        })?;
+        // Nothing is left; and were it, it would not pass for checked.
+        let unchecked = work.into_inner().ok().and_then(|work| work.unchecked());
+        unchecked.map_or(Ok(()), |unit| Err(OpenModelError::Digest(unit)))
     }
 
-    /// Opens one segment, from wherever the source has it: what has passed is not read again.
-    fn open(&self, segment: Segment<'_>) -> Result<(), OpenModelError> {
+    /// Opens one segment, from wherever the source has it: what has passed is not read again. `None` where another thread met
+    /// an error.
+    fn open<'m>(&self, segment: Segment<'m>, buffer: &mut Vec<u8>) -> Result<Option<Opened<'m>>, OpenModelError> {
         let index = segment.unit;
         let unit = self.model.manifest.unit(index).ok_or(OpenModelError::UnknownUnit(index))?;
         let refused = |error| OpenModelError::Unit { unit: index, error };
         let layout = Layout::of_plaintext(unit.length).map_err(refused)?;
         let chunks = layout.piece_chunks(segment.first, segment.dest.len()).map_err(refused)? as u64;
-        let whole = segment.first == 0;
-        let start = if whole { 0 } else { layout.sealed_offset(segment.first) };
+        let start = if segment.first == 0 { 0 } else { layout.sealed_offset(segment.first) };
         let sealed = start..layout.sealed_offset(segment.first + chunks);
-        let digest = (whole && self.model.verify_units).then(Digest::default);
-        let mut run = Run { segment, unit, layout, sealed, passed: 0, told: 0, header: None, digest };
+        let hasher = self.model.verify_units.then(|| PartHasher::new(sealed.clone()));
+        let mut run = Run { segment, unit, layout, sealed, passed: 0, header: None, hasher };
         loop {
             let mut input = None;
-            let error = match self.attempt(&mut run, &mut input) {
-                Ok(Outcome::Passed) => {
-                    if let Some(input) = &input {
-                        self.source.passed(index, run.sealed, &input.reader);
-                    }
-                    return Ok(());
-                }
-                Ok(Outcome::Stopped) => return Ok(()),
+            let error = match self.attempt(&mut run, &mut input, buffer) {
+                Ok(Outcome::Passed) => return Ok(input.map(|input| run.end(self.source.place(&input.reader)))),
+                Ok(Outcome::Stopped) => return Ok(None),
                 Err(error) => error,
             };
-            if matches!(error, OpenModelError::Digest(_)) {
-                run.restart();
-            }
-            let elsewhere = |input: Input<S::Reader>| self.source.refused(index, &input.reader, &error);
+            let elsewhere =
+                |input: Input<S::Reader>| self.source.refused(index, self.source.place(&input.reader), &error);
             if self.stop.load(Ordering::Relaxed) || !error.is_of_source() || !input.is_some_and(elsewhere) {
                 return Err(error);
             }
         }
     }
 
+    /// Takes a segment as passed: where units are hashed, with the last of its unit, and only if all together are what the
+    /// publisher signed. Otherwise all of them are opened again from elsewhere.
+    fn pass<'m>(&self, opened: Opened<'m>, work: &Mutex<Work<'m>>) -> Result<(), OpenModelError> {
+        let index = opened.segment.unit;
+        if !self.model.verify_units {
+            self.source.passed(index, opened.sealed, opened.place);
+            return Ok(());
+        }
+        let Some(all) = work.lock().ok().and_then(|mut work| work.gather(opened)) else { return Ok(()) };
+        let signed = self.model.manifest.sealed(index).ok_or(OpenModelError::UnknownUnit(index))?;
+        if all.is_signed(signed) {
+            for (range, place) in all.ranges() {
+                self.source.passed(index, range, place);
+            }
+            return Ok(());
+        }
+        let error = OpenModelError::Digest(index);
+        // Whichever place forged its part: one after the other is left out, those first that others were asked after.
+        let first = all.ranges().map(|(_, place)| place).min().unwrap_or_default();
+        if !self.source.refused(index, first, &error) {
+            return Err(error);
+        }
+        // Threads that found nothing left to do have ended: it may take longer.
+        if let Ok(mut work) = work.lock() {
+            work.again(all);
+        }
+        Ok(())
+    }
+
     /// Opens what did not pass yet from one reader, which stays in `input` where that fails.
-    fn attempt(&self, run: &mut Run<'_>, input: &mut Option<Input<S::Reader>>) -> Result<Outcome, OpenModelError> {
+    fn attempt(
+        &self,
+        run: &mut Run<'_, '_>,
+        input: &mut Option<Input<S::Reader>>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Outcome, OpenModelError> {
         let index = run.segment.unit;
         let refused = |error| OpenModelError::Unit { unit: index, error };
         let opener = self.begin(run, input)?;
@@ -115,7 +141,9 @@ impl<'a, S: UnitSource> Shared<'a, S> {
             if !piece.is_empty() {
                 prefault(piece).map_err(|error| OpenModelError::Memory { file: run.unit.file.clone(), error })?;
             }
-            if let Some(Digest { hasher, buffer }) = &mut run.digest {
+            if let Some(hasher) = &mut run.hasher {
+                // BLAKE3 wants long runs: chunk by chunk, with the tags between them, it is three times slower than
+                // AES-GCM. So here ciphertext goes through a buffer, which stays in the cache.
                 buffer.resize(piece.len() + chunks * TAG_BYTES, 0);
                 input.read(&mut [IoSliceMut::new(buffer)])?;
                 opener.open_piece::<Bulk>(first, buffer, piece).map_err(refused)?;
@@ -126,17 +154,17 @@ impl<'a, S: UnitSource> Shared<'a, S> {
                     .open_in_place::<Bulk, _>(first, piece, refused, |batch, tags| input.read_in_place(batch, tags))?;
             }
             run.passed += piece.len();
-            if run.passed > run.told {
-                (self.progress)((run.passed - run.told) as u64);
-                run.told = run.passed;
+            let told = &mut run.segment.told;
+            if run.passed > *told {
+                (self.progress)((run.passed - *told) as u64);
+                *told = run.passed;
             }
         }
-        self.check_digest(run)?;
         Ok(Outcome::Passed)
     }
 
     /// Reads the header, checks the commitment, and stands at the first chunk that did not pass yet.
-    fn begin(&self, run: &mut Run<'_>, input: &mut Option<Input<S::Reader>>) -> Result<Opener, OpenModelError> {
+    fn begin(&self, run: &mut Run<'_, '_>, input: &mut Option<Input<S::Reader>>) -> Result<Opener, OpenModelError> {
         let index = run.segment.unit;
         let expected = run.layout.sealed_len();
         let read = |range: Range<u64>| {
@@ -157,9 +185,10 @@ impl<'a, S: UnitSource> Shared<'a, S> {
             run.restart();
         }
         if run.header.replace(header).is_none()
-            && let Some(digest) = &mut run.digest
+            && run.segment.first == 0
+            && let Some(hasher) = &mut run.hasher
         {
-            digest.hasher.update(&header);
+            hasher.update(&header);
         }
         if !from_start {
             *input = None;
@@ -167,15 +196,6 @@ impl<'a, S: UnitSource> Shared<'a, S> {
             *input = Some(read(from..run.sealed.end)?);
         }
         Ok(opener)
-    }
-
-    /// Compares the whole unit with what the publisher signed, where that was asked for.
-    fn check_digest(&self, run: &Run<'_>) -> Result<(), OpenModelError> {
-        let Some(digest) = &run.digest else { return Ok(()) };
-        let index = run.segment.unit;
-        let signed = self.model.manifest.sealed(index).ok_or(OpenModelError::UnknownUnit(index))?;
-        // blake3's own comparison, in constant time.
-        if digest.hasher.finalize() == *signed.blake3.as_bytes() { Ok(()) } else { Err(OpenModelError::Digest(index)) }
     }
 }
 
@@ -186,23 +206,21 @@ enum Outcome {
 }
 
 /// How far a segment has come.
-struct Run<'m> {
+struct Run<'a, 'm> {
     segment: Segment<'m>,
-    unit: &'m PlanUnit,
+    unit: &'a PlanUnit,
     layout: Layout,
     /// Its range of the sealed unit, header included where it is the first.
     sealed: Range<u64>,
     /// Bytes of plaintext that passed.
     passed: usize,
-    /// And of how many somebody was told: not fewer, after a new start.
-    told: usize,
     /// The header of the message that they are of.
     header: Option<[u8; HEADER_BYTES]>,
-    /// Where the whole unit is compared with what the publisher signed.
-    digest: Option<Digest>,
+    /// Where the unit is compared with what the publisher signed.
+    hasher: Option<PartHasher>,
 }
 
-impl Run<'_> {
+impl<'m> Run<'_, 'm> {
     /// The chunk that is next: pieces but the last have whole chunks.
     fn chunk(&self) -> u64 {
         self.segment.first + (self.passed / CHUNK_BYTES) as u64
@@ -210,9 +228,15 @@ impl Run<'_> {
 
     fn restart(&mut self) {
         (self.passed, self.header) = (0, None);
-        if let Some(digest) = &mut self.digest {
-            digest.hasher.reset();
+        if let Some(hasher) = &mut self.hasher {
+            *hasher = PartHasher::new(self.sealed.clone());
         }
+    }
+
+    /// All of it has been opened, the end of it from this place.
+    fn end(self, place: usize) -> Opened<'m> {
+        let Self { segment, sealed, header, hasher, .. } = self;
+        Opened { segment, sealed, header, part: hasher.and_then(PartHasher::finish), place }
     }
 }
 
@@ -224,14 +248,6 @@ struct Input<R> {
     expected: u64,
     /// Offset in the sealed unit.
     at: u64,
-}
-
-/// BLAKE3 wants long runs: chunk by chunk, with the tags between them, it is three times slower than AES-GCM. So here
-/// ciphertext goes through a buffer, which stays in the cache.
-#[derive(Default)]
-struct Digest {
-    hasher: blake3::Hasher,
-    buffer: Vec<u8>,
 }
 
 impl<R: Read> Input<R> {

@@ -35,6 +35,9 @@ pub(crate) struct BenchArgs {
     /// Sealing and loading alone.
     #[arg(long, conflicts_with_all = ["verify", "log"])]
     data: bool,
+    /// Loads by an agent alone, those of these names, as in `gRPC,unix`: to compare two builds within minutes.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "data")]
+    loads: Vec<String>,
     /// Verification of evidence alone: takes no TPM and no model.
     #[arg(long)]
     verify: bool,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::FAILURES_MAX;
 use crate::open::{OpenModelError, UnitSource};
-use scene::{BIG, Scene};
+use scene::{BIG, Scene, Short};
 use server::{Behaviour, Server};
 
 const SOON: Duration = Duration::from_millis(500);
@@ -103,7 +103,7 @@ fn a_place_that_fails_again_and_again_is_left_alone() {
         let reader = sources.read(unit, 0..56).unwrap();
         assert_eq!(reader.source, Some(usize::from(unit >= FAILURES_MAX)));
         if reader.source == Some(0) {
-            assert!(sources.refused(unit, &reader, &wrong));
+            assert!(sources.refused(unit, sources.place(&reader), &wrong));
         }
     }
     // What passes in between makes it good again.
@@ -111,8 +111,9 @@ fn a_place_that_fails_again_and_again_is_left_alone() {
     for unit in 0..FAILURES_MAX + 2 {
         let reader = sources.read(unit, 0..56).unwrap();
         assert_eq!(reader.source, Some(0));
-        sources.refused(unit, &reader, &wrong);
-        sources.passed(unit, 0..1, &reader);
+        let place = sources.place(&reader);
+        sources.refused(unit, place, &wrong);
+        sources.passed(unit, 0..1, place);
     }
 }
 
@@ -150,4 +151,49 @@ fn halves_of_two_messages_are_never_put_together() {
         let sources = scene.sources(&[&server.place(), &good], LATE, None);
         assert_eq!(scene.open(&sources, verify_units), Ok(()));
     }
+}
+
+/// Several threads open and hash one unit: what differs anywhere in it is refused, whichever segment it is in.
+#[test]
+fn segments_of_one_unit_pass_together_or_come_again_from_the_next_place() {
+    let scene = Scene::new();
+    let (forged, good) = (scene.copy("forged"), scene.copy("good"));
+    scene.seal_anew(&forged, scene.big());
+    let sources = scene.sources(&[&good], LATE, None);
+    assert_eq!(scene.open(&Short(&sources), true), Ok(()));
+    let sources = scene.sources(&[&forged], LATE, None);
+    assert_eq!(scene.open(&Short(&sources), true), Err(OpenModelError::Digest(scene.big())));
+    let sources = scene.sources(&[&forged, &good], LATE, None);
+    assert_eq!(scene.open(&Short(&sources), true), Ok(()));
+    assert!(scene::delivered(&sources, "good") >= BIG as u64);
+    // A place that breaks off somewhere: its segments and those of the next one are of two messages.
+    for cut in [BIG as u64 / 2, 60, 3 << 20] {
+        let server = Server::start(&forged, move |_| Behaviour::Cut(cut));
+        let sources = scene.sources(&[&server.place(), &good], LATE, None);
+        assert_eq!(scene.open(&Short(&sources), true), Ok(()), "{cut}");
+    }
+}
+
+/// What was forged is in the cache, or the cache keeps it: neither is it opened, nor does it stay.
+#[test]
+fn no_segment_is_kept_of_a_unit_that_is_not_the_publishers() {
+    let scene = Scene::new();
+    let (forged, good) = (scene.copy("forged"), scene.copy("good"));
+    scene.seal_anew(&forged, scene.big());
+    let plenty = || Some(scene.cache("cache", 1 << 30));
+    let sources = scene.sources(&[&forged, &good], LATE, plenty());
+    assert_eq!(scene.open(&Short(&sources), true), Ok(()));
+    drop(sources);
+    let sources = scene.sources(&[&good], LATE, plenty());
+    assert_eq!(scene.open(&Short(&sources), true), Ok(()));
+    assert_eq!(scene::delivered(&sources, "good"), 0, "all of it was kept, as it was signed");
+    drop(sources);
+    // Not hashed where it was kept: whoever was granted the unit can have put it there.
+    fs::remove_dir_all(scene.path("cache")).unwrap();
+    let sources = scene.sources(&[&forged], LATE, plenty());
+    scene.world.open_from(&sources, &scene.manifest, &scene.keys, false, "forged-opened").unwrap();
+    drop(sources);
+    let sources = scene.sources(&[&good], LATE, plenty());
+    assert_eq!(scene.open(&Short(&sources), true), Ok(()));
+    assert!(scene::delivered(&sources, "good") >= BIG as u64);
 }

@@ -76,6 +76,11 @@ impl UnitSource for WebUnits {
         Ok(reader)
     }
 
+    /// Some services know no ranges, and give a unit from its start or not at all: one as short as a run is never cut.
+    fn last_run_bytes(&self) -> usize {
+        self.run_bytes()
+    }
+
     fn threads(&self, cores: usize) -> usize {
         (cores * RANGES_PER_CORE).max(RANGES_MIN)
     }

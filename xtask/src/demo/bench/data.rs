@@ -25,14 +25,18 @@ struct Plan<'a> {
     clients: &'a [u64],
     sizes: &'a [u64],
     peers: Option<Peers<'a>>,
+    /// Loads alone, whose rows have one of these in their names.
+    loads: &'a [String],
 }
 
 /// Seals, publishes and loads synthetic models in vaults of their own.
 pub(super) fn measure(args: &BenchArgs) -> Result<Value> {
     let peers = args.peers.then_some(Peers { tensorizer: args.tensorizer.as_deref() });
+    let (bytes, rounds, loads) = (args.size, args.runs.max(1), &args.loads);
     let plan = match args.quick {
-        true => Plan { bytes: QUICK_BYTES, rounds: 1, clients: &QUICK_CLIENTS, sizes: &QUICK_SIZES, peers },
-        false => Plan { bytes: args.size, rounds: args.runs.max(1), clients: &args.clients, sizes: &args.sizes, peers },
+        true => Plan { bytes: QUICK_BYTES, rounds: 1, clients: &QUICK_CLIENTS, sizes: &QUICK_SIZES, peers, loads },
+        false if loads.is_empty() => Plan { bytes, rounds, clients: &args.clients, sizes: &args.sizes, peers, loads },
+        false => Plan { bytes, rounds, clients: &[], sizes: &args.sizes, peers, loads },
     };
     plan.peers.as_ref().map_or(Ok(()), Peers::check)?;
     let mut measured = plan.measure()?;
@@ -48,19 +52,26 @@ impl Plan<'_> {
     fn measure(&self) -> Result<Value> {
         let (mut world, source) = world(self.bytes)?;
         let mut left_out = Vec::new();
-        let servers = sources::start(&mut world, &mut left_out)?;
+        let mut bytes = model_bytes(&source)?;
+        let servers = match self.loads {
+            [] => sources::start(&mut world, &mut left_out)?,
+            _ => Vec::new(),
+        };
         let (huge, plain) = (world.bench_place("huge")?, world.bench_place("plain")?);
         let mut rounds = Vec::new();
-        let mut bytes = self.bytes;
         for round in 0..self.rounds {
-            note(&format!("round {} of {}: bare loops, local loads, cp, raw streams", round + 1, self.rounds));
-            let mut command = data_path();
-            command.arg(&source).args([&huge, &plain, &world.bench_place("disk")?]);
-            let said: Value = serde_json::from_str(&shell::output(&mut in_memory(&command, &huge, Some(&plain)))?)?;
-            bytes = said["bytes"].as_u64().ok_or("a measurement of no bytes")?;
-            let mut rows = rows_of(&said)?;
+            note(&format!("round {} of {}", round + 1, self.rounds));
+            let mut rows = Round::new();
+            if self.loads.is_empty() {
+                note("bare loops, local loads, cp, raw streams");
+                let mut command = data_path();
+                command.arg(&source).args([&huge, &plain, &world.bench_place("disk")?]);
+                let said: Value = serde_json::from_str(&shell::output(&mut in_memory(&command, &huge, Some(&plain)))?)?;
+                bytes = said["bytes"].as_u64().ok_or("a measurement of no bytes")?;
+                rows = rows_of(&said)?;
+            }
             let places = Places { huge: &huge, plain: &plain, bytes };
-            rows.extend(loads::rows(&mut world, &places, &servers)?);
+            rows.extend(loads::rows(&mut world, &places, &servers, self.loads)?);
             if let Some(peers) = &self.peers {
                 rows.extend(peers.measure(&source, &huge, bytes as f64, &mut left_out)?);
             }

@@ -27,8 +27,9 @@ pub(super) struct Places<'a> {
     pub(super) bytes: u64,
 }
 
-/// Every row of loads, once.
-pub(super) fn rows(world: &mut World, places: &Places<'_>, sources: &[Source]) -> Result<Round> {
+/// Every row of loads, once, or those with one of the words `only` in their names.
+pub(super) fn rows(world: &mut World, places: &Places<'_>, sources: &[Source], only: &[String]) -> Result<Round> {
+    let is_asked = |what: &str| only.is_empty() || only.iter().any(|word| what.contains(word.as_str()));
     let options = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let directory = sources::directory(world)?.display().to_string();
     let cache = world.path("cache");
@@ -45,13 +46,20 @@ pub(super) fn rows(world: &mut World, places: &Places<'_>, sources: &[Source]) -
     ];
     plain.extend(sources.iter().map(|source| (source.what, source.options.clone(), Some(source))));
     let mut rows = Round::new();
-    for (what, options, source) in plain {
+    for (what, options, source) in plain.into_iter().filter(|(what, ..)| is_asked(what)) {
         rows.insert(what.to_owned(), one(world, places, what, &options, Some(places.huge), source)?);
     }
-    rows.insert(rows::RUN.to_owned(), seen(world, places, &options(&["--source", &directory]))?);
-    rows.insert(rows::SMALL.to_owned(), one(world, places, rows::SMALL, &[], None, None)?);
+    if is_asked(rows::RUN) {
+        rows.insert(rows::RUN.to_owned(), seen(world, places, &options(&["--source", &directory]))?);
+    }
+    if is_asked(rows::SMALL) {
+        rows.insert(rows::SMALL.to_owned(), one(world, places, rows::SMALL, &[], None, None)?);
+    }
     let _ = fs::remove_dir_all(&cache);
 
+    if !is_asked(rows::TLS) {
+        return Ok(rows);
+    }
     let certificate = world.bench_place("certificate")?;
     shell::output(data_path().arg("certify").arg(&certificate))?;
     let options = world.restart_host(Some(&certificate))?;

@@ -1,8 +1,10 @@
 //! What processes take: time of CPUs, and memory.
 //!
 //! Memory is what `/proc/PID/status` says (proc(5)): RssAnon and RssFile, without RssShmem, where the weights are that a tmpfs
-//! holds. An agent is two processes for a while, which are added up. They are looked at every 20 ms, and the most counts. VmHWM
-//! has no gaps, and cannot tell the weights apart: it is taken where nothing is shared, and set back before (`clear_refs`).
+//! holds. An agent is two processes for a while. What is their own is added up; of files they have mapped the same program and
+//! libraries, so those count once, as of the one that has more of them. They are looked at every 20 ms, and the most counts.
+//! VmHWM has no gaps, and cannot tell the weights apart: it is taken where nothing is shared, and set back before
+//! (`clear_refs`).
 
 use crate::Result;
 use std::fs;
@@ -18,10 +20,10 @@ pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(nanoseconds / 1e9)
 }
 
-/// Resident memory, in MiB.
+/// Resident memory of an agent or a host, all of its processes, in MiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Resident {
-    /// RssAnon and RssFile: the process's own, and what it has mapped of files, its program included.
+    /// Its own, and what it has mapped of files, its program included.
     pub(super) own: f64,
     /// RssShmem.
     pub(super) shared: f64,
@@ -45,12 +47,8 @@ impl Watch {
 
     /// Looks.
     pub(super) fn look(&mut self) {
-        let mut now = Resident::default();
-        for pid in family(self.pid) {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let one = resident(&status);
-            now = Resident { own: now.own + one.own, shared: now.shared + one.shared, peak: now.peak + one.peak };
-        }
+        let statuses = family(self.pid).into_iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/status")));
+        let now = resident(&statuses.filter_map(|status| status.ok()).collect::<Vec<_>>());
         let Resident { own, shared, peak } = &mut self.most;
         (*own, *shared, *peak) = (own.max(now.own), shared.max(now.shared), peak.max(now.peak));
     }
@@ -71,12 +69,18 @@ fn family(pid: u32) -> Vec<u32> {
     found
 }
 
-fn resident(status: &str) -> Resident {
+/// Of processes that have the same files mapped.
+fn resident(statuses: &[String]) -> Resident {
     let mib = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or_default() / 1024.0
+        let of = move |status: &String| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or_default() / 1024.0
+        };
+        statuses.iter().map(of).collect::<Vec<_>>()
     };
-    Resident { own: mib("RssAnon") + mib("RssFile"), shared: mib("RssShmem"), peak: mib("VmHWM") }
+    let sum = |name: &str| mib(name).iter().sum::<f64>();
+    let mapped = mib("RssFile").into_iter().fold(0.0, f64::max);
+    Resident { own: sum("RssAnon") + mapped, shared: sum("RssShmem"), peak: sum("VmHWM") }
 }
 
 #[cfg(test)]
@@ -84,11 +88,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shared_memory_is_told_apart() {
-        let status =
-            "VmHWM:\t 9216 kB\nVmRSS:\t 8192 kB\nRssAnon:\t 1024 kB\nRssFile:\t 2048 kB\nRssShmem:\t 5120 kB\n";
-        assert_eq!(resident(status), Resident { own: 3.0, shared: 5.0, peak: 9.0 });
-        assert_eq!(resident(""), Resident::default());
+    fn shared_memory_is_told_apart_and_a_program_counts_once() {
+        let one = "VmHWM:\t 9216 kB\nVmRSS:\t 8192 kB\nRssAnon:\t 1024 kB\nRssFile:\t 2048 kB\nRssShmem:\t 5120 kB\n"
+            .to_owned();
+        assert_eq!(resident(std::slice::from_ref(&one)), Resident { own: 3.0, shared: 5.0, peak: 9.0 });
+        let other = "VmHWM:\t 4096 kB\nRssAnon:\t 1024 kB\nRssFile:\t 3072 kB\nRssShmem:\t 0 kB\n".to_owned();
+        assert_eq!(resident(&[one, other]), Resident { own: 5.0, shared: 5.0, peak: 13.0 });
+        assert_eq!(resident(&[]), Resident::default());
     }
 
     #[test]

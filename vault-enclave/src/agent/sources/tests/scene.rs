@@ -1,6 +1,7 @@
 //! A sealed model, copies of it, and loads from them.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::super::{Origin, Sources};
 use crate::aead::Bulk;
 use crate::container::seal_message;
 use crate::derive::ModelContext;
-use crate::open::{LocalUnits, OpenModelError, ReadBy};
+use crate::open::{LocalUnits, OpenModelError, ReadBy, SourceError, UnitSource};
 use crate::unit_keys::UnitKeys;
 
 #[path = "../../../../tests/support/mod.rs"]
@@ -26,11 +27,11 @@ mod support;
 pub(super) const BIG: usize = 9 << 20;
 
 pub(super) struct Scene {
-    world: support::World,
+    pub(super) world: support::World,
     runtime: Runtime,
     pub(super) sealed: PathBuf,
     pub(super) manifest: Manifest,
-    keys: UnitKeys,
+    pub(super) keys: UnitKeys,
 }
 
 impl Scene {
@@ -108,12 +109,39 @@ impl Scene {
     }
 
     /// Opens all of it and compares it with what was sealed.
-    pub(super) fn open(&self, sources: &Sources<'_>, verify_units: bool) -> Result<(), OpenModelError> {
+    pub(super) fn open(&self, sources: &impl UnitSource, verify_units: bool) -> Result<(), OpenModelError> {
         let opened = self.world.open_from(sources, &self.manifest, &self.keys, verify_units, "opened")?;
         let same = support::files_of(&self.path("opened")) == support::files_of(&self.path("source"));
         drop(opened);
         assert!(same, "what was opened differs");
         Ok(())
+    }
+}
+
+/// Sources of which threads take 1 MiB at a time: even here a unit has many segments.
+pub(super) struct Short<'a, 'm>(pub(super) &'a Sources<'m>);
+
+impl<'m> UnitSource for Short<'_, 'm> {
+    type Reader = <Sources<'m> as UnitSource>::Reader;
+
+    fn read(&self, unit: u32, range: Range<u64>) -> Result<Self::Reader, SourceError> {
+        self.0.read(unit, range)
+    }
+
+    fn place(&self, reader: &Self::Reader) -> usize {
+        self.0.place(reader)
+    }
+
+    fn refused(&self, unit: u32, place: usize, error: &OpenModelError) -> bool {
+        self.0.refused(unit, place, error)
+    }
+
+    fn passed(&self, unit: u32, range: Range<u64>, place: usize) {
+        self.0.passed(unit, range, place);
+    }
+
+    fn run_bytes(&self) -> usize {
+        1 << 20
     }
 }
 
