@@ -45,6 +45,15 @@ mod program;
 mod stack;
 mod user_namespace;
 
+pub use agent::library::{LeaseLost, LeaseState, LeaseWatch, Loading, Model, ModelRequest, Overdue, Session};
+pub use agent::machine::MachineArgs;
+pub use agent::options::ModelRef;
+pub use agent::part::PartArgs;
+pub use agent::sources::SourceArgs;
+pub use failure::Failure;
+pub use open::{Layer, Tensor, Weights};
+pub use region::WeightRegion;
+
 // The tests below `src` use what the tests beside it use.
 #[cfg(test)]
 extern crate self as vault_enclave;

@@ -15,7 +15,10 @@ mod direct;
 mod error;
 mod files;
 mod headers;
+mod memory;
+mod place;
 mod source;
+mod weights;
 mod worker;
 
 use attestation::UnitSet;
@@ -26,12 +29,17 @@ pub use direct::DirectReader;
 pub use error::{DestinationError, OpenModelError};
 pub use files::check_units;
 pub use headers::{TensorsOf, UnitTensors};
+pub(crate) use memory::Follower;
+pub use memory::InMemory;
 pub use source::{LocalReader, LocalUnits, ReadBy, SourceError, UnitSource};
+pub(crate) use weights::Plaintext;
+pub use weights::{Layer, Tensor, Weights};
 
 use crate::container::CHUNK_BYTES;
 use crate::region::FileMapping;
 use crate::unit_keys::UnitKeys;
 use files::{GrantedFile, OpenedFile, granted_files, smaller};
+use place::Place;
 use worker::{Segment, Shared};
 
 /// A model whose keys were granted.
@@ -70,11 +78,9 @@ impl GrantedModel<'_> {
         let shared = Shared::new(self, source, progress);
         let files = self.files(&shared, source.threads(cores))?;
         let mut mappings = opened.create_files(&files)?;
-        let mut segments = self.segments(&files, &mut mappings, source.run_bytes());
-        if self.verify_units {
-            // A long unit that came last would keep one thread busy while the others have nothing left.
-            segments.sort_by_key(|segment| std::cmp::Reverse(segment.dest.len()));
-        }
+        let places = mappings.iter_mut().map(|mapping| mapping.as_mut().map_or(&mut [][..], FileMapping::bytes_mut));
+        let (_, mut segments) = self.segments(&files, places.map(Place::Lent), source.run_bytes());
+        self.balance(&mut segments);
         shared.open_all(segments, source.threads(cores))?;
         opened.huge_bytes = crate::region::huge_bytes();
         opened.publish(mappings)?;
@@ -101,35 +107,43 @@ impl GrantedModel<'_> {
         opened.filter_map(Result::transpose).collect()
     }
 
-    /// The granted ranges of the mapped files, in the order of the units, cut for the threads.
+    /// The headers that were made for smaller files, and the granted ranges of all files, in the order of the units, cut for
+    /// the threads.
     fn segments<'m>(
         &self,
         files: &[OpenedFile<'_>],
-        mappings: &'m mut [Option<FileMapping>],
+        places: impl Iterator<Item = Place<'m>>,
         run_bytes: usize,
-    ) -> Vec<Segment<'m>> {
+    ) -> (Vec<Place<'m>>, Vec<Segment<'m>>) {
         let longest = if self.verify_units { usize::MAX } else { run_bytes.max(CHUNK_BYTES) };
         let longest = longest / CHUNK_BYTES * CHUNK_BYTES;
-        let mut segments = Vec::new();
-        for (file, mapping) in files.iter().zip(mappings) {
-            let bytes: &'m mut [u8] = mapping.as_mut().map_or(&mut [], FileMapping::bytes_mut);
+        let (mut headers, mut segments) = (Vec::new(), Vec::new());
+        for (file, mut rest) in files.iter().zip(places) {
             // A file is as long as its header and its units together.
-            let (header, mut rest) = bytes.split_at_mut(file.header.len());
-            header.copy_from_slice(&file.header);
+            let mut header = rest.split_to(file.header.len());
+            if !file.header.is_empty() {
+                header.copy_from_slice(&file.header);
+            }
+            headers.push(header);
             for (index, unit) in &file.units {
-                let (mut dest, after) = std::mem::take(&mut rest).split_at_mut(unit.length as usize);
-                rest = after;
+                let mut dest = rest.split_to(unit.length as usize);
                 let mut first = 0;
                 while dest.len() > longest {
-                    let (segment, more) = dest.split_at_mut(longest);
-                    segments.push(Segment { unit: *index, first, dest: segment });
+                    segments.push(Segment { unit: *index, first, dest: dest.split_to(longest) });
                     first += (longest / CHUNK_BYTES) as u64;
-                    dest = more;
                 }
                 segments.push(Segment { unit: *index, first, dest });
             }
         }
-        segments
+        (headers, segments)
+    }
+
+    /// Where units are opened as a whole, a long one that came last would keep one thread busy while the others have nothing
+    /// left.
+    fn balance(&self, segments: &mut [Segment<'_>]) {
+        if self.verify_units {
+            segments.sort_by_key(|segment| std::cmp::Reverse(segment.dest.len()));
+        }
     }
 }
 

@@ -24,22 +24,22 @@ const EXAMPLES: usize = 3;
 const GROUPS_SHOWN: usize = 24;
 
 /// What is loaded of a model: without any of these all of it, else what any of them names.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug, Default)]
 pub struct PartArgs {
     /// Only units of this group, as in layer.0; `files` has configuration and tokenizer. Can be given more than once.
     #[arg(long, value_name = "GROUP")]
-    group: Vec<Group>,
+    pub group: Vec<Group>,
     /// Only these units, as in 0,3-5.
     #[arg(long, value_name = "LIST", conflicts_with_all = ["group", "rank", "tensor"])]
-    units: Option<UnitList>,
+    pub units: Option<UnitList>,
     /// Only units with a tensor of such a name; * stands for any characters, ? for one. Can be given more than once. Costs a
     /// release of its own: names are in the headers, which are sealed.
     #[arg(long, value_name = "PATTERN")]
-    tensor: Vec<String>,
+    pub tensor: Vec<String>,
     /// Only what rank R of N needs, as in 0/4: the files of that rank where the model has some (model-rank-R-part-P), else
     /// its share of the layers; files that are not weights; the first and the last also what is in no layer.
     #[arg(long, value_name = "R/N")]
-    rank: Option<Rank>,
+    pub rank: Option<Rank>,
 }
 
 /// What is wanted of a model.

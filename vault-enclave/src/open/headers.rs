@@ -5,6 +5,7 @@ use std::ops::Range;
 use ledger::manifest::{FilePath, PlanUnit};
 use ledger::safetensors::Header;
 
+use super::place::Place;
 use super::worker::{Segment, Shared};
 use super::{GrantedModel, OpenModelError, UnitSource};
 
@@ -82,7 +83,11 @@ impl<S: UnitSource> Shared<'_, S> {
             fits(unit).map(|length| vec![0; length]).ok_or_else(error)
         };
         let mut opened = units.iter().map(empty).collect::<Result<Vec<_>, _>>()?;
-        let segments = units.iter().zip(&mut opened).map(|((unit, _), dest)| Segment { unit: *unit, first: 0, dest });
+        let segments = units.iter().zip(&mut opened).map(|((unit, _), dest)| Segment {
+            unit: *unit,
+            first: 0,
+            dest: Place::Lent(dest),
+        });
         self.open_all(segments.collect(), threads)?;
         Ok(opened)
     }

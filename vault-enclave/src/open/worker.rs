@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ledger::manifest::PlanUnit;
 
+use super::place::Place;
 use super::{GrantedModel, OpenModelError, UnitSource};
 use crate::aead::{Bulk, TAG_BYTES};
 use crate::container::{BATCH_CHUNKS, CHUNK_BYTES, HEADER_BYTES, Layout, Opener};
@@ -21,8 +22,8 @@ pub(super) struct Segment<'m> {
     pub(super) unit: u32,
     /// Number of its first chunk.
     pub(super) first: u64,
-    /// Its place in the mapped file.
-    pub(super) dest: &'m mut [u8],
+    /// Its place in the mapped file, or memory of its own.
+    pub(super) dest: Place<'m>,
 }
 
 /// What all threads share.
@@ -31,12 +32,18 @@ pub(super) struct Shared<'a, S> {
     context: ModelContext<'a>,
     source: &'a S,
     progress: &'a (dyn Fn(u64) + Sync),
+    passed: &'a (dyn Fn(Segment<'_>) + Sync),
     stop: AtomicBool,
 }
 
 impl<'a, S: UnitSource> Shared<'a, S> {
     pub(super) fn new(model: &'a GrantedModel<'a>, source: &'a S, progress: &'a (dyn Fn(u64) + Sync)) -> Self {
-        Self { model, context: model.manifest.into(), source, progress, stop: AtomicBool::new(false) }
+        Self { model, context: model.manifest.into(), source, progress, passed: &|_| {}, stop: AtomicBool::new(false) }
+    }
+
+    /// The same, giving each segment of which every chunk has passed to `passed`, from the thread that opened it.
+    pub(super) fn handing(self, passed: &'a (dyn Fn(Segment<'_>) + Sync)) -> Self {
+        Self { passed, ..self }
     }
 
     /// Opens every segment, or returns the first error that a thread met.
@@ -49,7 +56,10 @@ impl<'a, S: UnitSource> Shared<'a, S> {
             while !self.stop.load(Ordering::Relaxed)
                 && let Some(segment) = next()
             {
-                self.open(segment).inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?;
+                let opened = self.open(segment).inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?;
+                if let Some(segment) = opened {
+                    (self.passed)(segment);
+                }
             }
             Ok(())
         };
@@ -62,8 +72,9 @@ impl<'a, S: UnitSource> Shared<'a, S> {
         })
     }
 
-    /// Opens one segment, from wherever the source has it: what has passed is not read again.
-    fn open(&self, segment: Segment<'_>) -> Result<(), OpenModelError> {
+    /// Opens one segment, from wherever the source has it: what has passed is not read again. `None` where another thread
+    /// met an error before all of it had passed.
+    fn open<'m>(&self, segment: Segment<'m>) -> Result<Option<Segment<'m>>, OpenModelError> {
         let index = segment.unit;
         let unit = self.model.manifest.unit(index).ok_or(OpenModelError::UnknownUnit(index))?;
         let refused = |error| OpenModelError::Unit { unit: index, error };
@@ -79,11 +90,11 @@ impl<'a, S: UnitSource> Shared<'a, S> {
             let error = match self.attempt(&mut run, &mut input) {
                 Ok(Outcome::Passed) => {
                     if let Some(input) = &input {
-                        self.source.passed(index, run.sealed, &input.reader);
+                        self.source.passed(index, run.sealed.clone(), &input.reader);
                     }
-                    return Ok(());
+                    return Ok(Some(run.segment));
                 }
-                Ok(Outcome::Stopped) => return Ok(()),
+                Ok(Outcome::Stopped) => return Ok(None),
                 Err(error) => error,
             };
             if matches!(error, OpenModelError::Digest(_)) {
@@ -97,7 +108,7 @@ impl<'a, S: UnitSource> Shared<'a, S> {
     }
 
     /// Opens what did not pass yet from one reader, which stays in `input` where that fails.
-    fn attempt(&self, run: &mut Run<'_>, input: &mut Option<Input<S::Reader>>) -> Result<Outcome, OpenModelError> {
+    fn attempt(&self, run: &mut Run<'_, '_>, input: &mut Option<Input<S::Reader>>) -> Result<Outcome, OpenModelError> {
         let index = run.segment.unit;
         let refused = |error| OpenModelError::Unit { unit: index, error };
         let opener = self.begin(run, input)?;
@@ -136,7 +147,7 @@ impl<'a, S: UnitSource> Shared<'a, S> {
     }
 
     /// Reads the header, checks the commitment, and stands at the first chunk that did not pass yet.
-    fn begin(&self, run: &mut Run<'_>, input: &mut Option<Input<S::Reader>>) -> Result<Opener, OpenModelError> {
+    fn begin(&self, run: &mut Run<'_, '_>, input: &mut Option<Input<S::Reader>>) -> Result<Opener, OpenModelError> {
         let index = run.segment.unit;
         let expected = run.layout.sealed_len();
         let read = |range: Range<u64>| {
@@ -170,7 +181,7 @@ impl<'a, S: UnitSource> Shared<'a, S> {
     }
 
     /// Compares the whole unit with what the publisher signed, where that was asked for.
-    fn check_digest(&self, run: &Run<'_>) -> Result<(), OpenModelError> {
+    fn check_digest(&self, run: &Run<'_, '_>) -> Result<(), OpenModelError> {
         let Some(digest) = &run.digest else { return Ok(()) };
         let index = run.segment.unit;
         let signed = self.model.manifest.sealed(index).ok_or(OpenModelError::UnknownUnit(index))?;
@@ -186,9 +197,9 @@ enum Outcome {
 }
 
 /// How far a segment has come.
-struct Run<'m> {
+struct Run<'u, 'm> {
     segment: Segment<'m>,
-    unit: &'m PlanUnit,
+    unit: &'u PlanUnit,
     layout: Layout,
     /// Its range of the sealed unit, header included where it is the first.
     sealed: Range<u64>,
@@ -202,7 +213,7 @@ struct Run<'m> {
     digest: Option<Digest>,
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
     /// The chunk that is next: pieces but the last have whole chunks.
     fn chunk(&self) -> u64 {
         self.segment.first + (self.passed / CHUNK_BYTES) as u64
