@@ -8,6 +8,23 @@
 //! But it is in this process: there is no child that takes the keys with it when it ends. They lie in locked pages as long as
 //! units are opened and are wiped then, and so is the stack that was used with them.
 
+//! ```no_run
+//! use vault_enclave::{MachineArgs, ModelRequest, Overdue, Session};
+//! # async fn serve() -> Result<(), vault_enclave::Failure> {
+//! let session = Session::open(MachineArgs::new("/etc/weightvault/vault.json".into())).await?;
+//! let request = ModelRequest::new("minilm@1".parse().expect("a name and a version"), Overdue::EndProcess);
+//! let model = session.load(request).await?;
+//! // Borrowed for one piece of work: nothing is wiped meanwhile.
+//! let weights = model.weights()?;
+//! for tensor in weights.tensors() {
+//!     println!("{} {} {:?}: {} bytes", tensor.name(), tensor.dtype(), tensor.shape(), tensor.bytes().len());
+//! }
+//! drop(weights);
+//! model.lease().lost().await;
+//! model.close().await
+//! # }
+//! ```
+
 mod held;
 mod work;
 
