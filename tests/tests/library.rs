@@ -5,8 +5,8 @@ use std::fs;
 
 use ledger::safetensors::Header;
 use vault_enclave::{LeaseLost, LeaseState, MachineArgs, ModelRequest, Overdue, Session};
-use vault_tests::world::APPROVERS;
-use vault_tests::{Swtpm, World, run_ok};
+use vault_tests::world::{APPROVERS, guest_rule};
+use vault_tests::{Swtpm, World, binary, run_ok};
 
 async fn session(world: &World, guest: &Swtpm) -> Session {
     let mut machine = MachineArgs::new(world.vault());
@@ -68,8 +68,16 @@ async fn a_program_has_the_model_as_it_was_published_and_ends_its_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_come_in_order_and_a_program_is_told_when_its_lease_is_revoked() {
-    let (world, guest) = World::open_with_guest();
+    let mut guest = None;
+    let world = World::before_ceremony(|world, policy| {
+        let tpm = Swtpm::start(&world.path("tpm-guest"), &world.path("ca"), &binary("vault-host"));
+        policy.push_str(&guest_rule(&tpm));
+        *policy = policy.replacen("threshold = 2\n", "threshold = 2\nrevoke_threshold = 1\n", 1);
+        guest = Some(tpm);
+    });
+    world.sign_genesis();
     world.publish("1");
+    let guest = guest.expect("the closure ran");
     let session = session(&world, &guest).await;
     let mut loading = session.stream(request()).expect("a load");
     let mut groups = Vec::new();
@@ -88,7 +96,6 @@ async fn layers_come_in_order_and_a_program_is_told_when_its_lease_is_revoked() 
     let mut revoke = world.vaultctl();
     revoke.args(["revoke", "--model", "demo", "--no-wait", "--yes", "--key"]).arg(world.path(APPROVERS[0]));
     run_ok(&mut revoke);
-    world.approve(&APPROVERS[1..]);
     assert!(matches!(lease.lost().await, Some(LeaseLost::Revoked { .. })));
     assert!(model.weights().is_err());
     // Nothing is wiped under whoever still has it.
