@@ -4,11 +4,12 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const SERVER_WITHIN: Duration = Duration::from_secs(20);
+const HELD_WITHIN: Duration = Duration::from_secs(60);
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,62 @@ pub enum Way {
 
 /// Is told of every run of bytes before it goes on; it may wait, and where it says false the connection ends.
 pub type Gate = Arc<dyn Fn(Way, &[u8]) -> bool + Send + Sync>;
+
+/// Holds what comes down while a test looks around.
+pub struct Hold {
+    after: usize,
+    /// Bytes that came, and whether they go on.
+    state: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Hold {
+    /// Holds what comes after so many bytes, of all connections together.
+    pub fn after(bytes: usize) -> Arc<Self> {
+        Arc::new(Self { after: bytes, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// For the relay.
+    pub fn gate(self: &Arc<Self>) -> Gate {
+        let hold = Arc::clone(self);
+        Arc::new(move |way, bytes| {
+            if way == Way::Down {
+                let mut state = hold.state();
+                state.0 += bytes.len();
+                hold.changed.notify_all();
+                let held = |(passed, released): &mut (usize, bool)| *passed > hold.after && !*released;
+                drop(hold.changed.wait_while(state, held));
+            }
+            true
+        })
+    }
+
+    /// Waits until it holds something.
+    pub fn wait(&self) {
+        let waited = self.changed.wait_timeout_while(self.state(), HELD_WITHIN, |(passed, _)| *passed <= self.after);
+        assert!(!waited.unwrap_or_else(PoisonError::into_inner).1.timed_out(), "so much does not come");
+    }
+
+    /// Whether nothing but the first bytes has gone on.
+    pub fn is_held(&self) -> bool {
+        !self.state().1
+    }
+
+    /// Bytes that came.
+    pub fn passed(&self) -> usize {
+        self.state().0
+    }
+
+    /// Lets everything pass.
+    pub fn release(&self) {
+        self.state().1 = true;
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, (usize, bool)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Relays what connects to `listen` to the unix socket `to`, until this process ends.
 pub fn unix(listen: &Path, to: &Path, gate: Gate) {

@@ -2,33 +2,93 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use ledger::manifest::{Manifest, unit_path};
 use ledger::safetensors::Header;
-use vault_enclave::{LeaseLost, LeaseState, MachineArgs, ModelRequest, Overdue, Session};
+use ledger::vault_file::VaultFile;
+use vault_enclave::failure::Kind;
+use vault_enclave::publisher::PublisherSigner;
+use vault_enclave::{Failure, LeaseLost, LeaseState, MachineArgs, ModelRequest, Overdue, Session};
+use vault_tests::memory::Secrets;
+use vault_tests::relay::{self, Hold};
+use vault_tests::serve::wait_until;
 use vault_tests::world::{APPROVERS, guest_rule};
-use vault_tests::{Swtpm, World, binary, run_ok};
+use vault_tests::{Swtpm, World, binary, publisher, run_ok};
+
+const WEIGHTS: &str = "model.safetensors";
+/// Bytes from the host after which it stands still: more than manifest and grant, less than a layer.
+const HOLD_AFTER: usize = 160 << 10;
+
+/// A vault whose approvers can each revoke, and the software TPM of a machine whose rule `guest` is changed by `rule`.
+fn world(rule: impl FnOnce(String) -> String) -> (World, Swtpm) {
+    let mut guest = None;
+    let world = World::before_ceremony(|world, policy| {
+        let tpm = Swtpm::start(&world.path("tpm-guest"), &world.path("ca"), &binary("vault-host"));
+        policy.push_str(&rule(guest_rule(&tpm)));
+        *policy = policy.replacen("threshold = 2\n", "threshold = 2\nrevoke_threshold = 1\n", 1);
+        guest = Some(tpm);
+    });
+    world.sign_genesis();
+    (world, guest.expect("the closure ran"))
+}
+
+fn machine(vault: PathBuf, tcti: &str, host: &str) -> MachineArgs {
+    let mut machine = MachineArgs::new(vault);
+    (machine.tpm, machine.host) = (Some(tcti.to_owned()), vec![host.to_owned()]);
+    machine
+}
 
 async fn session(world: &World, guest: &Swtpm) -> Session {
-    let mut machine = MachineArgs::new(world.vault());
-    machine.tpm = Some(guest.tcti.clone());
-    machine.host = vec![world.url()];
-    Session::open(machine).await.expect("a session")
+    Session::open(machine(world.vault(), &guest.tcti, &world.url())).await.expect("a session")
 }
 
 fn request() -> ModelRequest {
-    let mut request = ModelRequest::new("demo@1".parse().expect("a model"), Overdue::InsecureWait);
+    request_with(Overdue::InsecureWait)
+}
+
+fn request_with(overdue: Overdue) -> ModelRequest {
+    let mut request = ModelRequest::new("demo@1".parse().expect("a model"), overdue);
     request.rule = Some("guest".to_owned().try_into().expect("a rule"));
     request
 }
 
+fn revoke(world: &World) {
+    let mut revoke = world.vaultctl();
+    revoke.args(["revoke", "--model", "demo", "--no-wait", "--yes", "--key"]).arg(world.path(APPROVERS[0]));
+    run_ok(&mut revoke);
+}
+
 fn files(world: &World) -> BTreeMap<String, Vec<u8>> {
     let files = fs::read_dir(world.source()).expect("the source").map(|file| file.expect("the source").path());
-    let name = |file: &std::path::Path| file.file_name().expect("a name").to_string_lossy().into_owned();
+    let name = |file: &Path| file.file_name().expect("a name").to_string_lossy().into_owned();
     files.map(|file| (name(&file), fs::read(&file).expect("a file"))).collect()
+}
+
+/// The tensors of a plain file, by name.
+fn tensors(file: &[u8]) -> BTreeMap<String, &[u8]> {
+    let header = Header::parse(file, file.len() as u64).expect("a header");
+    let bytes = |at: u64| usize::try_from(at).expect("small");
+    header.places().map(|(tensor, at)| (tensor.name.clone(), &file[bytes(at.start)..bytes(at.end)])).collect()
 }
 
 fn entries(world: &World, kind: &str) -> usize {
     run_ok(world.vaultctl().args(["log", "show"])).matches(&format!(" {kind} ")).count()
+}
+
+fn manifest(stored: &Path) -> Manifest {
+    Manifest::parse(&fs::read(stored.join("manifest.json")).expect("the manifest")).expect("the manifest")
+}
+
+/// The units of the last layer, ascending.
+fn last_layer(manifest: &Manifest) -> Vec<u32> {
+    let layers = (0_u32..).zip(manifest.units()).filter(|(_, unit)| unit.group.as_str().starts_with("layer."));
+    let layers: Vec<_> = layers.map(|(index, unit)| (unit.group.clone(), index)).collect();
+    let last = layers.iter().map(|(group, _)| group).max().expect("a layer").clone();
+    layers.into_iter().filter(|(group, _)| *group == last).map(|(_, index)| index).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,70 +101,85 @@ async fn a_program_has_the_model_as_it_was_published_and_ends_its_lease() {
     let weights = model.weights().expect("it is lent");
     let opened: BTreeMap<_, _> = weights.files().map(|(path, bytes)| (path.to_owned(), bytes.to_vec())).collect();
     assert!(opened == source);
-    let whole = &source["model.safetensors"];
+    let whole = &source[WEIGHTS];
     let header = Header::parse(whole, whole.len() as u64).expect("a header");
-    let mut names = BTreeSet::new();
-    for (tensor, place) in header.places() {
+    let plain = tensors(whole);
+    for (tensor, _) in header.places() {
         let found = weights.tensor(&tensor.name).expect("it is there");
-        let bytes = &whole[usize::try_from(place.start).expect("small")..usize::try_from(place.end).expect("small")];
-        assert!(found.bytes() == bytes && found.shape() == tensor.shape() && found.dtype() == "F16");
-        names.insert(tensor.name.clone());
+        assert!(found.bytes() == plain[&tensor.name] && found.shape() == tensor.shape() && found.dtype() == "F16");
+        assert_eq!(found.file(), WEIGHTS);
     }
-    assert_eq!(weights.tensors().count(), names.len());
-    assert_eq!(
-        (model.lease().state(), model.bytes()),
-        (LeaseState::Held, source.values().map(|f| f.len() as u64).sum())
-    );
+    assert_eq!(weights.tensors().count(), plain.len());
+    // Where it lies in the file: no copy was made.
+    let file = weights.file(WEIGHTS).expect("it is there").as_ptr_range();
+    assert!(weights.tensors().all(|tensor| file.contains(&tensor.bytes().as_ptr())));
+    let bytes: usize = source.values().map(Vec::len).sum();
+    assert_eq!((model.lease().state(), model.bytes()), (LeaseState::Held, bytes as u64));
+    assert!(model.lease().left() > std::time::Duration::ZERO && model.place().starts_with("memory of this process"));
+    assert!(matches!(model.sources(), [host] if host.starts_with("the vault's host: ")), "{:?}", model.sources());
     // Closed while somebody still has the weights: they stay as they are until he lets go.
     let lease = model.lease();
     let closing = tokio::spawn(model.close());
-    assert!(weights.file("model.safetensors") == Some(whole.as_slice()));
+    assert!(weights.file(WEIGHTS) == Some(whole.as_slice()));
     assert_eq!(lease.state(), LeaseState::Held);
     drop(weights);
     closing.await.expect("no panic").expect("the lease is ended");
     assert_eq!(lease.state(), LeaseState::Wiped(None));
-    assert_eq!((entries(&world, "release"), entries(&world, "end")), (1, 1));
+    assert_eq!((lease.lost().await, entries(&world, "release"), entries(&world, "end")), (None, 1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_come_in_order_and_a_program_is_told_when_its_lease_is_revoked() {
-    let mut guest = None;
-    let world = World::before_ceremony(|world, policy| {
-        let tpm = Swtpm::start(&world.path("tpm-guest"), &world.path("ca"), &binary("vault-host"));
-        policy.push_str(&guest_rule(&tpm));
-        *policy = policy.replacen("threshold = 2\n", "threshold = 2\nrevoke_threshold = 1\n", 1);
-        guest = Some(tpm);
-    });
-    world.sign_genesis();
+    let (world, guest) = world(|rule| rule);
     world.publish("1");
-    let guest = guest.expect("the closure ran");
     let session = session(&world, &guest).await;
     let mut loading = session.stream(request()).expect("a load");
-    let mut groups = Vec::new();
+    let (mut groups, mut seen) = (Vec::new(), BTreeSet::new());
+    let source = files(&world);
+    let plain = tensors(&source[WEIGHTS]);
     while let Some(layer) = loading.next().await.expect("a layer") {
         assert!(layer.tensors().count() > 0 || layer.files().count() > 0, "{}", layer.group());
+        for tensor in layer.tensors() {
+            assert!(tensor.bytes() == plain[tensor.name()], "{}", tensor.name());
+            assert!(seen.insert(tensor.name().to_owned()), "{} is in two layers", tensor.name());
+        }
         groups.push(layer.group().to_owned());
     }
     let layers = groups.iter().filter(|group| group.starts_with("layer.")).count();
     let expected: Vec<String> = (0..layers).map(|layer| format!("layer.{layer}")).collect();
     assert_eq!(groups, [&["files".to_owned(), "other".to_owned()], expected.as_slice()].concat());
-    assert!(layers > 1);
+    assert!(layers > 1 && seen.iter().eq(plain.keys()));
     let model = loading.finish().await.expect("a model");
     let weights = model.weights().expect("it is lent");
-    let (lease, before) = (model.lease(), weights.file("model.safetensors").map(<[u8]>::to_vec));
+    let lease = model.lease();
 
-    let mut revoke = world.vaultctl();
-    revoke.args(["revoke", "--model", "demo", "--no-wait", "--yes", "--key"]).arg(world.path(APPROVERS[0]));
-    run_ok(&mut revoke);
+    revoke(&world);
     assert!(matches!(lease.lost().await, Some(LeaseLost::Revoked { .. })));
-    assert!(model.weights().is_err());
+    let lost = model.weights().err().expect("nothing is lent any more");
+    assert_eq!((Failure::from(lost).code(), lost.exit_code()), ("lease-revoked", 77));
     // Nothing is wiped under whoever still has it.
-    assert!(weights.file("model.safetensors").map(<[u8]>::to_vec) == before);
+    assert!(weights.file(WEIGHTS) == Some(source[WEIGHTS].as_slice()));
     drop(weights);
     lease.wiped().await;
     assert!(matches!(lease.state(), LeaseState::Wiped(Some(LeaseLost::Revoked { .. }))));
     let refused = session.load(request()).await.err().expect("it is revoked");
-    assert_eq!(refused.kind(), vault_enclave::failure::Kind::Refused);
+    assert_eq!(refused.kind(), Kind::Refused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_are_lent_while_the_rule_lets_them_drain() {
+    let (world, guest) = world(|rule| rule.replacen("on_lease_end = \"end\"", "on_lease_end = \"drain 10m\"", 1));
+    world.publish("1");
+    let session = session(&world, &guest).await;
+    let model = session.load(request()).await.expect("a model");
+    let lease = model.lease();
+    revoke(&world);
+    assert!(matches!(lease.lost().await, Some(LeaseLost::Revoked { .. })));
+    assert!(matches!(lease.state(), LeaseState::Draining(LeaseLost::Revoked { .. })));
+    assert!(model.weights().expect("it drains").file(WEIGHTS).is_some());
+    // Whoever is done earlier does not wait for it.
+    model.close().await.expect("it is over");
+    assert!(matches!(lease.state(), LeaseState::Wiped(Some(LeaseLost::Revoked { .. }))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,19 +189,27 @@ async fn a_part_has_its_tensors_alone_and_a_broken_later_unit_ends_the_stream() 
     let session = session(&world, &guest).await;
     let mut part = request();
     part.part.group = vec!["layer.0".parse().expect("a group")];
-    let model = session.load(part).await.expect("a part");
-    let weights = model.weights().expect("it is lent");
-    assert!(weights.tensors().count() > 0 && weights.tensors().all(|tensor| tensor.name().contains(".layers.0.")));
-    drop(weights);
-    model.close().await.expect("it ends");
+    let mut named = request();
+    named.part.tensor = vec!["*.layers.0.*".to_owned()];
+    for part in [part, named] {
+        let model = session.load(part).await.expect("a part");
+        let weights = model.weights().expect("it is lent");
+        assert!(weights.tensors().count() > 0);
+        assert!(weights.tensors().all(|tensor| tensor.name().contains(".layers.0.")));
+        drop(weights);
+        model.close().await.expect("it ends");
+    }
+    // The headers were released before the tensors that were named, under a lease of their own.
+    assert_eq!((entries(&world, "release"), entries(&world, "end")), (3, 3));
+    let mut nothing = request();
+    nothing.part.group = vec!["layer.99".parse().expect("a group")];
+    assert_eq!(session.load(nothing).await.err().expect("no such group").kind(), Kind::Usage);
 
     // The host changes the last unit of the last layer.
     let stored = world.path("host").join("models/demo/1");
-    let manifest = fs::read(stored.join("manifest.json")).expect("the manifest");
-    let manifest = ledger::manifest::Manifest::parse(&manifest).expect("the manifest");
-    let last = (0_u32..).zip(manifest.units()).filter(|(_, unit)| unit.group.as_str().starts_with("layer."));
-    let (last, _) = last.max_by_key(|(_, unit)| unit.group.clone()).expect("a layer");
-    let path = stored.join(ledger::manifest::unit_path(last));
+    let manifest = manifest(&stored);
+    let last = *last_layer(&manifest).last().expect("a unit");
+    let path = stored.join(unit_path(last));
     let mut sealed = fs::read(&path).expect("a unit");
     *sealed.last_mut().expect("bytes") ^= 1;
     fs::write(&path, sealed).expect("a unit");
@@ -134,7 +217,9 @@ async fn a_part_has_its_tensors_alone_and_a_broken_later_unit_ends_the_stream() 
     let lease = loading.lease();
     let failure = loop {
         match loading.next().await {
-            Ok(Some(layer)) => assert_ne!(layer.group(), manifest.units()[last as usize].group.as_str()),
+            Ok(Some(layer)) => {
+                assert_ne!(layer.group(), manifest.unit(last).expect("a unit").group.as_str());
+            }
             Ok(None) => panic!("a unit that was changed passed"),
             Err(failure) => break failure,
         }
@@ -142,4 +227,233 @@ async fn a_part_has_its_tensors_alone_and_a_broken_later_unit_ends_the_stream() 
     assert_eq!(failure.code(), "chunk-refused", "{failure}");
     assert!(loading.finish().await.is_err());
     lease.wiped().await;
+    assert_eq!(entries(&world, "release"), 4);
+    wait_until("the lease is ended", || entries(&world, "end") == 4);
+}
+
+/// A source has all but the last layer, which a host has that stands still.
+struct Held {
+    world: World,
+    guest: Swtpm,
+    hold: std::sync::Arc<Hold>,
+    request: ModelRequest,
+}
+
+impl Held {
+    fn new() -> Self {
+        let (world, guest) = world(|rule| rule);
+        world.publish("1");
+        let (stored, near) = (world.path("host").join("models/demo/1"), world.path("near"));
+        vault_tests::process::copy(&stored, &near);
+        for unit in last_layer(&manifest(&stored)) {
+            fs::remove_file(near.join(unit_path(unit))).expect("a unit");
+        }
+        let hold = Hold::after(HOLD_AFTER);
+        relay::unix(&world.path("relay.sock"), &world.path("host.sock"), hold.gate());
+        let mut request = request();
+        request.sources.source = vec![near.to_str().expect("UTF-8").parse().expect("a directory")];
+        Self { world, guest, hold, request }
+    }
+
+    async fn session(&self) -> Session {
+        let host = format!("unix:{}", self.world.path("relay.sock").display());
+        Session::open(machine(self.world.vault(), &self.guest.tcti, &host)).await.expect("a session")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_used_while_a_later_one_is_held_back() {
+    let held = Held::new();
+    let source = files(&held.world);
+    let plain = tensors(&source[WEIGHTS]);
+    let mut loading = held.session().await.stream(held.request.clone()).expect("a load");
+    let layers = plain.keys().filter(|name| name.ends_with("input_layernorm.weight")).count();
+    // Files, what is in no layer, and every layer but the last.
+    let mut kept = Vec::new();
+    for _ in 0..layers + 1 {
+        let layer = loading.next().await.expect("a layer").expect("there are more");
+        assert!(layer.tensors().all(|tensor| tensor.bytes() == plain[tensor.name()]));
+        kept.push(layer);
+    }
+    assert!(held.hold.is_held(), "the last layer could have come: {} bytes did", held.hold.passed());
+    held.hold.release();
+    let last = loading.next().await.expect("a layer").expect("the last one");
+    assert_eq!(last.group(), format!("layer.{}", layers - 1));
+    assert!(loading.next().await.expect("no failure").is_none());
+    let model = loading.finish().await.expect("a model");
+    assert_eq!(model.sources().len(), 2);
+}
+
+/// Waits out a lease, of the least length that a policy may give.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_under_a_lease_that_was_lost_meanwhile_gives_nothing() {
+    let held = Held::new();
+    let mut loading = held.session().await.stream(held.request.clone()).expect("a load");
+    let lease = loading.lease();
+    assert_eq!((lease.state(), lease.left()), (LeaseState::Asking, std::time::Duration::ZERO));
+    let first = loading.next().await.expect("a layer").expect("there are more");
+    let (path, bytes) = first.files().next().map(|(path, bytes)| (path.to_owned(), bytes.to_vec())).expect("files");
+    assert_eq!(lease.state(), LeaseState::Held);
+    // No answer reaches the program any more.
+    held.hold.wait();
+    assert_eq!(lease.lost().await, Some(LeaseLost::NotRenewed));
+    assert_eq!((first.files().next()).map(|(_, bytes)| bytes.to_vec()), Some(bytes), "{path} was wiped under a reader");
+    // Nor does the load wait for one.
+    let failure = loop {
+        match loading.next().await {
+            Ok(Some(_)) => panic!("a layer is lent without a lease"),
+            Ok(None) => panic!("the load went on without a lease"),
+            Err(failure) => break failure,
+        }
+    };
+    assert_eq!(failure.code(), "lease-lost", "{failure}");
+    assert_eq!(loading.finish().await.err().map(|failure| failure.code().to_owned()).as_deref(), Some("lease-lost"));
+    drop(first);
+    held.hold.release();
+    lease.wiped().await;
+    assert_eq!(lease.state(), LeaseState::Wiped(Some(LeaseLost::NotRenewed)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_is_given_up_leaves_nothing() {
+    let held = Held::new();
+    let mut loading = held.session().await.stream(held.request.clone()).expect("a load");
+    let lease = loading.lease();
+    let layer = loading.next().await.expect("a layer").expect("there are more");
+    held.hold.wait();
+    drop((loading, layer));
+    held.hold.release();
+    lease.wiped().await;
+    assert_eq!(lease.state(), LeaseState::Wiped(None));
+}
+
+/// A process that has `demo@1` by the library: it says `loaded`, lets go after a line, says `closed`, and ends after another.
+struct Program {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    stdin: ChildStdin,
+}
+
+impl Program {
+    fn start(world: &World, guest: &Swtpm, name: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
+        command.args(["--exact", name, "--ignored", "--nocapture"]);
+        command.env("PROGRAM_VAULT", world.vault()).env("PROGRAM_TPM", &guest.tcti).env("PROGRAM_HOST", world.url());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it can be started");
+        let (stdin, stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        let mut program = Self { child, lines: BufReader::new(stdout), stdin };
+        program.wait_for("loaded");
+        program
+    }
+
+    fn wait_for(&mut self, said: &str) {
+        let mut line = String::new();
+        while line.trim_end() != said {
+            line.clear();
+            assert!(self.lines.read_line(&mut line).expect("it writes text") > 0, "it ended before it said {said}");
+        }
+    }
+
+    fn go_on(&mut self) {
+        self.stdin.write_all(b"\n").expect("it listens");
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn program(overdue: Overdue) {
+    let Ok(vault) = std::env::var("PROGRAM_VAULT") else {
+        println!("skipped: a test starts this");
+        return;
+    };
+    let of = |name: &str| std::env::var(name).expect("a test starts this");
+    let session = Session::open(machine(vault.into(), &of("PROGRAM_TPM"), &of("PROGRAM_HOST"))).await;
+    let model = session.expect("a session").load(request_with(overdue)).await.expect("a model");
+    let weights = model.weights().expect("it is lent");
+    println!("\nloaded");
+    let _ = std::io::stdin().lines().next();
+    drop(weights);
+    model.close().await.expect("it ends");
+    println!("\nclosed");
+    let _ = std::io::stdin().lines().next();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a test starts it"]
+async fn program_that_is_waited_for() {
+    program(Overdue::InsecureWait).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a test starts it"]
+async fn program_that_is_ended() {
+    program(Overdue::EndProcess).await;
+}
+
+#[test]
+fn a_program_that_does_not_let_go_in_time_is_ended_and_one_that_is_to_be_waited_for_is_not() {
+    let (world, guest) = world(|rule| rule);
+    world.publish("1");
+    let mut ended = Program::start(&world, &guest, "program_that_is_ended");
+    let mut waited_for = Program::start(&world, &guest, "program_that_is_waited_for");
+    revoke(&world);
+    assert_eq!(ended.child.wait().expect("it is our child").signal(), Some(6), "it aborts");
+    waited_for.go_on();
+    waited_for.wait_for("closed");
+}
+
+#[test]
+fn a_program_has_no_key_after_its_load_and_no_weights_after_it_let_go() {
+    if !rustix::process::geteuid().is_root() {
+        // A session closes its process to its own user.
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI runs this as root");
+        println!("skipped: only root can search the memory of such a program");
+        return;
+    }
+    let (world, guest) = World::open_with_guest();
+    let vault = VaultFile::parse(&fs::read(world.vault()).expect("the vault file")).expect("the vault file");
+    let pem = fs::read_to_string(world.path("publisher.pem")).expect("the publisher's key");
+    let signer = PublisherSigner::from_pem(&pem, &ring::rand::SystemRandom::new()).expect("a key");
+    let sealed = world.path("sealed");
+    let keys = publisher::seal_known(&world.source(), &sealed, &vault, &signer);
+    run_ok(world.enclave("publish").arg(&sealed).arg("--vault").arg(world.vault()));
+    world.approve(&APPROVERS[..2]);
+    let mut weights = Secrets::default();
+    for (name, bytes) in tensors(&files(&world)[WEIGHTS]).into_iter().filter(|(_, bytes)| bytes.len() > 4096) {
+        weights.note(&name, &bytes[bytes.len() / 2..][..32]);
+    }
+    assert!(weights.names().len() > 8);
+
+    let mut program = Program::start(&world, &guest, "program_that_is_waited_for");
+    let found = |secrets: &Secrets| secrets.found_in(program.child.id()).expect("root reads any memory");
+    assert_eq!(found(&weights), weights.names(), "the search does not find what is there");
+    assert_eq!(found(&keys), BTreeSet::new(), "keys are there after a load");
+    program.go_on();
+    program.wait_for("closed");
+    let found = |secrets: &Secrets| secrets.found_in(program.child.id()).expect("root reads any memory");
+    assert_eq!(found(&weights), BTreeSet::new(), "weights are there after the model was closed");
+    assert_eq!(found(&keys), BTreeSet::new(), "keys are there after the model was closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_machine_is_said_before_anything_is_asked() {
+    let (world, guest) = World::open_with_guest();
+    let open = |vault: PathBuf, tcti: &str| Session::open(machine(vault, tcti, &world.url()));
+    let code = |session: Result<Session, Failure>| session.err().expect("it is refused").code().to_owned();
+    assert_eq!(code(open(world.path("nothing"), &guest.tcti).await), "io");
+    assert_eq!(code(open(world.path("policy.toml"), &guest.tcti).await), "vault-file-malformed");
+    assert_eq!(code(open(world.vault(), "swtpm:host=127.0.0.1,port=1").await), "tpm-unavailable");
+    // Nothing was published.
+    let session = session(&world, &guest).await;
+    let refused = session.load(request()).await.err().expect("there is no such model");
+    assert_eq!(refused.code(), "unknown");
+    let mut wrong = request();
+    wrong.part.tensor = vec!["x".repeat(4096)];
+    assert_eq!(session.stream(wrong).err().expect("a pattern that is too long").kind(), Kind::Usage);
+    assert_eq!(entries(&world, "release"), 0);
 }

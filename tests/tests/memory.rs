@@ -2,51 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
 use ledger::vault_file::VaultFile;
 use vault_tests::memory::{Secrets, children};
-use vault_tests::relay::{self, Gate, Way};
+use vault_tests::relay::{self, Hold};
 use vault_tests::{Running, World, publisher, run_ok};
 
 /// Bytes from host to agent after which it stands still: more than the manifest and the grant, less than the units.
 const HOLD_AFTER: usize = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Holds the host's answers while a test looks around.
-#[derive(Default)]
-struct Hold {
-    state: Mutex<(usize, bool)>,
-    changed: Condvar,
-}
-
-impl Hold {
-    fn gate(self: &Arc<Self>) -> Gate {
-        let hold = Arc::clone(self);
-        Arc::new(move |way, bytes| {
-            if way == Way::Down {
-                let mut state = hold.state.lock().unwrap_or_else(PoisonError::into_inner);
-                state.0 += bytes.len();
-                hold.changed.notify_all();
-                let held = |(passed, released): &mut (usize, bool)| *passed > HOLD_AFTER && !*released;
-                drop(hold.changed.wait_while(state, held));
-            }
-            true
-        })
-    }
-
-    fn wait(&self) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(state, PATIENCE, |(passed, _)| *passed <= HOLD_AFTER);
-        assert!(!waited.unwrap_or_else(PoisonError::into_inner).1.timed_out(), "the agent does not fetch");
-    }
-
-    fn release(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
-        self.changed.notify_all();
-    }
-}
 
 /// The secrets that a process holds. What it must hold in any case, the vault's id, is found by the same search.
 fn held(who: &str, pid: u32, secrets: &Secrets, control: &Secrets) -> Vec<String> {
@@ -82,7 +45,7 @@ fn keeper_and_agent_hold_no_key_after_its_use() {
     let nothing = Vec::<String>::new();
     assert_eq!(held("keeper", keeper, &secrets, &control), nothing, "after the DEK was unwrapped");
 
-    let hold = Arc::new(Hold::default());
+    let hold = Hold::after(HOLD_AFTER);
     let socket = world.path("relay.sock");
     relay::unix(&socket, &world.path("host.sock"), hold.gate());
     let into = PathBuf::from(format!("/dev/shm/weightvault-memory-{}", std::process::id()));

@@ -7,23 +7,32 @@
 //! It is the way of `load` with another destination: the same exchange with the keeper, the same checks, sources and threads.
 //! But it is in this process: there is no child that takes the keys with it when it ends. They lie in locked pages as long as
 //! units are opened and are wiped then, and so is the stack that was used with them.
-
+//!
+//! A whole model is [`Session::load`], as the example of the crate has it. Layers that are used while later ones load:
+//!
 //! ```no_run
-//! use vault_enclave::{MachineArgs, ModelRequest, Overdue, Session};
-//! # async fn serve() -> Result<(), vault_enclave::Failure> {
-//! let session = Session::open(MachineArgs::new("/etc/weightvault/vault.json".into())).await?;
+//! use vault_enclave::{Failure, ModelRequest, Overdue, Session};
+//! # fn use_layer(_: &vault_enclave::Layer) {}
+//! # async fn begin(session: Session) -> Result<(), Failure> {
 //! let request = ModelRequest::new("minilm@1".parse().expect("a name and a version"), Overdue::EndProcess);
-//! let model = session.load(request).await?;
-//! // Borrowed for one piece of work: nothing is wiped meanwhile.
-//! let weights = model.weights()?;
-//! for tensor in weights.tensors() {
-//!     println!("{} {} {:?}: {} bytes", tensor.name(), tensor.dtype(), tensor.shape(), tensor.bytes().len());
+//! let mut loading = session.stream(request)?;
+//! while let Some(layer) = loading.next().await? {
+//!     println!("{} is here: {} tensors", layer.group(), layer.tensors().count());
+//!     use_layer(&layer);
 //! }
-//! drop(weights);
-//! model.lease().lost().await;
-//! model.close().await
+//! // Only now is it the model that was published: what was computed before is to be used from here on.
+//! let model = loading.finish().await?;
+//! # model.close().await
 //! # }
 //! ```
+//!
+//! **What a program owes.** It holds [`Weights`](crate::Weights) no longer than it uses them, and as long as it has copies of
+//! them: as long as somebody has them, the library knows that it has to wait, and whom to end. It waits for
+//! [`LeaseWatch::lost`] and lets go then. It takes its embeddings, tokens and logs for what they are: nobody wipes those.
+//!
+//! **What it gets.** The memory is anonymous, in huge pages where the kernel has them, in no core dump, in no forked child,
+//! and locked wherever it could else be swapped ([`crate::place`]). No byte of a tensor is copied: a chunk is read to its
+//! place, opened there, and borrowed there.
 
 mod held;
 mod work;

@@ -127,7 +127,7 @@ fn plain_files(
     for (file, header) in files.iter().zip(headers) {
         let (mut pieces, mut start) = (Vec::new(), 0);
         if let Place::Own(region) = header
-            && region.len() > 0
+            && !region.is_empty()
         {
             start = region.len() as u64;
             pieces.push(Piece { start: 0, layer: None, bytes: OnceLock::from(region) });

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -215,8 +216,13 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// What became of the load.
-    pub(super) fn finish(&self, result: Result<Report, Failure>) {
+    /// Runs a load and tells what became of it.
+    pub(super) fn run(&self, load: impl FnOnce() -> Result<Report, Failure>) {
+        // A panic would be a bug of ours. Whoever waits must hear of that, too; what was written is wiped as it unwinds.
+        self.finish(catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(super::died())));
+    }
+
+    fn finish(&self, result: Result<Report, Failure>) {
         let result = match (result, self.state.borrow().lost()) {
             // What a load that was stopped says is not the reason.
             (Err(_), Some(lost)) => Err(lost.into()),
@@ -225,14 +231,33 @@ impl Shared {
         if result.is_err() {
             self.close();
         }
-        self.stage.send_modify(|stage| stage.result = Some(result));
+        self.tell(result);
+    }
+
+    /// Lends no more, since the lease is lost. Whoever waits for a load hears it now, however long that takes to stop.
+    fn lose(&self, lost: LeaseLost) {
+        // By one lock: whoever hears of it is lent nothing.
+        let slot = self.slot();
+        self.state.send_replace(LeaseState::Lost(lost));
+        self.close_slot(slot);
+        self.tell(Err(lost.into()));
+    }
+
+    /// What is told first stays.
+    fn tell(&self, result: Result<Arc<Report>, Failure>) {
+        self.stage.send_modify(|stage| stage.result = stage.result.take().or(Some(result)));
     }
 
     /// Lends no more, and wipes what nobody borrows.
     fn close(&self) {
+        self.close_slot(self.slot());
+    }
+
+    fn close_slot(&self, mut slot: MutexGuard<'_, Slot>) {
         self.stop.store(true, Ordering::Relaxed);
-        let before = std::mem::replace(&mut *self.slot(), Slot::Closed);
+        let before = std::mem::replace(&mut *slot, Slot::Closed);
         // To wipe takes a while, in which others may ask.
+        drop(slot);
         drop(before);
     }
 
@@ -267,27 +292,35 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// In a thread of its own.
+    /// The lease is held from here on; the rest is a thread of its own.
     ///
     /// # Errors
     /// There is none.
     pub(super) fn start(self) -> Result<(), Failure> {
+        let Self { holder, term, lease_end, overdue, wiped, shared, told } = self;
         let runtime = runtime()?;
-        super::spawn("lease", move || runtime.block_on(self.run()))
-    }
-
-    async fn run(self) {
-        let Self { holder, term, lease_end, overdue, mut wiped, shared, told } = self;
-        let lease = match Lease::hold(holder, term) {
-            Ok(lease) => lease,
-            Err(failure) => {
-                shared.close();
-                let _ = told.send(Err(failure));
-                return;
-            }
-        };
+        let entered = runtime.enter();
+        let lease = Lease::hold(holder, term)?;
+        drop(entered);
         let _ = shared.terms.set(lease.terms());
         shared.state.send_replace(LeaseState::Held);
+        let guarded = Guarded { lease, lease_end, overdue, shared };
+        super::spawn("lease", move || drop(told.send(runtime.block_on(guarded.run(wiped)))))
+    }
+}
+
+/// The same, of a lease that is held.
+struct Guarded {
+    lease: Lease,
+    lease_end: LeaseEnd,
+    overdue: Overdue,
+    shared: Arc<Shared>,
+}
+
+impl Guarded {
+    /// Until all is wiped; whether the lease was ended.
+    async fn run(self, mut wiped: oneshot::Receiver<Infallible>) -> Result<(), Failure> {
+        let Self { lease, lease_end, overdue, shared } = self;
         let lost = tokio::select! {
             lost = lease.lost() => Some(LeaseLost::from(&lost)),
             _ = &mut wiped => None,
@@ -295,19 +328,17 @@ impl Guard {
         if let Some(lost) = lost {
             eprintln!("error: {lost}");
             let _ = tokio::time::timeout(drain(&shared, lost, lease_end), &mut wiped).await;
-            shared.state.send_replace(LeaseState::Lost(lost));
-            shared.close();
+            shared.lose(lost);
             if !wiped.is_terminated() && tokio::time::timeout(END_GRACE, &mut wiped).await.is_err() {
                 let_go_or_end(overdue, &mut wiped).await;
             }
         }
         shared.state.send_replace(LeaseState::Wiped(lost));
-        let ended = match lost {
+        match lost {
             // It has ended by itself.
             Some(LeaseLost::NotRenewed) => Ok(()),
             Some(LeaseLost::Revoked { .. }) | None => lease.end().await,
-        };
-        let _ = told.send(ended);
+        }
     }
 }
 
@@ -332,6 +363,49 @@ async fn let_go_or_end(overdue: Overdue, wiped: &mut oneshot::Receiver<Infallibl
         Overdue::InsecureWait => {
             eprintln!("warning: this process still uses weights whose lease has ended");
             let _ = wiped.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(stage: &watch::Receiver<Stage>) -> Option<String> {
+        stage.borrow().result.as_ref().map(|result| match result {
+            Ok(_) => "ok".to_owned(),
+            Err(failure) => failure.code().to_owned(),
+        })
+    }
+
+    #[test]
+    fn a_load_that_panics_is_told_and_nothing_is_lent() {
+        let (shared, stage) = Shared::new();
+        let handle = Handle::new(Arc::clone(&shared));
+        assert_eq!(code(&stage), None);
+        shared.run(|| panic!("a bug"));
+        assert_eq!(code(&stage).as_deref(), Some("load-died"));
+        assert!(shared.is_stopped() && handle.lend().is_err());
+    }
+
+    #[test]
+    fn a_load_that_does_not_stop_holds_back_no_word_of_its_lease_and_changes_none() {
+        let (shared, stage) = Shared::new();
+        shared.lose(LeaseLost::NotRenewed);
+        assert_eq!(code(&stage).as_deref(), Some("lease-lost"));
+        shared.run(|| Err(Failure::new(Kind::Failed, "source-stopped", "the load was given up")));
+        assert_eq!(code(&stage).as_deref(), Some("lease-lost"));
+    }
+
+    #[test]
+    fn what_a_load_says_that_was_stopped_by_the_end_of_its_lease_is_not_the_reason() {
+        for (lost, reason) in
+            [(LeaseLost::NotRenewed, "lease-lost"), (LeaseLost::Revoked { entry: 7 }, "lease-revoked")]
+        {
+            let (shared, stage) = Shared::new();
+            shared.state.send_replace(LeaseState::Lost(lost));
+            shared.run(|| Err(Failure::new(Kind::Failed, "source-stopped", "the load was given up")));
+            assert_eq!(code(&stage).as_deref(), Some(reason));
         }
     }
 }

@@ -48,7 +48,7 @@ pub(super) struct Report {
 impl Work {
     pub(super) fn run(self) {
         let shared = Arc::clone(&self.shared);
-        shared.finish(self.load());
+        shared.run(|| self.load());
     }
 
     fn load(mut self) -> Result<Report, Failure> {
