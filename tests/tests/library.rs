@@ -1,23 +1,20 @@
 //! The agent as a library: a program of ours attests, has a model in its own memory, and is told when it has to let go.
 
+#[path = "library/program.rs"]
+mod program;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use ledger::manifest::{Manifest, unit_path};
 use ledger::safetensors::Header;
-use ledger::vault_file::VaultFile;
 use vault_enclave::failure::Kind;
-use vault_enclave::publisher::PublisherSigner;
 use vault_enclave::{Failure, LeaseLost, LeaseState, MachineArgs, ModelRequest, Overdue, Session};
-use vault_tests::memory::Secrets;
 use vault_tests::relay::{self, Hold};
 use vault_tests::serve::wait_until;
 use vault_tests::world::{APPROVERS, guest_rule};
-use vault_tests::{Swtpm, World, binary, publisher, run_ok};
+use vault_tests::{Swtpm, World, binary, run_ok};
 
 const WEIGHTS: &str = "model.safetensors";
 /// Bytes from the host after which it stands still: more than manifest and grant, less than a layer.
@@ -299,13 +296,7 @@ async fn a_load_under_a_lease_that_was_lost_meanwhile_gives_nothing() {
     assert_eq!(lease.lost().await, Some(LeaseLost::NotRenewed));
     assert_eq!((first.files().next()).map(|(_, bytes)| bytes.to_vec()), Some(bytes), "{path} was wiped under a reader");
     // Nor does the load wait for one.
-    let failure = loop {
-        match loading.next().await {
-            Ok(Some(_)) => panic!("a layer is lent without a lease"),
-            Ok(None) => panic!("the load went on without a lease"),
-            Err(failure) => break failure,
-        }
-    };
+    let failure = loading.next().await.err().expect("nothing is lent without a lease");
     assert_eq!(failure.code(), "lease-lost", "{failure}");
     assert_eq!(loading.finish().await.err().map(|failure| failure.code().to_owned()).as_deref(), Some("lease-lost"));
     drop(first);
@@ -325,119 +316,6 @@ async fn a_load_that_is_given_up_leaves_nothing() {
     held.hold.release();
     lease.wiped().await;
     assert_eq!(lease.state(), LeaseState::Wiped(None));
-}
-
-/// A process that has `demo@1` by the library: it says `loaded`, lets go after a line, says `closed`, and ends after another.
-struct Program {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-    stdin: ChildStdin,
-}
-
-impl Program {
-    fn start(world: &World, guest: &Swtpm, name: &str) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
-        command.args(["--exact", name, "--ignored", "--nocapture"]);
-        command.env("PROGRAM_VAULT", world.vault()).env("PROGRAM_TPM", &guest.tcti).env("PROGRAM_HOST", world.url());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it can be started");
-        let (stdin, stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
-        let mut program = Self { child, lines: BufReader::new(stdout), stdin };
-        program.wait_for("loaded");
-        program
-    }
-
-    fn wait_for(&mut self, said: &str) {
-        let mut line = String::new();
-        while line.trim_end() != said {
-            line.clear();
-            assert!(self.lines.read_line(&mut line).expect("it writes text") > 0, "it ended before it said {said}");
-        }
-    }
-
-    fn go_on(&mut self) {
-        self.stdin.write_all(b"\n").expect("it listens");
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn program(overdue: Overdue) {
-    let Ok(vault) = std::env::var("PROGRAM_VAULT") else {
-        println!("skipped: a test starts this");
-        return;
-    };
-    let of = |name: &str| std::env::var(name).expect("a test starts this");
-    let session = Session::open(machine(vault.into(), &of("PROGRAM_TPM"), &of("PROGRAM_HOST"))).await;
-    let model = session.expect("a session").load(request_with(overdue)).await.expect("a model");
-    let weights = model.weights().expect("it is lent");
-    println!("\nloaded");
-    let _ = std::io::stdin().lines().next();
-    drop(weights);
-    model.close().await.expect("it ends");
-    println!("\nclosed");
-    let _ = std::io::stdin().lines().next();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a test starts it"]
-async fn program_that_is_waited_for() {
-    program(Overdue::InsecureWait).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a test starts it"]
-async fn program_that_is_ended() {
-    program(Overdue::EndProcess).await;
-}
-
-#[test]
-fn a_program_that_does_not_let_go_in_time_is_ended_and_one_that_is_to_be_waited_for_is_not() {
-    let (world, guest) = world(|rule| rule);
-    world.publish("1");
-    let mut ended = Program::start(&world, &guest, "program_that_is_ended");
-    let mut waited_for = Program::start(&world, &guest, "program_that_is_waited_for");
-    revoke(&world);
-    assert_eq!(ended.child.wait().expect("it is our child").signal(), Some(6), "it aborts");
-    waited_for.go_on();
-    waited_for.wait_for("closed");
-}
-
-#[test]
-fn a_program_has_no_key_after_its_load_and_no_weights_after_it_let_go() {
-    if !rustix::process::geteuid().is_root() {
-        // A session closes its process to its own user.
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI runs this as root");
-        println!("skipped: only root can search the memory of such a program");
-        return;
-    }
-    let (world, guest) = World::open_with_guest();
-    let vault = VaultFile::parse(&fs::read(world.vault()).expect("the vault file")).expect("the vault file");
-    let pem = fs::read_to_string(world.path("publisher.pem")).expect("the publisher's key");
-    let signer = PublisherSigner::from_pem(&pem, &ring::rand::SystemRandom::new()).expect("a key");
-    let sealed = world.path("sealed");
-    let keys = publisher::seal_known(&world.source(), &sealed, &vault, &signer);
-    run_ok(world.enclave("publish").arg(&sealed).arg("--vault").arg(world.vault()));
-    world.approve(&APPROVERS[..2]);
-    let mut weights = Secrets::default();
-    for (name, bytes) in tensors(&files(&world)[WEIGHTS]).into_iter().filter(|(_, bytes)| bytes.len() > 4096) {
-        weights.note(&name, &bytes[bytes.len() / 2..][..32]);
-    }
-    assert!(weights.names().len() > 8);
-
-    let mut program = Program::start(&world, &guest, "program_that_is_waited_for");
-    let found = |secrets: &Secrets| secrets.found_in(program.child.id()).expect("root reads any memory");
-    assert_eq!(found(&weights), weights.names(), "the search does not find what is there");
-    assert_eq!(found(&keys), BTreeSet::new(), "keys are there after a load");
-    program.go_on();
-    program.wait_for("closed");
-    let found = |secrets: &Secrets| secrets.found_in(program.child.id()).expect("root reads any memory");
-    assert_eq!(found(&weights), BTreeSet::new(), "weights are there after the model was closed");
-    assert_eq!(found(&keys), BTreeSet::new(), "keys are there after the model was closed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,7 +26,7 @@
 //! # }
 //! ```
 //!
-//! **What a program owes.** It holds [`Weights`](crate::Weights) no longer than it uses them, and as long as it has copies of
+//! **What a program owes.** It holds [`Weights`] no longer than it uses them, and as long as it has copies of
 //! them: as long as somebody has them, the library knows that it has to wait, and whom to end. It waits for
 //! [`LeaseWatch::lost`] and lets go then. It takes its embeddings, tokens and logs for what they are: nobody wipes those.
 //!
