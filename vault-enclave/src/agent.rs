@@ -15,6 +15,7 @@ pub mod error;
 pub mod event_log;
 pub mod init;
 pub mod lease_signer;
+pub mod library;
 pub mod load;
 pub mod loader;
 pub mod machine;

@@ -17,7 +17,10 @@ mod directory;
 mod error;
 mod files;
 mod headers;
+mod memory;
+mod place;
 mod source;
+mod weights;
 mod work;
 mod worker;
 
@@ -34,12 +37,17 @@ pub use directory::{Directory, DirectoryId};
 pub use error::{DestinationError, OpenModelError};
 pub use files::{View, check_views};
 pub use headers::{TensorsOf, UnitTensors};
+pub(crate) use memory::Follower;
+pub use memory::InMemory;
 pub use source::{LocalReader, LocalUnits, ReadBy, SourceError, UnitSource};
+pub(crate) use weights::Plaintext;
+pub use weights::{Layer, Tensor, Weights};
 
 use crate::container::CHUNK_BYTES;
 use crate::region::{FileMapping, prefault};
 use crate::unit_keys::UnitKeys;
 use files::{GrantedFile, OpenedFile, granted_files, smaller};
+use place::Place;
 use work::Segment;
 use worker::Shared;
 
@@ -95,7 +103,9 @@ impl GrantedModel<'_> {
         let files = self.files(views, &shared, source.threads(cores))?;
         let mut mappings = opened.create_files(&files)?;
         let threads = source.threads(cores);
-        let segments = segments(&files, &mut mappings, (source.run_bytes(), source.last_run_bytes()), threads);
+        let places = mappings.iter_mut().map(|mapping| mapping.as_mut().map_or(&mut [][..], FileMapping::bytes_mut));
+        let runs = (source.run_bytes(), source.last_run_bytes());
+        let (_, segments) = segments(&files, places.map(Place::Lent), runs, threads);
         shared.open_all(segments, threads)?;
         copy_repeated(&files, &mut mappings)?;
         opened.huge_bytes = crate::region::huge_bytes();
@@ -130,26 +140,28 @@ impl GrantedModel<'_> {
     }
 }
 
-/// The granted ranges of the mapped files, in the order of the units, cut for the threads: runs, and shorter ones at the end,
-/// where a thread that has a long one keeps the others waiting. Of a unit that several files have, those of the first.
+/// The headers that were made for smaller files, and the granted ranges of all files, in the order of the units, cut for the
+/// threads: runs, and shorter ones at the end, where a thread that has a long one keeps the others waiting. Of a unit that
+/// several files have, those of the first.
 fn segments<'m>(
     files: &[OpenedFile<'_>],
-    mappings: &'m mut [Option<FileMapping>],
+    places: impl Iterator<Item = Place<'m>>,
     (longest, shortest): (usize, usize),
     threads: usize,
-) -> Vec<Segment<'m>> {
+) -> (Vec<Place<'m>>, Vec<Segment<'m>>) {
     let units = files.iter().flat_map(|file| &file.units);
     let mut missing: BTreeMap<u32, u64> = units.map(|(index, unit)| (*index, unit.length)).collect();
     let mut left: u64 = missing.values().sum();
-    let mut segments = Vec::new();
-    for (file, mapping) in files.iter().zip(mappings) {
-        let bytes: &'m mut [u8] = mapping.as_mut().map_or(&mut [], FileMapping::bytes_mut);
+    let (mut headers, mut segments) = (Vec::new(), Vec::new());
+    for (file, mut rest) in files.iter().zip(places) {
         // A file is as long as its header and its units together.
-        let (header, mut rest) = bytes.split_at_mut(file.header.len());
-        header.copy_from_slice(&file.header);
+        let mut header = rest.split_to(file.header.len());
+        if !file.header.is_empty() {
+            header.copy_from_slice(&file.header);
+        }
+        headers.push(header);
         for (index, unit) in &file.units {
-            let (mut dest, after) = std::mem::take(&mut rest).split_at_mut(unit.length as usize);
-            rest = after;
+            let mut dest = rest.split_to(unit.length as usize);
             if missing.remove(index).is_none() {
                 continue;
             }
@@ -157,19 +169,17 @@ fn segments<'m>(
             loop {
                 let share = usize::try_from(left / (2 * threads as u64)).unwrap_or(usize::MAX);
                 let bytes = share.clamp(shortest.min(longest), longest).max(CHUNK_BYTES) / CHUNK_BYTES * CHUNK_BYTES;
-                let (segment, more) = dest.split_at_mut(dest.len().min(bytes));
-                let is_last = more.is_empty();
+                let segment = dest.split_to(dest.len().min(bytes));
                 left -= segment.len() as u64;
                 segments.push(Segment::new(*index, first, segment));
-                if is_last {
+                if dest.len() == 0 {
                     break;
                 }
                 first += (bytes / CHUNK_BYTES) as u64;
-                dest = more;
             }
         }
     }
-    segments
+    (headers, segments)
 }
 
 /// Brings units that were opened for one file to the others that have them.

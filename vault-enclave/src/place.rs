@@ -9,6 +9,8 @@
 //! 4. any tmpfs in a cgroup that may not swap (`memory.swap.max` = 0, its own or one above);
 //! 5. any tmpfs whose pages are locked as long as the agent lives, where the limit on locked memory lets it.
 //!
+//! Memory of a program's own (`WeightRegion`) is safe for the reasons 3 to 5.
+//!
 //! Everything else is refused with what to do about it. Swap that root switches on later defeats 3: whoever is root in
 //! the guest is trusted with the weights anyway.
 
@@ -19,6 +21,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use cgroup::CgroupMemory;
+use facts::OWN_MEMORY;
 pub use facts::{Facts, MountFacts};
 
 /// A place that was judged safe. Made by [`judge`] alone.
@@ -33,6 +36,9 @@ enum Kind {
     TmpfsWithoutSwap,
     TmpfsInCgroupWithoutSwap,
     TmpfsLocked,
+    MemoryWithoutSwap,
+    MemoryInCgroupWithoutSwap,
+    MemoryLocked,
     InsecurePlaintextOnDisk,
 }
 
@@ -53,7 +59,7 @@ pub fn judge(facts: &Facts, bytes: u64, insecure_plaintext_on_disk: bool) -> Res
 impl SafePlace {
     /// Whether it is safe only while the pages are locked.
     pub(crate) fn keep_locked(self) -> bool {
-        self.0 == Kind::TmpfsLocked
+        matches!(self.0, Kind::TmpfsLocked | Kind::MemoryLocked)
     }
 
     /// Whether plaintext may reach a disk here, since that was asked for.
@@ -70,6 +76,9 @@ impl fmt::Display for SafePlace {
             Kind::TmpfsWithoutSwap => "tmpfs, no swap is on",
             Kind::TmpfsInCgroupWithoutSwap => "tmpfs, in a cgroup that may not swap",
             Kind::TmpfsLocked => "tmpfs, locked while this process lives",
+            Kind::MemoryWithoutSwap => "memory of this process, no swap is on",
+            Kind::MemoryInCgroupWithoutSwap => "memory of this process, in a cgroup that may not swap",
+            Kind::MemoryLocked => "memory of this process, locked",
             Kind::InsecurePlaintextOnDisk => "INSECURE: plaintext may reach a disk",
         })
     }
@@ -84,6 +93,10 @@ fn safe_kind(facts: &Facts, bytes: u64) -> Result<Kind, PlaceError> {
         "tmpfs" if facts.cgroup_never_swaps => Ok(Kind::TmpfsInCgroupWithoutSwap),
         "tmpfs" if facts.lockable_bytes >= bytes => Ok(Kind::TmpfsLocked),
         "tmpfs" => Err(PlaceError::Swappable { mount_point: mount.mount_point.clone() }),
+        OWN_MEMORY if !facts.swap_is_on => Ok(Kind::MemoryWithoutSwap),
+        OWN_MEMORY if facts.cgroup_never_swaps => Ok(Kind::MemoryInCgroupWithoutSwap),
+        OWN_MEMORY if facts.lockable_bytes >= bytes => Ok(Kind::MemoryLocked),
+        OWN_MEMORY => Err(PlaceError::MemorySwappable { needed: bytes, lockable: facts.lockable_bytes }),
         other => Err(PlaceError::OnDisk { mount_point: mount.mount_point.clone(), filesystem: other.to_owned() }),
     }
 }
@@ -127,6 +140,13 @@ pub enum PlaceError {
         /// Where it is mounted.
         mount_point: String,
     },
+    /// Memory of this process, which can be swapped out.
+    MemorySwappable {
+        /// Bytes of the model.
+        needed: u64,
+        /// Bytes that may be locked.
+        lockable: u64,
+    },
     /// The file system has not enough room.
     FileSystemFull {
         /// Bytes of the model.
@@ -159,6 +179,7 @@ impl PlaceError {
             Self::Unknown { .. } => "place-unknown",
             Self::OnDisk { .. } => "place-on-disk",
             Self::Swappable { .. } => "place-swappable",
+            Self::MemorySwappable { .. } => "memory-swappable",
             Self::FileSystemFull { .. } => "place-full",
             Self::MemoryFull { .. } => "memory-too-small",
             Self::CgroupFull { .. } => "cgroup-too-small",
@@ -180,6 +201,12 @@ impl fmt::Display for PlaceError {
                 "{mount_point} is a tmpfs whose pages can be swapped to a disk; do one of these: mount a tmpfs with \
                  -o noswap (Linux 6.4, root), switch swap off (swapoff -a), run in a cgroup with memory.swap.max = 0 \
                  (systemd-run --scope -p MemorySwapMax=0), or raise the limit on locked memory (ulimit -l unlimited)"
+            ),
+            Self::MemorySwappable { needed, lockable } => write!(
+                f,
+                "the model has {needed} bytes, swap is on, and this process may lock {lockable} bytes; switch swap off \
+                 (swapoff -a), run in a cgroup with memory.swap.max = 0 (systemd-run --scope -p MemorySwapMax=0), or raise \
+                 the limit on locked memory (ulimit -l unlimited, LimitMEMLOCK=infinity)"
             ),
             Self::FileSystemFull { needed, free } => write!(
                 f,

@@ -2,7 +2,8 @@
 //!
 //! The only file of the workspace with `unsafe`. [`Region`] holds keys: never swapped, never in a core dump, empty in a
 //! forked child, fenced by pages that fault, wiped before it is given back. [`FileMapping`] is the place where weights
-//! are opened: the bytes of a file, written without a system call per chunk. `snp_derived_key` and `snp_report` are
+//! are opened: the bytes of a file, written without a system call per chunk. [`WeightRegion`] is that place in a program
+//! that has them in memory of its own. `snp_derived_key` and `snp_report` are
 //! here as the kernel writes through the addresses in their requests: a derived key straight into a [`Region`].
 //!
 //! What it does not do: it does not hide memory from root on the same machine (only an encrypted guest does), and
@@ -10,15 +11,21 @@
 
 #![allow(unsafe_code)]
 
-use std::fmt;
+mod error;
+
+use std::hint::black_box;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use rustix::io::{Errno, FdFlags};
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 use rustix::mm::{Advice, MapFlags, MlockFlags, MprotectFlags, ProtFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use zeroize::Zeroize;
+
+pub use error::RegionError;
 
 /// Locked memory for keys. Not `Clone`, not `Debug`: what is inside is shown to nobody.
 pub struct Region {
@@ -31,28 +38,6 @@ pub struct Region {
 
 /// A file of known length, mapped shared and writable.
 pub struct FileMapping(Mapping);
-
-/// Why memory could not be had or kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RegionError {
-    /// A length of zero, or one that does not fit the address space.
-    Length(u64),
-    /// The kernel gave no memory, or would not map the file.
-    Map(Errno),
-    /// The kernel would not keep the memory out of swap.
-    Lock {
-        /// Bytes asked for.
-        bytes: usize,
-        /// What the kernel said.
-        errno: Errno,
-    },
-    /// The kernel would not keep the memory out of core dumps or forked children.
-    Advise(Errno),
-    /// Pages of a mapped file could not be had: its file system or memory is full.
-    Prefault(Errno),
-    /// The process could not be closed to debuggers and core dumps.
-    Harden(Errno),
-}
 
 impl Region {
     /// `len` zero bytes in whole pages of their own.
@@ -143,6 +128,138 @@ impl FileMapping {
     }
 }
 
+/// A range of anonymous memory for weights, in huge pages where the kernel has them: in no core dump, not there in a forked
+/// child, fenced by pages that fault. Whoever has the range is its only owner; it can be cut, and each piece is wiped by
+/// itself when its owner drops it. Not `Clone`, not `Debug`.
+///
+/// A child has no such pages at all, not pages of zeros: those pass for weights.
+pub struct WeightRegion {
+    memory: Arc<Mapping>,
+    /// Within the mapping. No other region has any of it.
+    range: Range<usize>,
+    /// Somebody could write to it: untouched pages are not made just to be wiped.
+    lent: bool,
+}
+
+/// The usual huge page. Where those of a machine have another size, it gets small ones, or more of them than it asked for.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+impl WeightRegion {
+    /// `len` zero bytes from the border of a huge page on, which come to be when they are written; with `lock` they are kept
+    /// out of swap from then on.
+    ///
+    /// # Errors
+    /// [`RegionError::Length`]; [`RegionError::Map`] where there is no room; [`RegionError::Lock`] where the limit on locked
+    /// memory is too low; [`RegionError::Advise`].
+    pub fn new(len: usize, lock: bool) -> Result<Self, RegionError> {
+        let too_long = RegionError::Length(len as u64);
+        let usable = len.checked_next_multiple_of(HUGE_PAGE_BYTES).filter(|usable| *usable > 0).ok_or(too_long)?;
+        let memory = Mapping::reserve(usable.checked_add(2 * HUGE_PAGE_BYTES).ok_or(too_long)?)?;
+        let offset = memory.at(0).addr().next_multiple_of(HUGE_PAGE_BYTES) - memory.at(0).addr();
+        let start = memory.at(offset).cast();
+        // SAFETY: `start..start + usable` lies in the mapping that this function alone owns, with at least one page before
+        // it or none, and one behind it; no reference to it exists yet, and none of these calls changes content.
+        // JUSTIFICATION: rustix marks every call on an address range unsafe; the allocator gives no pages of their own.
+        unsafe {
+            rustix::mm::mprotect(start, usable, MprotectFlags::READ | MprotectFlags::WRITE)
+                .map_err(RegionError::Map)?;
+            if lock {
+                rustix::mm::mlock_with(start, usable, MlockFlags::ONFAULT)
+                    .map_err(|errno| RegionError::Lock { bytes: usable, errno })?;
+            }
+            rustix::mm::madvise(start, usable, Advice::LinuxDontDump).map_err(RegionError::Advise)?;
+            rustix::mm::madvise(start, usable, Advice::LinuxDontFork).map_err(RegionError::Advise)?;
+            // Refused where the kernel has no huge pages: slower, not wrong.
+            let _ = rustix::mm::madvise(start, usable, Advice::LinuxHugepage);
+        }
+        Ok(Self { memory: Arc::new(memory), range: offset..offset + len, lent: false })
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Cuts off the first `at` bytes, or all where there are fewer.
+    pub(crate) fn split_to(&mut self, at: usize) -> Self {
+        let cut = self.range.start + at.min(self.range.len());
+        let first = self.range.start..cut;
+        self.range.start = cut;
+        Self { memory: Arc::clone(&self.memory), range: first, lent: self.lent }
+    }
+
+    /// The bytes, to fill in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.lent = true;
+        // SAFETY: `new` made the range readable and writable, the kernel filled it with zeros, and it stays mapped as long as
+        // `memory`. No other region has a byte of it (`split_to` gives each to one), and `&mut self` makes this the only
+        // reference.
+        // JUSTIFICATION: as in `Region::bytes`.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.at(self.range.start), self.range.len()) }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // One region follows itself.
+        Self::joined(std::iter::once(self)).unwrap_or_default()
+    }
+
+    /// The bytes of regions that follow each other in one mapping; `None` where they do not. Of none there are none.
+    pub(crate) fn joined<'a>(mut regions: impl Iterator<Item = &'a Self>) -> Option<&'a [u8]> {
+        let Some(first) = regions.next() else { return Some(&[]) };
+        let mut end = first.range.end;
+        for region in regions {
+            if !Arc::ptr_eq(&region.memory, &first.memory) || region.range.start != end {
+                return None;
+            }
+            end = region.range.end;
+        }
+        // SAFETY: every byte of `first.range.start..end` belongs to one of the regions, each of which is borrowed for `'a`:
+        // it is mapped, initialised, and nobody has it to write meanwhile. All are of one mapping, whose pointer this is.
+        // JUSTIFICATION: as in `Region::bytes`; slices that lie beside each other can't be joined without it.
+        Some(unsafe { std::slice::from_raw_parts(first.memory.at(first.range.start), end - first.range.start) })
+    }
+
+    /// How much of the whole mapping that this is of lies in huge pages: proc(5), smaps. None where the kernel does not say.
+    #[must_use]
+    pub fn huge_bytes(&self) -> u64 {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+        let at = self.memory.at(self.range.start).addr();
+        let mut inside = false;
+        for line in smaps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            if let Some((from, to)) = range
+                && let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16))
+            {
+                inside = (from..to).contains(&at);
+            }
+            if let Some(huge) = line.strip_prefix("AnonHugePages:").filter(|_| inside) {
+                return kilobytes(huge);
+            }
+        }
+        0
+    }
+}
+
+impl Drop for WeightRegion {
+    fn drop(&mut self) {
+        if self.lent {
+            let bytes = self.bytes_mut();
+            bytes.fill(0);
+            // The compiler must take it that somebody reads these zeros, so it has to write them.
+            black_box(&*bytes);
+        }
+    }
+}
+
 /// Has the pages of `bytes` made now, in one call, as an error instead of a SIGBUS at the first write where the file
 /// system that they belong to is full.
 ///
@@ -166,9 +283,12 @@ pub(crate) fn prefault(bytes: &mut [u8]) -> Result<(), RegionError> {
 /// not say.
 pub(crate) fn huge_bytes() -> u64 {
     let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
-    let line = rollup.lines().find_map(|line| line.strip_prefix("ShmemPmdMapped:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|number| number.parse::<u64>().ok());
-    kilobytes.unwrap_or(0) << 10
+    rollup.lines().find_map(|line| line.strip_prefix("ShmemPmdMapped:")).map_or(0, kilobytes)
+}
+
+/// Bytes of a number of kB as proc(5) has them.
+fn kilobytes(text: &str) -> u64 {
+    text.trim().strip_suffix(" kB").and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) << 10
 }
 
 /// Closes this process to debuggers of the same user, and this process and all that it executes to core dumps. Called
@@ -338,41 +458,6 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above.
 // JUSTIFICATION: as above.
 unsafe impl Sync for Mapping {}
-
-impl RegionError {
-    /// Stable name of the refusal.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Length(_) => "memory-length",
-            Self::Map(_) => "memory-map",
-            Self::Lock { .. } => "memory-lock",
-            Self::Advise(_) => "memory-advise",
-            Self::Prefault(_) => "memory-full",
-            Self::Harden(_) => "process-harden",
-        }
-    }
-}
-
-impl fmt::Display for RegionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Length(len) => write!(f, "cannot map {len} bytes"),
-            Self::Map(errno) => write!(f, "the kernel gave no memory: {errno}"),
-            Self::Lock { bytes, errno } => write!(
-                f,
-                "cannot lock {bytes} bytes of memory ({errno}), so they could be swapped out; raise the limit on locked \
-                 memory (`ulimit -l unlimited`, LimitMEMLOCK=infinity in a systemd unit) or give CAP_IPC_LOCK"
-            ),
-            Self::Advise(errno) => write!(f, "cannot keep memory out of core dumps and forked children: {errno}"),
-            Self::Prefault(errno) => {
-                write!(f, "no room for the plaintext: its file system or this machine's memory is full ({errno})")
-            }
-            Self::Harden(errno) => write!(f, "cannot close this process to debuggers and core dumps: {errno}"),
-        }
-    }
-}
-
-impl std::error::Error for RegionError {}
 
 #[cfg(test)]
 mod tests;

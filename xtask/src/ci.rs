@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: all that has to pass before a change lands, in one order, here and on the CI machine.
 
-use crate::{Result, fuzz, python, setup, shell, tidy, vm};
+use crate::{Result, candle, fuzz, python, setup, shell, tidy, vm};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,7 @@ pub(crate) fn run(args: &CiArgs, has_demo: bool) -> Result<()> {
             steps.push(Step { name: "bench", run: bench });
         }
         steps.push(Step { name: "python", run: python::in_ci });
+        steps.push(Step { name: "candle", run: || shell::run(shell::cargo().args(["xtask", "candle"])) });
         steps.push(Step { name: "test", run: || shell::run(shell::cargo().args(["xtask", "test"])) });
     }
     let before = tree_state()?;
@@ -71,8 +72,8 @@ fn report(done: &[(&str, Duration, bool)]) -> Result<()> {
 /// The workspace, and what stands alone beside it.
 fn format() -> Result<()> {
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
-    let alone =
-        fuzz::PROJECTS.into_iter().chain(["attestation/tools/launch-digest-check", "attestation/tools/sev-peer"]);
+    let tools = ["attestation/tools/launch-digest-check", "attestation/tools/sev-peer", candle::PROJECT];
+    let alone = fuzz::PROJECTS.into_iter().chain(tools);
     for manifest in alone.map(|project| format!("{project}/Cargo.toml")) {
         shell::run(shell::cargo().args(["fmt", "--check", "--manifest-path", &manifest]))?;
     }

@@ -4,6 +4,7 @@
 //! nothing that needs a system library; think twice before you add a dependency.
 
 mod attack;
+mod candle;
 mod ci;
 mod demo;
 mod fuzz;
@@ -40,6 +41,8 @@ enum Task {
     Vm(vm::VmArgs),
     /// Tests the Python package with PyTorch and transformers, llama.cpp under `run`, and the examples for systemd and Kubernetes.
     Python(python::PythonArgs),
+    /// Builds `examples/candle-embed`, a program with vault-enclave as a library, and compares what it makes of a sealed model.
+    Candle(candle::CandleArgs),
     /// Checks the house rules that the compiler does not.
     Tidy,
     /// Measures seal, upload and load beside `cp` in the same run: a table, and JSON with `ratios`.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Task::Attack(args) => attack::run(&args),
         Task::Vm(args) => vm::run(&args),
         Task::Python(args) => python::run(&args),
+        Task::Candle(args) => candle::run(&args),
         Task::Tidy => tidy::run(),
         Task::Bench(args) => demo::bench(&args),
         Task::Fuzz(args) => fuzz::run(&args),

@@ -31,6 +31,18 @@ pub struct Tensor {
     pub(super) shape: Vec<u64>,
 }
 
+impl Tensor {
+    /// Its type, as the header has it: `F16`, `BF16`, …
+    pub fn dtype(&self) -> &str {
+        &self.dtype
+    }
+
+    /// Its dimensions.
+    pub fn shape(&self) -> &[u64] {
+        &self.shape
+    }
+}
+
 impl Header {
     /// Bytes at the start of a file that [`Header::parse`] needs: the length prefix and the JSON. `start` is at least
     /// the first 8 bytes of a file of `file_len` bytes.

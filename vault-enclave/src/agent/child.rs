@@ -124,7 +124,7 @@ impl Load<'_> {
     }
 
     /// Ends the lease of a session that may have come to one.
-    async fn end(&self, asked: Option<[u8; 16]>) {
+    pub(super) async fn end(&self, asked: Option<[u8; 16]>) {
         if let Some(session) = asked {
             let lease = lease_id(&self.request.vault.id(), &session, self.signer.public());
             let end = end_lease(&self.request.hosts, &self.request.vault, lease, self.signer);
@@ -169,7 +169,7 @@ impl Load<'_> {
         Ok((vault, *release, lease, statement))
     }
 
-    fn job(&self, into: Option<DirectoryId>) -> Result<Job, Failure> {
+    pub(super) fn job(&self, into: Option<DirectoryId>) -> Result<Job, Failure> {
         let Request { vault, hosts, rule, model, part, sources, workload, .. } = self.request;
         let AgentIdentity { tpm, chip, event_log } = self.identity;
         Ok(Job {

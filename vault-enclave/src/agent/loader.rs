@@ -39,7 +39,7 @@ const JOB_BYTES_MAX: u64 = 1 << 20;
 const TRIES_MAX: u32 = 6;
 const TRY_AFTER: Duration = Duration::from_millis(250);
 /// Threads that receive: a connection is one task.
-const RECEIVERS: usize = 2;
+pub(super) const RECEIVERS: usize = 2;
 
 /// Runs one job from stdin.
 #[must_use]
@@ -69,7 +69,7 @@ fn job() -> Result<(), Failure> {
     let job: Job = serde_json::from_str(&line).map_err(|error| Failure::new(Kind::Failed, "job-malformed", error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RECEIVERS).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::io("no threads", &error))?;
-    let Some(into) = &job.into else { return say(&Said::Found(look(&job, &runtime)?)) };
+    let Some(into) = &job.into else { return say(&Said::Found(look(&job, &runtime, &tell)?)) };
     let (model, loaded) = load(&job, into, &runtime)?;
     say(&Said::Loaded(Box::new(loaded)))?;
     line.clear();
@@ -82,16 +82,16 @@ fn job() -> Result<(), Failure> {
 }
 
 /// What a job is about, before anything of it is granted.
-struct Asked {
-    vault: VaultFile,
+pub(super) struct Asked {
+    pub(super) vault: VaultFile,
     /// What led to its keys.
     links: Vec<EpochLink>,
-    remote: Remote,
-    manifest: Manifest,
+    pub(super) remote: Remote,
+    pub(super) manifest: Manifest,
 }
 
 impl Asked {
-    fn of(job: &Job, runtime: &Runtime) -> Result<Self, Failure> {
+    pub(super) fn of(job: &Job, runtime: &Runtime) -> Result<Self, Failure> {
         let vault = VaultFile::parse(&job.vault.0)?;
         let remote = runtime.block_on(job.hosts().connect())?;
         let (vault, links) = runtime.block_on(remote.follow(&vault))?;
@@ -99,7 +99,7 @@ impl Asked {
         Ok(Self { vault, links, remote, manifest })
     }
 
-    fn wanted<'a>(&'a self, job: &'a Job, selection: &'a Selection) -> Wanted<'a> {
+    pub(super) fn wanted<'a>(&'a self, job: &'a Job, selection: &'a Selection) -> Wanted<'a> {
         let (vault, manifest) = (&self.vault, &self.manifest);
         Wanted {
             vault,
@@ -112,7 +112,7 @@ impl Asked {
         }
     }
 
-    fn sources<'a>(&'a self, job: &Job, units: &UnitSet, runtime: &Runtime) -> Result<Sources<'a>, Failure> {
+    pub(super) fn sources<'a>(&'a self, job: &Job, units: &UnitSet, runtime: &Runtime) -> Result<Sources<'a>, Failure> {
         let host = RemoteUnits::new(self.remote.clone(), job.name(), runtime.handle().clone());
         job.sources.open(&self.manifest, units, host, runtime.handle())
     }
@@ -132,7 +132,7 @@ fn load(job: &Job, into: &JobDirectory, runtime: &Runtime) -> Result<(OpenedMode
     let destination = Destination::new(directory, place)?;
     let sources = about.sources(job, &units, runtime)?;
 
-    let (asked, granted) = ask(&about.wanted(job, &selection), job, remote, runtime)?;
+    let (asked, granted) = ask(&about.wanted(job, &selection), job, remote, runtime, &tell)?;
     let (keys, first) = (BootTime::now(), OnceLock::new());
     let (began, cpu) = (Instant::now(), cpu_seconds());
     let model = open(&views, manifest, &granted, &sources, destination, &Progress::new(bytes, &first))?;
@@ -164,20 +164,34 @@ fn load(job: &Job, into: &JobDirectory, runtime: &Runtime) -> Result<(OpenedMode
 }
 
 /// Opens the headers alone, to find the units of tensors.
-fn look(job: &Job, runtime: &Runtime) -> Result<Found, Failure> {
+pub(super) fn look(job: &Job, runtime: &Runtime, tell: &Asking<'_>) -> Result<Found, Failure> {
     let nothing = || Failure::new(Kind::Failed, "job-malformed", "no tensors to look for");
     let named = job.part.by_name().ok_or_else(nothing)?;
     let about = Asked::of(job, runtime)?;
     let selection = Part::headers(&about.manifest)?;
     let sources = about.sources(job, &about.manifest.select(&selection)?, runtime)?;
-    let (_, granted) = ask(&about.wanted(job, &selection), job, &about.remote, runtime)?;
+    let (_, granted) = ask(&about.wanted(job, &selection), job, &about.remote, runtime, tell)?;
     let verify_units = granted.statement.unit_check == UnitCheck::Hashed;
     let model = GrantedModel { manifest: &about.manifest, keys: &granted.keys, verify_units };
     named.find(&about.manifest, &model.tensors(&sources, cores())?)
 }
 
+/// Told of each session under which keys are about to be asked for: a lease may exist from then on.
+pub(super) type Asking<'a> = dyn Fn([u8; 16]) -> Result<(), Failure> + 'a;
+
+/// Tells the parent.
+fn tell(session: [u8; 16]) -> Result<(), Failure> {
+    say(&Said::Asking { session: hex::encode(session) })
+}
+
 /// From challenge to keys, again where something moved meanwhile. The TPM is closed afterwards.
-fn ask(wanted: &Wanted<'_>, job: &Job, remote: &Remote, runtime: &Runtime) -> Result<(BootTime, Granted), Failure> {
+pub(super) fn ask(
+    wanted: &Wanted<'_>,
+    job: &Job,
+    remote: &Remote,
+    runtime: &Runtime,
+    tell: &Asking<'_>,
+) -> Result<(BootTime, Granted), Failure> {
     let identity = job.identity()?;
     let lease_key = job.lease_key()?;
     let attester = identity.open()?;
@@ -191,7 +205,7 @@ fn ask(wanted: &Wanted<'_>, job: &Job, remote: &Remote, runtime: &Runtime) -> Re
     };
     let mut tries = 1;
     loop {
-        match exchange(wanted, &request, &attester, &lease_key, remote, runtime) {
+        match exchange(wanted, &request, &attester, &lease_key, (remote, runtime), tell) {
             Err(Refused::Remote(error)) if error.is_try_again() && tries < TRIES_MAX => {
                 std::thread::sleep(TRY_AFTER * 2_u32.pow(tries));
                 tries += 1;
@@ -213,14 +227,14 @@ fn exchange(
     request: &ChallengeRequest,
     attester: &Attester<'_>,
     lease_key: &LeaseKey,
-    remote: &Remote,
-    runtime: &Runtime,
+    (remote, runtime): (&Remote, &Runtime),
+    tell: &Asking<'_>,
 ) -> Result<(BootTime, Granted), Refused> {
     let here = |error: super::error::SessionError| Refused::Here(error.into());
     let challenge = runtime.block_on(remote.challenge(request.clone())).map_err(Refused::Remote)?;
     let (session, request) =
         Session::start(wanted, challenge, attester, lease_key.clone(), &SystemRandom::new()).map_err(here)?;
-    say(&Said::Asking { session: hex::encode(request.session) }).map_err(Refused::Here)?;
+    tell(request.session).map_err(Refused::Here)?;
     let asked = BootTime::now();
     let grant = runtime.block_on(remote.release(request)).map_err(Refused::Remote)?;
     Ok((asked, session.accept(grant).map_err(here)?))
@@ -241,7 +255,7 @@ fn open(
     Ok(opened?)
 }
 
-fn cores() -> usize {
+pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -14,46 +14,66 @@ use crate::failure::Failure;
 use crate::snp::SnpChoice;
 
 /// From which vault, with what hardware, by which hosts.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct MachineArgs {
     /// The vault file: the vault's id, keys and hosts. Take it from whoever made the vault, never from a host.
     #[arg(long, value_name = "FILE")]
-    vault: PathBuf,
+    pub vault: PathBuf,
     /// The TPM: `device:/dev/tpmrm0`, `swtpm:host=127.0.0.1,port=2321`, or none [default: the first, where it is there].
     #[arg(long, value_name = "TCTI", env = "WEIGHTVAULT_TPM")]
-    tpm: Option<String>,
+    pub tpm: Option<String>,
+    /// Which endorsement key of the TPM.
     #[command(flatten)]
-    ek: EkArgs,
+    pub ek: EkArgs,
     /// The SNP device: auto, configfs:/sys/kernel/config/tsm/report, sev-guest:/dev/sev-guest, azure, or soft:/DIR.
     #[arg(long, value_name = "DEVICE", default_value = "auto", env = "WEIGHTVAULT_SNP")]
-    snp: SnpChoice,
+    pub snp: SnpChoice,
     /// The event log of this boot, which goes along where the rule asks for events.
     #[arg(long, value_name = "FILE", default_value = EVENT_LOG, env = "WEIGHTVAULT_EVENT_LOG")]
-    event_log: PathBuf,
+    pub event_log: PathBuf,
+    /// Where certificates come from that the host does not give.
     #[command(flatten)]
-    collateral: CollateralArgs,
+    pub collateral: CollateralArgs,
     /// Ask this host instead of those in the vault file: http://…, https://… or unix:/path. Can be given more than once.
     #[arg(long, value_name = "URL")]
-    host: Vec<String>,
+    pub host: Vec<String>,
     /// PEM of the authority that https hosts are checked by. No other authority is asked.
     #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
     /// While no keeper can be reached, run on by this extension, which approvers signed (`vaultctl extend`). Can be given
     /// more than once. Looked at again whenever a renewal fails. A keeper that answers has the last word.
     #[arg(long, value_name = "FILE")]
-    extension: Vec<PathBuf>,
+    pub extension: Vec<PathBuf>,
     /// The same of every file in this directory.
     #[arg(long, value_name = "DIR")]
-    extensions: Option<PathBuf>,
+    pub extensions: Option<PathBuf>,
     /// Keep the attestation key of this machine here, to start faster the next time. Not secret.
     #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
+    pub state: Option<PathBuf>,
 }
 
 impl MachineArgs {
+    /// As a command line that names the vault file alone, without looking at the environment.
+    #[must_use]
+    pub fn new(vault: PathBuf) -> Self {
+        Self {
+            vault,
+            tpm: None,
+            ek: EkArgs::default(),
+            snp: SnpChoice::Auto,
+            event_log: EVENT_LOG.into(),
+            collateral: CollateralArgs::default(),
+            host: Vec::new(),
+            ca: None,
+            extension: Vec::new(),
+            extensions: None,
+            state: None,
+        }
+    }
+
     /// Reads the files that are named: what a load needs.
     pub(super) fn request(&self, order: Order) -> Result<Request, Failure> {
-        let vault = VaultFile::parse(&read(&self.vault, VAULT_FILE_BYTES_MAX)?)?;
+        let vault = self.vault_file()?;
         let ca = self.ca.as_deref().map(read_text).transpose()?;
         let addresses = if self.host.is_empty() { vault.hosts().to_vec() } else { self.host.clone() };
         Ok(Request {
@@ -68,6 +88,11 @@ impl MachineArgs {
             extensions: Extensions::new(&self.extension, self.extensions.as_deref()),
             workload: None,
         })
+    }
+
+    /// The vault.
+    pub(super) fn vault_file(&self) -> Result<VaultFile, Failure> {
+        Ok(VaultFile::parse(&read(&self.vault, VAULT_FILE_BYTES_MAX)?)?)
     }
 
     /// Where to look for what this machine attests with.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use ledger::manifest::{FilePath, PlanUnit};
 use ledger::safetensors::Header;
 
+use super::place::Place;
 use super::work::Segment;
 use super::worker::Shared;
 use super::{GrantedModel, OpenModelError, UnitSource};
@@ -83,7 +84,8 @@ impl<S: UnitSource> Shared<'_, S> {
             fits(unit).map(|length| vec![0; length]).ok_or_else(error)
         };
         let mut opened = units.iter().map(empty).collect::<Result<Vec<_>, _>>()?;
-        let segments = units.iter().zip(&mut opened).map(|((unit, _), dest)| Segment::new(*unit, 0, dest));
+        let segments =
+            units.iter().zip(&mut opened).map(|((unit, _), dest)| Segment::new(*unit, 0, Place::Lent(dest)));
         self.open_all(segments.collect(), threads)?;
         Ok(opened)
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use ledger::manifest::SealedDigests;
 
+use super::place::Place;
 use crate::container::HEADER_BYTES;
 use crate::tree_hash::{Part, join};
 
@@ -13,14 +14,14 @@ pub(super) struct Segment<'m> {
     pub(super) unit: u32,
     /// Number of its first chunk.
     pub(super) first: u64,
-    /// Its place in the mapped file.
-    pub(super) dest: &'m mut [u8],
+    /// Its place in the mapped file, or memory of its own.
+    pub(super) dest: Place<'m>,
     /// Of how many of its bytes somebody was told: not fewer, after a new start.
     pub(super) told: usize,
 }
 
 impl<'m> Segment<'m> {
-    pub(super) fn new(unit: u32, first: u64, dest: &'m mut [u8]) -> Self {
+    pub(super) fn new(unit: u32, first: u64, dest: Place<'m>) -> Self {
         Self { unit, first, dest, told: 0 }
     }
 }
@@ -80,11 +81,15 @@ impl<'m> Work<'m> {
 
     /// Has all segments of a unit opened once more.
     pub(super) fn again(&mut self, unit: OpenedUnit<'m>) {
-        self.queue.extend(unit.0.into_iter().map(|opened| opened.segment));
+        self.queue.extend(unit.into_segments());
     }
 }
 
-impl OpenedUnit<'_> {
+impl<'m> OpenedUnit<'m> {
+    pub(super) fn into_segments(self) -> impl Iterator<Item = Segment<'m>> {
+        self.0.into_iter().map(|opened| opened.segment)
+    }
+
     /// The range that each segment has of the sealed unit, and the place that it came from.
     pub(super) fn ranges(&self) -> impl Iterator<Item = (Range<u64>, usize)> {
         self.0.iter().map(|opened| (opened.sealed.clone(), opened.place))

@@ -24,12 +24,18 @@ pub(super) struct Shared<'a, S> {
     context: ModelContext<'a>,
     source: &'a S,
     progress: &'a (dyn Fn(u64) + Sync),
+    passed: &'a (dyn Fn(Segment<'_>) + Sync),
     stop: AtomicBool,
 }
 
 impl<'a, S: UnitSource> Shared<'a, S> {
     pub(super) fn new(model: &'a GrantedModel<'a>, source: &'a S, progress: &'a (dyn Fn(u64) + Sync)) -> Self {
-        Self { model, context: model.manifest.into(), source, progress, stop: AtomicBool::new(false) }
+        Self { model, context: model.manifest.into(), source, progress, passed: &|_| {}, stop: AtomicBool::new(false) }
+    }
+
+    /// The same, giving each segment of which every chunk has passed to `passed`, from the thread that opened it.
+    pub(super) fn handing(self, passed: &'a (dyn Fn(Segment<'_>) + Sync)) -> Self {
+        Self { passed, ..self }
     }
 
     /// Opens every segment, or returns the first error that a thread met.
@@ -94,6 +100,7 @@ impl<'a, S: UnitSource> Shared<'a, S> {
         let index = opened.segment.unit;
         if !self.model.verify_units {
             self.source.passed(index, opened.sealed, opened.place);
+            (self.passed)(opened.segment);
             return Ok(());
         }
         let Some(all) = work.lock().ok().and_then(|mut work| work.gather(opened)) else { return Ok(()) };
@@ -102,6 +109,7 @@ impl<'a, S: UnitSource> Shared<'a, S> {
             for (range, place) in all.ranges() {
                 self.source.passed(index, range, place);
             }
+            all.into_segments().for_each(self.passed);
             return Ok(());
         }
         let error = OpenModelError::Digest(index);

@@ -64,16 +64,38 @@ impl Facts {
     /// # Errors
     /// [`PlaceError::Unknown`].
     pub fn of(directory: impl AsFd) -> Result<Self, PlaceError> {
+        Self::on(mount_of(&directory)?)
+    }
+
+    /// Asks about memory of this process, which lies on no mount.
+    ///
+    /// # Errors
+    /// [`PlaceError::Unknown`].
+    pub fn of_memory() -> Result<Self, PlaceError> {
+        Self::on(MountFacts::own_memory())
+    }
+
+    fn on(mount: MountFacts) -> Result<Self, PlaceError> {
         let memory = memory_available(&read("/proc/meminfo")?)?;
         let cgroup = read("/proc/self/cgroup")?;
         Ok(Self {
-            mount: mount_of(&directory)?,
+            mount,
             swap_is_on: swap_is_on(&read("/proc/swaps")?),
             cgroup_never_swaps: cgroup::never_swaps(&cgroup),
             lockable_bytes: lockable_bytes(),
             available_memory: memory,
             cgroup_memory: cgroup::least_memory(&cgroup),
         })
+    }
+}
+
+/// Stands for the type of a file system where there is none.
+pub(super) const OWN_MEMORY: &str = "memory";
+
+impl MountFacts {
+    pub(super) fn own_memory() -> Self {
+        let (mount_point, filesystem) = ("this process".to_owned(), OWN_MEMORY.to_owned());
+        Self { mount_point, filesystem, noswap: false, huge: true, free_bytes: None }
     }
 }
 

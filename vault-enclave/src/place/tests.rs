@@ -39,6 +39,21 @@ fn a_plain_tmpfs_needs_one_of_three_reasons() {
 }
 
 #[test]
+fn memory_of_a_process_needs_one_of_the_same_three_reasons() {
+    let facts = || Facts { mount: MountFacts::own_memory(), ..facts(31) };
+    let refused = PlaceError::MemorySwappable { needed: 1000, lockable: 0 };
+    assert_eq!(refused.code(), "memory-swappable");
+    assert_eq!(judge(&facts(), 1000, false), Err(refused));
+    let place = |facts| judge(&facts, 1000, false);
+    assert_eq!(place(Facts { swap_is_on: false, ..facts() }), Ok(SafePlace(Kind::MemoryWithoutSwap)));
+    assert_eq!(place(Facts { cgroup_never_swaps: true, ..facts() }), Ok(SafePlace(Kind::MemoryInCgroupWithoutSwap)));
+    let locked = place(Facts { lockable_bytes: 1000, ..facts() }).unwrap();
+    assert!(locked == SafePlace(Kind::MemoryLocked) && locked.keep_locked());
+    assert!(place(Facts { lockable_bytes: 999, ..facts() }).is_err());
+    assert!(judge(&facts(), 1000, true).unwrap().is_insecure());
+}
+
+#[test]
 fn only_locked_pages_must_be_kept_locked() {
     assert!(judge(&Facts { lockable_bytes: 1000, ..facts(31) }, 1000, false).unwrap().keep_locked());
     assert!(!judge(&facts(32), 1000, false).unwrap().keep_locked());

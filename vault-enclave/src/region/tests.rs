@@ -24,6 +24,70 @@ fn a_region_is_locked_undumped_and_empty_after_a_fork() {
 }
 
 #[test]
+fn weights_are_in_huge_pages_and_in_no_core_dump_or_forked_child() {
+    const BYTES: usize = 5 << 20;
+    let mut region = WeightRegion::new(BYTES, false).unwrap();
+    let start = region.bytes_mut().as_ptr().addr();
+    assert!(start.is_multiple_of(HUGE_PAGE_BYTES));
+    prefault(region.bytes_mut()).unwrap();
+    let flags = vm_flags(start);
+    // hg: huge pages are asked for; dd: not dumped; dc: not copied to a child.
+    for flag in ["hg", "dd", "dc"] {
+        assert!(flags.iter().any(|f| f == flag), "{flag} is not among {flags:?}");
+    }
+    let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    if enabled.contains("[never]") || enabled.is_empty() {
+        eprintln!("skipped: this kernel has no transparent huge pages");
+    } else {
+        assert!(region.huge_bytes() > 0, "none of it lies in huge pages: {enabled}");
+    }
+    drop(region);
+    assert!(vm_flags(start).iter().all(|flag| flag != "dc"), "it is still mapped");
+}
+
+#[test]
+fn weights_are_locked_where_that_is_asked_for() {
+    let mut region = WeightRegion::new(1, true).unwrap();
+    let flags = vm_flags(region.bytes_mut().as_ptr().addr());
+    assert!(flags.iter().any(|flag| flag == "lo"), "{flags:?}");
+}
+
+#[test]
+fn pieces_of_weights_are_apart_join_in_their_order_alone_and_are_wiped_each_by_itself() {
+    let mut rest = WeightRegion::new(10, false).unwrap();
+    let (mut one, mut two) = (rest.split_to(4), rest.split_to(4));
+    one.bytes_mut().copy_from_slice(b"abcd");
+    two.bytes_mut().copy_from_slice(b"efgh");
+    rest.bytes_mut().copy_from_slice(b"ij");
+    let joined = |regions: &[&WeightRegion]| WeightRegion::joined(regions.iter().copied()).map(<[u8]>::to_vec);
+    assert_eq!(joined(&[&one, &two, &rest]).as_deref(), Some(b"abcdefghij".as_slice()));
+    assert_eq!(joined(&[&two, &rest]).as_deref(), Some(b"efghij".as_slice()));
+    assert_eq!(joined(&[]).as_deref(), Some(b"".as_slice()));
+    let other = WeightRegion::new(10, false).unwrap();
+    for apart in [[&one, &rest], [&two, &one], [&rest, &other]] {
+        assert_eq!(joined(&apart), None);
+    }
+    // What another process of this user would still see, where it could.
+    let at = two.bytes_mut().as_ptr().addr() as u64;
+    let look = || {
+        let mut seen = [0xff; 4];
+        let memory = std::fs::File::open("/proc/self/mem").unwrap();
+        std::os::unix::fs::FileExt::read_exact_at(&memory, &mut seen, at).unwrap();
+        seen
+    };
+    assert_eq!(look(), *b"efgh");
+    drop(two);
+    assert_eq!(look(), [0; 4]);
+    assert_eq!(joined(&[&one]).as_deref(), Some(b"abcd".as_slice()));
+}
+
+#[test]
+fn empty_or_endless_weights_are_refused() {
+    assert_eq!(WeightRegion::new(0, false).err(), Some(RegionError::Length(0)));
+    assert_eq!(WeightRegion::new(usize::MAX, false).err(), Some(RegionError::Length(u64::MAX)));
+}
+
+#[test]
 fn a_mapped_file_has_the_bytes_that_were_written_through_the_mapping() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(10_000).unwrap();

@@ -18,20 +18,23 @@ const DUPLICATES: &str = "xtask/duplicates.txt";
 
 pub(super) fn check(tree: &Tree, built: &BTreeSet<(String, String)>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match tree.file("Cargo.lock") {
-        Some(lock) => findings.extend(banned(&lock.text)),
-        None => findings.push(Finding::new("Cargo.lock", 0, "missing: what is built must be what was reviewed")),
+    if tree.file("Cargo.lock").is_none() {
+        findings.push(Finding::new("Cargo.lock", 0, "missing: what is built must be what was reviewed"));
+    }
+    // Also of what stands alone.
+    for lock in tree.files.iter().filter(|file| file.path.rsplit('/').next() == Some("Cargo.lock")) {
+        findings.extend(banned(&lock.path, &lock.text));
     }
     let listed = tree.file(DUPLICATES).map_or("", |file| &file.text);
     findings.extend(duplicates(listed, built));
     findings
 }
 
-fn banned(lock: &str) -> Vec<Finding> {
+fn banned(path: &str, lock: &str) -> Vec<Finding> {
     let names = lock.lines().enumerate().filter_map(|(number, line)| {
         let name = line.strip_prefix("name = \"")?.strip_suffix('"')?;
         let (_, why) = BANNED.iter().find(|(banned, _)| *banned == name)?;
-        Some(Finding::new("Cargo.lock", number + 1, format!("{name} is banned: {why}")))
+        Some(Finding::new(path, number + 1, format!("{name} is banned: {why}")))
     });
     names.collect()
 }
@@ -88,11 +91,18 @@ mod tests {
     #[test]
     fn banned_crate_is_found() {
         for (name, _) in BANNED {
-            let found = banned(&format!("[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n"));
+            let found = banned("Cargo.lock", &format!("[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n"));
             assert_eq!((found.len(), found[0].line), (1, 2));
         }
-        assert_eq!(banned("[[package]]\nname = \"openssl-probe\"\n"), []);
-        assert_eq!(banned("dependencies = [\n \"sharks\",\n]\n"), []);
+        assert_eq!(banned("Cargo.lock", "[[package]]\nname = \"openssl-probe\"\n"), []);
+        assert_eq!(banned("Cargo.lock", "dependencies = [\n \"sharks\",\n]\n"), []);
+    }
+
+    #[test]
+    fn banned_crate_of_what_stands_alone_is_found() {
+        let tree = Tree::of(&[("Cargo.lock", ""), ("examples/a/Cargo.lock", "name = \"sharks\"\n")]);
+        let found = check(&tree, &BTreeSet::new());
+        assert_eq!((found.len(), found[0].path.as_str()), (1, "examples/a/Cargo.lock"));
     }
 
     #[test]

@@ -30,7 +30,8 @@ const MARKERS: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for file in tree.files.iter().filter(|file| file.path != "Cargo.lock") {
+    let is_lock = |path: &str| path == "Cargo.lock" || path.ends_with("/Cargo.lock");
+    for file in tree.files.iter().filter(|file| !is_lock(&file.path)) {
         for (number, line) in file.text.lines().enumerate() {
             if let Some(what) = forbidden(line) {
                 findings.push(Finding::new(&file.path, number + 1, what));
@@ -50,7 +51,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
         findings.extend(unnamed.map(|command| Finding::new("README.md", 0, format!("does not name `{command}`"))));
     }
     for file in tree.files.iter().filter(|file| file.path.ends_with("/Cargo.toml")) {
-        // A workspace of its own, of which nothing ships: fuzz targets, peers of a bench.
+        // A workspace of its own, of which nothing ships: fuzz targets, peers of a bench, examples.
         let stands_alone = file.text.lines().any(|line| line == "[workspace]");
         if !stands_alone && !file.text.contains("[lints]\nworkspace = true\n") {
             findings.push(Finding::new(&file.path, 0, "must take the workspace's lints"));
@@ -116,7 +117,9 @@ mod tests {
         for marker in MARKERS {
             assert_finds("a.rs", &format!("// {marker}: later"), marker);
         }
-        assert_eq!(findings("Cargo.lock", HOSTS[0]), [""; 0]);
+        for lock in ["Cargo.lock", "examples/a/Cargo.lock"] {
+            assert_eq!(findings(lock, HOSTS[0]), [""; 0]);
+        }
     }
 
     #[test]

@@ -11,23 +11,23 @@ use crate::agent::spec::SpecError;
 use crate::failure::{Failure, Kind};
 
 /// What is loaded of a model: without any of these all of it, else what any of them names.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug, Default)]
 pub struct PartArgs {
     /// Only units of this group, as in layer.0; `files` has configuration and tokenizer. Can be given more than once.
     #[arg(long, value_name = "GROUP")]
-    group: Vec<Group>,
+    pub group: Vec<Group>,
     /// Only these units, as in 0,3-5.
     #[arg(long, value_name = "LIST", conflicts_with_all = ["group", "rank", "tensor"])]
-    units: Option<UnitList>,
+    pub units: Option<UnitList>,
     /// Only units with a tensor of such a name; * stands for any characters, ? for one. Can be given more than once. Costs a
     /// release of its own: names are in the headers, which are sealed.
     #[arg(long, value_name = "PATTERN")]
-    tensor: Vec<String>,
+    pub tensor: Vec<String>,
     /// Only what rank R of N needs, as in 0/4: the files of that rank where the model has some (model-rank-R-part-P), else
     /// its share of the layers; files that are not weights; the first and the last also what is in no layer. Can be given more
     /// than once: the ranks of one machine share one lease, and their files are together, as the publisher laid them out.
     #[arg(long, value_name = "R/N")]
-    rank: Vec<Rank>,
+    pub rank: Vec<Rank>,
     /// Give each rank a directory of its own, rank0, rank1 and so on: for programs that read all that is in one.
     #[arg(long, requires = "rank")]
     rank_dirs: bool,

@@ -19,36 +19,39 @@ use crate::agent::options::absolute;
 use crate::failure::{Failure, Kind};
 use crate::open::{LocalUnits, ReadBy};
 
+/// The region of S3 services that know of none.
+const REGION: &str = "us-east-1";
+
 /// Places of ciphertext, as options.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct SourceArgs {
     /// Take the sealed units from here, what `seal --out` made or a copy of it: a directory, s3://BUCKET/PREFIX, http://… or
     /// https://…. Can be given more than once: tried in this order, and the vault's host last. None of them is trusted: what
     /// it delivers opens, or the next one is asked.
     #[arg(long, value_name = "DIR|URL")]
-    source: Vec<Place>,
+    pub source: Vec<Place>,
     /// PEM of the authorities that https sources and S3 services are checked by [default: those of the system].
     #[arg(long, value_name = "FILE", requires = "source")]
-    source_ca: Option<PathBuf>,
+    pub source_ca: Option<PathBuf>,
     /// The S3 service, where it is not Amazon's.
     #[arg(long, value_name = "URL", requires = "source")]
-    s3_endpoint: Option<ServiceUrl>,
+    pub s3_endpoint: Option<ServiceUrl>,
     /// The region that requests to it are signed for.
-    #[arg(long, value_name = "REGION", requires = "source", default_value = "us-east-1")]
-    s3_region: String,
+    #[arg(long, value_name = "REGION", requires = "source", default_value = REGION)]
+    pub s3_region: String,
     /// Credentials for it, as in ~/.aws/credentials [default: AWS_ACCESS_KEY_ID and so on].
     #[arg(long, value_name = "FILE", requires = "source")]
-    s3_credentials: Option<PathBuf>,
+    pub s3_credentials: Option<PathBuf>,
     /// Keep the sealed units here, on a disk of this machine, for later loads of any model: ciphertext, checked when it is
     /// opened. All agents of one user share it.
     #[arg(long, value_name = "DIR", requires = "cache_size")]
-    cache: Option<PathBuf>,
+    pub cache: Option<PathBuf>,
     /// The most that the cache may hold, as in 200G. What was not used for the longest time goes.
     #[arg(long, value_name = "SIZE", requires = "cache", value_parser = parse_size)]
-    cache_size: Option<u64>,
+    pub cache_size: Option<u64>,
     /// Take the sealed units from this directory, and from nowhere else.
     #[arg(long, value_name = "DIR", conflicts_with = "source")]
-    ciphertext: Option<PathBuf>,
+    pub ciphertext: Option<PathBuf>,
 }
 
 /// The same, as it goes to the loader.
@@ -84,6 +87,22 @@ pub enum Place {
 /// Not a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlaceError(String);
+
+impl Default for SourceArgs {
+    /// The vault's host alone.
+    fn default() -> Self {
+        Self {
+            source: Vec::new(),
+            source_ca: None,
+            s3_endpoint: None,
+            s3_region: REGION.to_owned(),
+            s3_credentials: None,
+            cache: None,
+            cache_size: None,
+            ciphertext: None,
+        }
+    }
+}
 
 impl SourceArgs {
     /// One that was given and names a place with the units of one model.
