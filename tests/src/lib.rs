@@ -28,8 +28,8 @@ pub mod serve;
 pub mod soft_snp;
 pub mod thief;
 pub mod two;
-pub mod weights;
 pub mod web;
+pub mod weights;
 pub mod witnesses;
 pub mod world;
 

@@ -15,7 +15,9 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use vault_enclave::agent::attester::{AgentIdentity, TpmAgent};
 use vault_enclave::agent::remote::{Hosts, RemoteError};
 use vault_enclave::agent::session::{Granted, Session, Wanted};
-use vault_enclave::open::{Destination, GrantedModel, LocalUnits, OpenModelError, ReadBy, SourceError, UnitSource};
+use vault_enclave::open::{
+    Destination, Directory, GrantedModel, LocalUnits, OpenModelError, ReadBy, SourceError, UnitSource,
+};
 use vault_enclave::place::{Facts, judge};
 use vault_proto::convert::{ChallengeFor, ChallengeRequest, ModelName};
 use vault_tests::memory::key_memory;
@@ -91,6 +93,7 @@ impl Agent {
             version: &id.version,
             manifest: &self.manifest,
             selection: &selection,
+            workload: None,
         };
         let pair = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
         let pair = Ed25519KeyPair::from_pkcs8(pair.as_ref()).expect("a key");
@@ -133,7 +136,7 @@ impl UnitSource for Swapped<'_> {
 
 fn destination(into: &Path) -> Destination {
     let place = judge(&Facts::gather(into).expect("a directory"), 0, true).expect("any place will do");
-    Destination::open(into, place).expect("an empty directory")
+    Destination::new(Directory::open(into).expect("a directory"), place).expect("an empty directory")
 }
 
 #[tokio::test]

@@ -172,7 +172,7 @@ fn segments<'m>(
                 let segment = dest.split_to(dest.len().min(bytes));
                 left -= segment.len() as u64;
                 segments.push(Segment::new(*index, first, segment));
-                if dest.len() == 0 {
+                if dest.is_empty() {
                     break;
                 }
                 first += (bytes / CHUNK_BYTES) as u64;

@@ -11,7 +11,8 @@ use std::sync::{Mutex, OnceLock};
 
 use ledger::manifest::{Manifest, PathError, Selection};
 use vault_enclave::open::{
-    self, Destination, GrantedModel, LocalReader, LocalUnits, OpenModelError, ReadBy, SourceError, UnitSource, View,
+    self, Destination, Directory, GrantedModel, LocalReader, LocalUnits, OpenModelError, ReadBy, SourceError,
+    UnitSource, View,
 };
 use vault_enclave::place::{self, Facts};
 
@@ -128,7 +129,7 @@ fn each_view_has_its_own_files_of_units_that_are_opened_once_for_all_of_them() {
         let counted = Counted(LocalUnits::new(sealed, manifest, ReadBy::PageCache).unwrap(), Mutex::default());
         let model = GrantedModel { manifest, keys: &keys, verify_units };
         let place = place::judge(&Facts::gather(world.directory.path()).unwrap(), 1, true).unwrap();
-        let destination = Destination::open(&world.path("views"), place).unwrap();
+        let destination = Destination::new(Directory::open(&world.path("views")).unwrap(), place).unwrap();
         let opened = model.open_views(&views, &counted, destination, 2, &|_| {}).unwrap();
         let files = files_of(&world.path("views"));
         let get = |path: &str| &files.iter().find(|(name, _)| name == path).unwrap_or_else(|| panic!("no {path}")).1;

@@ -153,7 +153,7 @@ fn a_reseal_that_another_takes_the_place_of_is_superseded_and_one_to_the_present
 #[test]
 fn a_reseal_that_was_taken_back_is_approved_anew_or_not_at_all() {
     let mut world = open();
-    upgrade::must_know(&mut world, 60, 4);
+    upgrade::must_know(&mut world, 60, "0.4.0", 4, None);
     let proposed = propose(&world, &on(NEXT));
     let approvals = [BOB, CAROL].map(|person| world.approve(person, ApprovalAction::Reseal, object(&world, &on(NEXT))));
     let index = world.state.size();
@@ -189,12 +189,12 @@ fn a_reseal_that_was_taken_back_is_approved_anew_or_not_at_all() {
 #[test]
 fn what_approvals_name_has_a_revision_once_the_log_asks_for_it() {
     let mut world = open();
-    upgrade::must_know(&mut world, 60, 3);
+    upgrade::must_know(&mut world, 60, "0.3.0", 3, None);
     must_reseal(&mut world, &on(NEXT), &present());
     must_reseal(&mut world, &present(), &present());
     let (before, waiting) = (object(&world, &on(NEXT)), propose(&world, &on(NEXT)));
     assert_eq!(before, on(NEXT).object(0));
-    upgrade::must_know(&mut world, 61, 4);
+    upgrade::must_know(&mut world, 61, "0.4.0", 4, None);
     assert_eq!(object(&world, &on(NEXT)), on(NEXT).object(2));
     assert_eq!(world.refusal(waiting), FoldError::ObjectMismatch);
     must_reseal(&mut world, &on(NEXT), &present());

@@ -34,11 +34,6 @@ fn must_run(world: &mut World, run: u8, program: &Program, keeper: Option<[u8; 3
     due
 }
 
-/// The founder starts with a program that knows this fold, and says so.
-pub(crate) fn must_know(world: &mut World, run: u8, fold: u32) {
-    must_run(world, run, &program(&format!("0.{fold}.0"), fold), None);
-}
-
 /// Of this keeper, the first and the next that it says.
 pub(crate) fn every_kind(world: &mut World, keeper: [u8; 32]) {
     must_run(world, 60, &program("0.1.0", 1), Some(keeper));

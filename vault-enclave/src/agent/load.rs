@@ -146,7 +146,7 @@ pub(super) fn hold(
     held: Held,
 ) -> Result<(OpenedModel, Lease), Failure> {
     let Request { hosts, model, extensions, .. } = request;
-    let Held { vault, model: opened, lease, statement, term, .. } = held;
+    let Held { vault, model: opened, release, lease, statement, term, .. } = held;
     let holder = Holder {
         vault,
         hosts,

@@ -84,8 +84,7 @@ impl<S: UnitSource> Shared<'_, S> {
             fits(unit).map(|length| vec![0; length]).ok_or_else(error)
         };
         let mut opened = units.iter().map(empty).collect::<Result<Vec<_>, _>>()?;
-        let segments =
-            units.iter().zip(&mut opened).map(|((unit, _), dest)| Segment::new(*unit, 0, Place::Lent(dest)));
+        let segments = units.iter().zip(&mut opened).map(|((unit, _), dest)| Segment::new(*unit, 0, Place::Lent(dest)));
         self.open_all(segments.collect(), threads)?;
         Ok(opened)
     }

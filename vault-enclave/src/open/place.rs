@@ -32,6 +32,11 @@ impl Place<'_> {
             Self::Own(region) => region.len(),
         }
     }
+
+    /// Likewise.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Deref for Place<'_> {

@@ -5,9 +5,7 @@ use std::fmt;
 
 use attestation::{Sha256Digest, Trust, UnixTime};
 use ledger::cosignature::WitnessPolicy;
-use ledger::policy::{
-    BareEks, Lineage, PcrRule, Permitted, Policy, Proof, ProposerRule, UnitCheck, WorkloadRule,
-};
+use ledger::policy::{BareEks, Lineage, PcrRule, Permitted, Policy, Proof, ProposerRule, UnitCheck, WorkloadRule};
 use serde::Serialize;
 
 use crate::print::{distance, moment, span};

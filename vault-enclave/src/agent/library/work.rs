@@ -73,12 +73,12 @@ impl Work {
 
         let Granted { keys, release, index, lease: newest, statement, .. } = granted;
         let (term, lease_end) = (Term::first(asked, &statement), statement.lease_end);
-        let (verify_units, policy) = (statement.unit_check == UnitCheck::Hashed, release.policy);
+        let (verify_units, workload) = (statement.unit_check == UnitCheck::Hashed, release.workload);
         let Self {
             request: Request { hosts, model, extensions, .. }, identity, shared, overdue, in_order, told, ..
         } = self;
         let (vault, outage) = (about.vault.clone(), Outage::default());
-        let holder = Holder { vault, hosts, model, identity, signer, newest, statement, extensions, policy, outage };
+        let holder = Holder { vault, hosts, model, workload, identity, signer, newest, statement, extensions, outage };
         let (still_there, wiped) = oneshot::channel();
         // From here on the lease is renewed, however long the load takes, and ended with the last byte of it.
         Guard { holder, term, lease_end, overdue, wiped, shared: Arc::clone(&shared), told }.start()?;

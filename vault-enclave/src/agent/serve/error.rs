@@ -101,7 +101,9 @@ impl From<ServeError> for Status {
             ServeError::PeerNotAllowed { .. }
             | ServeError::PeerNotController { .. }
             | ServeError::ModelNotAllowed { .. } => Code::PermissionDenied,
-            ServeError::AllowUnknown { .. } | ServeError::RequestMalformed | ServeError::RequestTooLong => Code::InvalidArgument,
+            ServeError::AllowUnknown { .. } | ServeError::RequestMalformed | ServeError::RequestTooLong => {
+                Code::InvalidArgument
+            }
             ServeError::RequestLate => Code::DeadlineExceeded,
             ServeError::TooManyReaders | ServeError::TooManyModels => Code::ResourceExhausted,
             ServeError::ModelUnknown => Code::NotFound,

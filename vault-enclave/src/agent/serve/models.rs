@@ -313,7 +313,7 @@ mod tests {
 
     fn reader(uid: u32) -> Reader {
         let allowed = AllowList::new(&[ALLOWED.to_string().parse().unwrap()]).unwrap();
-        let access = Access::new(OWN, allowed, AllowList::default());
+        let access = Access::new(OWN, allowed, AllowList::default(), None).unwrap();
         access.reader(Peer { uid, gid: 9 }, |peer| peer.uid == LISTED).unwrap()
     }
 

@@ -143,7 +143,8 @@ pub(super) fn ratios(rounds: &[Round]) -> Map<String, Value> {
         let seconds = |what: &str| rows.get(what)?.load.map(|load| load.first_s - load.keys_s);
         Some(seconds(RUN)? / seconds(DIRECTORY)?)
     }));
-    let known = rates.chain(cpus).chain([("agent_memory_vs_max".to_owned(), agent), ("run_time_vs_load".to_owned(), run)]);
+    let known =
+        rates.chain(cpus).chain([("agent_memory_vs_max".to_owned(), agent), ("run_time_vs_load".to_owned(), run)]);
     known.filter_map(|(name, ratio)| Some((name, json!(ratio?)))).collect()
 }
 
@@ -202,7 +203,8 @@ mod tests {
     fn a_run_is_held_to_a_load_from_the_keys_on() {
         let load = |keys_s: f64, first_s: f64| Load { keys_s, first_s, ..Load::default() };
         let sample = |load: Load| Sample { load: Some(load), ..Sample::default() };
-        let rows = Round::from([(RUN.to_owned(), sample(load(1.0, 4.0))), (DIRECTORY.to_owned(), sample(load(2.0, 4.0)))]);
+        let rows =
+            Round::from([(RUN.to_owned(), sample(load(1.0, 4.0))), (DIRECTORY.to_owned(), sample(load(2.0, 4.0)))]);
         assert_eq!(ratios(&[rows])["run_time_vs_load"], json!(1.5));
     }
 

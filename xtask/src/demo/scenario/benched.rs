@@ -55,7 +55,12 @@ impl World {
             Some(index) => self.more_guests.get(index).ok_or("no such guest")?,
         };
         let mut command = Command::new(binary("vault-enclave"));
-        command.arg(what).arg(format!("{}@1", self.model.name)).arg("--vault").arg(self.vault()).args(machine.arguments());
+        command
+            .arg(what)
+            .arg(format!("{}@1", self.model.name))
+            .arg("--vault")
+            .arg(self.vault())
+            .args(machine.arguments());
         Ok(command)
     }
 
