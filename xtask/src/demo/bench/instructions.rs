@@ -1,4 +1,4 @@
-//! Instructions that hot functions take, counted by callgrind: within a percent the same at every run of one build, whatever else
+//! Instructions that hot functions take, counted by callgrind: within 2 % the same at every run of one build, whatever else
 //! the machine does.
 //! They are compared with those in a file of the tree; more than a little more fails. Another compiler or C library makes other
 //! code, and ring and blake3 choose theirs by the processor, which valgrind shows them as one of a few: where any of that is
