@@ -1,4 +1,5 @@
-//! Instructions that hot functions take, counted by callgrind: the same at every run of one build, whatever else the machine does.
+//! Instructions that hot functions take, counted by callgrind: within 2 % the same at every run of one build, whatever else
+//! the machine does.
 //! They are compared with those in a file of the tree; more than a little more fails. Another compiler or C library makes other
 //! code, and ring and blake3 choose theirs by the processor, which valgrind shows them as one of a few: where any of that is
 //! another than recorded, nothing is compared, and that is said.
@@ -20,6 +21,8 @@ const RECORDED: &str = "xtask/instructions.txt";
 const OF: &str = "of ";
 /// How much more than recorded passes: a change elsewhere moves code about.
 const TOLERANCE: f64 = 0.05;
+/// The function of those programs that makes the calls, and nothing else.
+const COUNTED: &str = "--toggle-collect=*calls_alone*";
 /// Calls of the shorter and of the longer run.
 const CALLS: [u32; 2] = [2, 10];
 
@@ -45,7 +48,7 @@ pub(super) fn run(record: bool, quick: bool, as_json: bool) -> Result<()> {
     }
     if record && !quick {
         let text: String =
-            counted.iter().map(|count| format!("{:.2} {} {}\n", count.each, count.unit(), count.name)).collect();
+            counted.iter().map(|count| format!("{:.4} {} {}\n", count.each, count.unit(), count.name)).collect();
         fs::write(shell::root().join(RECORDED), format!("{HEAD}{OF}{of}\n{text}"))?;
         println!("{RECORDED}: written");
     }
@@ -106,10 +109,10 @@ fn build(package: &str, bench: &str, quick: bool) -> Result<PathBuf> {
     program.ok_or_else(|| format!("{package} has no bench {bench}").into())
 }
 
-/// Instructions of a whole run with so many calls.
+/// Instructions of so many calls.
 fn count(program: &Path, name: &str, calls: u32) -> Result<f64> {
     let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", COUNTED]).arg(program);
     let output = command.args(["--times", name, &calls.to_string()]).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
@@ -151,7 +154,7 @@ impl Recorded {
     fn worse(&self, counted: &[Count]) -> Vec<String> {
         let limit = |count: &Count| self.counts.get(&count.name).map(|before| before * (1.0 + TOLERANCE));
         let worse = counted.iter().filter(|count| limit(count).is_none_or(|limit| count.each > limit));
-        worse.map(|count| format!("{}: {:.2}", count.name, count.each)).collect()
+        worse.map(|count| format!("{}: {:.4}", count.name, count.each)).collect()
     }
 }
 
@@ -167,8 +170,8 @@ fn show(counted: &[Count], recorded: &Recorded, quick: bool, as_json: bool) {
     println!("\n{:<40} {:>14} {:>8} {:>14}", "instructions", "now", "", "recorded");
     for count in counted {
         let before =
-            recorded.counts.get(&count.name).filter(|_| !quick).map_or("-".to_owned(), |before| format!("{before:.2}"));
-        println!("{:<40} {:>14.2} {:>8} {before:>14}", count.name, count.each, count.unit());
+            recorded.counts.get(&count.name).filter(|_| !quick).map_or("-".to_owned(), |before| format!("{before:.4}"));
+        println!("{:<40} {:>14.4} {:>8} {before:>14}", count.name, count.each, count.unit());
     }
 }
 
@@ -186,7 +189,7 @@ mod tests {
             Recorded::parse("# head\nof rustc 1, x86_64 aes\n100.00 a-call a\n2.50 a-byte open a batch\n").unwrap();
         assert_eq!((recorded.of.as_str(), recorded.counts["open a batch"]), ("rustc 1, x86_64 aes", 2.5));
         assert!(recorded.worse(&[count("a", 104.0), count("open a batch", 1.0)]).is_empty());
-        assert_eq!(recorded.worse(&[count("a", 106.0), count("new", 1.0)]), ["a: 106.00", "new: 1.00"]);
+        assert_eq!(recorded.worse(&[count("a", 106.0), count("new", 1.0)]), ["a: 106.0000", "new: 1.0000"]);
     }
 
     #[test]
