@@ -13,7 +13,7 @@ use vault_tests::serve::{is_root, wait_until};
 use vault_tests::world::guest_rule;
 use vault_tests::{Running, Swtpm, World, run, run_ok};
 
-const SCRIPT: &str = "echo has-begun; while :; do sleep 0.05; done";
+const SCRIPT: &str = "echo has-begun in:$(pwd).; while :; do sleep 0.05; done";
 const PATH: &str = "PATH=/usr/bin:/bin";
 
 fn image(n: u8) -> String {
@@ -83,7 +83,7 @@ fn rule_that_pins_a_program_gives_keys_to_that_one_as_it_is_pinned_and_renews_th
     let (world, guest) = world();
     let good = ["sh", "-c", SCRIPT];
     let mut running = Running::start(&mut command(&world, &guest, &options(), &good), &world.path("run.log"));
-    running.wait_for("has-begun");
+    running.wait_for("has-begun in:/.");
 
     let with = |more: &[&str]| [options(), more.iter().map(|text| (*text).to_owned()).collect()].concat();
     let other_image = with(&[]).iter().map(|text| text.replace(&image(1), &image(2))).collect();

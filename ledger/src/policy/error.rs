@@ -225,7 +225,7 @@ pub enum PolicyProblem {
     HoursMalformed,
     /// Not a weekday.
     WeekdayUnknown,
-    /// An entry of `workloads` that allows any.
+    /// An entry of `workloads` that allows any program.
     WorkloadOpen,
     /// One that pins a program and lets its environment be anything.
     WorkloadEnvironmentOpen,
@@ -467,7 +467,8 @@ impl fmt::Display for PolicyProblem {
             Self::HoursMalformed => "write two times of a day in UTC, the earlier first, such as \"08:00-20:00\"",
             Self::WeekdayUnknown => "write mon, tue, wed, thu, fri, sat or sun",
             Self::WorkloadOpen => {
-                "any workload would do; pin one of its parts, or write workloads = \"any\", which has it shown and logged"
+                "any program would do, whatever else is pinned; pin `program`, or write workloads = \"any\", which has it shown \
+                 and logged"
             }
             Self::WorkloadEnvironmentOpen => {
                 "with LD_PRELOAD or PYTHONPATH the program is whatever they name; pin `environment` too, which `run --clean-env \

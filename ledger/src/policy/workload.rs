@@ -15,8 +15,8 @@ pub enum WorkloadRule {
     Asked(Permitted<WorkloadPin>),
 }
 
-/// One workload that a rule allows. `None`: `"any"`, spelled out; at least one field is not, and not `environment` where
-/// `program` is not.
+/// One workload that a rule allows. `None`: `"any"`, spelled out, which a policy may say of `arguments` and `image` alone:
+/// arguments and names without a program are those of any program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkloadPin {
     /// The file of the program, or script and interpreter.

@@ -36,8 +36,8 @@ fn pin(mut fields: Fields) -> Result<WorkloadPin, PolicyError> {
     };
     fields.finish()?;
     let problem = match pin {
-        WorkloadPin { program: Some(_), environment: None, .. } => PolicyProblem::WorkloadEnvironmentOpen,
-        WorkloadPin { program: None, arguments: None, environment: None, image: None } => PolicyProblem::WorkloadOpen,
+        WorkloadPin { program: None, .. } => PolicyProblem::WorkloadOpen,
+        WorkloadPin { environment: None, .. } => PolicyProblem::WorkloadEnvironmentOpen,
         _ => return Ok(pin),
     };
     Err(PolicyError { key, problem })

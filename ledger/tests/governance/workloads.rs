@@ -84,6 +84,7 @@ fn each_thing_that_can_be_wrong_with_a_pin_is_refused() {
     refused(&format!("[{0}, {0}]", pin()), "policy-item-repeated");
     let open = "[{ program = \"any\", arguments = \"any\", environment = \"any\", image = \"any\" }]";
     refused(open, "policy-workload-open");
+    refused(&good.replace(&first_digest, "any"), "policy-workload-open");
     let preloads = good.replace(&digest(3).to_string(), "any");
     refused(&preloads, "policy-workload-environment-open");
 }

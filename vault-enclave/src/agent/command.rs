@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
@@ -131,11 +131,12 @@ pub(super) struct Running {
 pub(super) struct Exit(u8);
 
 impl Running {
-    /// Starts `command` as `user`, in a PID namespace of its own where that can be had.
+    /// Starts `command` as `user`, in a PID namespace of its own where that can be had; in `directory`, or else where this process
+    /// is.
     ///
     /// # Errors
     /// `io`. A command that is not there is started all the same, and ends with 127.
-    pub(super) fn start(command: &Started, user: &User) -> Result<Self, Failure> {
+    pub(super) fn start(command: &Started, user: &User, directory: Option<&'static Path>) -> Result<Self, Failure> {
         let failed = |error| Failure::io("the command can't be started", &error);
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| failed(errno.into()))?;
         let args = EnterArgs {
@@ -157,6 +158,7 @@ impl Running {
             }
             let mut child = args.hidden_command(if namespace.is_ok() { "init" } else { "enter" });
             child.env_clear().envs(environment);
+            directory.iter().for_each(|directory| drop(child.current_dir(directory)));
             let _ = started.send((namespace, starting_child(|| child.spawn())));
             // A child has the death signal of the thread that started it.
             let _ = ended.recv();

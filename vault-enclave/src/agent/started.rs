@@ -54,6 +54,8 @@ impl Started {
         let environment = environment(args, user);
         let path = line.first().and_then(|name| find(name, environment.get(OsStr::new("PATH"))));
         let workload = match &path {
+            // By another directory it is another one, and what it finds beside it.
+            Some(path) if path.is_relative() => Err(unfit("it is found relative to a directory, which is in no digest")),
             Some(path) => measure(path).map(|program| workload(program, line, &environment, args.image)),
             None => Err(unfit("there is no such program")),
         };
@@ -332,6 +334,23 @@ mod tests {
         std::fs::write(&nested, text).unwrap();
         for bad in ["echo\n", "#!sh\n", "", &format!("#!{}\n", nested.display())] {
             assert_eq!(measured(bad), Err("workload-unfit".to_owned()), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_found_by_the_working_directory_is_not_shown() {
+        let (owner, args) = (super::super::job::Owner { uid: 0, gid: 0 }, EnvironmentArgs::default());
+        let user = User { owner, account: None };
+        let code = |name: &str, path: &str| {
+            let args = EnvironmentArgs { env: vec![("PATH".into(), path.into())], ..args.clone() };
+            let started = Started::new(&[name.into()], &args, &user);
+            started.workload.map(drop).map_err(|failure| failure.to_string())
+        };
+        let up = "../".repeat(std::env::current_dir().unwrap().components().count());
+        assert_eq!(code("/bin/true", ""), Ok(()));
+        assert_eq!(code("true", "/bin"), Ok(()));
+        for (name, path) in [(format!("{up}bin/true"), String::new()), ("true".to_owned(), format!("{up}bin"))] {
+            assert!(code(&name, &path).unwrap_err().contains("relative to a directory"), "{name} in {path:?}");
         }
     }
 

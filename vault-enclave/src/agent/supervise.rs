@@ -7,6 +7,7 @@
 //! A load that fails changes nothing: what was there stays as long as its lease does. A lease that is lost ends the command,
 //! whichever of its models it is of.
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -115,10 +116,12 @@ impl Supervisor {
 
     /// What was shown is what is started.
     fn start(&self) -> Result<Running, Failure> {
-        if self.served.iter().any(|served| served.shows_workload) {
+        let is_shown = self.served.iter().any(|served| served.shows_workload);
+        if is_shown {
             self.command.check_unchanged()?;
         }
-        Running::start(&self.command, &self.user)
+        // A relative path leads elsewhere from each directory, and no digest says from which.
+        Running::start(&self.command, &self.user, is_shown.then_some(Path::new("/")))
     }
 
     /// Wipes all files and ends all leases that still run.
