@@ -129,6 +129,7 @@ fn each_view_has_its_own_files_of_units_that_are_opened_once_for_all_of_them() {
         let counted = Counted(LocalUnits::new(sealed, manifest, ReadBy::PageCache).unwrap(), Mutex::default());
         let model = GrantedModel { manifest, keys: &keys, verify_units };
         let place = place::judge(&Facts::gather(world.directory.path()).unwrap(), 1, true).unwrap();
+        fs::create_dir_all(world.path("views")).unwrap();
         let destination = Destination::new(Directory::open(&world.path("views")).unwrap(), place).unwrap();
         let opened = model.open_views(&views, &counted, destination, 2, &|_| {}).unwrap();
         let files = files_of(&world.path("views"));

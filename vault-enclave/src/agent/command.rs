@@ -158,7 +158,9 @@ impl Running {
             }
             let mut child = args.hidden_command(if namespace.is_ok() { "init" } else { "enter" });
             child.env_clear().envs(environment);
-            directory.iter().for_each(|directory| drop(child.current_dir(directory)));
+            if let Some(directory) = directory {
+                child.current_dir(directory);
+            }
             let _ = started.send((namespace, starting_child(|| child.spawn())));
             // A child has the death signal of the thread that started it.
             let _ = ended.recv();
