@@ -83,7 +83,7 @@ fn loader_or_load_that_is_killed_on_its_way_leaves_nothing_that_can_be_read() {
     let left = scene.modes();
     assert!(!left.is_empty() && left.iter().all(|mode| *mode == 0), "{left:?}");
     let (code, said) = vault_tests::run(&mut scene.command(&[]));
-    assert!(code != Some(0) && said.contains("destination-not-empty"), "{said}");
+    assert!(code != Some(0) && said.contains("destination-left-behind"), "{said}");
     fs::remove_dir_all(scene.place()).expect("it is ours");
     scene.loads(&[]);
 }
