@@ -125,15 +125,14 @@ impl GrantedModel<'_> {
         for view in views {
             files.extend(granted_files(self.manifest, view)?);
         }
-        let headers = files.iter().filter_map(|file| match file {
-            GrantedFile::Whole(_) => None,
-            GrantedFile::Tensors { header, .. } => Some(*header),
-        });
-        let mut headers = shared.open_headers(headers, threads)?.into_iter();
+        // Files of several views may have the same one.
+        let headers: BTreeMap<u32, &PlanUnit> = files.iter().filter_map(GrantedFile::header).collect();
+        let opened = shared.open_headers(headers.iter().map(|(index, unit)| (*index, *unit)), threads)?;
+        let headers: BTreeMap<u32, Vec<u8>> = headers.into_keys().zip(opened).collect();
         let opened = files.into_iter().map(|file| match file {
             GrantedFile::Whole(file) => Ok(Some(file)),
-            GrantedFile::Tensors { path, length, units, .. } => {
-                smaller(path, &headers.next().unwrap_or_default(), length, units)
+            GrantedFile::Tensors { path, header: (index, _), length, units } => {
+                smaller(path, headers.get(&index).map_or(&[], Vec::as_slice), length, units)
             }
         });
         opened.filter_map(Result::transpose).collect()

@@ -42,6 +42,16 @@ pub(super) enum GrantedFile<'m> {
     },
 }
 
+impl<'m> GrantedFile<'m> {
+    /// The header that says what a smaller file looks like.
+    pub(super) fn header(&self) -> Option<(u32, &'m PlanUnit)> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Tensors { header, .. } => Some(*header),
+        }
+    }
+}
+
 impl View {
     /// Where the publisher has them.
     #[must_use]
