@@ -39,7 +39,7 @@ impl World {
     /// Begins `run` with a command that says `ready` and the time (`date +%s.%N`) as soon as it has read a file of the model,
     /// and then waits.
     pub(in crate::demo) fn begin_run(&mut self, log: &str, options: &[String]) -> Result<Loading> {
-        const SEE: &str = "cat \"$0/config.json\" >&2 && date +\"ready %s.%N\" && exec sleep 3600";
+        const SEE: &str = "cat \"$0/config.json\" > /dev/null && date +\"ready %s.%N\" && exec sleep 3600";
         let at = self.bench_place("seen")?;
         let mut run = self.model_command("run", 0)?;
         run.arg("--at").arg(&at).args(options).args(["--", "sh", "-c", SEE]).arg(&at);
