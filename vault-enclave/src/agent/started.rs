@@ -55,7 +55,9 @@ impl Started {
         let path = line.first().and_then(|name| find(name, environment.get(OsStr::new("PATH"))));
         let workload = match &path {
             // By another directory it is another one, and what it finds beside it.
-            Some(path) if path.is_relative() => Err(unfit("it is found relative to a directory, which is in no digest")),
+            Some(path) if path.is_relative() => {
+                Err(unfit("it is found relative to a directory, which is in no digest"))
+            }
             Some(path) => measure(path).map(|program| workload(program, line, &environment, args.image)),
             None => Err(unfit("there is no such program")),
         };

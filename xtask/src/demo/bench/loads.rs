@@ -83,6 +83,7 @@ pub(super) fn one(
     let loading = begin(world, what, 0, options, huge)?;
     let mut watch = Watch::of(loading.pid);
     let said = world.wait_loaded(&loading, || watch.look())?;
+    let whole_s = loading.began.elapsed().as_secs_f64();
     world.end_load(&loading)?;
     if said.contains("warning") {
         return Err(format!("{what} did not go as asked for:\n{said}").into());
@@ -90,7 +91,7 @@ pub(super) fn one(
     let spent = servers(world, source)? - before;
     let [rate, cpu, bytes] = ["GB/s", "CPU", "bytes"].map(|unit| number_before(&said, "opened", unit));
     let (bytes, Times { keys_s, first_s }) = (bytes?, Times::said(&said)?);
-    let load = Load { bytes, keys_s, first_s, agent_mib: watch.most.own };
+    let load = Load { bytes, keys_s, first_s, whole_s, agent_mib: watch.most.own };
     Ok(Sample { rate: rate?, cpu: cpu? + spent / (bytes / 1e9), load: Some(load) })
 }
 
@@ -107,13 +108,13 @@ fn seen(world: &mut World, places: &Places<'_>, options: &[String]) -> Result<Sa
         Ok(loading.began.elapsed().as_secs_f64() - (now - time))
     };
     let time = said.lines().find_map(|line| line.strip_prefix("ready ")).ok_or("a command that said nothing")?;
-    let first_s = since(time.parse()?)?;
+    let whole_s = since(time.parse()?)?;
     world.end_load(&loading)?;
     let spent = servers(world, None)? - before;
     let (bytes, cpu) = (number_before(&said, "opened", "bytes")?, number_before(&said, "opened", "CPU")?);
-    let keys_s = Times::said(&said)?.keys_s;
-    let rate = bytes / 1e9 / (first_s - keys_s).max(0.01);
-    let load = Load { bytes, keys_s, first_s, agent_mib: watch.most.own };
+    let Times { keys_s, first_s } = Times::said(&said)?;
+    let rate = number_before(&said, "opened", "GB/s")?;
+    let load = Load { bytes, keys_s, first_s, whole_s, agent_mib: watch.most.own };
     Ok(Sample { rate, cpu: cpu + spent / (bytes / 1e9), load: Some(load) })
 }
 
