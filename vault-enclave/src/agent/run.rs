@@ -53,7 +53,8 @@ const FORWARDED: [(SignalKind, Signal); 7] = [
     passed on. CMD runs in a PID namespace of its own where that can be had: when CMD or this process ends, SIGKILL \
     included, what CMD left running is killed; the files are wiped, and the lease is ended. CMD gets no core dumps and can \
     gain no privileges.\n\nWhen a lease is lost or revoked, CMD gets SIGTERM, and SIGKILL after the time that \
-    the rule gives (`drain 30s`), or after 2 s (`end`).\n\nExit status: that of CMD, or 128 + N where signal N ended it; \
+    the rule gives (`drain 30s`), or after 2 s (`end`).\n\nWhere the rule asks what is started (`workloads`), CMD is to be named from the root, \
+    or found on a PATH of such names, and begins in /.\n\nExit status: that of CMD, or 128 + N where signal N ended it; \
     75 a lease was lost; 77 a lease was revoked; 125 not loaded, or not wiped; 126 CMD can't be executed; 127 there is no CMD."
 )]
 pub struct RunArgs {

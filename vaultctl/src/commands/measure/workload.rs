@@ -83,8 +83,8 @@ fn notes(args: &MeasureWorkloadArgs, interpreter: Option<&Path>) -> Vec<String> 
         );
     }
     notes.push(
-        "Libraries and files that the program reads are in no digest: the image has to be measured for all of it, and \
-         these digests are said by the agent in it."
+        "Libraries and files that the program reads, and its standard input, are in no digest: the image has to be measured \
+         for all of it, and these digests are said by the agent in it."
             .to_owned(),
     );
     notes
