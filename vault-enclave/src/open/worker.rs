@@ -1,8 +1,9 @@
 //! The threads that open segments.
 
+use std::collections::HashMap;
 use std::io::{self, IoSliceMut, Read};
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ledger::manifest::PlanUnit;
@@ -17,6 +18,9 @@ use crate::tree_hash::PartHasher;
 
 /// Chunks whose memory is had, and whose cipher is made, at a time: 2 MiB, a huge page.
 const PIECE_CHUNKS: usize = 128;
+/// How often header and chunks are asked for again where they come from two places, as one of them failed meanwhile. More than
+/// there are places changes nothing.
+const PLACES_TRIED_MAX: u32 = 8;
 
 /// What all threads share.
 pub(super) struct Shared<'a, S> {
@@ -25,12 +29,14 @@ pub(super) struct Shared<'a, S> {
     source: &'a S,
     progress: &'a (dyn Fn(u64) + Sync),
     passed: &'a (dyn Fn(Segment<'_>) + Sync),
+    headers: KnownHeaders,
     stop: AtomicBool,
 }
 
 impl<'a, S: UnitSource> Shared<'a, S> {
     pub(super) fn new(model: &'a GrantedModel<'a>, source: &'a S, progress: &'a (dyn Fn(u64) + Sync)) -> Self {
-        Self { model, context: model.manifest.into(), source, progress, passed: &|_| {}, stop: AtomicBool::new(false) }
+        let (headers, stop) = (KnownHeaders::default(), AtomicBool::new(false));
+        Self { model, context: model.manifest.into(), source, progress, passed: &|_| {}, headers, stop }
     }
 
     /// The same, giving each segment of which every chunk has passed to `passed`, from the thread that opened it.
@@ -86,8 +92,11 @@ impl<'a, S: UnitSource> Shared<'a, S> {
                 Ok(Outcome::Stopped) => return Ok(None),
                 Err(error) => error,
             };
-            let elsewhere =
-                |input: Input<S::Reader>| self.source.refused(index, self.source.place(&input.reader), &error);
+            let elsewhere = |input: Input<S::Reader>| {
+                let place = self.source.place(&input.reader);
+                self.headers.forget(index, place);
+                self.source.refused(index, place, &error)
+            };
             if self.stop.load(Ordering::Relaxed) || !error.is_of_source() || !input.is_some_and(elsewhere) {
                 return Err(error);
             }
@@ -115,6 +124,7 @@ impl<'a, S: UnitSource> Shared<'a, S> {
         let error = OpenModelError::Digest(index);
         // Whichever place forged its part: one after the other is left out, those first that others were asked after.
         let first = all.ranges().map(|(_, place)| place).min().unwrap_or_default();
+        self.headers.forget(index, first);
         if !self.source.refused(index, first, &error) {
             return Err(error);
         }
@@ -171,26 +181,21 @@ impl<'a, S: UnitSource> Shared<'a, S> {
         Ok(Outcome::Passed)
     }
 
-    /// Reads the header, checks the commitment, and stands at the first chunk that did not pass yet.
+    /// Stands at the first chunk that did not pass yet, with the header of its message, whose commitment is checked.
     fn begin(&self, run: &mut Run<'_, '_>, input: &mut Option<Input<S::Reader>>) -> Result<Opener, OpenModelError> {
         let index = run.segment.unit;
-        let expected = run.layout.sealed_len();
-        let read = |range: Range<u64>| {
-            let at = range.start;
-            let reader = self.source.read(index, range).map_err(|error| OpenModelError::source(index, error))?;
-            Ok::<_, OpenModelError>(Input { reader, unit: index, expected, at })
-        };
-        let from_start = run.segment.first == 0 && run.passed == 0;
-        let begun = input.insert(read(0..if from_start { run.sealed.end } else { HEADER_BYTES as u64 })?);
-        let mut header = [0; HEADER_BYTES];
-        begun.read(&mut [IoSliceMut::new(&mut header)])?;
+        let header = self.header(run, input)?;
+        // Whoever was granted the unit may have sealed it anew: chunks of two messages don't make one.
+        if run.header.is_some_and(|before| before != header) {
+            run.restart();
+            return self.begin(run, input);
+        }
         let key = self.model.keys.key(index).ok_or(OpenModelError::UnknownUnit(index))?;
         let context = self.context.unit_context(index, run.unit.length);
         let opener = key.with_bytes(|key| Opener::new(key, &context, run.layout, &header));
         let opener = opener.map_err(|error| OpenModelError::Unit { unit: index, error })?;
-        // Whoever was granted the unit may have sealed it anew: chunks of two messages don't make one.
-        if run.header.is_some_and(|before| before != header) {
-            run.restart();
+        if let Some(input) = input {
+            self.headers.know(index, self.source.place(&input.reader), header);
         }
         if run.header.replace(header).is_none()
             && run.segment.first == 0
@@ -198,12 +203,63 @@ impl<'a, S: UnitSource> Shared<'a, S> {
         {
             hasher.update(&header);
         }
-        if !from_start {
-            *input = None;
-            let from = run.layout.sealed_offset(run.chunk());
-            *input = Some(read(from..run.sealed.end)?);
-        }
         Ok(opener)
+    }
+
+    /// Begins to read at the first chunk that did not pass yet. The header stands before it, or is known from another segment of
+    /// the unit, or is read beside it. It is of the place that the chunks come from: under that of another one they would not
+    /// open, and a good place would be blamed for it.
+    fn header(
+        &self,
+        run: &Run<'_, '_>,
+        input: &mut Option<Input<S::Reader>>,
+    ) -> Result<[u8; HEADER_BYTES], OpenModelError> {
+        let (index, expected) = (run.segment.unit, run.layout.sealed_len());
+        let read = |range: Range<u64>| {
+            let at = range.start;
+            let reader = self.source.read(index, range).map_err(|error| OpenModelError::source(index, error))?;
+            Ok::<_, OpenModelError>(Input { reader, unit: index, expected, at })
+        };
+        if run.segment.first == 0 && run.passed == 0 {
+            return input.insert(read(0..run.sealed.end)?).header();
+        }
+        let from = run.layout.sealed_offset(run.chunk());
+        let mut tries = 0;
+        loop {
+            let place = self.source.place(&input.insert(read(from..run.sealed.end)?).reader);
+            if let Some(header) = self.headers.of(index, place) {
+                return Ok(header);
+            }
+            let mut beside = read(0..HEADER_BYTES as u64)?;
+            tries += 1;
+            if self.source.place(&beside.reader) == place || tries == PLACES_TRIED_MAX {
+                return beside.header();
+            }
+        }
+    }
+}
+
+/// Headers under which a segment began, by unit and by the place that they are of: 56 bytes need not be asked for by a call of
+/// their own for each segment.
+#[derive(Default)]
+struct KnownHeaders(Mutex<HashMap<(u32, usize), [u8; HEADER_BYTES]>>);
+
+impl KnownHeaders {
+    fn of(&self, unit: u32, place: usize) -> Option<[u8; HEADER_BYTES]> {
+        self.all().get(&(unit, place)).copied()
+    }
+
+    fn know(&self, unit: u32, place: usize, header: [u8; HEADER_BYTES]) {
+        self.all().insert((unit, place), header);
+    }
+
+    /// What came from there did not pass: it may be of another message by now.
+    fn forget(&self, unit: u32, place: usize) {
+        self.all().remove(&(unit, place));
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<(u32, usize), [u8; HEADER_BYTES]>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -259,6 +315,12 @@ struct Input<R> {
 }
 
 impl<R: Read> Input<R> {
+    fn header(&mut self) -> Result<[u8; HEADER_BYTES], OpenModelError> {
+        let mut header = [0; HEADER_BYTES];
+        self.read(&mut [IoSliceMut::new(&mut header)])?;
+        Ok(header)
+    }
+
     /// Reads chunks to their place and their tags apart, in one call where the reader can.
     fn read_in_place(&mut self, batch: &mut [u8], tags: &mut [[u8; TAG_BYTES]]) -> Result<(), OpenModelError> {
         let (full, last) = batch.split_at_mut(batch.len() / CHUNK_BYTES * CHUNK_BYTES);

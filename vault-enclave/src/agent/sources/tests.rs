@@ -5,11 +5,12 @@ mod scene;
 mod server;
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::FAILURES_MAX;
 use crate::open::{OpenModelError, UnitSource};
-use scene::{BIG, Scene, Short};
+use scene::{Apart, BIG, Scene, Short};
 use server::{Behaviour, Server};
 
 const SOON: Duration = Duration::from_millis(500);
@@ -127,6 +128,33 @@ fn where_no_place_has_a_unit_the_load_fails_and_says_why() {
     let sources = scene.sources(&[&one, &other], LATE, None);
     let refused = scene.open(&sources, false).unwrap_err();
     assert!(matches!(refused, OpenModelError::Source { unit: 1, .. }), "{refused:?}");
+}
+
+/// 56 bytes for each segment would be a call of their own.
+#[test]
+fn a_header_is_not_asked_for_again_for_each_segment() {
+    let scene = Scene::new();
+    let good = scene.copy("good");
+    let sources = scene.sources(&[&good], LATE, None);
+    let counted = Apart { unit: scene.big(), chunks: &sources, headers: &sources, other: 0, asked: AtomicUsize::new(0) };
+    assert_eq!(scene.open(&counted, true), Ok(()));
+    assert_eq!(counted.asked.load(Ordering::Relaxed), 1, "{counted:?}");
+}
+
+/// While a header is on its way its place can fail for another thread, and the chunks then come from the next one: they do not
+/// open under that header, which is no fault of theirs.
+#[test]
+fn chunks_are_not_held_to_a_header_of_another_place() {
+    let scene = Scene::new();
+    let (forged, good) = (scene.copy("forged"), scene.copy("good"));
+    scene.seal_anew(&forged, scene.big());
+    let (forged, good) = (scene.sources(&[&forged], LATE, None), scene.sources(&[&good], LATE, None));
+    for verify_units in [false, true] {
+        // The good one is the last place: blamed for one chunk, it would end the load.
+        let mixed = Apart { unit: scene.big(), chunks: &good, headers: &forged, other: 3, asked: AtomicUsize::new(0) };
+        assert_eq!(scene.open(&mixed, verify_units), Ok(()));
+        assert_eq!(mixed.asked.load(Ordering::Relaxed), 4, "{mixed:?}");
+    }
 }
 
 /// Somebody who was granted a unit can seal other bytes for it. They open, and only the publisher's hash tells.
