@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut, Read};
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ledger::manifest::PlanUnit;
 

@@ -136,7 +136,8 @@ fn a_header_is_not_asked_for_again_for_each_segment() {
     let scene = Scene::new();
     let good = scene.copy("good");
     let sources = scene.sources(&[&good], LATE, None);
-    let counted = Apart { unit: scene.big(), chunks: &sources, headers: &sources, other: 0, asked: AtomicUsize::new(0) };
+    let counted =
+        Apart { unit: scene.big(), chunks: &sources, headers: &sources, other: 0, asked: AtomicUsize::new(0) };
     assert_eq!(scene.open(&counted, true), Ok(()));
     assert_eq!(counted.asked.load(Ordering::Relaxed), 1, "{counted:?}");
 }
