@@ -15,16 +15,16 @@ pub enum WorkloadRule {
     Asked(Permitted<WorkloadPin>),
 }
 
-/// One workload that a rule allows. `None`: `"any"`, spelled out, which a policy may say of `arguments` and `image` alone:
-/// arguments and names without a program are those of any program.
+/// One workload that a rule allows. `None`: `"any"`, spelled out, which a policy may not say of program and environment:
+/// arguments and names without those are of any program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkloadPin {
     /// The file of the program, or script and interpreter.
-    pub program: Option<Sha256Digest>,
+    pub program: Sha256Digest,
     /// Its arguments, and the name that it is called by.
     pub arguments: Option<Sha256Digest>,
     /// Its environment variables, all of them.
-    pub environment: Option<Sha256Digest>,
+    pub environment: Sha256Digest,
     /// What the agent's image is called.
     pub image: Option<Sha256Digest>,
 }
@@ -114,9 +114,9 @@ impl WorkloadPin {
     #[must_use]
     pub const fn fields(&self) -> [(WorkloadField, Option<Sha256Digest>); 4] {
         [
-            (WorkloadField::Program, self.program),
+            (WorkloadField::Program, Some(self.program)),
             (WorkloadField::Arguments, self.arguments),
-            (WorkloadField::Environment, self.environment),
+            (WorkloadField::Environment, Some(self.environment)),
             (WorkloadField::Image, self.image),
         ]
     }
@@ -231,7 +231,7 @@ mod tests {
 
     fn pin() -> WorkloadPin {
         let Workload { program, arguments, environment, image } = shown();
-        WorkloadPin { program: Some(program), arguments: Some(arguments), environment: Some(environment), image }
+        WorkloadPin { program, arguments: Some(arguments), environment, image }
     }
 
     fn only(pins: &[WorkloadPin]) -> WorkloadRule {
@@ -242,29 +242,31 @@ mod tests {
     fn each_part_that_is_pinned_is_compared_and_no_other() {
         assert_eq!(only(&[pin()]).check_load(Some(&shown())), Ok(()));
         let others = [
-            (Workload { program: digest(9), ..shown() }, WorkloadPin { program: None, ..pin() }, "workload-program"),
+            (Workload { program: digest(9), ..shown() }, None, "workload-program"),
             (
                 Workload { arguments: digest(9), ..shown() },
-                WorkloadPin { arguments: None, ..pin() },
+                Some(WorkloadPin { arguments: None, ..pin() }),
                 "workload-arguments",
             ),
+            (Workload { environment: digest(9), ..shown() }, None, "workload-environment"),
             (
-                Workload { environment: digest(9), ..shown() },
-                WorkloadPin { environment: None, ..pin() },
-                "workload-environment",
+                Workload { image: Some(digest(9)), ..shown() },
+                Some(WorkloadPin { image: None, ..pin() }),
+                "workload-image",
             ),
-            (Workload { image: Some(digest(9)), ..shown() }, WorkloadPin { image: None, ..pin() }, "workload-image"),
-            (Workload { image: None, ..shown() }, WorkloadPin { image: None, ..pin() }, "workload-image"),
+            (Workload { image: None, ..shown() }, Some(WorkloadPin { image: None, ..pin() }), "workload-image"),
         ];
         for (other, open, code) in others {
             assert_eq!(only(&[pin()]).check_load(Some(&other)).unwrap_err().code(), code);
-            assert_eq!(only(&[open]).check_load(Some(&other)), Ok(()), "{code}");
+            if let Some(open) = open {
+                assert_eq!(only(&[open]).check_load(Some(&other)), Ok(()), "{code}");
+            }
         }
     }
 
     #[test]
     fn the_entry_that_agrees_longest_says_what_is_wrong() {
-        let other_program = WorkloadPin { program: Some(digest(9)), ..pin() };
+        let other_program = WorkloadPin { program: digest(9), ..pin() };
         let arguments = [7, 8].map(|n| WorkloadPin { arguments: Some(digest(n)), ..pin() });
         let rule = only(&[other_program, arguments[0], arguments[1], arguments[0]]);
         let (field, seen) = (WorkloadField::Arguments, Some(digest(2)));

@@ -28,19 +28,15 @@ pub(super) fn rule(fields: &mut Fields) -> Result<WorkloadRule, PolicyError> {
 
 fn pin(mut fields: Fields) -> Result<WorkloadPin, PolicyError> {
     let key = fields.path().to_owned();
-    let pin = WorkloadPin {
-        program: digest(&mut fields, "program")?,
-        arguments: digest(&mut fields, "arguments")?,
-        environment: digest(&mut fields, "environment")?,
-        image: digest(&mut fields, "image")?,
-    };
+    let program = digest(&mut fields, "program")?;
+    let arguments = digest(&mut fields, "arguments")?;
+    let environment = digest(&mut fields, "environment")?;
+    let image = digest(&mut fields, "image")?;
     fields.finish()?;
-    let problem = match pin {
-        WorkloadPin { program: None, .. } => PolicyProblem::WorkloadOpen,
-        WorkloadPin { environment: None, .. } => PolicyProblem::WorkloadEnvironmentOpen,
-        _ => return Ok(pin),
-    };
-    Err(PolicyError { key, problem })
+    let open = |problem| PolicyError { key: key.clone(), problem };
+    let program = program.ok_or_else(|| open(PolicyProblem::WorkloadOpen))?;
+    let environment = environment.ok_or_else(|| open(PolicyProblem::WorkloadEnvironmentOpen))?;
+    Ok(WorkloadPin { program, arguments, environment, image })
 }
 
 /// `"any"`, spelled out, or a digest.

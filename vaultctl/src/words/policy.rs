@@ -269,7 +269,7 @@ pub fn warnings(policy: &Policy, now: UnixTime) -> Vec<String> {
             warnings.extend(snp::warnings(rule).into_iter().map(|warning| format!("release.{name}: {warning}")));
         }
         if let WorkloadRule::Asked(Permitted::Only(pins)) = &rule.workloads
-            && pins.iter().any(|pin| pin.program.is_some() && pin.arguments.is_none())
+            && pins.iter().any(|pin| pin.arguments.is_none())
         {
             warnings.push(format!(
                 "release.{name}: a program may be started with any arguments; those of an interpreter name the code"
