@@ -7,7 +7,7 @@ mod server;
 use std::fs;
 use std::time::Duration;
 
-use super::FAILURES_MAX;
+use super::{FAILURES_MAX, WARNINGS_MAX, told};
 use crate::open::{OpenModelError, UnitSource};
 use scene::{BIG, Scene, Short};
 use server::{Behaviour, Server};
@@ -115,6 +115,15 @@ fn a_place_that_fails_again_and_again_is_left_alone() {
         sources.refused(unit, place, &wrong);
         sources.passed(unit, 0..1, place);
     }
+}
+
+#[test]
+fn after_many_warnings_it_is_said_once_that_no_more_come() {
+    let said: Vec<String> = (1..WARNINGS_MAX + 9).filter_map(|warnings| told(warnings, "x")).collect();
+    assert_eq!(said.len(), WARNINGS_MAX);
+    let (last, others) = said.split_last().unwrap();
+    assert_eq!(last, "warning: x\nfurther warnings of this load are left out");
+    assert!(others.iter().all(|other| other == "warning: x"));
 }
 
 #[test]
