@@ -478,10 +478,15 @@ fn span(text: &str) -> Result<u64, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    /// Whether a command that a person is told to run is one. FILE, KEY and DIR stand for themselves.
+    pub(crate) fn takes(command: &str) -> bool {
+        Cli::try_parse_from(command.split_whitespace()).is_ok()
+    }
 
     #[test]
     fn the_definition_of_the_commands_is_consistent() {
