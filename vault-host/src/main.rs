@@ -159,3 +159,25 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
         }
     })
 }
+
+#[cfg(test)]
+#[path = "../../tests/documented_commands.rs"]
+mod documented_commands;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_the_documents_are_taken() {
+        let operate = include_str!("../../docs/operate.md");
+        let readme = include_str!("../../README.md");
+        let blocks = documented_commands::in_blocks(operate, "vault-host");
+        let copies = documented_commands::in_text(readme, "vault-host", "--");
+        assert!(blocks.len() >= 3 && copies.len() >= 2, "{blocks:?} {copies:?}");
+        for command in blocks.into_iter().chain(copies) {
+            let parsed = Args::try_parse_from(command.split_whitespace());
+            assert!(parsed.is_ok(), "{command}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
+        }
+    }
+}
