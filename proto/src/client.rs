@@ -350,6 +350,7 @@ mod tests {
         assert_eq!((broken.is_refusal(), broken.code()), (false, "call-failed"));
         let gone = CallError::new("ReleaseKeys", "http://vault", &Status::unavailable("gone"));
         assert_eq!((gone.code(), gone.may_repeat()), ("host-unavailable", true));
+        assert!(gone.next_step().contains("`vaultctl status --vault FILE`"));
     }
 
     #[test]

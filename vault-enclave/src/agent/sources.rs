@@ -141,7 +141,9 @@ impl<'m> Sources<'m> {
             *in_a_row
         };
         let Some(next) = self.next(unit) else {
-            self.no_place_left(source, what);
+            if let Some(told) = self.no_place_left(source, what) {
+                eprintln!("{told}");
+            }
             return false;
         };
         let (name, next) = (&self.list[source].name, &self.list[next].name);
@@ -152,11 +154,10 @@ impl<'m> Sources<'m> {
         true
     }
 
-    /// The last word of a load: its failure says of what unit, and only here is known of which place.
-    fn no_place_left(&self, source: usize, what: &str) {
-        if !std::mem::replace(&mut self.trouble().no_place_left, true) {
-            eprintln!("warning: {}: {what}; there is no other place to ask", self.list[source].name);
-        }
+    /// The last word of a load, said once: its failure says of what unit, and only here is known of which place.
+    fn no_place_left(&self, source: usize, what: &str) -> Option<String> {
+        let said = std::mem::replace(&mut self.trouble().no_place_left, true);
+        (!said).then(|| format!("warning: {}: {what}; there is no other place to ask", self.list[source].name))
     }
 
     fn warn(&self, text: &str) {

@@ -168,3 +168,17 @@ fn release(check: String, rule: &TpmRule, platform: Sha256Digest, pcrs: &BTreeMa
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_a_next_step_name_the_vault() {
+        for state in ["recovering", "ceremony", "empty", "stopped"] {
+            let command = next_step(state).split('`').nth(1).unwrap();
+            assert!(command.starts_with("vaultctl ") && command.ends_with(" --vault FILE"), "{state}: {command}");
+        }
+        assert!(next_step("retired").contains("another keeper"));
+    }
+}

@@ -134,8 +134,12 @@ fn where_no_place_has_a_unit_the_load_fails_and_says_why() {
         fs::remove_file(directory.join(ledger::manifest::unit_path(1))).unwrap();
     }
     let sources = scene.sources(&[&one, &other], LATE, None);
+    let said = sources.no_place_left(1, "sealed unit 1: gone").unwrap();
+    assert_eq!(said, format!("warning: {}: sealed unit 1: gone; there is no other place to ask", other.display()));
+    let sources = scene.sources(&[&one, &other], LATE, None);
     let refused = scene.open(&sources, false).unwrap_err();
     assert!(matches!(refused, OpenModelError::Source { unit: 1, .. }), "{refused:?}");
+    assert_eq!(sources.no_place_left(1, "again"), None, "the load has said it");
 }
 
 /// Somebody who was granted a unit can seal other bytes for it. They open, and only the publisher's hash tells.
