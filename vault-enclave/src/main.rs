@@ -48,7 +48,8 @@ enum Cli {
     Doctor(doctor::DoctorArgs),
 }
 
-const AFTER_HELP: &str = "WEIGHTVAULT_LOG in the environment says which log lines are written, such as debug. Without it: info.";
+const AFTER_HELP: &str =
+    "WEIGHTVAULT_LOG in the environment says which log lines are written, such as debug. Without it: info.";
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("WEIGHTVAULT_LOG").unwrap_or_else(|_| EnvFilter::new("info,tss_esapi=off"));

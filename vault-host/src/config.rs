@@ -329,7 +329,8 @@ mod tests {
     #[test]
     fn the_template_leaves_no_key_out() {
         let template = template_with_every_key();
-        let sections = ["", "[tls]", "[keeper_tls]", "[s3]", "[postgres]", "[witnesses.\"witness.example/1\"]", "[limits]"];
+        let sections =
+            ["", "[tls]", "[keeper_tls]", "[s3]", "[postgres]", "[witnesses.\"witness.example/1\"]", "[limits]"];
         let mut known = 0;
         for section in sections {
             let error = refused("", &format!("{section}\nno_such_key = 1")).to_string();

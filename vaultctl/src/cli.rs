@@ -501,8 +501,10 @@ pub(crate) mod tests {
     fn commands_of_the_documents_are_taken() {
         let operate = include_str!("../../docs/operate.md");
         let readme = include_str!("../../README.md");
-        let (blocks, signed) =
-            (documented_commands::in_blocks(operate, "vaultctl"), documented_commands::in_text(readme, "vaultctl", "--key KEY"));
+        let (blocks, signed) = (
+            documented_commands::in_blocks(operate, "vaultctl"),
+            documented_commands::in_text(readme, "vaultctl", "--key KEY"),
+        );
         assert!(blocks.len() >= 6 && signed.len() >= 8, "{blocks:?} {signed:?}");
         for command in blocks.into_iter().chain(signed) {
             // Words that stand for something with a form of its own.

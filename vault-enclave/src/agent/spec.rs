@@ -109,7 +109,9 @@ pub(super) fn wanted(specs: &[ModelSpec], args: &ModelArgs) -> Result<Vec<Wanted
 
 fn one_model_only(option: &str) -> Failure {
     let next = match option {
-        "--source" | "--ciphertext" => "leave it out: the units come from the vault's host; --cache serves several models",
+        "--source" | "--ciphertext" => {
+            "leave it out: the units come from the vault's host; --cache serves several models"
+        }
         _ => "with several models say --model MODEL@VERSION,group=GROUP; leave it out where a version is followed",
     };
     Failure::new(Kind::Usage, "one-model-only", format!("{option} is of one model and one version of it")).next(next)

@@ -98,7 +98,9 @@ async fn host(
 /// How to go on with a keeper that is not open.
 fn next_step(state: &str) -> &'static str {
     match state {
-        "recovering" => "custodians give their shares, approvers sign: `vaultctl recover status --vault FILE` says what it waits for",
+        "recovering" => {
+            "custodians give their shares, approvers sign: `vaultctl recover status --vault FILE` says what it waits for"
+        }
         "retired" => "the vault has another keeper: have the host dial that one",
         "ceremony" | "empty" => "approvers sign the genesis: `vaultctl init status --vault FILE` says who is missing",
         _ => "see the keeper's own log; `vaultctl status --vault FILE` says more",
@@ -120,7 +122,11 @@ fn time(vault: &VaultFile, now: UnixTime) -> Check {
 /// Whether the policy would release anything to this machine.
 fn permission(policy: &Policy, seen: &Seen, now: UnixTime) -> Vec<Check> {
     if policy.is_expired(now) {
-        return vec![Check::fail("policy", "past its end", "propose a new one: vaultctl propose policy NEW --vault FILE --key KEY")];
+        return vec![Check::fail(
+            "policy",
+            "past its end",
+            "propose a new one: vaultctl propose policy NEW --vault FILE --key KEY",
+        )];
     }
     let ek = match EndorsedEk::verify(&seen.ek_certificates, policy.trust_anchors(), now) {
         Ok(ek) => ek,

@@ -197,7 +197,8 @@ impl fmt::Display for EscrowStatusReport {
             (true, _) => {
                 writeln!(f, "If the keeper is lost: vault-enclave keeper --recover FILE --accept-rollback --dir DIR …")
             }
-            (false, false) => writeln!(f, 
+            (false, false) => writeln!(
+                f,
                 "Next: vaultctl escrow propose --custodian A.pub --custodian B.pub --threshold 2 --vault FILE --key KEY"
             ),
         }

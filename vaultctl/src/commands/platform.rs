@@ -142,8 +142,7 @@ fn change(vault: &Vault, wanted: Wanted<'_>) -> Result<PlatformChange, Failure> 
         }
         Wanted::Remove { platform } => {
             let enrolled = enrolled(platform).ok_or_else(|| {
-                Failure::new(Kind::Usage, "platform-not-enrolled", format!("{platform} is not enrolled"))
-                    .next(LIST)
+                Failure::new(Kind::Usage, "platform-not-enrolled", format!("{platform} is not enrolled")).next(LIST)
             })?;
             let (label, counts_as) = (enrolled.label.clone(), enrolled.counts_as);
             PlatformChange { act: PlatformAct::Remove, platform, label, counts_as, revision: 0 }

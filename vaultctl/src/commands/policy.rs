@@ -22,7 +22,8 @@ use crate::words::PolicyReport;
 const TEMPLATE: &str = include_str!("policy_template.toml");
 
 /// What to do about a policy that is too long.
-pub(crate) const SHORTEN: &str = "take out comments (what stands behind a #); `vaultctl policy check` says whether it fits";
+pub(crate) const SHORTEN: &str =
+    "take out comments (what stands behind a #); `vaultctl policy check` says whether it fits";
 
 /// A policy to start from.
 #[derive(Debug, Serialize)]

@@ -224,7 +224,7 @@ impl Tally {
         }
     }
 
-    pub(super) fn finish(mut self, log: &VerifiedLog, since: Option<Checkpoint>, now: UnixTime) -> AuditReport {
+    pub(super) fn finish(self, log: &VerifiedLog, since: Option<Checkpoint>, now: UnixTime) -> AuditReport {
         let (checkpoint, state) = (log.checkpoint(), log.state());
         let verdict = match (self.findings.count, self.gaps.count) {
             (0, 0) => Verdict::Verified,
@@ -366,7 +366,9 @@ mod tests {
         assert_eq!(log.first_releases.first.len(), LISTED_MAX);
         let json = serde_json::to_value(&log.stands_out).unwrap().to_string();
         for shown in [json, report.to_string(), page(&report)] {
-            for act in ["BREAK-GLASS for at most", "ALARM: a (", "revoke group layer.9", "is lost, and", "CLOCK WAS SET"] {
+            for act in
+                ["BREAK-GLASS for at most", "ALARM: a (", "revoke group layer.9", "is lost, and", "CLOCK WAS SET"]
+            {
                 assert!(shown.contains(act), "{act}");
             }
         }
