@@ -358,7 +358,7 @@ mod tests {
             });
             for machine in 0..machines {
                 let platform = Sha256Digest::of(&machine.to_be_bytes());
-                tally.release(machine, &Release { platform, ..release.unwrap().clone() });
+                tally.release(machine, &Release { platform, ..Release::clone(release.unwrap()) });
             }
         });
         let log = report.log.as_ref().unwrap();
