@@ -337,7 +337,7 @@ mod tests {
             let (_, expected) = error.split_once("expected").unwrap();
             let body = match section {
                 "" => template.as_str(),
-                _ => template.split_once(section).unwrap().1.split("\n[").next().unwrap(),
+                _ => template.split_once(&format!("\n{section}\n")).unwrap().1.split("\n[").next().unwrap(),
             };
             for key in expected.split('`').skip(1).step_by(2) {
                 let has = |line: &str| line.starts_with(&format!("{key} = ")) || line.starts_with(&format!("[{key}"));

@@ -200,8 +200,9 @@ async fn a_release_that_nobody_approved_is_explained_with_the_permits_that_there
     );
     assert_eq!(why_held["facts"], json!(["no permit for demo under rule demo was there"]));
     let platform = entry["platform"].as_str().expect("a platform");
-    let command =
-        format!("vaultctl propose standing demo --model demo --version 1 --platform {platform} --releases 1 --for 1d");
+    let command = format!(
+        "vaultctl propose standing demo --model demo --version 1 --platform {platform} --releases 1 --for 1d --vault FILE --key KEY"
+    );
     assert_eq!(why_held["propose"][0], command.as_str());
     past.propose(&why_held["propose"][0]);
     past.granted().await;
