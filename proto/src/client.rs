@@ -221,11 +221,11 @@ impl CallError {
     #[must_use]
     pub fn next_step(&self) -> String {
         if let Some(id) = self.request_id() {
-            return format!("vaultctl explain {id}");
+            return format!("vaultctl explain {id} --vault FILE");
         }
         let step = match self.status {
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
-                "check that vault-host and its keeper run; `vaultctl status` says what the host knows"
+                "check that vault-host and its keeper run; `vaultctl status --vault FILE` says what the host knows"
             }
             Code::Unimplemented => "check that this program and vault-host are of the same version",
             Code::ResourceExhausted => "wait a moment and try again",
@@ -339,7 +339,7 @@ mod tests {
         let refusal = v1::Refusal { code: "denied".into(), request_id: request_id.clone(), message: "no".into() };
         let error = CallError::new("ReleaseKeys", "http://vault", &denied(&refusal.encode_to_vec()));
         assert_eq!((error.code(), error.request_id()), ("denied", Some(request_id.as_str())));
-        assert_eq!(error.next_step(), format!("vaultctl explain {request_id}"));
+        assert_eq!(error.next_step(), format!("vaultctl explain {request_id} --vault FILE"));
         assert_eq!(error.to_string(), "ReleaseKeys was refused: no");
         assert!(!error.may_repeat() && !error.is_try_again());
     }
@@ -350,6 +350,7 @@ mod tests {
         assert_eq!((broken.is_refusal(), broken.code()), (false, "call-failed"));
         let gone = CallError::new("ReleaseKeys", "http://vault", &Status::unavailable("gone"));
         assert_eq!((gone.code(), gone.may_repeat()), ("host-unavailable", true));
+        assert!(gone.next_step().contains("`vaultctl status --vault FILE`"));
     }
 
     #[test]

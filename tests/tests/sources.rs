@@ -67,7 +67,10 @@ fn units_come_from_a_bucket_by_signed_requests() {
     let bucket = ["--source", "s3://vaults/models/demo", "--s3-endpoint", &endpoint, "--s3-credentials"];
     // Without a secret that it knows it gives nothing, and the host is asked.
     let said = scene.loads(&[bucket.as_slice(), &[&wrong]].concat());
-    assert!(said.contains("HTTP status 403; going on from the vault's host"), "{said}");
+    assert!(
+        said.contains("HTTP status 403: see --s3-credentials and --s3-region; going on from the vault's host"),
+        "{said}"
+    );
     scene.host_loses_units();
     let said = scene.loads(&[bucket.as_slice(), &[&credentials]].concat());
     assert!(!said.contains("warning"), "{said}");

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use ledger::manifest::ManifestError;
 use serde::{Deserialize, Serialize};
 use vault_proto::client::{CallError, ConnectError};
 
@@ -207,9 +208,9 @@ impl From<PublisherError> for Failure {
 impl From<SealError> for Failure {
     fn from(error: SealError) -> Self {
         let next = match &error {
-            SealError::Source { error: SourceError::Io { .. }, .. } => "check the path, and that this user may read it",
-            SealError::Source { .. } => "seal a directory of regular files that nobody writes to",
+            SealError::Source { error, .. } => source_advice(error),
             SealError::Safetensors { .. } => "get the file again: its header is not that of a safetensors file",
+            SealError::Manifest(ManifestError::NoUnits) => "SRC has no file: name the model's directory",
             SealError::Manifest(_) => "seal fewer or larger files; a model has at most 16,384 units",
             SealError::Target { .. } => "make room, or name another place with --out DIR",
             SealError::Secret(_) => "raise the limit on locked memory: ulimit -l unlimited",
@@ -219,8 +220,24 @@ impl From<SealError> for Failure {
     }
 }
 
+/// About something in the directory that is sealed.
+fn source_advice(error: &SourceError) -> &'static str {
+    match error {
+        SourceError::Io { .. } => "check the path, and that this user may read it",
+        SourceError::Changed | SourceError::NotRegular | SourceError::LinkToNoFile => {
+            "seal a directory of regular files that nobody writes to"
+        }
+        SourceError::NotUtf8 | SourceError::Path(_) | SourceError::TooDeep => "rename it, or leave it out",
+        SourceError::TooManyFiles => "pack small files together; a model has at most 16,384 units",
+        SourceError::Group(_) | SourceError::ReservedGroup => "name another group with --file-group",
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use ledger::manifest::FilePath;
+    use ledger::names::Group;
+
     use super::*;
 
     #[test]
@@ -229,6 +246,26 @@ mod tests {
             Failure::new(Kind::Refused, "publisher-unknown", "PublishModel was refused").next("first\nsecond");
         assert_eq!(failure.to_string(), "PublishModel was refused (publisher-unknown)\n  next: first\n    second");
         assert_eq!(failure.kind().exit_code(), 3);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_source_says_what_to_do_about_it() {
+        let next = |error: SealError| Failure::from(error).next_step().unwrap_or_default().to_owned();
+        let of = |error| next(SealError::Source { path: "model/a".into(), error });
+        let group = Group::try_from("a b".to_owned()).unwrap_err();
+        let path = FilePath::try_from("../x").unwrap_err();
+        for error in [SourceError::ReservedGroup, SourceError::Group(group)] {
+            assert_eq!(of(error), "name another group with --file-group");
+        }
+        for error in [SourceError::NotUtf8, SourceError::TooDeep, SourceError::Path(path)] {
+            assert_eq!(of(error), "rename it, or leave it out");
+        }
+        assert!(of(SourceError::TooManyFiles).contains("pack small files together"));
+        assert!(of(SourceError::Changed).contains("that nobody writes to"));
+        let missing = SourceError::Io { kind: std::io::ErrorKind::NotFound, message: "no such file".to_owned() };
+        assert!(of(missing).contains("check the path"));
+        assert!(next(SealError::Manifest(ManifestError::NoUnits)).contains("SRC has no file"));
+        assert!(next(SealError::Manifest(ManifestError::TooManyUnits { count: 9 })).contains("fewer or larger files"));
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn join(args: &JoinArgs) -> Result<(), Box<dyn std::error::Error>> {
             println!("The vault's keys are here, sealed to this machine, and the keeper before has retired.");
         }
     }
-    println!("Next: start this keeper with `vault-enclave keeper --dir {} …`,", args.dir.display());
+    println!("Next: start this keeper with `vault-enclave keeper --dir {} --listen ADDRESS`,", args.dir.display());
     println!(
         "  and give vault-host its address. Keep the machine of the keeper before until this one says that it is open."
     );

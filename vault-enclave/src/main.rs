@@ -10,7 +10,7 @@ use vault_enclave::{doctor, evidence_cmd, keeper_join, keeper_main, publish};
 
 /// Holds the keys of a weight vault (`keeper`), or uses them on an attested machine.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version, about, after_help = AFTER_HELP)]
 enum Cli {
     /// Hold the keys of a vault: verify evidence, decide by policy, log, and wrap keys to attested guests.
     Keeper(keeper_main::KeeperArgs),
@@ -48,6 +48,9 @@ enum Cli {
     Doctor(doctor::DoctorArgs),
 }
 
+const AFTER_HELP: &str =
+    "WEIGHTVAULT_LOG in the environment says which log lines are written, such as debug. Without it: info.";
+
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("WEIGHTVAULT_LOG").unwrap_or_else(|_| EnvFilter::new("info,tss_esapi=off"));
     tracing_subscriber::fmt()
@@ -72,5 +75,27 @@ fn main() -> ExitCode {
         Cli::Publish(args) => publish::publish(&args),
         Cli::Evidence(args) => evidence_cmd::run(&args),
         Cli::Doctor(args) => doctor::run(&args),
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/documented_commands.rs"]
+mod documented_commands;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_the_documents_are_taken() {
+        let operate = include_str!("../../docs/operate.md");
+        let readme = include_str!("../../README.md");
+        let blocks = documented_commands::in_blocks(operate, "vault-enclave");
+        let keepers = documented_commands::in_text(readme, "vault-enclave", "--listen");
+        assert!(blocks.len() >= 6 && keepers.len() >= 2, "{blocks:?} {keepers:?}");
+        for command in blocks.into_iter().chain(keepers) {
+            let parsed = Cli::try_parse_from(command.split_whitespace());
+            assert!(parsed.is_ok(), "{command}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
+        }
     }
 }

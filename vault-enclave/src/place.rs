@@ -194,7 +194,8 @@ impl fmt::Display for PlaceError {
             Self::OnDisk { mount_point, filesystem } => write!(
                 f,
                 "{mount_point} is {filesystem}, from where plaintext reaches a disk; use a directory on a tmpfs, such as \
-                 one below /dev/shm, or mount one: mount -t tmpfs -o noswap,huge=always,mode=0700 tmpfs DIR"
+                 one below /dev/shm, or mount one: mount -t tmpfs -o noswap,huge=within_size,mode=0700 tmpfs \
+                 DIR"
             ),
             Self::Swappable { mount_point } => write!(
                 f,

@@ -1,48 +1,4 @@
-//! The one configuration file.
-//!
-//! ```toml
-//! data_dir = "/var/lib/weightvault"
-//! keeper = "https://keeper.example:7701"            # or "unix:/path", or "tcp:IP:PORT" on this machine
-//! other_keepers = ["unix:/run/weightvault/2.sock"]  # optional: more of the same vault, where witnesses see to its log
-//! listen = "127.0.0.1:7440"                         # this or unix, or both
-//! unix = "/run/weightvault/host.sock"
-//! provision_listen = "10.0.0.1:7441"                # optional: Provision is served here and on the unix socket only
-//! insecure_plaintext_listener = false               # true: listen beyond this machine without tls
-//! insecure_plaintext_keeper = false                 # true: dial a keeper beyond this machine at tcp:, without tls
-//! keep_free_mib = 1024                              # what uploads leave free on the disk, for the log
-//! log_format = "text"                               # or "json"
-//! [tls]                                             # for both TCP listeners
-//! cert = "/etc/weightvault/host.pem"
-//! key = "/etc/weightvault/host.key"
-//! # store = "s3://BUCKET/PREFIX"                    # log, blobs and models there, for several hosts; data_dir: the journal
-//! # store = "postgres://USER@HOST:PORT/DATABASE"    # or there, but for sealed units; several hosts with commas between
-//! # units = "/srv/units"                            # with postgres: a directory that all hosts have, or s3://BUCKET/PREFIX
-//! # advertise = "https://host-a.example:7440"       # as others reach it: what hosts on this store say where to ask
-//! # [s3]
-//! # endpoint = "https://s3.example:9000"            # where it is not Amazon's
-//! # region = "us-east-1"
-//! # ca = "/etc/weightvault/s3-ca.pem"               # else the authorities of the system
-//! # credentials = "/etc/weightvault/s3-credentials" # as ~/.aws/credentials; else AWS_ACCESS_KEY_ID and so on are set
-//! # insecure_plaintext = false                      # true: http:// to another machine
-//! # [postgres]
-//! # schema = "weightvault"                          # one for each vault; made at the first start
-//! # ca = "/etc/weightvault/pg-ca.pem"               # else the authorities of the system
-//! # passfile = "/etc/weightvault/pgpass"            # as ~/.pgpass, mode 600; else PGPASSWORD is set, or none is needed
-//! # insecure_plaintext = false                      # true: no TLS to another machine
-//! [keeper_tls]                                      # for a keeper at https://
-//! ca = "/etc/weightvault/keeper-ca.pem"             # who signs the keeper's certificate; no other authority counts
-//! cert = "/etc/weightvault/link.pem"                # with key: for a keeper that was given --tls-client-ca
-//! key = "/etc/weightvault/link.key"
-//! [witnesses."witness.example/1"]                   # by its name in the policy; for anti_rollback = "witnesses"
-//! url = "https://witness.example/1"                 # add-checkpoint is behind it (C2SP tlog-witness); http or https
-//! ca = "/etc/weightvault/witness-ca.pem"            # who signs its certificate; without it the system's authorities
-//! [limits]
-//! connections = 2048
-//! streams = 64                                      # fetches and uploads at a time
-//! requests_per_second = 2000
-//! requests_per_second_per_connection = 500
-//! challenges_per_second_per_connection = 32         # eight times as many at once: 256 guests behind one proxy
-//! ```
+//! The one configuration file. [`CONFIG_TEMPLATE`] has every key, and what it is for.
 
 mod advertise;
 mod error;
@@ -63,6 +19,9 @@ pub use witnesses::Witness;
 
 use crate::link::KeeperAddress;
 use crate::store::{RawPostgres, RawS3};
+
+/// A configuration to start from: the keys that every host needs, and all others behind a `#`.
+pub const CONFIG_TEMPLATE: &str = include_str!("config/template.toml");
 
 /// Checked settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -341,16 +300,52 @@ mod tests {
         assert_eq!(config.keep_free, 1 << 30);
     }
 
+    /// The template with the `#` off every key and every section.
+    fn template_with_every_key() -> String {
+        let begins_one = |first: char| first == '[' || first.is_ascii_lowercase();
+        let taken_off = |line: &'static str| line.strip_prefix('#').filter(|rest| rest.starts_with(begins_one));
+        CONFIG_TEMPLATE.lines().map(|line| format!("{}\n", taken_off(line).unwrap_or(line))).collect()
+    }
+
     #[test]
-    fn the_example_in_the_documentation_is_taken() {
-        let source = include_str!("config.rs");
-        let lines = source.lines().skip_while(|line| *line != "//! ```toml").skip(1);
-        let text: Vec<_> =
-            lines.take_while(|line| *line != "//! ```").map(|line| line.trim_start_matches("//! ")).collect();
-        let config = Config::parse(&text.join("\n")).unwrap();
-        assert_eq!(config.limits, Limits::default());
-        assert_eq!(config.provision_listen, Some("10.0.0.1:7441".parse().unwrap()));
+    fn the_template_is_taken_as_it_is_printed() {
+        let config = Config::parse(CONFIG_TEMPLATE).unwrap();
+        assert_eq!((config.limits, config.keep_free, config.tls), (Limits::default(), 1 << 30, None));
+        assert_eq!(config.store, StoreConfig::DataDir);
+    }
+
+    #[test]
+    fn the_template_is_taken_with_every_key_and_shows_the_defaults() {
+        let config = Config::parse(&template_with_every_key()).unwrap();
+        assert_eq!((config.limits, config.keep_free, config.log_format), (Limits::default(), 1 << 30, LogFormat::Text));
+        assert_eq!(config.keepers.len(), 2);
+        assert_eq!(config.provision_listen, Some("127.0.0.1:7441".parse().unwrap()));
         assert_eq!(config.witnesses["witness.example/1"].url.to_string(), "https://witness.example:443/1");
+        assert!(matches!(config.store, StoreConfig::Postgres(_)));
+        assert!(config.tls.is_some() && config.keeper_tls.is_some_and(|tls| tls.identity.is_some()));
+    }
+
+    /// What a refusal of an unknown key names is every key that there is.
+    #[test]
+    fn the_template_leaves_no_key_out() {
+        let template = template_with_every_key();
+        let sections =
+            ["", "[tls]", "[keeper_tls]", "[s3]", "[postgres]", "[witnesses.\"witness.example/1\"]", "[limits]"];
+        let mut known = 0;
+        for section in sections {
+            let error = refused("", &format!("{section}\nno_such_key = 1")).to_string();
+            let (_, expected) = error.split_once("expected").unwrap();
+            let body = match section {
+                "" => template.as_str(),
+                _ => template.split_once(&format!("\n{section}\n")).unwrap().1.split("\n[").next().unwrap(),
+            };
+            for key in expected.split('`').skip(1).step_by(2) {
+                let has = |line: &str| line.starts_with(&format!("{key} = ")) || line.starts_with(&format!("[{key}"));
+                assert!(body.lines().any(has), "{section} {key}");
+                known += 1;
+            }
+        }
+        assert!(known > 30, "{known} keys");
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod status;
 mod store;
 mod telemetry;
 
-pub use config::{Config, ConfigError, KeeperTls, Limits, LogFormat, StoreConfig, Tls, Witness};
+pub use config::{CONFIG_TEMPLATE, Config, ConfigError, KeeperTls, Limits, LogFormat, StoreConfig, Tls, Witness};
 pub use link::KeeperAddress;
 pub use server::{BoundHost, ServeError, check_store, check_tls};
 pub use status::REFUSAL_TRAILER;

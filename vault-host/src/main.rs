@@ -1,6 +1,7 @@
 //! `vault-host`: the command.
 #![forbid(unsafe_code)]
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -8,14 +9,14 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use vault_host::{BoundHost, Config, Copied, check_store, check_tls, copy_store};
+use vault_host::{BoundHost, CONFIG_TEMPLATE, Config, Copied, check_store, check_tls, copy_store};
 
 /// Open files beside connections: listeners, the log, uploads, models that are read.
 const FILES_BESIDE: u64 = 256;
 
 /// The untrusted gRPC broker of a weight vault: stores ciphertext and log, relays to the keeper.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = AFTER_HELP)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -25,16 +26,18 @@ struct Args {
 enum Command {
     /// Serve until SIGTERM or SIGINT.
     Serve {
-        /// Configuration file.
+        /// Configuration file; `vault-host config` prints one to start from.
         #[arg(long)]
         config: PathBuf,
     },
     /// Say whether a configuration is good, and what to change where it is not. Serves nothing.
     CheckConfig {
-        /// Configuration file.
+        /// Configuration file; `vault-host config` prints one to start from.
         #[arg(long)]
         config: PathBuf,
     },
+    /// Print a configuration to start from, with every key and what it is for.
+    Config,
     /// Work on what hosts store.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -54,6 +57,9 @@ enum StoreCommand {
     },
 }
 
+const AFTER_HELP: &str = "WEIGHTVAULT_LOG in the environment says which log lines are written, such as debug, or \
+                          vault_host=debug,info. Without it: info.";
+
 /// How often a copy says how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
@@ -61,6 +67,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Serve { config } => serve(&config),
         Command::CheckConfig { config } => check(&config),
+        Command::Config => print_template(),
         Command::Store(StoreCommand::Copy { from, to }) => copy(&from, &to),
     };
     match done {
@@ -69,6 +76,14 @@ fn main() -> ExitCode {
             eprintln!("vault-host: {message}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A reader that goes away, as `head` does, is no failure.
+fn print_template() -> Result<(), String> {
+    match std::io::stdout().write_all(CONFIG_TEMPLATE.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("can't write to standard output: {error}")),
+        _ => Ok(()),
     }
 }
 
@@ -143,4 +158,26 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+#[path = "../../tests/documented_commands.rs"]
+mod documented_commands;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_the_documents_are_taken() {
+        let operate = include_str!("../../docs/operate.md");
+        let readme = include_str!("../../README.md");
+        let blocks = documented_commands::in_blocks(operate, "vault-host");
+        let copies = documented_commands::in_text(readme, "vault-host", "--");
+        assert!(blocks.len() >= 3 && copies.len() >= 2, "{blocks:?} {copies:?}");
+        for command in blocks.into_iter().chain(copies) {
+            let parsed = Args::try_parse_from(command.split_whitespace());
+            assert!(parsed.is_ok(), "{command}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
+        }
+    }
 }

@@ -98,6 +98,7 @@ impl From<StoreError> for Refused {
             | StoreError::Refused { .. }
             | StoreError::SchemaNewer { .. }
             | StoreError::UnderCheckpoint { .. }
+            | StoreError::UploadsFull { .. }
             | StoreError::UnitsElsewhere { .. }
             | StoreError::Unreachable { .. } => Coarse::Unavailable,
         };

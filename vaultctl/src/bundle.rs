@@ -195,7 +195,8 @@ fn blob_name(digest: Sha256Digest) -> String {
     format!("blob/{}", hex::encode(digest.as_bytes()))
 }
 
-/// A plain file of at most `max` bytes: no link, no pipe that never ends.
+/// A plain file of at most `max` bytes, and not a link or a pipe that never ends. The folders above it are followed as they
+/// are: whoever can change those can have other bytes read, which are verified like any.
 fn read_file(dir: &Path, name: &str, max: usize) -> std::io::Result<Vec<u8>> {
     let path = dir.join(name);
     if !std::fs::symlink_metadata(&path)?.is_file() {

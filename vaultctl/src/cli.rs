@@ -281,7 +281,7 @@ pub struct Signing {
     /// Your key, for ssh-keygen.
     #[arg(long, value_name = "KEY", required_unless_present_any = ["print_statement", "signature"])]
     pub key: Option<PathBuf>,
-    /// For how long the signature counts: 30m, 12h, 7d.
+    /// For how long the signature counts: 90s, 30m, 12h, 7d.
     #[arg(long, value_name = "SPAN", default_value = "7d", value_parser = span)]
     pub expires: u64,
     /// Do not ask. Without a terminal nothing is signed unless this is given.
@@ -461,7 +461,7 @@ impl From<AntiRollbackArg> for AntiRollback {
     }
 }
 
-/// `30m`, `12h`, `7d`: whole minutes, hours or days, at most a year. Gives seconds.
+/// `90s`, `30m`, `12h`, `7d`: whole seconds, minutes, hours or days, at most a year. Gives seconds.
 fn span(text: &str) -> Result<u64, String> {
     const SECS_MAX: u64 = 366 * 24 * 60 * 60;
     let malformed = || "write a whole number and s, m, h or d, such as 7d; at most 366d".to_owned();
@@ -478,14 +478,40 @@ fn span(text: &str) -> Result<u64, String> {
 }
 
 #[cfg(test)]
-mod tests {
+#[path = "../../tests/documented_commands.rs"]
+mod documented_commands;
+
+#[cfg(test)]
+pub(crate) mod tests {
     use clap::CommandFactory;
 
     use super::*;
 
+    /// Whether a command that a person is told to run is one. FILE, KEY and DIR stand for themselves.
+    pub(crate) fn takes(command: &str) -> bool {
+        Cli::try_parse_from(command.split_whitespace()).is_ok()
+    }
+
     #[test]
     fn the_definition_of_the_commands_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_of_the_documents_are_taken() {
+        let operate = include_str!("../../docs/operate.md");
+        let readme = include_str!("../../README.md");
+        let (blocks, signed) = (
+            documented_commands::in_blocks(operate, "vaultctl"),
+            documented_commands::in_text(readme, "vaultctl", "--key KEY"),
+        );
+        assert!(blocks.len() >= 6 && signed.len() >= 8, "{blocks:?} {signed:?}");
+        for command in blocks.into_iter().chain(signed) {
+            // Words that stand for something with a form of its own.
+            let words = [("INSTANCE", "4".repeat(64)), ("NAME", "name".to_owned()), ("RULE", "rule".to_owned())];
+            let filled = words.iter().fold(command.clone(), |text, (word, value)| text.replace(word, value));
+            assert!(takes(&filled), "{command}");
+        }
     }
 
     #[test]

@@ -132,11 +132,11 @@ pub fn not_verified(error: KeeperEvidenceError) -> Failure {
     let next = match &error {
         KeeperEvidenceError::Pcr(_) | KeeperEvidenceError::Report(_) => {
             "do not sign, and do not seal to this keeper. If approvers have let it boot something else since this vault file \
-             was written, `vaultctl vault-file --out FILE` writes one that knows the policy in force"
+             was written, `vaultctl vault-file --vault FILE --out NEW` writes one that knows the policy in force"
         }
         KeeperEvidenceError::OtherKeeper { .. } => {
             "do not sign, and do not seal to this keeper. If approvers have let another keeper take over since this vault file \
-             was written, `vaultctl vault-file --out FILE` writes one that knows it"
+             was written, `vaultctl vault-file --vault FILE --out NEW` writes one that knows it"
         }
         KeeperEvidenceError::Evidence(_)
         | KeeperEvidenceError::Credential(_)

@@ -365,7 +365,7 @@ fn gives_no_more(deny: &Deny, in_force: &Policy, candidate: &Policy) -> bool {
 fn by_units(deny: &Deny, policy: &Policy) -> Why {
     let groups = policy.release_rule(&deny.rule).map(|rule| rule.groups.to_string()).unwrap_or_default();
     let seen = (format!("header units, and groups {groups}"), "more".to_owned());
-    let remedy = "the guest asks for less (--groups), or a policy gives the group";
+    let remedy = "the guest asks for less (--group), or a policy gives the group";
     let why = Why::new(deny.code.as_str(), "groups", seen, remedy);
     Why { policy_key: Some(format!("release.{}.groups", deny.rule)), ..why }
 }

@@ -47,7 +47,7 @@ impl Session {
         match &self.global.vault {
             Some(path) => read_vault(path),
             None => Err(Failure::new(Kind::Usage, "vault-missing", "which vault?")
-                .next("give its vault file with --vault FILE; `vaultctl init` makes one")),
+                .next("give its vault file with --vault FILE; `vaultctl init start` makes one, `vaultctl init fetch` gets one")),
         }
     }
 

@@ -19,7 +19,7 @@ impl DenialReason {
             Self::ManifestMismatch { .. } => "the host serves the manifest that was published",
             Self::ModelNotInRule { .. } => "the guest names a rule with that model, or a policy adds it to this one",
             Self::UnitUnknown { .. } => "the guest asks for units that the model has",
-            Self::GroupNotGranted { .. } => "the guest asks for less (--groups), or a policy gives that group",
+            Self::GroupNotGranted { .. } => "the guest asks for less (--group), or a policy gives that group",
             Self::AnchorNotInPolicy { .. } => "a policy lists that anchor, with that trust",
             Self::PlatformNotEnrolled { .. } => "approvers enrol the platform: vaultctl platform add",
             Self::EkWithoutCertificate { .. } => {

@@ -66,7 +66,8 @@ impl Past {
     /// Proposes what an explanation says, and has it approved.
     fn propose(&self, command: &Value) {
         let command = command.as_str().expect("a command");
-        let args = command.strip_prefix("vaultctl ").expect("a command of this tool").split(' ');
+        let args = command.strip_prefix("vaultctl ").expect("a command of this tool");
+        let args = args.strip_suffix(" --vault FILE --key KEY").expect("who signs, and for which vault").split(' ');
         run_ok(self.world.vaultctl().args(args).args(["--yes", "--key"]).arg(self.world.path(APPROVERS[0])));
         self.world.approve(&APPROVERS[1..]);
     }
@@ -115,7 +116,7 @@ async fn what_a_budget_held_is_explained_and_passes_by_the_command_that_the_expl
         "{facts}"
     );
     let propose = &why_held["propose"];
-    assert_eq!(propose[0], "vaultctl propose budget fleet --releases 1 --for 1h");
+    assert_eq!(propose[0], "vaultctl propose budget fleet --releases 1 --for 1h --vault FILE --key KEY");
     past.propose(&propose[0]);
     past.granted().await;
 
@@ -199,8 +200,9 @@ async fn a_release_that_nobody_approved_is_explained_with_the_permits_that_there
     );
     assert_eq!(why_held["facts"], json!(["no permit for demo under rule demo was there"]));
     let platform = entry["platform"].as_str().expect("a platform");
-    let command =
-        format!("vaultctl propose standing demo --model demo --version 1 --platform {platform} --releases 1 --for 1d");
+    let command = format!(
+        "vaultctl propose standing demo --model demo --version 1 --platform {platform} --releases 1 --for 1d --vault FILE --key KEY"
+    );
     assert_eq!(why_held["propose"][0], command.as_str());
     past.propose(&why_held["propose"][0]);
     past.granted().await;
@@ -228,7 +230,7 @@ async fn what_an_alarm_held_is_explained_and_passes_once_it_is_raised() {
     let why_held = &entry["why"];
     assert_eq!((&why_held["policy_key"], &why_held["waits"]), (&json!("alarm.fresh.on"), &json!(true)));
     assert_eq!(entry["line"]["text"], "on = \"canary\"");
-    assert_eq!(why_held["propose"][0], "vaultctl propose budget fresh --releases 1 --for 1h");
+    assert_eq!(why_held["propose"][0], "vaultctl propose budget fresh --releases 1 --for 1h --vault FILE --key KEY");
     past.propose(&why_held["propose"][0]);
     past.granted().await;
     assert_eq!(past.refused().await, "held-by-alarm");

@@ -135,7 +135,7 @@ impl Session {
         self.begin(request, false)?.finish().await
     }
 
-    /// Begins to load a model layer by layer: `--stream-order` of a program.
+    /// Begins to load a model layer by layer, in the order in which a program uses them.
     ///
     /// # Errors
     /// What is wrong with the request.

@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use indicatif::HumanBytes;
+use indicatif::DecimalBytes;
 use ledger::manifest::Manifest;
 
 pub(super) use place::SourceList;
@@ -74,6 +74,8 @@ struct Trouble {
     /// Units that the cache had wrong.
     cache_failed: BTreeSet<u32>,
     warnings: usize,
+    /// Somebody was told that there is no place left.
+    no_place_left: bool,
 }
 
 /// Bytes of a range, from one of the places.
@@ -113,7 +115,7 @@ impl<'m> Sources<'m> {
         let places = self.list.iter().map(|source| (source.name.as_str(), &source.bytes));
         let all = std::iter::once(("the cache", &self.cached)).chain(places);
         let used = all.map(|(name, bytes)| (name, bytes.load(Ordering::Relaxed))).filter(|(_, bytes)| *bytes > 0);
-        used.map(|(name, bytes)| format!("{name}: {}", HumanBytes(bytes))).collect()
+        used.map(|(name, bytes)| format!("{name}: {}", DecimalBytes(bytes))).collect()
     }
 
     fn trouble(&self) -> MutexGuard<'_, Trouble> {
@@ -138,7 +140,12 @@ impl<'m> Sources<'m> {
             *in_a_row += 1;
             *in_a_row
         };
-        let Some(next) = self.next(unit) else { return false };
+        let Some(next) = self.next(unit) else {
+            if let Some(told) = self.no_place_left(source, what) {
+                eprintln!("{told}");
+            }
+            return false;
+        };
         let (name, next) = (&self.list[source].name, &self.list[next].name);
         self.warn(&format!("{name}: {what}; going on from {next}"));
         if in_a_row == FAILURES_MAX {
@@ -147,11 +154,20 @@ impl<'m> Sources<'m> {
         true
     }
 
+    /// The last word of a load, said once: its failure says of what unit, and only here is known of which place.
+    fn no_place_left(&self, source: usize, what: &str) -> Option<String> {
+        let said = std::mem::replace(&mut self.trouble().no_place_left, true);
+        (!said).then(|| format!("warning: {}: {what}; there is no other place to ask", self.list[source].name))
+    }
+
     fn warn(&self, text: &str) {
-        let mut trouble = self.trouble();
-        trouble.warnings += 1;
-        if trouble.warnings <= WARNINGS_MAX {
-            eprintln!("warning: {text}");
+        let warnings = {
+            let mut trouble = self.trouble();
+            trouble.warnings += 1;
+            trouble.warnings
+        };
+        if let Some(told) = told(warnings, text) {
+            eprintln!("{told}");
         }
     }
 
@@ -160,6 +176,15 @@ impl<'m> Sources<'m> {
         let cache = self.cache.as_ref().filter(|_| !self.trouble().cache_failed.contains(&unit))?;
         let bytes = Bytes::Local(cache.read(self.manifest, unit, range)?);
         Some(SourceReader { source: None, bytes, delivered: self.cached.clone(), kept: None })
+    }
+}
+
+/// What a person reads of this warning of a load.
+fn told(warnings: usize, text: &str) -> Option<String> {
+    match warnings {
+        ..WARNINGS_MAX => Some(format!("warning: {text}")),
+        WARNINGS_MAX => Some(format!("warning: {text}\nfurther warnings of this load are left out")),
+        _ => None,
     }
 }
 

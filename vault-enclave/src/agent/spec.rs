@@ -95,10 +95,7 @@ pub(super) fn wanted(specs: &[ModelSpec], args: &ModelArgs) -> Result<Vec<Wanted
     if let Some(option) = args.option_of_one_model()
         && (specs.len() > 1 || specs.iter().any(|spec| spec.follow.is_some()))
     {
-        let message = format!("{option} is of one model and one version of it");
-        return Err(Failure::new(Kind::Usage, "one-model-only", message).next(
-            "with several models say --model MODEL@VERSION,group=GROUP; leave it out where a version is followed",
-        ));
+        return Err(one_model_only(option));
     }
     let wanted = specs.iter().map(|spec| spec.wanted(args)).collect::<Result<Vec<_>, _>>()?;
     let paths: Vec<&Path> = wanted.iter().map(|wanted| wanted.at.path()).collect();
@@ -108,6 +105,16 @@ pub(super) fn wanted(specs: &[ModelSpec], args: &ModelArgs) -> Result<Vec<Wanted
             .next("give each model a place of its own: --model MODEL@VERSION=PATH"));
     }
     Ok(wanted)
+}
+
+fn one_model_only(option: &str) -> Failure {
+    let next = match option {
+        "--source" | "--ciphertext" => {
+            "leave it out: the units come from the vault's host; --cache serves several models"
+        }
+        _ => "with several models say --model MODEL@VERSION,group=GROUP; leave it out where a version is followed",
+    };
+    Failure::new(Kind::Usage, "one-model-only", format!("{option} is of one model and one version of it")).next(next)
 }
 
 /// Two of these of which one is, or lies in, the other.
@@ -187,6 +194,15 @@ mod tests {
         ] {
             assert!(matches!(bad.parse::<ModelSpec>(), Err(SpecError::Key(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_option_of_one_model_is_refused_with_what_there_is_for_several() {
+        let next = |option: &str| one_model_only(option).next_step().unwrap().to_owned();
+        for place in ["--source", "--ciphertext"] {
+            assert!(next(place).contains("--cache serves several models"), "{place}");
+        }
+        assert!(next("--group").contains("--model MODEL@VERSION,group=GROUP"));
     }
 
     #[test]

@@ -26,8 +26,8 @@ pub(super) fn check(dir: &Path) -> Check {
         DirState::Joining => Check::warn(
             CHECK,
             format_args!("{shown} is JOINING or RECOVERING: it has a root, and no keys of a vault yet"),
-            "to join beside or behind a keeper that runs: vault-enclave keeper-join, and approvers let it in (vaultctl keeper pending)\n\
-             in the place of a lost one: vault-enclave keeper --recover FILE, and custodians and approvers give the keys (vaultctl \
+            "to join beside or behind a keeper that runs: start it again by vault-enclave keeper-join, and approvers let it in (vaultctl keeper \
+             pending)\nin the place of a lost one: start it again by vault-enclave keeper --recover FILE, and custodians and approvers give the keys (vaultctl \
              recover status)",
         ),
         DirState::Incomplete { missing } => Check::fail(

@@ -38,7 +38,8 @@ pub(super) fn checks(args: &DoctorArgs, seen: Option<&Seen>) -> Vec<Check> {
         }
         (Some(_), Some(_)) => checks.push(Check::ok(
             "policy",
-            "a later one than the vault file's is in force; `vaultctl status` and `evidence` say what it asks for",
+            "a later one than the vault file's is in force; `vaultctl status --vault FILE` says which, and `vaultctl vault-file \
+             --vault FILE --out NEW` writes a vault file that knows it",
         )),
         _ => {}
     }
@@ -97,9 +98,11 @@ async fn host(
 /// How to go on with a keeper that is not open.
 fn next_step(state: &str) -> &'static str {
     match state {
-        "recovering" => "custodians give their shares, approvers sign: vaultctl recover status, contribute, approve",
+        "recovering" => {
+            "custodians give their shares, approvers sign: `vaultctl recover status --vault FILE` says what it waits for"
+        }
         "retired" => "the vault has another keeper: have the host dial that one",
-        "ceremony" | "empty" => "approvers sign the genesis: vaultctl init status",
+        "ceremony" | "empty" => "approvers sign the genesis: `vaultctl init status --vault FILE` says who is missing",
         _ => "see the keeper's own log; `vaultctl status --vault FILE` says more",
     }
 }
@@ -119,7 +122,11 @@ fn time(vault: &VaultFile, now: UnixTime) -> Check {
 /// Whether the policy would release anything to this machine.
 fn permission(policy: &Policy, seen: &Seen, now: UnixTime) -> Vec<Check> {
     if policy.is_expired(now) {
-        return vec![Check::fail("policy", "past its end", "propose a new one: vaultctl propose policy")];
+        return vec![Check::fail(
+            "policy",
+            "past its end",
+            "propose a new one: vaultctl propose policy NEW --vault FILE --key KEY",
+        )];
     }
     let ek = match EndorsedEk::verify(&seen.ek_certificates, policy.trust_anchors(), now) {
         Ok(ek) => ek,
@@ -165,5 +172,19 @@ fn release(check: String, rule: &TpmRule, platform: Sha256Digest, pcrs: &BTreeMa
         Err(mismatch) => {
             Check::warn(check, mismatch, "boot what the rule names, or propose what `vault-enclave evidence` prints")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_a_next_step_name_the_vault() {
+        for state in ["recovering", "ceremony", "empty", "stopped"] {
+            let command = next_step(state).split('`').nth(1).unwrap();
+            assert!(command.starts_with("vaultctl ") && command.ends_with(" --vault FILE"), "{state}: {command}");
+        }
+        assert!(next_step("retired").contains("another keeper"));
     }
 }

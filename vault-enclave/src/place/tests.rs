@@ -149,6 +149,13 @@ impl Drop for LimitedCgroup {
 }
 
 #[test]
+fn whoever_names_a_disk_is_told_to_mount_as_run_does() {
+    let on_disk = judge(&facts(22), 1000, false).unwrap_err();
+    assert_eq!(on_disk.code(), "place-on-disk");
+    assert!(on_disk.to_string().contains("-o noswap,huge=within_size,mode=0700 tmpfs DIR"), "{on_disk}");
+}
+
+#[test]
 fn limit_of_a_cgroup_is_found_and_named() {
     let Some(cgroup) = LimitedCgroup::new(1 << 30) else {
         eprintln!("skipped: no cgroup with a memory controller can be made here");

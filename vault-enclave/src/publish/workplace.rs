@@ -72,13 +72,18 @@ fn temporary_in(directory: &Path, bytes: u64) -> Result<(TempDir, InUse), Failur
 fn take_away(left: &Path) {
     let sealed = left.join(SEALED);
     if sealed.exists() {
-        let sealed = sealed.display();
-        eprintln!(
-            "note: {sealed} is a sealed model that an earlier run left: `vault-enclave publish {sealed}`, or remove it"
-        );
+        eprintln!("{}", left_by_an_earlier_run(&sealed));
     } else {
         let _ = std::fs::remove_dir_all(left);
     }
+}
+
+fn left_by_an_earlier_run(sealed: &Path) -> String {
+    let sealed = sealed.display();
+    format!(
+        "note: {sealed} is a sealed model that an earlier run left: `vault-enclave publish {sealed} --vault FILE`, or \
+         remove it"
+    )
 }
 
 fn check_room(directory: &Path, bytes: u64) -> Result<(), Failure> {
@@ -103,6 +108,19 @@ mod tests {
 
     fn code(found: Result<Workplace, Failure>) -> Option<String> {
         found.err().map(|failure| failure.code().to_owned())
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_is_published_by_the_command_that_is_printed() {
+        #[derive(clap::Parser)]
+        struct Publish {
+            #[command(flatten)]
+            _args: crate::publish::PublishArgs,
+        }
+        let said = left_by_an_earlier_run(Path::new("/srv/left/sealed"));
+        let command = said.split('`').nth(1).and_then(|command| command.strip_prefix("vault-enclave ")).unwrap();
+        assert_eq!(command, "publish /srv/left/sealed --vault FILE");
+        <Publish as clap::Parser>::try_parse_from(command.split(' ')).unwrap();
     }
 
     #[test]

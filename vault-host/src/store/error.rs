@@ -9,10 +9,15 @@ use super::{BucketError, PostgresError};
 /// A failure of the store. `code()` is stable; the text is for an operator and names the file where there is one.
 #[derive(Debug)]
 pub enum StoreError {
-    /// The disk is full, or uploads may not use what is left of it. Nothing that was stored is lost.
+    /// The disk is full. Nothing that was stored is lost.
     DiskFull {
         /// What was being written.
         path: PathBuf,
+    },
+    /// Uploads may not use what is left of the disk: it is for the log.
+    UploadsFull {
+        /// Where they go.
+        dir: PathBuf,
     },
     /// The system refused.
     Io {
@@ -174,6 +179,7 @@ impl StoreError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::DiskFull { .. } => "disk-full",
+            Self::UploadsFull { .. } => "uploads-full",
             Self::Io { .. } => "disk-error",
             Self::DataDirInUse => "data-dir-in-use",
             Self::Unreachable { .. } => "store-unreachable",
@@ -215,6 +221,12 @@ impl fmt::Display for StoreError {
             Self::DiskFull { path } => {
                 write!(f, "no space left for {}: free some, then try again; nothing stored was lost", path.display())
             }
+            Self::UploadsFull { dir } => write!(
+                f,
+                "no space left for uploads in {}, which leave `keep_free_mib` free for the log: free some, then try again; \
+                 nothing stored was lost",
+                dir.display()
+            ),
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
             Self::DataDirInUse => f.write_str("another process has this data directory open: stop it first"),
             Self::Unreachable { name, reason } => {

@@ -168,8 +168,11 @@ impl Uploads {
     fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
         let disk = rustix::fs::statvfs(&self.dir).map_err(|error| StoreError::io(&self.dir, error.into()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if free < bytes.saturating_add(self.keep_free) {
+        if free < bytes {
             return Err(StoreError::DiskFull { path: self.dir.clone() });
+        }
+        if free - bytes < self.keep_free {
+            return Err(StoreError::UploadsFull { dir: self.dir.clone() });
         }
         Ok(())
     }
@@ -363,7 +366,9 @@ mod tests {
     #[test]
     fn uploads_that_would_use_the_room_of_the_log_are_refused() {
         let (_dir, uploads) = uploads(u64::MAX / 2);
-        assert!(matches!(uploads.begin(unit(1, b"sealed"), 0), Err(StoreError::DiskFull { .. })));
+        let full = uploads.begin(unit(1, b"sealed"), 0).err().unwrap();
+        assert_eq!(full.code(), "uploads-full");
+        assert!(full.to_string().contains("which leave `keep_free_mib` free for the log"), "{full}");
     }
 
     #[test]

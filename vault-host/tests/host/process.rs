@@ -94,6 +94,13 @@ fn check_config(text: &str) -> Output {
     command.arg("check-config").arg("--config").arg(file.path()).output().unwrap()
 }
 
+#[test]
+fn a_configuration_to_start_from_is_printed() {
+    let printed = Command::new(env!("CARGO_BIN_EXE_vault-host")).arg("config").output().unwrap();
+    assert!(printed.status.success());
+    assert_eq!(String::from_utf8(printed.stdout).unwrap(), vault_host::CONFIG_TEMPLATE);
+}
+
 #[tokio::test]
 async fn an_upload_goes_on_where_a_kill_stopped_it() {
     let place = Place::new();

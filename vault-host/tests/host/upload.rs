@@ -139,7 +139,7 @@ async fn uploads_leave_room_for_the_log() {
     let host = RunningHost::start(&config.replace("keep_free_mib = 0", "keep_free_mib = 6")).await;
     let mut client = host.provision().await;
     let refused = upload(&mut client, model().upload(0), 0, &model().units[0]).await;
-    assert_refused(refused, Code::Unavailable, "disk-full");
+    assert_refused(refused, Code::Unavailable, "uploads-full");
     let small = upload(&mut client, model().upload(2), 0, &model().units[2]).await.unwrap();
     assert_eq!(small, model().upload(2).bytes);
 }

@@ -25,7 +25,7 @@ pub struct BudgetArgs {
     /// Leases to let through above leases.
     #[arg(long, default_value_t = 0)]
     pub leases: u64,
-    /// For how long from now, approvals included: 30m, 12h, 7d.
+    /// For how long from now, approvals included: 90s, 30m, 12h, 7d.
     #[arg(long = "for", value_name = "SPAN", value_parser = span, required_unless_present = "until")]
     pub lasts: Option<u64>,
     /// Until when, in seconds since 1970: for --signature, whose statement was made over this moment.

@@ -31,7 +31,7 @@ pub struct ExplainArgs {
     /// policy. Needs --vault.
     #[arg(long, value_name = "DIR")]
     pub log: Option<PathBuf>,
-    /// A copy of a host's refusals.jsonl, in the place of asking a host for the request id.
+    /// A copy of a host's refusals.jsonl, which lies in its data_dir, in the place of asking a host for the request id.
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
 }

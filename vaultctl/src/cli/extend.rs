@@ -16,8 +16,8 @@ pub enum ExtendCommand {
     New(ExtendNewArgs),
     /// Show an extension in words, sign it, and add the signature to its file. Needs no host.
     ///
-    /// As many approvers as a policy takes have to. Then give the file to agents: `vault-enclave load|run --extension FILE`,
-    /// or put it into their `--extensions DIR`.
+    /// As many approvers as a policy takes have to. Then give the file to `vault-enclave load`, `run` or `agent` by
+    /// `--extension FILE`, or put it into their `--extensions DIR`.
     Sign {
         /// The extension.
         file: PathBuf,

@@ -22,7 +22,7 @@ pub fn refused(method: &str, address: &str, status: &Status) -> Failure {
                 return failure;
             }
             let id = cut(&refusal.request_id);
-            failure.next(format!("vaultctl explain {id}")).request_id(id)
+            failure.next(format!("vaultctl explain {id} --vault FILE")).request_id(id)
         }
         None => Failure::new(Kind::Failed, code(status.code()), format!("{method} failed at {address}"))
             .why(cut(status.message()))
@@ -52,7 +52,7 @@ fn code(code: Code) -> &'static str {
 fn next(code: Code) -> &'static str {
     match code {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
-            "check that vault-host and its keeper run; `vaultctl status` says what the host knows"
+            "check that vault-host and its keeper run; `vaultctl status --vault FILE` says what the host knows"
         }
         Code::Unimplemented => "check that vaultctl and vault-host are of the same version",
         Code::ResourceExhausted => "wait a moment and try again",
@@ -81,8 +81,9 @@ mod tests {
         };
         let failure = refused("SubmitApproval", "http://vault", &with_trailer(&refusal));
         assert_eq!((failure.kind(), failure.code()), (Kind::Refused, "not-an-approver"));
-        let next = format!("vaultctl explain {}", "00".repeat(16));
+        let next = format!("vaultctl explain {} --vault FILE", "00".repeat(16));
         assert_eq!(failure.next_step(), Some(next.as_str()));
+        assert!(crate::cli::tests::takes(&next));
         assert!(failure.to_string().contains("signed by SHA256:x"));
     }
 

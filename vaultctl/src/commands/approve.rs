@@ -112,14 +112,14 @@ fn find<'a>(vault: &'a Vault, args: &ApproveArgs, now: UnixTime) -> Result<&'a P
         None if args.signing.yes && vault.pending(now).nth(1).is_some() => {
             return Err(Failure::new(Kind::Usage, "proposal-ambiguous", "several proposals wait for approvals")
                 .why("with --yes nobody would see which one is the newest")
-                .next("name it: vaultctl pending lists them"));
+                .next("name it: `vaultctl pending --vault FILE` lists them"));
         }
         None => vault.pending(now).last(),
     };
     found.ok_or_else(|| {
         Failure::new(Kind::Usage, "proposal-unknown", "no such proposal waits for approvals")
             .why("it has taken effect, ran out, was voided by a change of policy, or was never made")
-            .next("vaultctl pending lists what waits")
+            .next("`vaultctl pending --vault FILE` lists what waits")
     })
 }
 

@@ -116,7 +116,7 @@ pub(crate) async fn fetch(session: &Session, out: &Path) -> Result<FetchReport, 
     let escrow = vault.escrow_in_force().map_err(|error| {
         Failure::new(Kind::Usage, error.code(), "there are no shares of this vault's keys")
             .why(error)
-            .next("vaultctl escrow propose --custodian FILE --custodian FILE --threshold M --key KEY")
+            .next("vaultctl escrow propose --custodian A.pub --custodian B.pub --threshold 2 --vault FILE --key KEY")
     })?;
     std::fs::create_dir_all(out).map_err(|error| Failure::file("make", out, &error))?;
     let mut files = Vec::new();
@@ -197,7 +197,10 @@ impl fmt::Display for EscrowStatusReport {
             (true, _) => {
                 writeln!(f, "If the keeper is lost: vault-enclave keeper --recover FILE --accept-rollback --dir DIR …")
             }
-            (false, false) => writeln!(f, "Next: vaultctl escrow propose --custodian FILE … --threshold M --key KEY"),
+            (false, false) => writeln!(
+                f,
+                "Next: vaultctl escrow propose --custodian A.pub --custodian B.pub --threshold 2 --vault FILE --key KEY"
+            ),
         }
     }
 }

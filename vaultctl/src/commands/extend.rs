@@ -158,7 +158,10 @@ impl fmt::Display for ExtendReport {
         writeln!(f, "  signed by: {signed} ({} of {})", self.signed_by.len(), self.threshold)?;
         match self.signed_by.len() as u64 >= u64::from(self.threshold) {
             true => {
-                writeln!(f, "Next: give it to agents: vault-enclave load|run … --extension FILE, or --extensions DIR")
+                writeln!(
+                    f,
+                    "Next: give it to agents: vault-enclave load|run|agent … --extension FILE, or --extensions DIR"
+                )
             }
             false => writeln!(f, "Next: other approvers run vaultctl extend sign FILE --vault FILE --key KEY"),
         }

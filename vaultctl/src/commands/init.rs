@@ -10,7 +10,7 @@ use std::path::Path;
 use attestation::Sha256Digest;
 use ledger::approvals::{ApprovalAction, ApprovalStatement};
 use ledger::checkpoint::LogVerifier;
-use ledger::genesis::{AntiRollback, Core, GENESIS_POLICY_BYTES_MAX, Genesis, GenesisError, SealTo};
+use ledger::genesis::{AntiRollback, Core, Genesis, GenesisError, SealTo};
 use ledger::policy::Policy;
 use ledger::vault_file::VaultFile;
 use vault_proto::convert::{Approval, GenesisWitness};
@@ -18,12 +18,13 @@ use vault_proto::convert::{Approval, GenesisWitness};
 pub(crate) use report::{FetchReport, InitStatus, SignReport, StartReport};
 
 use super::Submission;
+use super::policy::{SHORTEN, read_policy_text};
 use crate::audit;
 use crate::cli::{InitStartArgs, Signing};
 use crate::client::Remote;
 use crate::failure::{Failure, Kind};
 use crate::keeper::{self, CeremonyRun, not_verified};
-use crate::session::{Session, read_text, read_vault, write_new};
+use crate::session::{Session, read_vault, write_new};
 use crate::signing::{self, Signed};
 use crate::words::PolicyReport;
 
@@ -33,12 +34,8 @@ const VAULT_FILE: &str = "vault.json";
 /// Core to the keeper, evidence, genesis, vault file, genesis to the keeper. A file that an earlier run left is taken up:
 /// it was written after the evidence verified, and before the keeper got the genesis.
 pub(crate) async fn start(session: &Session, args: &InitStartArgs) -> Result<StartReport, Failure> {
-    let text = read_text(&args.policy, GENESIS_POLICY_BYTES_MAX)?;
-    let core = first_core(args.anti_rollback.into(), &text).map_err(|error| {
-        Failure::new(Kind::Usage, error.code(), format!("{} can't begin a vault", args.policy.display()))
-            .why(error)
-            .next("correct it, then run `vaultctl policy check`")
-    })?;
+    let text = read_policy_text(&args.policy)?;
+    let core = first_core(args.anti_rollback.into(), &text).map_err(|error| no_beginning(&args.policy, &error))?;
     let path = args.out.join(VAULT_FILE);
     let remote = session.named_host().await?;
     let (vault, resumed) = if path.exists() {
@@ -70,6 +67,14 @@ fn introduce(failure: Failure, genesis: &Genesis) -> Failure {
 fn first_core(anti_rollback: AntiRollback, text: &str) -> Result<Core, GenesisError> {
     let seal_to = SealTo::proven_by(Policy::parse(text).map_err(GenesisError::Policy)?.keeper());
     Core::new(anti_rollback, seal_to, text)
+}
+
+fn no_beginning(file: &Path, error: &GenesisError) -> Failure {
+    let next = match error {
+        GenesisError::PolicyTooLong { .. } => SHORTEN,
+        _ => "correct it, then run `vaultctl policy check`",
+    };
+    Failure::new(Kind::Usage, error.code(), format!("{} can't begin a vault", file.display())).why(error).next(next)
 }
 
 fn resume(path: &Path, core: &Core) -> Result<VaultFile, Failure> {
@@ -195,5 +200,23 @@ pub(crate) async fn status(session: &Session) -> Result<InitStatus, Failure> {
             Ok(InitStatus::of_log(&vault, log.state()))
         }
         None => Ok(InitStatus::of_host(&session.named_host().await?.status().await?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::policy::tests::template_filled_in;
+
+    #[test]
+    fn a_first_policy_that_is_too_long_is_told_what_to_take_out() {
+        let long = format!("{}#{}\n", template_filled_in(), "x".repeat(1 << 10));
+        let error = first_core(AntiRollback::None, &long).unwrap_err();
+        let failure = no_beginning(Path::new("policy.toml"), &error);
+        assert_eq!((failure.code(), failure.next_step()), ("genesis-policy-too-long", Some(SHORTEN)));
+        let error = first_core(AntiRollback::Witnesses, &template_filled_in()).unwrap_err();
+        let failure = no_beginning(Path::new("policy.toml"), &error);
+        assert_eq!(failure.code(), "core-witnesses-missing");
+        assert!(failure.next_step().unwrap().contains("vaultctl policy check"));
     }
 }

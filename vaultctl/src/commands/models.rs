@@ -61,7 +61,10 @@ impl fmt::Display for ModelsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.models.is_empty() {
             writeln!(f, "No model is published.")?;
-            return writeln!(f, "Next: vault-enclave seal proposes one; vaultctl pending shows what waits");
+            return writeln!(
+                f,
+                "Next: `vault-enclave seal` proposes one; `vaultctl pending --vault FILE` shows what waits"
+            );
         }
         for model in &self.models {
             let units = count_of(u64::from(model.units), "unit");

@@ -127,6 +127,8 @@ pub(crate) async fn list(session: &Session) -> Result<PlatformsReport, Failure> 
     })
 }
 
+const LIST: &str = "vaultctl platform list --vault FILE";
+
 /// The change, with its revision, as the verified log has it.
 fn change(vault: &Vault, wanted: Wanted<'_>) -> Result<PlatformChange, Failure> {
     let enrolled = |platform| vault.platforms().get(platform);
@@ -134,14 +136,13 @@ fn change(vault: &Vault, wanted: Wanted<'_>) -> Result<PlatformChange, Failure> 
         Wanted::Add { platform, label, counts_as } => {
             if let Some(enrolled) = enrolled(platform) {
                 let what = format!("{platform} is enrolled already, as {}", enrolled.label);
-                return Err(Failure::new(Kind::Usage, "platform-enrolled", what).next("vaultctl platform list"));
+                return Err(Failure::new(Kind::Usage, "platform-enrolled", what).next(LIST));
             }
             PlatformChange { act: PlatformAct::Add, platform, label: label.clone(), counts_as, revision: 0 }
         }
         Wanted::Remove { platform } => {
             let enrolled = enrolled(platform).ok_or_else(|| {
-                Failure::new(Kind::Usage, "platform-not-enrolled", format!("{platform} is not enrolled"))
-                    .next("vaultctl platform list")
+                Failure::new(Kind::Usage, "platform-not-enrolled", format!("{platform} is not enrolled")).next(LIST)
             })?;
             let (label, counts_as) = (enrolled.label.clone(), enrolled.counts_as);
             PlatformChange { act: PlatformAct::Remove, platform, label, counts_as, revision: 0 }

@@ -7,7 +7,8 @@ use std::fmt;
 use std::path::Path;
 
 use attestation::Sha256Digest;
-use ledger::policy::{POLICY_BYTES_MAX, Policy, describe_change};
+use ledger::genesis::GENESIS_POLICY_BYTES_MAX;
+use ledger::policy::{Lineage, POLICY_BYTES_MAX, Policy, describe_change};
 use serde::Serialize;
 
 pub(crate) use draft::draft;
@@ -19,6 +20,10 @@ use crate::words::PolicyReport;
 
 /// What a vault's first policy looks like.
 const TEMPLATE: &str = include_str!("policy_template.toml");
+
+/// What to do about a policy that is too long.
+pub(crate) const SHORTEN: &str =
+    "take out comments (what stands behind a #); `vaultctl policy check` says whether it fits";
 
 /// A policy to start from.
 #[derive(Debug, Serialize)]
@@ -39,8 +44,8 @@ pub(crate) fn template() -> Template {
 }
 
 pub(crate) fn check(session: &Session, file: &Path) -> Result<PolicyReport, Failure> {
-    let (policy, _) = read_policy(file)?;
-    Ok(PolicyReport::new(&policy, session.now()))
+    let (policy, text) = read_policy(file)?;
+    Ok(PolicyReport::new(&policy, session.now()).and_warning(too_long_to_begin(&policy, &text)))
 }
 
 pub(crate) fn diff(old: &Path, new: &Path) -> Result<Difference, Failure> {
@@ -48,9 +53,28 @@ pub(crate) fn diff(old: &Path, new: &Path) -> Result<Difference, Failure> {
     Ok(Difference { old: old.digest(), new: new.digest(), changes: describe_change(&old, &new) })
 }
 
+/// A first policy may be as long as any, and yet too long for a genesis.
+fn too_long_to_begin(policy: &Policy, text: &str) -> Option<String> {
+    let long = policy.lineage() == Lineage::Genesis && text.len() > GENESIS_POLICY_BYTES_MAX;
+    long.then(|| {
+        format!(
+            "it has {} bytes, and no vault can begin with more than {GENESIS_POLICY_BYTES_MAX}: take out comments",
+            text.len()
+        )
+    })
+}
+
+/// The text of a policy file.
+pub(crate) fn read_policy_text(file: &Path) -> Result<String, Failure> {
+    read_text(file, POLICY_BYTES_MAX).map_err(|failure| match failure.code() {
+        "file-too-long" => failure.next(SHORTEN),
+        _ => failure,
+    })
+}
+
 /// Reads a policy file: what it means, and its exact text.
 pub(crate) fn read_policy(file: &Path) -> Result<(Policy, String), Failure> {
-    let text = read_text(file, POLICY_BYTES_MAX)?;
+    let text = read_policy_text(file)?;
     match Policy::parse(&text) {
         Ok(policy) => Ok((policy, text)),
         Err(error) => Err(Failure::new(Kind::Usage, error.code(), format!("{} is not a policy", file.display()))
@@ -75,8 +99,9 @@ impl fmt::Display for Difference {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use attestation::UnixTime;
+    use ledger::genesis::{AntiRollback, Core, SealTo};
 
     use super::*;
     use crate::words::warnings;
@@ -91,6 +116,40 @@ mod tests {
     fn the_template_parses_once_keys_and_pcr_values_are_filled_in() {
         let policy = Policy::parse(&filled(TEMPLATE)).unwrap();
         assert_eq!((policy.serial(), policy.approval().threshold), (1, 2));
+    }
+
+    /// Room for keys and values that are longer than those of this test.
+    const SPARE_BYTES: usize = 256;
+
+    #[test]
+    fn the_template_filled_in_begins_a_vault_with_its_comments_on() {
+        let text = filled(TEMPLATE);
+        assert!(text.len() + SPARE_BYTES <= GENESIS_POLICY_BYTES_MAX, "{} bytes", text.len());
+        Core::new(AntiRollback::Counter, SealTo::Tpm, &text).unwrap();
+        Core::new(AntiRollback::None, SealTo::SnpTpm, &with_snp()).unwrap();
+    }
+
+    #[test]
+    fn a_first_policy_that_no_vault_can_begin_with_is_told_so() {
+        let long = format!("{}#{}\n", filled(TEMPLATE), "x".repeat(1 << 10));
+        let warns = |text: &str| too_long_to_begin(&Policy::parse(text).unwrap(), text);
+        assert_eq!(warns(&filled(TEMPLATE)), None);
+        assert!(warns(&long).unwrap().contains("more than 10240: take out comments"));
+        let later = long.replace("vault = \"genesis\"", &format!("vault = \"{}\"", Sha256Digest::of(b"vault")));
+        let later = later.replace("serial = 1", "serial = 2");
+        let later = later.replace("prev = \"none\"", &format!("prev = \"{}\"", Sha256Digest::of(b"before")));
+        assert_eq!(warns(&later), None);
+    }
+
+    #[test]
+    fn a_file_that_is_longer_than_any_policy_is_told_what_to_take_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("policy.toml");
+        std::fs::write(&file, vec![b'#'; POLICY_BYTES_MAX + 1]).unwrap();
+        let failure = read_policy(&file).unwrap_err();
+        assert_eq!((failure.code(), failure.next_step()), ("file-too-long", Some(SHORTEN)));
+        let failure = read_policy(&dir.path().join("none")).unwrap_err();
+        assert_eq!((failure.code(), failure.next_step()), ("file", None));
     }
 
     #[test]
@@ -169,6 +228,11 @@ mod tests {
         assert!(snp.host_data.is_some() && snp.id_keys.is_some() && snp.author_keys.is_some());
         assert!(snp.min_guest_svn.is_some() && snp.min_firmware.is_some());
         assert!(policy.keeper().snp().is_some());
+    }
+
+    /// The template with keys and values, for other tests of this crate.
+    pub(crate) fn template_filled_in() -> String {
+        filled(TEMPLATE)
     }
 
     fn filled(template: &str) -> String {

@@ -92,7 +92,7 @@ pub(crate) fn check_object(proposal: &Proposal, object: Sha256Digest) -> Result<
     }
     Err(Failure::new(Kind::NotVerified, "answer-other-object", "the answer is about another proposal")
         .why(format!("submitted {object}, and the answer names {}", proposal.object))
-        .next("vaultctl pending shows what the verified log has"))
+        .next("`vaultctl pending --vault FILE` shows what the verified log has"))
 }
 
 /// Refuses a policy that can't follow on the one in force: the keeper would.

@@ -213,7 +213,7 @@ impl fmt::Display for RecoverReport {
             (false, true) => {
                 writeln!(
                     f,
-                    "Next: vaultctl status; vaultctl vault-file --out NEW for whoever seals; a new escrow with"
+                    "Next: vaultctl status --vault FILE; vaultctl vault-file --vault FILE --out NEW for whoever seals; a new escrow with"
                 )?;
                 writeln!(f, "`vaultctl escrow propose`; and never start the lost keeper again")
             }

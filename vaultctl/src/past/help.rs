@@ -20,7 +20,7 @@ pub(super) fn explained(deny: &Deny, vault: &Vault, reason: &DenialReason) -> Wh
         DenialReason::HeldByAlarm { alarm, .. } => {
             why.facts.extend(vault.policy().alarms().get(alarm).map(|rule| format!("the alarm: {rule}")));
             why.facts.extend(raises(vault, alarm.as_str(), BudgetUnit::Releases));
-            why.propose.push(format!("vaultctl propose budget {alarm} --releases 1 --for 1h"));
+            why.propose.push(command(&format!("propose budget {alarm} --releases 1 --for 1h")));
             why.propose.extend(break_glass(deny, vault));
         }
         DenialReason::NotApproved { .. } => {
@@ -45,7 +45,7 @@ pub(super) fn lift(vault: &Vault, entry: u64) -> Why {
         let (scope, proposer, time) = (&revocation.scope, &revocation.proposer, moment(revocation.time));
         why.facts.push(format!("revoked: {scope}, proposed by {proposer}, since {time}"));
     }
-    why.propose.push(format!("vaultctl revoke --lift {entry}"));
+    why.propose.push(command(&format!("revoke --lift {entry}")));
     why
 }
 
@@ -73,7 +73,7 @@ fn budget(why: &mut Why, deny: &Deny, vault: &Vault, refusal: &BudgetRefusal) {
                 BudgetUnit::Platforms => format!("--platforms {need}"),
                 BudgetUnit::Leases => format!("--leases {need}"),
             };
-            why.propose.push(format!("vaultctl propose budget {budget} {amount} --for 1h"));
+            why.propose.push(command(&format!("propose budget {budget} {amount} --for 1h")));
         }
     }
     why.propose.extend(break_glass(deny, vault));
@@ -121,7 +121,35 @@ fn break_glass(deny: &Deny, vault: &Vault) -> Option<String> {
 fn permit(deny: &Deny, kind: PermitKind, lasts: &str) -> String {
     let (kind, rule, model) = (kind.as_str(), &deny.rule, &deny.model);
     let (version, platform) = (&deny.version, &deny.platform);
-    format!(
-        "vaultctl propose {kind} {rule} --model {model} --version {version} --platform {platform} --releases 1 --for {lasts}"
-    )
+    command(&format!(
+        "propose {kind} {rule} --model {model} --version {version} --platform {platform} --releases 1 --for {lasts}"
+    ))
+}
+
+/// As an approver types it, with a vault file and a key of his.
+fn command(what: &str) -> String {
+    format!("vaultctl {what} --vault FILE --key KEY")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::takes;
+
+    #[test]
+    fn what_is_to_be_proposed_is_a_command() {
+        let platform = format!("sha256:{}", "4".repeat(64));
+        for what in [
+            "propose budget fleet --releases 1 --for 1h",
+            "propose budget fleet --bytes 17B --for 1h",
+            "propose budget fleet --platforms 1 --for 1h",
+            "propose budget fleet --leases 1 --for 1h",
+            &format!("propose standing serve --model m --version 1 --platform {platform} --releases 1 --for 1d"),
+            &format!("propose break-glass serve --model m --version 1 --platform {platform} --releases 1 --for 1h"),
+            "revoke --lift 7",
+        ] {
+            assert!(takes(&command(what)), "{what}");
+            assert!(!takes(&format!("vaultctl {what}")), "{what}: somebody has to sign");
+        }
+    }
 }

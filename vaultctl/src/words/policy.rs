@@ -61,6 +61,13 @@ impl PolicyReport {
 }
 
 impl PolicyReport {
+    /// The same with one more thing that deserves a second look.
+    #[must_use]
+    pub fn and_warning(mut self, warning: Option<String>) -> Self {
+        self.warnings.extend(warning);
+        self
+    }
+
     /// What in it deserves a second look.
     pub fn warnings(&self) -> &[String] {
         &self.warnings

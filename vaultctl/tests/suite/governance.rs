@@ -117,7 +117,7 @@ fn a_refusal_of_the_keeper_keeps_its_code_and_request() {
     let ended = approve(&scene, "carol", &object);
     ended.fails(3, "already-approved");
     let failure: Value = serde_json::from_str(ended.stderr.lines().last().unwrap()).unwrap();
-    assert_eq!(failure["next"], format!("vaultctl explain {}", "ab".repeat(16)));
+    assert_eq!(failure["next"], format!("vaultctl explain {} --vault FILE", "ab".repeat(16)));
     assert_eq!((&failure["kind"], &failure["why"]), (&json!("refused"), &json!("carol has approved")));
 }
 

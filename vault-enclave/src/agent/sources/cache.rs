@@ -81,7 +81,7 @@ impl Cache {
     ) -> Result<Self, Failure> {
         let failed = |why: String| {
             Failure::new(Kind::Failed, "cache-directory", format!("{}: {why}", path.display()))
-                .next("give --cache a directory of this user's own, or one that is not there yet")
+                .next("give --cache a directory of this user's own, or one that is not there yet and whose parent is")
         };
         let directory = open_directory(path).map_err(&failed)?;
         let wanted: Vec<(String, u64)> = units

@@ -16,7 +16,7 @@ use super::web::{Pace, WebUnits};
 use super::{Origin, Sources};
 use crate::agent::fetch::RemoteUnits;
 use crate::agent::options::absolute;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, plain};
 use crate::open::{LocalUnits, ReadBy};
 
 /// The region of S3 services that know of none.
@@ -43,10 +43,11 @@ pub struct SourceArgs {
     #[arg(long, value_name = "FILE", requires = "source")]
     pub s3_credentials: Option<PathBuf>,
     /// Keep the sealed units here, on a disk of this machine, for later loads of any model: ciphertext, checked when it is
-    /// opened. All agents of one user share it.
+    /// opened. All loads of one user share it.
     #[arg(long, value_name = "DIR", requires = "cache_size")]
     pub cache: Option<PathBuf>,
-    /// The most that the cache may hold, as in 200G. What was not used for the longest time goes.
+    /// The most that the cache may hold, as in 200G (K, M, G and T are powers of 1024). What was not used for the longest
+    /// time goes.
     #[arg(long, value_name = "SIZE", requires = "cache", value_parser = parse_size)]
     pub cache_size: Option<u64>,
     /// Take the sealed units from this directory, and from nowhere else.
@@ -155,7 +156,7 @@ impl SourceList {
             match self.open_place(place, manifest, runtime) {
                 Ok(from) => sources.add(place.to_string(), from),
                 Err(failure) if self.without_host => return Err(failure),
-                Err(failure) => eprintln!("warning: {failure}; the next source is asked"),
+                Err(failure) => eprintln!("{}", passed_over(place, &failure)),
             }
         }
         if !self.without_host {
@@ -188,6 +189,16 @@ impl SourceList {
             }
         }
     }
+}
+
+/// What a person is told of a place that can't be opened.
+fn passed_over(place: &Place, failure: &Failure) -> String {
+    let place = place.to_string();
+    // Some failures name the place themselves.
+    let message = failure.message();
+    let message = message.strip_prefix(&format!("{place}: ")).unwrap_or(message);
+    let next = failure.next_step().map(|next| format!("\n  next: {next}")).unwrap_or_default();
+    plain(&format!("warning: {place}: {message} ({}); the next source is asked{next}", failure.code()))
 }
 
 impl FromStr for Place {
@@ -259,3 +270,22 @@ impl fmt::Display for PlaceError {
 }
 
 impl std::error::Error for PlaceError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_is_passed_over_is_named_once_with_the_advice_behind() {
+        let bucket: Place = "s3://vaults/models".parse().unwrap();
+        let failure = Failure::new(Kind::Failed, "s3-credentials", "there are none").next("name a file");
+        assert_eq!(
+            passed_over(&bucket, &failure),
+            "warning: s3://vaults/models: there are none (s3-credentials); the next source is asked\n  next: name a file"
+        );
+        let directory: Place = "/srv/models".parse().unwrap();
+        let failure = Failure::new(Kind::Failed, "io", "/srv/models: no such file");
+        let told = "warning: /srv/models: no such file (io); the next source is asked";
+        assert_eq!(passed_over(&directory, &failure), told);
+    }
+}

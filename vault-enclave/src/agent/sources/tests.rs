@@ -8,7 +8,7 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::FAILURES_MAX;
+use super::{FAILURES_MAX, WARNINGS_MAX, told};
 use crate::open::{OpenModelError, UnitSource};
 use scene::{Apart, BIG, Scene, Short};
 use server::{Behaviour, Server};
@@ -119,6 +119,15 @@ fn a_place_that_fails_again_and_again_is_left_alone() {
 }
 
 #[test]
+fn after_many_warnings_it_is_said_once_that_no_more_come() {
+    let said: Vec<String> = (1..WARNINGS_MAX + 9).filter_map(|warnings| told(warnings, "x")).collect();
+    assert_eq!(said.len(), WARNINGS_MAX);
+    let (last, others) = said.split_last().unwrap();
+    assert_eq!(last, "warning: x\nfurther warnings of this load are left out");
+    assert!(others.iter().all(|other| other == "warning: x"));
+}
+
+#[test]
 fn where_no_place_has_a_unit_the_load_fails_and_says_why() {
     let scene = Scene::new();
     let (one, other) = (scene.copy("one"), scene.copy("other"));
@@ -126,8 +135,12 @@ fn where_no_place_has_a_unit_the_load_fails_and_says_why() {
         fs::remove_file(directory.join(ledger::manifest::unit_path(1))).unwrap();
     }
     let sources = scene.sources(&[&one, &other], LATE, None);
+    let said = sources.no_place_left(1, "sealed unit 1: gone").unwrap();
+    assert_eq!(said, format!("warning: {}: sealed unit 1: gone; there is no other place to ask", other.display()));
+    let sources = scene.sources(&[&one, &other], LATE, None);
     let refused = scene.open(&sources, false).unwrap_err();
     assert!(matches!(refused, OpenModelError::Source { unit: 1, .. }), "{refused:?}");
+    assert_eq!(sources.no_place_left(1, "again"), None, "the load has said it");
 }
 
 /// 56 bytes for each segment would be a call of their own.

@@ -108,7 +108,7 @@ impl Fetch {
             failures = if self.range.start > before { 1 } else { failures + 1 };
             if failures > RETRIES_MAX || !failed.may_pass() {
                 // Where nobody reads any more, nobody needs to know.
-                let _ = sender.send(Err(failed.into())).await;
+                let _ = sender.send(Err(failed.told(self.signed.is_some()))).await;
                 return;
             }
             tokio::time::sleep(RETRY_AFTER * failures).await;
@@ -156,6 +156,21 @@ impl Failed {
             Self::Range(RangeError::OtherRange) | Self::Slow(_) => false,
         }
     }
+
+    /// What whoever reads gets in the place of bytes.
+    fn told(self, is_bucket: bool) -> io::Error {
+        match self {
+            Self::Range(RangeError::Status(status)) => match advice(status, is_bucket) {
+                Some(advice) => io::Error::other(format!("HTTP status {status}: {advice}")),
+                None => io::Error::other(RangeError::Status(status)),
+            },
+            Self::Range(error) => io::Error::other(error),
+            Self::Slow(Pace { bytes, within }) => {
+                let text = format!("too slow: less than {bytes} bytes in {:.1} s", within.as_secs_f64());
+                io::Error::new(io::ErrorKind::TimedOut, text)
+            }
+        }
+    }
 }
 
 impl From<RangeError> for Failed {
@@ -164,15 +179,13 @@ impl From<RangeError> for Failed {
     }
 }
 
-impl From<Failed> for io::Error {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::Range(error) => Self::other(error),
-            Failed::Slow(Pace { bytes, within }) => {
-                let text = format!("too slow: less than {bytes} bytes in {:.1} s", within.as_secs_f64());
-                Self::new(io::ErrorKind::TimedOut, text)
-            }
-        }
+/// What a person can look at where a service answers with this status.
+fn advice(status: u16, is_bucket: bool) -> Option<&'static str> {
+    match (status, is_bucket) {
+        (404, _) => Some("it has no such unit; is this what `seal --out` made of this very version?"),
+        (301 | 307, true) => Some("the bucket is in another region: see --s3-region"),
+        (400 | 401 | 403, true) => Some("see --s3-credentials and --s3-region"),
+        _ => None,
     }
 }
 
@@ -180,4 +193,25 @@ impl From<Failed> for io::Error {
 fn now() -> UnixTime {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     UnixTime(since.map_or(0, |since| since.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_says_what_to_look_at() {
+        let told = |status, is_bucket| Failed::Range(RangeError::Status(status)).told(is_bucket).to_string();
+        for (status, is_bucket, words) in [
+            (403, true, "HTTP status 403: see --s3-credentials and --s3-region"),
+            (301, true, "HTTP status 301: the bucket is in another region: see --s3-region"),
+            (307, true, "see --s3-region"),
+            (404, true, "is this what `seal --out` made of this very version?"),
+            (404, false, "is this what `seal --out` made of this very version?"),
+            (302, false, "redirects are not followed"),
+        ] {
+            assert!(told(status, is_bucket).contains(words), "{}", told(status, is_bucket));
+        }
+        assert_eq!(told(403, false), "HTTP status 403");
+    }
 }

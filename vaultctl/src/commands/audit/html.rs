@@ -88,6 +88,7 @@ impl Page {
         self.list(&format!("Who could cause a release, at {}", moment(log.today.at)), &log.today.says);
         self.list("What in the policy in force deserves a second look", log.warnings());
         self.list("What stands out", &log.stands_out);
+        self.list("First releases", &log.first_releases());
         let released = &log.released;
         if released.total.releases == 0 {
             self.heading("Released");

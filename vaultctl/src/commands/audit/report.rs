@@ -10,7 +10,7 @@ use crate::failure::{Failure, Kind};
 use crate::print::{count_of, entries, moment, size};
 use crate::words::{PolicyReport, tier_in_words, workload_in_words};
 
-/// How many findings, gaps and releases are listed one by one; all are counted.
+/// How many findings, gaps, releases and first releases are listed one by one; all are counted.
 pub(super) const LISTED_MAX: usize = 1000;
 
 /// What the bundle amounts to. Each has an exit code of its own.
@@ -84,7 +84,10 @@ pub(super) struct LogReport {
     pub(super) today: Today,
     pub(super) released: Released,
     pub(super) denied: BTreeMap<String, u64>,
+    /// All of it: what an approver, a keeper or an alarm did is never left out.
     pub(super) stands_out: Vec<String>,
+    /// First releases to a machine, a program, a code.
+    pub(super) first_releases: Listed<String>,
     pub(super) policies: Vec<PolicyLine>,
 }
 
@@ -242,6 +245,12 @@ impl LogReport {
         lines
     }
 
+    /// First releases, a line each.
+    pub(super) fn first_releases(&self) -> Vec<String> {
+        let more = self.first_releases.count - self.first_releases.first.len() as u64;
+        self.first_releases.first.iter().cloned().chain((more > 0).then(|| format!("and {more} more"))).collect()
+    }
+
     /// What was checked, in a paragraph.
     pub(super) fn checked(&self) -> Vec<String> {
         let mut lines = vec![
@@ -267,6 +276,7 @@ impl fmt::Display for AuditReport {
         section(f, &format!("Who could cause a release, at {}", moment(log.today.at)), &log.today.says)?;
         section(f, "What in the policy in force deserves a second look", log.warnings())?;
         section(f, "What stands out", &log.stands_out)?;
+        section(f, "First releases", &log.first_releases())?;
         let released = &log.released;
         let total = format!("Released: {}", sum(released.total));
         let Released { by_model, by_platform, by_code, by_program, by_day, .. } = released;

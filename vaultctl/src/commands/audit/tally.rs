@@ -30,7 +30,10 @@ pub(super) struct Tally {
     released: Released,
     denied: BTreeMap<String, u64>,
     policies: Vec<PolicyLine>,
+    /// Each act that deserves a look: a signed log has them, so none is left out, however many there are.
     stands_out: Vec<String>,
+    /// First releases to a machine, a program, a code: a fleet has many.
+    first_releases: Listed<String>,
     /// Bytes of releases whose evidence is still being verified, which says the code.
     awaiting_code: BTreeMap<u64, u64>,
     measurements: Measurements,
@@ -48,6 +51,7 @@ impl Tally {
             denied: BTreeMap::new(),
             policies: Vec::new(),
             stands_out: Vec::new(),
+            first_releases: Listed::new(),
             awaiting_code: BTreeMap::new(),
             measurements: Measurements::default(),
         }
@@ -72,11 +76,9 @@ impl Tally {
                 self.by_break_glass(index, release, before);
                 self.release(index, release);
             }
-            Entry::Deny(deny) => *self.denied.entry(deny.code.to_string()).or_default() += 1,
+            Entry::Deny(deny) => self.denied(deny.code.to_string(), 1),
             Entry::DenySummary(summary) => {
-                for (code, count) in &summary.counts {
-                    *self.denied.entry(format!("{code} (unproven)")).or_default() += count;
-                }
+                summary.counts.iter().for_each(|(code, count)| self.denied(format!("{code} (unproven)"), *count));
             }
             Entry::Platform(platform) if platform.act == PlatformAct::Add => {
                 let PlatformInForce { platform, time, .. } = platform;
@@ -129,6 +131,12 @@ impl Tally {
         }
     }
 
+    /// A keeper that signs senseless counts stops no audit.
+    fn denied(&mut self, code: String, count: u64) {
+        let sum = self.denied.entry(code).or_default();
+        *sum = sum.saturating_add(count);
+    }
+
     /// Such a release stands out whether a rule rings or not.
     fn by_break_glass(&mut self, index: u64, release: &Release, before: &State) {
         let has_glass =
@@ -149,7 +157,7 @@ impl Tally {
         let model = format!("{}@{}", release.model, release.version);
         if !self.released.by_platform.contains_key(&platform) {
             let when = moment(release.time);
-            self.stands_out.push(format!("entry {index}, {when}: first release to platform {platform}"));
+            self.first_releases.push(format!("entry {index}, {when}: first release to platform {platform}"));
         }
         let sums = [
             &mut self.released.total,
@@ -162,7 +170,8 @@ impl Tally {
             let program = format!("program {}", workload.program);
             if !self.released.by_program.contains_key(&program) {
                 let when = moment(release.time);
-                self.stands_out.push(format!("entry {index}, {when}: first release to {program}, as its guest says"));
+                let first = format!("entry {index}, {when}: first release to {program}, as its guest says");
+                self.first_releases.push(first);
             }
             self.released.by_program.entry(program).or_default().add(bytes);
         }
@@ -209,24 +218,19 @@ impl Tally {
         };
         if let Some(bytes) = self.awaiting_code.remove(&index).filter(|_| is_release) {
             if !self.released.by_code.contains_key(&code) {
-                self.stands_out.push(format!("entry {index}: first release to code {code}"));
+                self.first_releases.push(format!("entry {index}: first release to code {code}"));
             }
             self.released.by_code.entry(code).or_default().add(bytes);
         }
     }
 
-    pub(super) fn finish(mut self, log: &VerifiedLog, since: Option<Checkpoint>, now: UnixTime) -> AuditReport {
+    pub(super) fn finish(self, log: &VerifiedLog, since: Option<Checkpoint>, now: UnixTime) -> AuditReport {
         let (checkpoint, state) = (log.checkpoint(), log.state());
         let verdict = match (self.findings.count, self.gaps.count) {
             (0, 0) => Verdict::Verified,
             (0, _) => Verdict::Gaps,
             (_, _) => Verdict::Evidence,
         };
-        if self.stands_out.len() > LISTED_MAX {
-            let more = self.stands_out.len() - LISTED_MAX;
-            self.stands_out.truncate(LISTED_MAX);
-            self.stands_out.push(format!("and {more} more"));
-        }
         let report = LogReport {
             size: checkpoint.size,
             root: Sha256Digest::from_bytes(checkpoint.root),
@@ -240,6 +244,7 @@ impl Tally {
             released: self.released,
             denied: self.denied,
             stands_out: self.stands_out,
+            first_releases: self.first_releases,
             policies: self.policies,
         };
         let vault = state.genesis().map_or_else(|| self.index.vault, Genesis::vault_id);
@@ -312,4 +317,75 @@ fn today(state: &State, now: UnixTime) -> Today {
     });
     let leases = vault.leases(at).count() as u64;
     Today { at, says, leases, policy: Some(PolicyReport::new(policy, now)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::entry::DenySummary;
+    use ledger::merkle::{Tree, leaf_hash};
+
+    use super::*;
+    use crate::audit::LogReader;
+    use crate::commands::audit::html::page;
+
+    /// The recorded log that has every type of entry, behind what `before` told the tally.
+    fn audited(before: impl FnOnce(&mut Tally, &[Entry])) -> AuditReport {
+        let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../ledger/tests/governance/data/fold.jsonl");
+        let recorded = std::fs::read_to_string(data).unwrap();
+        let lines: Vec<&[u8]> = recorded.lines().map(str::as_bytes).collect();
+        let parsed: Vec<Entry> = lines.iter().map(|line| Entry::parse(line).unwrap()).collect();
+        let vault = Sha256Digest::of(lines[0]);
+        let (mut reader, mut tree) = (LogReader::new(vault), Tree::new());
+        let mut tally = Tally::new(Index::new(vault, lines.len() as u64, (0, 0)));
+        before(&mut tally, &parsed);
+        for (index, (entry, line)) in (0..).zip(parsed.iter().zip(&lines)) {
+            tally.entry(index, entry, reader.state());
+            reader.push(line).unwrap();
+            tree.push(leaf_hash(line));
+        }
+        let (size, now) = (tree.len(), reader.state().time());
+        let checkpoint = Checkpoint { size, root: tree.root(size).unwrap() };
+        tally.finish(&reader.finish(checkpoint).unwrap(), None, now)
+    }
+
+    #[test]
+    fn a_fleet_of_machines_hides_no_act_behind_their_first_releases() {
+        let machines = 2 * LISTED_MAX as u64;
+        let report = audited(|tally, entries| {
+            let release = entries.iter().find_map(|entry| match entry {
+                Entry::Release(release) => Some(release),
+                _ => None,
+            });
+            for machine in 0..machines {
+                let platform = Sha256Digest::of(&machine.to_be_bytes());
+                tally.release(machine, &Release { platform, ..Release::clone(release.unwrap()) });
+            }
+        });
+        let log = report.log.as_ref().unwrap();
+        assert!(log.first_releases.count >= machines);
+        assert_eq!(log.first_releases.first.len(), LISTED_MAX);
+        let json = serde_json::to_value(&log.stands_out).unwrap().to_string();
+        for shown in [json, report.to_string(), page(&report)] {
+            for act in
+                ["BREAK-GLASS for at most", "ALARM: a (", "revoke group layer.9", "is lost, and", "CLOCK WAS SET"]
+            {
+                assert!(shown.contains(act), "{act}");
+            }
+        }
+        assert!(report.to_string().contains("First releases"), "{report}");
+        let more = format!("and {} more", log.first_releases.count - LISTED_MAX as u64);
+        assert!(report.to_string().contains(&more) && page(&report).contains(&more), "{more}");
+    }
+
+    #[test]
+    fn counts_that_no_sum_holds_stop_no_audit() {
+        let report = audited(|tally, _| {
+            let counts = BTreeMap::from([("quote-pcr".parse().unwrap(), u64::MAX)]);
+            let summary = DenySummary { time: UnixTime(2), since: UnixTime(1), counts };
+            for index in 0..2 {
+                tally.entry(index, &Entry::DenySummary(summary.clone()), &State::new());
+            }
+        });
+        assert_eq!(report.log.unwrap().denied["quote-pcr (unproven)"], u64::MAX);
+    }
 }

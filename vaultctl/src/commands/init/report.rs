@@ -208,10 +208,12 @@ impl fmt::Display for InitStatus {
 fn next(stage: InitStage) -> String {
     match stage {
         InitStage::KeeperUnreachable => "start vault-enclave keeper, and check that vault-host reaches it",
-        InitStage::NotStarted => "vaultctl init start --policy FILE --anti-rollback counter|none --host URL --out DIR",
+        InitStage::NotStarted => {
+            "vaultctl init start --policy FILE --anti-rollback counter|witnesses|none --host URL --out DIR"
+        }
         InitStage::Signing => "each who is missing runs: vaultctl init sign --vault FILE --key KEY",
-        InitStage::Open => "vaultctl status --vault FILE; then seal a model with vault-enclave seal",
-        InitStage::Stopped => "vaultctl status says why",
+        InitStage::Open => "`vaultctl status --vault FILE`; then seal a model with `vault-enclave seal`",
+        InitStage::Stopped => "`vaultctl status --vault FILE` says why",
     }
     .to_owned()
 }

@@ -180,6 +180,9 @@ fn a_directory_that_others_write_to_is_refused_and_a_link_in_it_is_not_followed(
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
     let refused = Cache::open(&dir, PLENTY, &scene.manifest, &units).err().unwrap();
     assert_eq!(refused.code(), "cache-directory");
+    let nowhere = Cache::open(&scene.path("none").join("cache"), PLENTY, &scene.manifest, &units).err().unwrap();
+    assert_eq!(nowhere.code(), "cache-directory");
+    assert!(nowhere.next_step().unwrap().ends_with("one that is not there yet and whose parent is"), "{nowhere}");
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
     let precious = scene.path("precious");
     fs::write(&precious, b"mine").unwrap();
