@@ -4,13 +4,18 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const SERVER_WITHIN: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Runs of bytes that no unit of a model comes in.
+const SMALL: usize = 8 << 10;
+/// Of a slow link: so many bytes in so long.
+const PART: usize = 4 << 10;
+const SLOW: Duration = Duration::from_millis(250);
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +85,23 @@ impl Hold {
         }
         drop(self.changed.wait_while(state, |state| *state == Held::Now));
     }
+}
+
+/// A link that is slow for what has the bytes of units, once so many have come back, until it is told to be quick. Calls go on
+/// beside it.
+pub fn slow_after(bytes: usize) -> (Arc<AtomicBool>, Gate) {
+    let (quick, passed) = (Arc::<AtomicBool>::default(), AtomicUsize::new(0));
+    let told = Arc::clone(&quick);
+    let gate: Gate = Arc::new(move |way, run| {
+        if way == Way::Down && passed.fetch_add(run.len(), Ordering::SeqCst) + run.len() > bytes && run.len() > SMALL {
+            let mut parts = run.chunks(PART);
+            while parts.next().is_some() && !told.load(Ordering::SeqCst) {
+                thread::sleep(SLOW);
+            }
+        }
+        true
+    });
+    (quick, gate)
 }
 
 /// Relays what connects to `listen` to the unix socket `to`, until this process ends.

@@ -5,11 +5,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use vault_tests::relay;
+use vault_tests::serve::wait_until;
 use vault_tests::world::{APPROVERS, guest_rule};
 use vault_tests::{Swtpm, World, binary, run_ok};
 
 /// Two of them say much the same.
 const SENTENCES: &str = "A cat sits on the mat.\nA kitten is sitting on a rug.\nShares fell after the bank's report.\n";
+/// Bytes of a load that has its keys, and is far from its end.
+const GRANTED: usize = 4 << 20;
 /// Numbers of an embedding.
 const WIDTH: usize = 384;
 
@@ -41,9 +45,13 @@ fn world(model: &Path) -> (World, Swtpm) {
 }
 
 fn from_vault(program: &Path, world: &World, guest: &Swtpm) -> Command {
+    from_host(program, world, guest, &world.url())
+}
+
+fn from_host(program: &Path, world: &World, guest: &Swtpm, host: &str) -> Command {
     let mut command = Command::new(program);
     command.arg("--vault").arg(world.vault()).args(["--model", "demo@1", "--rule", "guest", "--tpm", &guest.tcti]);
-    command.args(["--host", &world.url()]);
+    command.args(["--host", host]);
     command
 }
 
@@ -99,4 +107,28 @@ fn a_program_with_copies_in_candle_lets_go_and_ends_when_its_lease_is_revoked() 
     assert_eq!(child.wait().expect("it is our child").code(), Some(77), "{said}");
     assert!(said.contains("the lease is revoked"), "{said}");
     assert!(lines.next().is_none());
+}
+
+#[test]
+fn a_program_whose_lease_is_revoked_while_it_loads_ends_by_that() {
+    let Some((program, plain)) = candle() else { return };
+    let (world, guest) = world(&plain);
+    let (_quick, gate) = relay::slow_after(GRANTED);
+    let slow = world.path("slow.sock");
+    relay::unix(&slow, &world.path("host.sock"), gate);
+    let host = format!("unix:{}", slow.display());
+    let start = |options: &[&str]| {
+        let mut command = from_host(&program, &world, &guest, &host);
+        command.args(options).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it was built")
+    };
+    let started = [start(&[]), start(&["--in-order"])];
+    let released = || run_ok(world.vaultctl().args(["log", "show"])).matches(" release ").count();
+    wait_until("both have their keys", || released() == 2);
+    let mut revoke = world.vaultctl();
+    run_ok(revoke.args(["revoke", "--model", "demo", "--no-wait", "--yes", "--key"]).arg(world.path(APPROVERS[0])));
+    for child in started {
+        let output = child.wait_with_output().expect("it is our child");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(77), "{said}");
+    }
 }

@@ -124,6 +124,12 @@ fn nobody_is_given_a_directory_that_he_could_put_there_himself() {
         }
     }
     assert!(leases(&world).contains("No lease runs.") && !at_his.exists(), "nothing was asked for, or made");
+    for (into, code) in [(&at_his, "path-other-owner"), (&at_open, "path-others-write")] {
+        fs::create_dir(into).expect("root may");
+        let (exit, said) = run(&mut load(&world, &guest, &world.url(), into));
+        assert!(exit == Some(1) && said.contains(code), "{said}");
+        fs::remove_dir(into).expect("it is empty");
+    }
     // Where everybody may make directories, and take away none of others.
     let (exit, said) = run(&mut run_at(&at_sticky, as_user));
     assert!(exit == Some(0) && said.starts_with(&format!("{STRANGER}\n")), "{said}");

@@ -8,6 +8,7 @@ use ledger::manifest::ManifestError;
 use serde::{Deserialize, Serialize};
 use vault_proto::client::{CallError, ConnectError};
 
+use crate::agent::load::{EXIT_LEASE_LOST, EXIT_REVOKED};
 use crate::publisher::PublisherError;
 use crate::seal::{SealError, SourceError};
 
@@ -64,6 +65,15 @@ impl Failure {
         self
     }
 
+    /// With what went wrong after it.
+    #[must_use]
+    pub fn beside(mut self, other: &Self) -> Self {
+        // Writing to a String does not fail.
+        let _ = write!(self.message, "; and then: {} ({})", other.message, other.code);
+        self.next = self.next.or_else(|| other.next.clone());
+        self
+    }
+
     /// One that passes by itself: nothing was decided, whoever said so.
     #[must_use]
     pub fn passing(self) -> Self {
@@ -106,6 +116,16 @@ impl Failure {
         self.next.as_deref()
     }
 
+    /// The status of a program that ends because its lease did; `None` where this is about something else.
+    #[must_use]
+    pub fn lost_lease(&self) -> Option<u8> {
+        match self.code.as_str() {
+            "lease-lost" => Some(EXIT_LEASE_LOST),
+            "lease-revoked" => Some(EXIT_REVOKED),
+            _ => None,
+        }
+    }
+
     /// Tells it on standard error, as JSON or in words, and gives the exit code.
     #[must_use]
     pub fn report(&self, json: bool) -> ExitCode {
@@ -113,7 +133,7 @@ impl Failure {
             Ok(text) if json => eprintln!("{text}"),
             _ => eprintln!("error: {self}"),
         }
-        ExitCode::from(self.kind.exit_code())
+        ExitCode::from(self.lost_lease().unwrap_or(self.kind.exit_code()))
     }
 }
 
@@ -266,6 +286,21 @@ mod tests {
         assert!(of(missing).contains("check the path"));
         assert!(next(SealError::Manifest(ManifestError::NoUnits)).contains("SRC has no file"));
         assert!(next(SealError::Manifest(ManifestError::TooManyUnits { count: 9 })).contains("fewer or larger files"));
+    }
+
+    #[test]
+    fn what_went_wrong_later_is_said_behind_what_went_wrong_first() {
+        let first = Failure::new(Kind::Refused, "revoked", "it is revoked");
+        let later = Failure::new(Kind::Failed, "destination-failed", "a file can't be removed").next("remove it");
+        let both = first.beside(&later);
+        assert_eq!((both.kind(), both.code(), both.next_step()), (Kind::Refused, "revoked", Some("remove it")));
+        assert_eq!(both.message(), "it is revoked; and then: a file can't be removed (destination-failed)");
+    }
+
+    #[test]
+    fn the_end_of_a_lease_has_a_status_of_its_own() {
+        let status = |code: &str| Failure::new(Kind::Failed, code, "x").lost_lease();
+        assert_eq!(["lease-lost", "lease-revoked", "io"].map(status), [Some(75), Some(77), None]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser};
 use tokio::sync::mpsc;
-use vault_enclave::{LeaseLost, MachineArgs, Model, ModelRef, ModelRequest, Overdue, Session};
+use vault_enclave::{Failure, LeaseLost, MachineArgs, Model, ModelRef, ModelRequest, Overdue, Session};
 
 use crate::embedder::Embedder;
 use crate::in_order::InOrder;
@@ -59,9 +59,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            error.downcast_ref::<LeaseLost>().map_or(ExitCode::FAILURE, |lost| ExitCode::from(lost.exit_code()))
+            status_of(error.as_ref())
         }
     }
+}
+
+/// Where the lease was lost, in a load or later, the status says so as that of `vault-enclave load` does.
+fn status_of(error: &(dyn Error + Send + Sync + 'static)) -> ExitCode {
+    let lost = error.downcast_ref::<LeaseLost>().map(|lost| lost.exit_code());
+    let in_load = || error.downcast_ref::<Failure>().and_then(Failure::lost_lease);
+    lost.or_else(in_load).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 async fn run(options: Options) -> Result<()> {
@@ -80,9 +87,10 @@ async fn run(options: Options) -> Result<()> {
     request.rule = options.rule.map(TryInto::try_into).transpose()?;
     let (model, embedder) = if options.in_order {
         let layers = InOrder::new(session.stream(request)?);
-        let embedder = tokio::task::block_in_place(|| layers.embedder())?;
-        // Not before all has passed is it the model's: an answer that was computed with a part of it is none.
-        (layers.finish().await?, embedder)
+        let embedder = tokio::task::block_in_place(|| layers.embedder());
+        // Not before all has passed is it the model's: an answer that was computed with a part of it is none. Where candle lacks
+        // something, this says why.
+        (layers.finish().await?, embedder?)
     } else {
         let model = session.load(request).await?;
         let embedder = from_weights(&model)?;

@@ -6,14 +6,17 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use ledger::manifest::unit_path;
 use ledger::vault_file::VaultFile;
 use vault_enclave::publisher::PublisherSigner;
 use vault_enclave::{Overdue, Session};
 use vault_tests::memory::Secrets;
+use vault_tests::serve::wait_until;
+use vault_tests::web::Behaviour;
 use vault_tests::world::APPROVERS;
-use vault_tests::{Swtpm, World, publisher, run_ok};
+use vault_tests::{Swtpm, Web, World, publisher, run_ok};
 
-use super::{WEIGHTS, files, machine, request_with, revoke, tensors, world};
+use super::{WEIGHTS, files, last_layer, machine, manifest, request_with, revoke, tensors, world};
 
 /// A process that has `demo@1` by the library: it says `loaded`, lets go after a line, says `closed`, and ends after another.
 struct Program {
@@ -24,14 +27,19 @@ struct Program {
 
 impl Program {
     fn start(world: &World, guest: &Swtpm, name: &str) -> Self {
+        let mut program = Self::begin(world, guest, name, "");
+        program.wait_for("loaded");
+        program
+    }
+
+    fn begin(world: &World, guest: &Swtpm, name: &str, source: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
         command.args(["--exact", name, "--ignored", "--nocapture"]);
         command.env("PROGRAM_VAULT", world.vault()).env("PROGRAM_TPM", &guest.tcti).env("PROGRAM_HOST", world.url());
+        command.env("PROGRAM_SOURCE", source);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it can be started");
         let (stdin, stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
-        let mut program = Self { child, lines: BufReader::new(stdout), stdin };
-        program.wait_for("loaded");
-        program
+        Self { child, lines: BufReader::new(stdout), stdin }
     }
 
     fn wait_for(&mut self, said: &str) {
@@ -81,6 +89,42 @@ async fn program_that_is_waited_for() {
 #[ignore = "a test starts it"]
 async fn program_that_is_ended() {
     program(Overdue::EndProcess).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a test starts it"]
+async fn program_that_waits_for_a_source() {
+    let Ok(vault) = std::env::var("PROGRAM_VAULT") else {
+        println!("skipped: a test starts this");
+        return;
+    };
+    let of = |name: &str| std::env::var(name).expect("a test starts this");
+    let machine = machine(vault.into(), &of("PROGRAM_TPM"), &of("PROGRAM_HOST"));
+    let mut request = request_with(Overdue::EndProcess);
+    request.sources.source = vec![of("PROGRAM_SOURCE").parse().expect("a place")];
+    let loading = Session::open(machine).await.expect("a session").stream(request).expect("a load");
+    let lease = loading.lease();
+    lease.lost().await;
+    lease.wiped().await;
+    let failure = loading.finish().await.err().expect("nothing is lent without a lease");
+    println!("\n{}", failure.code());
+    let _ = std::io::stdin().lines().next();
+}
+
+/// It has no layer, and its load waits for a source that does not go on.
+#[test]
+fn a_program_that_holds_nothing_is_not_ended_for_a_load_that_waits_for_its_source() {
+    let (world, guest) = world(|rule| rule);
+    world.publish("1");
+    let stored = world.path("host").join("models/demo/1");
+    let held = unit_path(*last_layer(&manifest(&stored)).last().expect("a unit"));
+    let stops = held.clone();
+    let web = Web::start(&stored, move |path| if path == stops { Behaviour::Stops } else { Behaviour::Serve });
+    let source = web.url("127.0.0.1");
+    let mut program = Program::begin(&world, &guest, "program::program_that_waits_for_a_source", &source);
+    wait_until("the load waits", || web.ranges().iter().any(|(path, _)| *path == held));
+    revoke(&world);
+    program.wait_for("lease-revoked");
 }
 
 #[test]

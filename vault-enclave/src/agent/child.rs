@@ -1,8 +1,11 @@
-//! The parent's side of a load: starts the loader, takes the files over, and leaves nothing where that fails.
+//! The parent's side of a load: starts the loader, renews the lease from the grant on, takes the files over, and leaves nothing
+//! where that fails.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use attestation::lease_id;
@@ -17,10 +20,12 @@ use vault_proto::convert::SignedLease;
 
 use super::attester::AgentIdentity;
 use super::error::SessionError;
-use super::holder::{END_TIME_MAX, end_lease};
-use super::job::{ADOPTED, Base64, Job, JobChip, JobDirectory, JobTpm, Loaded, Owner, Said};
+use super::holder::{END_TIME_MAX, Holder, Lease, end_lease};
+use super::job::{ADOPTED, Base64, Job, JobChip, JobDirectory, JobTpm, Leased, Loaded, Owner, Said};
 use super::lease_signer::LeaseSigner;
+use super::load::end;
 use super::options::Request;
+use super::outage::Outage;
 use super::part::Found;
 use super::session::verify_lease;
 use super::term::{BootTime, Term};
@@ -43,7 +48,7 @@ const ALLOCATOR: [(&str, &str); 3] = [
 pub(super) struct Load<'a> {
     pub(super) request: &'a Request,
     pub(super) identity: &'a AgentIdentity,
-    pub(super) signer: &'a LeaseSigner,
+    pub(super) signer: &'a Arc<LeaseSigner>,
     /// `None` where nothing is opened into files.
     pub(super) into: Option<&'a Path>,
     pub(super) owner: Option<Owner>,
@@ -52,58 +57,69 @@ pub(super) struct Load<'a> {
 
 /// A model in its place, and the lease on it.
 pub(super) struct Held {
-    /// With the keys that signed its lease.
-    pub(super) vault: VaultFile,
     pub(super) model: OpenedModel,
+    pub(super) lease: Lease,
     /// When the load began.
     pub(super) began: BootTime,
     pub(super) loaded: Loaded,
     pub(super) release: Release,
-    pub(super) lease: SignedLease,
+    /// Its place in the log.
+    pub(super) index: u64,
+    /// As it was at first.
     pub(super) statement: LeaseStatement,
-    pub(super) term: Term,
+}
+
+/// A lease that is renewed, and what it came with.
+struct Renewed {
+    lease: Lease,
+    release: Release,
+    index: u64,
+    statement: LeaseStatement,
 }
 
 impl Load<'_> {
-    /// Loads into `destination`, unless `stop` comes first: `None`.
+    /// Loads into `destination`, unless `stop` comes first: `None`. The lease is renewed as long as that takes.
     ///
     /// # Errors
-    /// What the loader says. Whatever it wrote has been wiped, and the lease that it may have is ended.
+    /// What the loader says; `lease-lost` and `lease-revoked` where that came before the files. Whatever was written has been
+    /// wiped, and the lease that there may be is ended.
     pub(super) async fn run(
         &self,
         destination: Destination,
         stop: impl Future<Output = ()>,
     ) -> Result<Option<Held>, Failure> {
         let began = BootTime::now();
+        // Looked through where the load fails, once nobody writes there any more.
+        let left = destination.again()?;
         let mut loader = Loader::start(&self.job(Some(destination.id()?))?).await?;
+        let mut stop = pin!(stop);
         let mut asked = None;
-        let told = tokio::select! {
-            told = loader.told(&mut asked) => Some(told),
-            () = stop => None,
+        let renewed = tokio::select! {
+            told = loader.told(&mut asked) => told.and_then(|told| self.renew(told)).map(Some),
+            () = stop.as_mut() => Ok(None),
         };
-        let failed = match told {
-            Some(Ok(Told::Loaded(loaded))) => match self.take(&mut loader, destination, began, *loaded).await {
-                Ok(held) => return Ok(Some(held)),
-                Err(failure) => Some(failure),
-            },
-            Some(Ok(Told::Found(_))) => {
-                loader.kill().await;
-                wipe(destination)?;
-                Some(malformed("the loader opened nothing"))
+        let (ended, lease) = match renewed {
+            Ok(Some(Renewed { lease, release, index, statement })) => {
+                match loader.files(destination, &lease, stop).await {
+                    Ok(Some((model, loaded))) => {
+                        return Ok(Some(Held { model, lease, began, loaded, release, index, statement }));
+                    }
+                    ended => (ended.map(drop), Some(lease)),
+                }
             }
-            Some(Err(failure)) => {
-                loader.kill().await;
-                wipe(destination)?;
-                Some(failure)
-            }
-            None => {
-                loader.kill().await;
-                wipe(destination)?;
-                None
-            }
+            ended => (ended.map(drop), None),
         };
-        self.end(asked).await;
-        failed.map_or(Ok(None), Err)
+        loader.kill().await;
+        let wiped = wipe(left);
+        match lease {
+            Some(lease) => end(lease).await,
+            None => self.end(asked).await,
+        }
+        match (ended, wiped) {
+            (Err(failure), Err(left)) => Err(failure.beside(&left)),
+            (Err(failure), Ok(())) | (Ok(()), Err(failure)) => Err(failure),
+            (Ok(()), Ok(())) => Ok(None),
+        }
     }
 
     /// Finds the units of the tensors that are wanted, unless `stop` comes first. The lease of the headers is over then.
@@ -118,7 +134,7 @@ impl Load<'_> {
         self.end(asked).await;
         match told.transpose()? {
             Some(Told::Found(found)) => Ok(Some(found)),
-            Some(Told::Loaded(_)) => Err(malformed("the loader opened what it was only to look at")),
+            Some(Told::Granted(_) | Told::Loaded(_)) => Err(malformed("the loader opened what it was only to look at")),
             None => Ok(None),
         }
     }
@@ -133,34 +149,33 @@ impl Load<'_> {
         }
     }
 
-    /// The files become this process's own before the loader ends.
-    async fn take(
-        &self,
-        loader: &mut Loader,
-        destination: Destination,
-        began: BootTime,
-        loaded: Loaded,
-    ) -> Result<Held, Failure> {
-        let taken = self.check(&loaded).and_then(|checked| Ok((checked, OpenedModel::adopt(destination)?)));
-        match taken {
-            Ok(((vault, release, lease, statement), model)) => {
-                loader.finish(ADOPTED).await?;
-                let term = Term::first(loaded.asked, &statement);
-                Ok(Held { vault, model, began, loaded, release, lease, statement, term })
-            }
-            Err(failure) => {
-                loader.finish("").await?;
-                Err(failure)
-            }
-        }
+    /// Checks what the loader was granted, and renews the lease from now on.
+    fn renew(&self, told: Told) -> Result<Renewed, Failure> {
+        let Told::Granted(leased) = told else { return Err(malformed("the loader opened what nobody granted")) };
+        let (vault, release, newest, statement) = self.check(&leased)?;
+        let Request { hosts, model, extensions, .. } = self.request.clone();
+        let holder = Holder {
+            vault,
+            hosts,
+            model,
+            workload: release.workload,
+            identity: self.identity.clone(),
+            signer: Arc::clone(self.signer),
+            newest,
+            statement: statement.clone(),
+            extensions,
+            outage: Outage::default(),
+        };
+        let lease = Lease::hold(holder, Term::first(leased.asked, &statement))?;
+        Ok(Renewed { lease, release, index: leased.index, statement })
     }
 
-    fn check(&self, loaded: &Loaded) -> Result<(VaultFile, Release, SignedLease, LeaseStatement), Failure> {
-        let lease = loaded.lease()?;
-        let links: Vec<EpochLink> = loaded.epochs.iter().map(EpochLink::from).collect();
+    fn check(&self, leased: &Leased) -> Result<(VaultFile, Release, SignedLease, LeaseStatement), Failure> {
+        let lease = leased.lease()?;
+        let links: Vec<EpochLink> = leased.epochs.iter().map(EpochLink::from).collect();
         let vault = self.request.vault.clone().following(&links).map_err(SessionError::Epoch)?;
         let statement = verify_lease(&vault, &lease)?;
-        let Ok(Entry::Release(release)) = Entry::parse(&loaded.entry.0) else {
+        let Ok(Entry::Release(release)) = Entry::parse(&leased.entry.0) else {
             return Err(malformed("what the loader gave is no release"));
         };
         if statement.lease_key != *self.signer.public() {
@@ -210,6 +225,7 @@ fn malformed(why: &str) -> Failure {
 
 /// What came of a job.
 enum Told {
+    Granted(Box<Leased>),
     Loaded(Box<Loaded>),
     Found(Found),
 }
@@ -240,7 +256,7 @@ impl Loader {
         Ok(Self { child, stdin: Some(stdin), lines: BufReader::new(stdout).lines() })
     }
 
-    /// Waits for the outcome, and keeps the last session that keys were asked under.
+    /// Waits for the grant or the outcome, and keeps the last session that keys were asked under.
     async fn told(&mut self, asked: &mut Option<[u8; 16]>) -> Result<Told, Failure> {
         loop {
             let line = self.lines.next_line().await.map_err(|error| Failure::io("the loader", &error))?;
@@ -254,10 +270,39 @@ impl Loader {
                     let mut bytes = [0; 16];
                     *asked = hex::decode_to_slice(&session, &mut bytes).is_ok().then_some(bytes);
                 }
+                Said::Granted(leased) => return Ok(Told::Granted(leased)),
                 Said::Loaded(loaded) => return Ok(Told::Loaded(loaded)),
                 Said::Found(found) => return Ok(Told::Found(found)),
                 Said::Failed(failure) => return Err(failure),
             }
+        }
+    }
+
+    /// Waits for the files and takes them over, unless `stop` comes first, or `lease` is lost: however slowly a source gives what
+    /// it has, nothing is taken over later than that.
+    async fn files(
+        &mut self,
+        destination: Destination,
+        lease: &Lease,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<(OpenedModel, Loaded)>, Failure> {
+        let mut asked = None;
+        let told = tokio::select! {
+            // What comes at the same moment came too late.
+            biased;
+            lost = lease.lost() => return Err(Failure::from(&lost)),
+            () = stop => return Ok(None),
+            told = self.told(&mut asked) => told?,
+        };
+        let Told::Loaded(loaded) = told else { return Err(malformed("the loader did not open what it was granted")) };
+        // The files are this process's own before the loader ends. One that has to give up wipes what it made by itself.
+        let adopted = OpenedModel::adopt(destination);
+        let finished = self.finish(if adopted.is_ok() { ADOPTED } else { "" }).await;
+        let model = adopted?;
+        finished?;
+        match lease.lost_by_now() {
+            Some(lost) => Err(Failure::from(&lost)),
+            None => Ok(Some((model, *loaded))),
         }
     }
 

@@ -44,7 +44,7 @@ pub(super) struct Holder {
     /// What its release says that is started.
     pub(super) workload: Option<Workload>,
     pub(super) identity: AgentIdentity,
-    pub(super) signer: LeaseSigner,
+    pub(super) signer: Arc<LeaseSigner>,
     pub(super) newest: SignedLease,
     pub(super) statement: LeaseStatement,
     pub(super) extensions: Extensions,
@@ -73,6 +73,15 @@ impl Lost {
         match self {
             Self::NotRenewed => EXIT_LEASE_LOST,
             Self::Revoked(_) => EXIT_REVOKED,
+        }
+    }
+}
+
+impl From<&Lost> for Failure {
+    fn from(lost: &Lost) -> Self {
+        match lost {
+            Lost::NotRenewed => Self::new(Kind::Failed, "lease-lost", lost),
+            Lost::Revoked(_) => Self::new(Kind::Refused, "lease-revoked", lost),
         }
     }
 }
@@ -125,6 +134,12 @@ impl Lease {
             () = self.over() => Lost::NotRenewed,
             revoked = self.watch.revoked() => Lost::Revoked(revoked),
         }
+    }
+
+    /// Whether it is lost by now: asked before anything is begun under it.
+    pub(super) fn lost_by_now(&self) -> Option<Lost> {
+        let over = || self.term().is_over().then_some(Lost::NotRenewed);
+        self.watch.revoked_by_now().map(Lost::Revoked).or_else(over)
     }
 
     /// Resolves when its deadline has passed.

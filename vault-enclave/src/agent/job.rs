@@ -94,6 +94,8 @@ pub(super) struct Owner {
 pub(super) enum Said {
     /// Keys are about to be asked for under this session (hex): a lease may exist from now on.
     Asking { session: String },
+    /// The keys came, and with them a lease: whoever takes the files renews it from now on.
+    Granted(Box<Leased>),
     /// The files are there.
     Loaded(Box<Loaded>),
     /// The units that were looked for.
@@ -122,10 +124,10 @@ impl From<&EpochStep> for EpochLink {
     }
 }
 
-/// A load that is done. Its grant was verified by the loader.
+/// What a lease is held by. The grant was verified by the loader.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Loaded {
+pub(super) struct Leased {
     pub(super) statement: Base64,
     pub(super) signature: Base64,
     /// When the request was sent.
@@ -135,6 +137,12 @@ pub(super) struct Loaded {
     pub(super) index: u64,
     /// What led from the keys of the vault file to those that signed.
     pub(super) epochs: Vec<EpochStep>,
+}
+
+/// A load that is done.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Loaded {
     pub(super) host: String,
     pub(super) files: usize,
     pub(super) bytes: u64,
@@ -246,7 +254,7 @@ impl TryFrom<&JobTpm> for TpmAgent {
     }
 }
 
-impl Loaded {
+impl Leased {
     pub(super) fn lease(&self) -> Result<SignedLease, Failure> {
         let signature = self.signature.0.as_slice().try_into();
         let signature =

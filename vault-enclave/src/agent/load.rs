@@ -2,18 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::policy::LeaseEnd;
 use ring::rand::SystemRandom;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::child::{Held, Load};
-use super::holder::{Holder, Lease, Lost};
+use super::child::Load;
+use super::fixed::FixedDir;
+use super::holder::{Lease, Lost};
 use super::lease_signer::LeaseSigner;
 use super::look::look;
-use super::options::{ModelArgs, ModelRef, Request};
-use super::outage::Outage;
+use super::options::{ModelArgs, ModelRef};
 use super::report;
 use super::state;
 use crate::failure::Failure;
@@ -76,7 +77,7 @@ fn load(args: &LoadArgs) -> Result<Ended, Failure> {
         if look(&mut request, &identity, signals.next()).await?.is_none() {
             return Ok(Ended::Asked);
         }
-        let signer = LeaseSigner::generate(&SystemRandom::new())?;
+        let signer = Arc::new(LeaseSigner::generate(&SystemRandom::new())?);
         let load = Load {
             request: &request,
             identity: &identity,
@@ -88,9 +89,7 @@ fn load(args: &LoadArgs) -> Result<Ended, Failure> {
         let Some(held) = load.run(destination, signals.next()).await? else { return Ok(Ended::Asked) };
         report::loaded(&held, &into);
         println!("ready {}", into.display());
-        let lease_end = held.statement.lease_end;
-        let (model, lease) = hold(request, identity, signer, held)?;
-        keep(model, lease, lease_end, &mut signals).await
+        keep(held.model, held.lease, held.statement.lease_end, &mut signals).await
     })
 }
 
@@ -107,15 +106,15 @@ async fn keep(model: OpenedModel, lease: Lease, lease_end: LeaseEnd, signals: &m
     }
     model.wipe()?;
     eprintln!("wiped");
-    // One that ran out has ended by itself.
-    if !matches!(lost, Some(Lost::NotRenewed)) {
-        end(lease).await;
-    }
+    end(lease).await;
     Ok(lost.map_or(Ended::Asked, Ended::Lost))
 }
 
-/// Ends a lease whose plaintext is gone.
+/// Ends a lease whose plaintext is gone. One that ran out has ended by itself.
 pub(super) async fn end(lease: Lease) {
+    if lease.term().is_over() {
+        return;
+    }
     if let Err(failure) = lease.end().await {
         eprintln!("warning: {failure}");
     }
@@ -138,32 +137,9 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     runtime.map_err(|error| Failure::io("no runtime", &error))
 }
 
-/// Renews from now on.
-pub(super) fn hold(
-    request: Request,
-    identity: super::attester::AgentIdentity,
-    signer: LeaseSigner,
-    held: Held,
-) -> Result<(OpenedModel, Lease), Failure> {
-    let Request { hosts, model, extensions, .. } = request;
-    let Held { vault, model: opened, release, lease, statement, term, .. } = held;
-    let holder = Holder {
-        vault,
-        hosts,
-        model,
-        workload: release.workload,
-        identity,
-        signer,
-        newest: lease,
-        statement,
-        extensions,
-        outage: Outage::default(),
-    };
-    Ok((opened, Lease::hold(holder, term)?))
-}
-
 /// Made where it is missing, for this user alone, and named from the root: the loader has the same working directory, the
-/// person who reads `ready` may not. A link that is there is followed, once.
+/// person who reads `ready` may not. A link that is there is followed, once. Refused where others could put another directory
+/// there, which whoever reads `ready` would then take for this one.
 fn directory(path: &Path) -> Result<(PathBuf, Directory), Failure> {
     use std::os::unix::fs::DirBuilderExt;
     let failed = |error| Failure::io(path.display(), &error);
@@ -172,8 +148,9 @@ fn directory(path: &Path) -> Result<(PathBuf, Directory), Failure> {
         _ => {}
     }
     let path = path.canonicalize().map_err(failed)?;
-    let directory = Directory::open(&path)?;
-    Ok((path, directory))
+    let fixed = FixedDir::new(&path)?;
+    let directory = Directory::of(fixed.open()?)?;
+    Ok((fixed.path().to_owned(), directory))
 }
 
 /// The signals that ask for an end.

@@ -18,13 +18,14 @@ use vault_proto::convert::{ChallengeFor, ChallengeRequest};
 
 use super::attester::Attester;
 use super::fetch::RemoteUnits;
-use super::job::{ADOPTED, Base64, EpochStep, Job, JobDirectory, Loaded, Said, Times};
+use super::holder::Lost;
+use super::job::{ADOPTED, Base64, EpochStep, Job, JobDirectory, Leased, Loaded, Said, Times};
 use super::part::{Found, Part};
 use super::progress::Progress;
 use super::remote::{Remote, RemoteError};
 use super::session::{Granted, Session, Wanted};
 use super::sources::Sources;
-use super::term::BootTime;
+use super::term::{BootTime, Term};
 use crate::failure::{Failure, Kind};
 use crate::open::{Destination, GrantedModel, OpenedModel, View, check_views};
 use crate::place::{Facts, judge};
@@ -133,6 +134,8 @@ fn load(job: &Job, into: &JobDirectory, runtime: &Runtime) -> Result<(OpenedMode
     let sources = about.sources(job, &units, runtime)?;
 
     let (asked, granted) = ask(&about.wanted(job, &selection), job, remote, runtime, &tell)?;
+    // From here on the parent renews, however long the load takes, and ends this process where the lease is lost.
+    say(&Said::Granted(Box::new(leased(&about, asked, &granted))))?;
     let (keys, first) = (BootTime::now(), OnceLock::new());
     let (began, cpu) = (Instant::now(), cpu_seconds());
     let model = open(&views, manifest, &granted, &sources, destination, &Progress::new(bytes, &first))?;
@@ -142,12 +145,6 @@ fn load(job: &Job, into: &JobDirectory, runtime: &Runtime) -> Result<(OpenedMode
         tracing::debug!(into = %into.path.display(), uid = owner.uid, "files given");
     }
     let loaded = Loaded {
-        statement: Base64(granted.lease.statement),
-        signature: Base64(granted.lease.signature.to_vec()),
-        asked,
-        entry: Base64(granted.entry),
-        index: granted.index,
-        epochs: about.links.iter().cloned().map(EpochStep::from).collect(),
         host: remote.address().to_owned(),
         files: model.files().count(),
         bytes,
@@ -163,17 +160,29 @@ fn load(job: &Job, into: &JobDirectory, runtime: &Runtime) -> Result<(OpenedMode
     Ok((model, loaded))
 }
 
-/// Opens the headers alone, to find the units of tensors.
+fn leased(about: &Asked, asked: BootTime, granted: &Granted) -> Leased {
+    Leased {
+        statement: Base64(granted.lease.statement.clone()),
+        signature: Base64(granted.lease.signature.to_vec()),
+        asked,
+        entry: Base64(granted.entry.clone()),
+        index: granted.index,
+        epochs: about.links.iter().cloned().map(EpochStep::from).collect(),
+    }
+}
+
+/// Opens the headers alone, to find the units of tensors. Nobody renews their lease: what comes later is worth nothing.
 pub(super) fn look(job: &Job, runtime: &Runtime, tell: &Asking<'_>) -> Result<Found, Failure> {
     let nothing = || Failure::new(Kind::Failed, "job-malformed", "no tensors to look for");
     let named = job.part.by_name().ok_or_else(nothing)?;
     let about = Asked::of(job, runtime)?;
     let selection = Part::headers(&about.manifest)?;
     let sources = about.sources(job, &about.manifest.select(&selection)?, runtime)?;
-    let (_, granted) = ask(&about.wanted(job, &selection), job, &about.remote, runtime, tell)?;
+    let (asked, granted) = ask(&about.wanted(job, &selection), job, &about.remote, runtime, tell)?;
     let verify_units = granted.statement.unit_check == UnitCheck::Hashed;
     let model = GrantedModel { manifest: &about.manifest, keys: &granted.keys, verify_units };
-    named.find(&about.manifest, &model.tensors(&sources, cores())?)
+    let found = named.find(&about.manifest, &model.tensors(&sources, cores())?)?;
+    if Term::first(asked, &granted.statement).is_over() { Err(Failure::from(&Lost::NotRenewed)) } else { Ok(found) }
 }
 
 /// Told of each session under which keys are about to be asked for: a lease may exist from then on.

@@ -1,14 +1,16 @@
 //! Finds units by the names of tensors. The headers that have them are released alone, under a lease that ends before the one
 //! of the model begins, so that the keeper grants nothing that is not wanted.
 
+use std::sync::Arc;
+
+use ring::rand::SystemRandom;
+
 use super::attester::AgentIdentity;
 use super::child::Load;
 use super::lease_signer::LeaseSigner;
 use super::options::Request;
 use super::part::Part;
 use crate::failure::Failure;
-
-use ring::rand::SystemRandom;
 
 /// Makes `request` one of units alone; `None` where `stop` came first.
 ///
@@ -22,7 +24,7 @@ pub(super) async fn look(
     if request.part.by_name().is_none() {
         return Ok(Some(()));
     }
-    let signer = LeaseSigner::generate(&SystemRandom::new())?;
+    let signer = Arc::new(LeaseSigner::generate(&SystemRandom::new())?);
     let load = Load { request, identity, signer: &signer, into: None, owner: None, insecure_plaintext_on_disk: false };
     let Some(found) = load.look(stop).await? else { return Ok(None) };
     eprintln!(

@@ -35,7 +35,7 @@ fn lines(held: &Held, into: &Path) -> Vec<String> {
         ),
         format!(
             "released  {}@{}, {} units; log entry {}, proven in the vault's log by {}",
-            release.model, release.version, release.units.count, loaded.index, loaded.host
+            release.model, release.version, release.units.count, held.index, loaded.host
         ),
         format!(
             "opened    {} files, {} bytes in {:.2} s, {rate:.2} GB/s, {cpu:.3} CPU s/GB, into {} ({}{pages})",

@@ -24,7 +24,7 @@ use super::served::{Beside, Loading};
 use super::spec::{ModelSpec, Wanted, wanted};
 use super::started::{EnvironmentArgs, Started};
 use super::state;
-use super::supervise::{Ended, Supervisor};
+use super::supervise::{Ended, Supervisor, first_lost};
 use super::user::{User, UserArg};
 use crate::failure::{Failure, Kind};
 use crate::region::harden_process;
@@ -130,7 +130,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
         Err(failure) => {
             // Its own exit code could be mistaken for the command's.
             let _ = failure.report(false);
-            ExitCode::from(EXIT_FAILED)
+            ExitCode::from(failure.lost_lease().unwrap_or(EXIT_FAILED))
         }
     }
 }
@@ -175,7 +175,8 @@ fn beside() -> Result<(TempDir, FixedDir), Failure> {
     Ok((directory, fixed))
 }
 
-/// Loads all models, one after the other: each uses all cores.
+/// Loads all models, one after the other: each uses all cores. Where the lease of one that is there is lost meanwhile, the load
+/// of the next is given up.
 async fn load(
     args: &RunArgs,
     mut wanted: Vec<Wanted>,
@@ -209,8 +210,18 @@ async fn load(
         ends: JoinSet::new(),
     };
     for index in 0..supervisor.wanted.len() {
-        let loaded = loading.load(&supervisor.wanted[index], caught.end_asked()).await;
-        let interrupted = || Failure::new(Kind::Failed, "interrupted", "a signal came before the model was there");
+        let mut lost = None;
+        let stop = async {
+            tokio::select! {
+                () = caught.end_asked() => {}
+                (which, _) = first_lost(supervisor.served.iter()) => lost = Some(which),
+            }
+        };
+        let loaded = loading.load(&supervisor.wanted[index], stop).await;
+        let interrupted = || match &lost {
+            Some(lost) => Failure::from(lost),
+            None => Failure::new(Kind::Failed, "interrupted", "a signal came before the model was there"),
+        };
         match loaded.and_then(|served| served.ok_or_else(interrupted)) {
             Ok(served) => supervisor.served.push(served),
             Err(failure) => {

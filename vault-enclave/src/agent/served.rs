@@ -1,6 +1,7 @@
 //! A model in its place for a command, with the lease on it.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ledger::policy::LeaseEnd;
@@ -15,14 +16,13 @@ use super::holder::{Lease, Lost};
 use super::in_use::users_of;
 use super::job::Owner;
 use super::lease_signer::LeaseSigner;
-use super::load::{end, hold};
+use super::load::end;
 use super::look::look;
 use super::mount::{MountPoint, PrivateMount};
 use super::numa::Numa;
 use super::options::Request;
 use super::report;
 use super::spec::Wanted;
-use super::term::BootTime;
 use crate::failure::{Failure, Kind};
 use crate::open::{Destination, OpenedModel, View};
 use crate::place::{Facts, judge};
@@ -123,7 +123,7 @@ impl Loading {
         let directory = mount.directory()?;
         let place = judge(&Facts::of(&directory)?, bytes, false)?;
         let destination = Destination::new(directory, place)?;
-        let signer = LeaseSigner::generate(&SystemRandom::new())?;
+        let signer = Arc::new(LeaseSigner::generate(&SystemRandom::new())?);
         let load = Load {
             request,
             identity: &self.identity,
@@ -134,10 +134,19 @@ impl Loading {
         };
         let Some(held) = load.run(destination, stop).await? else { return Ok(None) };
         report::loaded(&held, wanted.at.path());
-        mount.give(self.owner)?;
         let (lease_end, shows_workload) = (held.statement.lease_end, held.release.workload.is_some());
-        let (files, lease) = hold(request.clone(), self.identity.clone(), signer, held)?;
-        Ok(Some(Served { name: request.model.clone(), files: Some(files), mount, lease, lease_end, shows_workload }))
+        let (name, files, lease) = (request.model.clone(), Some(held.model), held.lease);
+        let served = Served { name, files, mount, lease, lease_end, shows_workload };
+        match served.mount.give(self.owner) {
+            Ok(()) => Ok(Some(served)),
+            Err(failure) => match served.release() {
+                Ok(end) => {
+                    end.await;
+                    Err(failure)
+                }
+                Err(left) => Err(failure.beside(&left)),
+            },
+        }
     }
 }
 
@@ -162,6 +171,11 @@ impl Served {
     /// Resolves when its lease is lost.
     pub(super) async fn lost(&self) -> (Lost, LeaseEnd) {
         (self.lease.lost().await, self.lease_end)
+    }
+
+    /// Whether its lease is lost by now.
+    pub(super) fn lost_by_now(&self) -> Option<Lost> {
+        self.lease.lost_by_now()
     }
 
     /// Whether its files are there.
@@ -190,11 +204,7 @@ impl Served {
         self.drop_files()?;
         let Self { mount, lease, .. } = self;
         drop(mount);
-        Ok(async move {
-            if !BootTime::now().until(lease.term().deadline()).is_zero() {
-                end(lease).await;
-            }
-        })
+        Ok(end(lease))
     }
 }
 

@@ -101,8 +101,8 @@ impl Supervisor {
     /// # Errors
     /// What could not be started, ended or wiped.
     pub(super) async fn run(mut self, caught: &mut Caught) -> Result<Ended, Failure> {
-        self.served.iter().try_for_each(Served::make_replaceable)?;
-        let ended = match self.start() {
+        let started = self.served.iter().try_for_each(Served::make_replaceable).and_then(|()| self.start());
+        let ended = match started {
             Ok(mut running) => {
                 let ended = self.watch(&mut running, caught).await;
                 // Whatever went wrong: nobody is to use files that are wiped.
@@ -114,8 +114,11 @@ impl Supervisor {
         self.release().await.and(ended)
     }
 
-    /// What was shown is what is started.
+    /// What was shown is what is started, and nothing under a lease that is over.
     fn start(&self) -> Result<Running, Failure> {
+        if let Some(lost) = self.served.iter().find_map(Served::lost_by_now) {
+            return Err(Failure::from(&lost));
+        }
         let is_shown = self.served.iter().any(|served| served.shows_workload);
         if is_shown {
             self.command.check_unchanged()?;
@@ -159,13 +162,13 @@ impl Supervisor {
                 Event::Signal(signal) if self.told.reload_on == Some(signal) => self.reload(signal, running),
                 Event::Signal(signal) => running.forward(signal),
                 Event::Lost(lost, lease_end) => {
-                    end_command(&lost, lease_end, running, caught).await;
+                    end_command(&lost, grace(lease_end), running, caught).await;
                     return Ok(Ended::Lost(lost));
                 }
                 Event::Loaded(why, loaded) => {
                     self.job = None;
-                    if let Some(exit) = self.take(why, loaded, running, caught).await? {
-                        return Ok(Ended::ByItself(exit));
+                    if let Some(ended) = self.take(why, loaded, running, caught).await? {
+                        return Ok(ended);
                     }
                     if let Some(signal) = self.reload_later.take() {
                         self.reload(signal, running);
@@ -259,27 +262,34 @@ impl Supervisor {
         let (stop, stopped) = watch::channel(false);
         let loading = Arc::clone(&self.loading);
         let work = async move {
-            let mut loaded = Vec::new();
+            let mut loaded: Vec<(usize, Served)> = Vec::new();
             for (index, wanted) in wanted {
-                let mut stopped = stopped.clone();
-                let stop = async { drop(stopped.wait_for(|stop| *stop).await) };
-                if let Some(served) = loading.load_beside(&wanted, stop).await? {
-                    loaded.push((index, served));
+                let (mut stopped, mut lost) = (stopped.clone(), None);
+                let stop = async {
+                    tokio::select! {
+                        _ = stopped.wait_for(|stop| *stop) => {}
+                        (which, _) = first_lost(loaded.iter().map(|(_, served)| served)) => lost = Some(which),
+                    }
+                };
+                let served = loading.load_beside(&wanted, stop).await?;
+                if let Some(lost) = lost {
+                    return Err(Failure::from(&lost));
                 }
+                loaded.extend(served.map(|served| (index, served)));
             }
             Ok(loaded)
         };
         self.job = Some(Job { why, work: Box::pin(work), stop });
     }
 
-    /// Shows what was loaded, and tells the command. `Some` where it ended meanwhile.
+    /// Shows what was loaded, and tells the command. `Some` where it came to its end meanwhile.
     async fn take(
         &mut self,
         why: Why,
         loaded: Beside,
         running: &mut Running,
         caught: &mut Caught,
-    ) -> Result<Option<Exit>, Failure> {
+    ) -> Result<Option<Ended>, Failure> {
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(failure) => {
@@ -326,10 +336,11 @@ impl Supervisor {
         }
     }
 
-    /// Ends the command and starts it again. `Some` where somebody asked for its end meanwhile.
-    async fn restart(&mut self, running: &mut Running, caught: &mut Caught) -> Result<Option<Exit>, Failure> {
+    /// Ends the command and starts it again. `Some` where somebody asked for its end meanwhile, or a lease was lost.
+    async fn restart(&mut self, running: &mut Running, caught: &mut Caught) -> Result<Option<Ended>, Failure> {
         eprintln!("the command is started again with the other version");
         running.signal(Signal::TERM);
+        let killed_at = tokio::time::Instant::now() + RESTART_GRACE;
         let mut asked = false;
         let ended = async {
             loop {
@@ -342,10 +353,18 @@ impl Supervisor {
                 }
             }
         };
-        let exit = tokio::time::timeout(RESTART_GRACE, ended).await.unwrap_or(Exit::KILLED);
+        let ended = tokio::select! {
+            exit = tokio::time::timeout_at(killed_at, ended) => Ended::ByItself(exit.unwrap_or(Exit::KILLED)),
+            (lost, lease_end) = first_lost(self.served.iter().chain(&self.retiring)) => {
+                // It has been told to end already.
+                let grace = grace(lease_end).min(killed_at.saturating_duration_since(tokio::time::Instant::now()));
+                end_command(&lost, grace, running, caught).await;
+                Ended::Lost(lost)
+            }
+        };
         running.kill_all()?;
-        if asked {
-            return Ok(Some(exit));
+        if asked || matches!(ended, Ended::Lost(_)) {
+            return Ok(Some(ended));
         }
         for old in std::mem::take(&mut self.retiring) {
             self.ends.spawn(old.release()?);
@@ -365,19 +384,23 @@ impl Supervisor {
     }
 }
 
-/// Gives the command the time that the rule gives it.
-async fn end_command(lost: &Lost, lease_end: LeaseEnd, running: &Running, caught: &mut Caught) {
-    let grace = match lease_end {
+/// The time that the rule gives the command.
+fn grace(lease_end: LeaseEnd) -> Duration {
+    match lease_end {
         LeaseEnd::End => END_GRACE,
         LeaseEnd::Drain { seconds } => Duration::from_secs(seconds.into()),
-    };
+    }
+}
+
+/// Ends the command, within this time.
+async fn end_command(lost: &Lost, grace: Duration, running: &Running, caught: &mut Caught) {
     eprintln!("error: {lost}; the command has {} s", grace.as_secs());
     running.signal(Signal::TERM);
     let _ = tokio::time::timeout(grace, caught.exit(running)).await;
 }
 
 /// The first lease that is lost.
-async fn first_lost<'a>(served: impl Iterator<Item = &'a Served>) -> (Lost, LeaseEnd) {
+pub(super) async fn first_lost<'a>(served: impl Iterator<Item = &'a Served>) -> (Lost, LeaseEnd) {
     let mut leases: Vec<_> = served.map(|served| Box::pin(served.lost())).collect();
     std::future::poll_fn(|context| {
         let mut lost = leases.iter_mut().filter_map(|lease| match lease.as_mut().poll(context) {

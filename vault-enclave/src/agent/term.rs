@@ -85,6 +85,12 @@ impl Term {
         self.deadline
     }
 
+    /// Whether that has come.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        BootTime::now() >= self.deadline
+    }
+
     /// The same until the keeper's clock shows `until`, where that is later.
     #[must_use]
     pub fn extended(&self, until: UnixTime) -> Self {

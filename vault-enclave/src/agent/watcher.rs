@@ -66,6 +66,11 @@ impl Watch {
             Ok(None) | Err(_) => std::future::pending().await,
         }
     }
+
+    /// Whether it is known to be revoked by now.
+    pub(super) fn revoked_by_now(&self) -> Option<RevokedLease> {
+        self.revoked.borrow().clone()
+    }
 }
 
 impl Drop for Watch {

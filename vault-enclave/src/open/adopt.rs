@@ -24,7 +24,8 @@ impl OpenedModel {
     /// makes (links, devices, odd names) is left alone, so that it can't keep the rest from being wiped.
     ///
     /// # Errors
-    /// [`OpenModelError`]: a file that can't be opened, or pages that can't be locked where they must be.
+    /// [`OpenModelError`]: a file or directory that can't be opened, or pages that can't be locked where they must be. All that
+    /// can be opened has been wiped then.
     pub fn adopt(destination: Destination) -> Result<Self, OpenModelError> {
         let mut adopted = Self::begin(destination)?;
         adopted.adopt_directory(".", 0)?;
@@ -41,31 +42,49 @@ impl OpenedModel {
         self.directories.clear();
     }
 
-    fn adopt_directory(&mut self, path: &str, depth: usize) -> Result<(), OpenModelError> {
+    /// All that can be taken over; the first error of what can't.
+    fn adopt_directory(&mut self, path: &str, depth: usize) -> Result<(), DestinationError> {
         let failed = |errno| DestinationError::Directory { action: "read", errno };
         let directory = self.open_directory(path).map_err(failed)?;
+        let mut result = Ok(());
         for entry in rustix::fs::Dir::read_from(&directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-            let Some(inner) = inner_path(path, name) else { continue };
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => {
-                    let failed = |errno| DestinationError::File { file: inner.clone(), action: "take over", errno };
-                    let file = open_owned(&directory, name, Mode::from_raw_mode(stat.st_mode)).map_err(failed)?;
-                    self.files.push((inner, file));
-                }
-                FileType::Directory if depth < DEPTH_MAX => {
-                    self.adopt_directory(inner.as_str(), depth + 1)?;
-                    self.directories.insert(inner.as_str().to_owned());
-                }
-                _ => {}
-            }
+            // One that can't be taken over must not keep the others from being wiped.
+            let adopted = match entry {
+                Ok(entry) => self.adopt_entry(&directory, path, entry.file_name(), depth),
+                Err(errno) => Err(failed(errno)),
+            };
+            result = result.and(adopted);
         }
-        Ok(())
+        result
+    }
+
+    fn adopt_entry(
+        &mut self,
+        directory: &OwnedFd,
+        path: &str,
+        name: &CStr,
+        depth: usize,
+    ) -> Result<(), DestinationError> {
+        if matches!(name.to_bytes(), b"." | b"..") {
+            return Ok(());
+        }
+        let failed = |errno| DestinationError::Directory { action: "read", errno };
+        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let Some(inner) = inner_path(path, name) else { return Ok(()) };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                let failed = |errno| DestinationError::File { file: inner.clone(), action: "take over", errno };
+                let file = open_owned(directory, name, Mode::from_raw_mode(stat.st_mode)).map_err(failed)?;
+                self.files.push((inner, file));
+                Ok(())
+            }
+            FileType::Directory if depth < DEPTH_MAX => {
+                let adopted = self.adopt_directory(inner.as_str(), depth + 1);
+                self.directories.insert(inner.as_str().to_owned());
+                adopted
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Locks the pages that hold data, and none of the holes. Pages that are there already must be touched through the
@@ -202,6 +221,34 @@ mod tests {
         let mut seen = Vec::new();
         reader.read_to_end(&mut seen).unwrap();
         assert_eq!(seen, [0; 9]);
+    }
+
+    #[test]
+    fn what_can_not_be_taken_over_keeps_nothing_else_from_being_wiped() {
+        let directory = tempfile::tempdir().unwrap();
+        let destination = empty(directory.path(), anywhere(directory.path()));
+        let (in_use, inner) = (directory.path().join("b/in-use"), directory.path().join("b/inner"));
+        let others = [directory.path().join("a"), inner.clone(), directory.path().join("c/d")];
+        others.iter().for_each(|other| write(other, b"plaintext", 0o400));
+        let readers = others.each_ref().map(|other| fs::File::open(other).unwrap());
+        // Nobody may write to a program that runs, root neither.
+        fs::copy("/bin/sleep", &in_use).unwrap();
+        let mut running = std::process::Command::new(&in_use).arg("1000").spawn().unwrap();
+        let again = destination.again().unwrap();
+        let refused = OpenedModel::adopt(destination).err();
+        let expected =
+            DestinationError::File { file: "b/in-use".parse().unwrap(), action: "take over", errno: Errno::TXTBSY };
+        assert_eq!(refused, Some(OpenModelError::Destination(expected)));
+        for mut reader in readers {
+            let mut seen = Vec::new();
+            reader.read_to_end(&mut seen).unwrap();
+            assert_eq!(seen, [0; 9]);
+        }
+        assert!(in_use.exists() && !inner.exists() && others.iter().all(|other| !other.exists()));
+        running.kill().unwrap();
+        running.wait().unwrap();
+        OpenedModel::adopt(again).unwrap().wipe().unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -63,6 +63,14 @@ impl Destination {
         Self { directory, place }
     }
 
+    /// The same one, open once more.
+    ///
+    /// # Errors
+    /// [`DestinationError::Directory`].
+    pub fn again(&self) -> Result<Self, DestinationError> {
+        Ok(Self { directory: Directory::of(&self.directory)?, place: self.place })
+    }
+
     /// Which directory it is.
     ///
     /// # Errors

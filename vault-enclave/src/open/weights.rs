@@ -158,6 +158,12 @@ impl<'w> Tensor<'w> {
 }
 
 impl Plaintext {
+    /// Of no files.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        Self { files: Vec::new(), layers: Vec::new(), _wiped: Box::new(()) }
+    }
+
     /// Reads the headers that are there.
     ///
     /// # Errors

@@ -8,10 +8,11 @@ use std::convert::Infallible;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use ledger::policy::LeaseEnd;
+use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
 use super::work::Report;
@@ -72,6 +73,12 @@ pub(super) struct Shared {
     terms: Arc<OnceLock<watch::Receiver<Term>>>,
     stage: watch::Sender<Stage>,
     stop: AtomicBool,
+    /// What receives for the load: threads that wait for a source wake when it ends.
+    receivers: Mutex<Option<Runtime>>,
+    /// Whoever has it.
+    begun: OnceLock<Weak<Plaintext>>,
+    /// Whether the load's threads have ended.
+    done: watch::Sender<bool>,
 }
 
 /// How far a load is.
@@ -207,6 +214,9 @@ impl Shared {
             terms: Arc::default(),
             stage,
             stop: AtomicBool::new(false),
+            receivers: Mutex::default(),
+            begun: OnceLock::new(),
+            done: watch::Sender::new(false),
         };
         (Arc::new(shared), receiver)
     }
@@ -219,7 +229,44 @@ impl Shared {
     /// Runs a load and tells what became of it.
     pub(super) fn run(&self, load: impl FnOnce() -> Result<Report, Failure>) {
         // A panic would be a bug of ours. Whoever waits must hear of that, too; what was written is wiped as it unwinds.
-        self.finish(catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(super::died())));
+        let result = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(super::died()));
+        self.stop_receiving();
+        self.done.send_replace(true);
+        self.finish(result);
+    }
+
+    /// Keeps what receives for a load until that is to end.
+    pub(super) fn receive_by(&self, runtime: Runtime) {
+        *self.receivers() = Some(runtime);
+        if self.is_stopped() {
+            self.stop_receiving();
+        }
+    }
+
+    /// Whether nobody but the threads of a load, which may wait for a disk, can have anything of what was opened.
+    fn is_loads_alone(&self) -> bool {
+        let owners = self.begun.get().map_or(0, Weak::strong_count);
+        // The load itself is one of them.
+        !*self.done.borrow() && owners <= 1
+    }
+
+    /// Resolves when the threads of the load have ended.
+    async fn load_done(&self) {
+        let mut done = self.done.subscribe();
+        // It fails where there is no sender, and `self` is one.
+        let _ = done.wait_for(|done| *done).await;
+    }
+
+    fn stop_receiving(&self) {
+        let runtime = self.receivers().take();
+        // Whoever comes here may be on a runtime of his own, where nothing may wait.
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
+    }
+
+    fn receivers(&self) -> MutexGuard<'_, Option<Runtime>> {
+        self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn finish(&self, result: Result<Report, Failure>) {
@@ -259,6 +306,7 @@ impl Shared {
         // To wipe takes a while, in which others may ask.
         drop(slot);
         drop(before);
+        self.stop_receiving();
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
@@ -268,6 +316,7 @@ impl Shared {
 
 impl Follower for Shared {
     fn begun(&self, plaintext: &Arc<Plaintext>) {
+        let _ = self.begun.set(Arc::downgrade(plaintext));
         let mut slot = self.slot();
         if matches!(*slot, Slot::Coming) {
             *slot = Slot::There(Arc::clone(plaintext));
@@ -329,8 +378,13 @@ impl Guarded {
             eprintln!("error: {lost}");
             let _ = tokio::time::timeout(drain(&shared, lost, lease_end), &mut wiped).await;
             shared.lose(lost);
-            if !wiped.is_terminated() && tokio::time::timeout(END_GRACE, &mut wiped).await.is_err() {
-                let_go_or_end(overdue, &mut wiped).await;
+            while !wiped.is_terminated() && tokio::time::timeout(END_GRACE, &mut wiped).await.is_err() {
+                if shared.is_loads_alone() {
+                    // The program has nothing, and gets nothing any more: it is not ended for a disk that does not answer.
+                    tokio::select! { _ = &mut wiped => {}, () = shared.load_done() => {} }
+                } else {
+                    let_go_or_end(overdue, &mut wiped).await;
+                }
             }
         }
         shared.state.send_replace(LeaseState::Wiped(lost));

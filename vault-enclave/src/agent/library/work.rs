@@ -55,7 +55,7 @@ impl Work {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RECEIVERS).enable_all().build();
         let runtime = runtime.map_err(|error| Failure::io("no threads", &error))?;
         self.find_units(&runtime)?;
-        let signer = LeaseSigner::generate(&SystemRandom::new())?;
+        let signer = Arc::new(LeaseSigner::generate(&SystemRandom::new())?);
         let load = in_this_process(&self.request, &self.identity, &signer);
         let job = load.job(None)?;
         let about = Asked::of(&job, &runtime)?;
@@ -82,6 +82,7 @@ impl Work {
         let (still_there, wiped) = oneshot::channel();
         // From here on the lease is renewed, however long the load takes, and ended with the last byte of it.
         Guard { holder, term, lease_end, overdue, wiped, shared: Arc::clone(&shared), told }.start()?;
+        shared.receive_by(runtime);
         let granted = GrantedModel { manifest: &about.manifest, keys: &keys, verify_units };
         let source = Stoppable { source: &sources, shared: &shared };
         let into = InMemory { place, in_order, wiped: Box::new(still_there) };
@@ -94,7 +95,7 @@ impl Work {
         if self.request.part.by_name().is_none() {
             return Ok(());
         }
-        let signer = LeaseSigner::generate(&SystemRandom::new())?;
+        let signer = Arc::new(LeaseSigner::generate(&SystemRandom::new())?);
         let load = in_this_process(&self.request, &self.identity, &signer);
         let job = load.job(None)?;
         let asked = Cell::new(None);
@@ -105,7 +106,7 @@ impl Work {
     }
 }
 
-fn in_this_process<'a>(request: &'a Request, identity: &'a AgentIdentity, signer: &'a LeaseSigner) -> Load<'a> {
+fn in_this_process<'a>(request: &'a Request, identity: &'a AgentIdentity, signer: &'a Arc<LeaseSigner>) -> Load<'a> {
     Load { request, identity, signer, into: None, owner: None, insecure_plaintext_on_disk: false }
 }
 

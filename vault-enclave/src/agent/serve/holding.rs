@@ -11,10 +11,10 @@ use vault_proto::convert::LoadOrder;
 use super::agent::Agent;
 use super::models::{Entry, State, Why};
 use super::shared::Shared;
-use crate::agent::child::Load;
+use crate::agent::child::{Held, Load};
 use crate::agent::holder::{Lease, Lost};
 use crate::agent::lease_signer::LeaseSigner;
-use crate::agent::load::{end, hold};
+use crate::agent::load::{EXIT_REVOKED, end};
 use crate::agent::look::look;
 use crate::agent::mount::{MountPoint, PrivateMount};
 use crate::agent::options::Order;
@@ -80,6 +80,10 @@ impl Holding {
                     lost.to_string()
                 }
                 Err(failure) if failure.kind() == Kind::Failed => brief(&failure),
+                Err(failure) if failure.lost_lease() == Some(EXIT_REVOKED) => {
+                    self.say(&failure);
+                    break Why::Revoked(failure.message().to_owned());
+                }
                 Err(failure) => {
                     self.say(&failure);
                     break Why::Failed(brief(&failure));
@@ -112,7 +116,7 @@ impl Holding {
         let directory = mount.directory()?;
         let place = judge(&Facts::of(&directory)?, bytes, false)?;
         let destination = Destination::new(directory, place)?;
-        let signer = LeaseSigner::generate(&SystemRandom::new())?;
+        let signer = Arc::new(LeaseSigner::generate(&SystemRandom::new())?);
         let load = Load {
             request: &request,
             identity: &identity,
@@ -123,15 +127,12 @@ impl Holding {
         };
         let Some(held) = load.run(destination, stopped(stops)).await? else { return Ok(Ended::Asked) };
         report::loaded(&held, mount.path());
-        let lease_end = held.statement.lease_end;
-        let (model, lease) = hold(request, identity, signer, held)?;
-        let ended = self.share(&mount, view, &model, &lease, lease_end, stops).await;
+        let Held { model, lease, statement, .. } = held;
+        let ended = self.share(&mount, view, &model, &lease, statement.lease_end, stops).await;
         wipe(model).await;
         drop(mount);
-        // One that ran out has ended by itself. What could not be shared has a lease, too.
-        if !matches!(ended, Ok(Ended::Lost(Lost::NotRenewed))) {
-            end(lease).await;
-        }
+        // What could not be shared has a lease, too.
+        end(lease).await;
         ended
     }
 
@@ -147,6 +148,10 @@ impl Holding {
     ) -> Result<Ended, Failure> {
         let view = mount.read_only(view)?;
         let shared = Arc::new(Shared::new(model, &view)?);
+        // Nobody is given what is to be wiped.
+        if let Some(lost) = lease.lost_by_now() {
+            return Ok(Ended::Lost(lost));
+        }
         self.set(State::Ready { shared: Arc::clone(&shared), terms: lease.terms() });
         self.say("is shared");
         let lost = tokio::select! {

@@ -238,6 +238,18 @@ impl Entry {
         self.stop.subscribe()
     }
 
+    /// Whether it is handed out as this, now.
+    pub(super) fn is_handed_out(&self, shared: &Arc<Shared>) -> bool {
+        is_ready_as(shared, &self.state.borrow())
+    }
+
+    /// Resolves when it is handed out as this no more.
+    pub(super) async fn goes(&self, shared: &Arc<Shared>) {
+        let mut states = self.states();
+        // It fails where there is no sender, and `self` is one.
+        let _ = states.wait_for(|state| !is_ready_as(shared, state)).await;
+    }
+
     /// Whether anybody holds it now.
     pub(super) fn has_readers(&self) -> bool {
         self.readers.load(Ordering::Relaxed) > 0
@@ -284,6 +296,10 @@ impl Entry {
             allowed: self.allowed.clone().map(Peers::from),
         }
     }
+}
+
+fn is_ready_as(shared: &Arc<Shared>, state: &State) -> bool {
+    matches!(state, State::Ready { shared: now, .. } if Arc::ptr_eq(now, shared))
 }
 
 impl Drop for Reading<'_> {

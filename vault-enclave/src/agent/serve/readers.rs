@@ -90,9 +90,17 @@ impl Opened<'_> {
                 return Ok(Next::Wait);
             }
             (State::Ready { shared, .. }, None) => {
-                self.hand_out(&shared).await?;
-                self.has = Some(shared);
-                return Ok(Next::Wait);
+                let handed_out = tokio::select! {
+                    // It has something better to say, unless it is in the middle of a frame.
+                    biased;
+                    handed_out = self.hand_out(&shared) => handed_out?,
+                    () = self.entry.goes(&shared) => return Ok(Next::Nothing),
+                };
+                if handed_out {
+                    self.has = Some(shared);
+                    return Ok(Next::Wait);
+                }
+                Frame::refused(&ServeError::ModelGone("it went while it was handed out".to_owned()))
             }
             (State::Ready { shared, .. } | State::Draining { shared, .. }, Some(has)) if !Arc::ptr_eq(&shared, has) => {
                 Frame::gone(&super::models::Why::LeaseLost)
@@ -115,14 +123,22 @@ impl Opened<'_> {
         Ok(Next::Nothing)
     }
 
-    async fn hand_out(&self, shared: &Shared) -> io::Result<()> {
+    /// Whether all of it was. However slowly a reader takes it, it is not told that it has what goes already.
+    async fn hand_out(&self, shared: &Arc<Shared>) -> io::Result<bool> {
         for file in shared.files() {
+            if !self.entry.is_handed_out(shared) {
+                return Ok(false);
+            }
             let frame = Frame::File { path: file.path(), bytes: file.bytes() };
             frame.send(&self.stream, Some(file.descriptor())).await?;
         }
+        if !self.entry.is_handed_out(shared) {
+            return Ok(false);
+        }
         let (model, version) = (self.entry.name.model.as_str(), self.entry.name.version.as_str());
         let ready = Frame::Ready { model, version, files: shared.files().len(), bytes: shared.bytes() };
-        ready.send(&self.stream, None).await
+        ready.send(&self.stream, None).await?;
+        Ok(true)
     }
 }
 
@@ -136,4 +152,99 @@ enum Next {
 async fn ended(stream: &UnixStream) {
     // Whatever comes, or does not: the connection is over.
     let _ = stream.async_io(Interest::READABLE, || stream.try_read(&mut [0; 1])).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use attestation::{LeaseKey, Sha256Digest, UnixTime};
+    use ledger::lease::LeaseStatement;
+    use ledger::policy::{LeaseEnd, UnitCheck};
+    use tokio::io::AsyncReadExt;
+    use tokio::sync::watch;
+    use vault_proto::convert::ModelName;
+
+    use super::super::models::Why;
+    use super::*;
+    use crate::agent::term::Term;
+
+    const FILES: usize = 200;
+
+    fn terms() -> watch::Receiver<Term> {
+        let lease = LeaseStatement {
+            vault: Sha256Digest::of(b"vault"),
+            lease: Sha256Digest::of(b"lease"),
+            lease_key: LeaseKey::try_from([7; 32].as_slice()).unwrap(),
+            rule: "serve".try_into().unwrap(),
+            policy: Sha256Digest::of(b"policy"),
+            issued: UnixTime(0),
+            renew_by: UnixTime(900),
+            lease_end: LeaseEnd::End,
+            unit_check: UnitCheck::Hashed,
+        };
+        watch::channel(Term::first(BootTime::now(), &lease)).1
+    }
+
+    /// What the next frame is; `None` at the end.
+    async fn frame(reader: &mut UnixStream) -> Option<(String, String)> {
+        let length = reader.read_u32().await.ok()?;
+        let mut json = vec![0; length as usize];
+        reader.read_exact(&mut json).await.ok()?;
+        let frame: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let text = |key: &str| frame[key].as_str().unwrap_or_default().to_owned();
+        Some((text("frame"), text("code")))
+    }
+
+    /// A reader that takes a frame, and the others when the model has gone.
+    #[tokio::test]
+    async fn a_reader_that_takes_its_time_is_not_told_that_it_has_what_went_meanwhile() {
+        let models = Models::new();
+        let name = ModelName { model: "minilm".parse().unwrap(), version: "1".parse().unwrap() };
+        let entry = models.add(name, "all".to_owned(), None).unwrap();
+        let shared = Arc::new(Shared::of_files(FILES));
+        models.set(&entry, State::Ready { shared: Arc::clone(&shared), terms: terms() });
+        let (stream, mut reader) = UnixStream::pair().unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&stream, 1).unwrap();
+        let opened = Opened { stream, models: &models, entry: &entry, has: None };
+        let reads = async {
+            assert_eq!(frame(&mut reader).await.unwrap().0, "file");
+            let until = BootTime::now().plus(Duration::from_secs(2));
+            models.set(&entry, State::Draining { shared: Arc::clone(&shared), why: Why::LeaseLost, until });
+            models.set(&entry, State::Gone { why: Why::LeaseLost });
+            let (mut files, mut last) = (1, None);
+            while let Some((kind, code)) = frame(&mut reader).await {
+                files += usize::from(kind == "file");
+                last = Some((kind, code));
+            }
+            (files, last)
+        };
+        let (_, (files, last)) = tokio::join!(opened.run(), reads);
+        assert!(files < FILES, "all were sent at once");
+        if let Some((kind, code)) = last.filter(|(kind, _)| kind != "file") {
+            assert_eq!((kind.as_str(), code.as_str()), ("refused", "model-gone"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_all_of_a_model_is_told_that_it_has_it() {
+        let models = Models::new();
+        let name = ModelName { model: "minilm".parse().unwrap(), version: "1".parse().unwrap() };
+        let entry = models.add(name, "all".to_owned(), None).unwrap();
+        let shared = Arc::new(Shared::of_files(FILES));
+        models.set(&entry, State::Ready { shared, terms: terms() });
+        let (stream, mut reader) = UnixStream::pair().unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&stream, 1).unwrap();
+        let opened = Opened { stream, models: &models, entry: &entry, has: None };
+        let reads = async {
+            for _ in 0..FILES {
+                assert_eq!(frame(&mut reader).await.unwrap().0, "file");
+            }
+            assert_eq!(frame(&mut reader).await.unwrap().0, "ready");
+            models.set(&entry, State::Gone { why: Why::LeaseLost });
+            assert_eq!(frame(&mut reader).await.unwrap().0, "gone");
+        };
+        let (ended, ()) = tokio::join!(opened.run(), reads);
+        ended.unwrap();
+    }
 }

@@ -49,6 +49,17 @@ impl Shared {
         Ok(Self { files, bytes })
     }
 
+    /// So many files, of nothing.
+    #[cfg(test)]
+    pub(super) fn of_files(count: usize) -> Self {
+        let file = |number: usize| SharedFile {
+            path: format!("file-{number}").parse().unwrap(),
+            bytes: 0,
+            file: std::fs::File::open("/dev/null").unwrap().into(),
+        };
+        Self { files: (0..count).map(file).collect(), bytes: 0 }
+    }
+
     /// The files, by path.
     pub(super) fn files(&self) -> &[SharedFile] {
         &self.files

@@ -41,6 +41,7 @@ fn whatever_is_wrong_with_a_place_the_next_one_is_asked() {
         Behaviour::Shifted,
         Behaviour::Flipped(30_000),
         Behaviour::Cut(30_000),
+        Behaviour::OneByte,
         Behaviour::Stalling(30_000),
         Behaviour::Silent,
     ] {

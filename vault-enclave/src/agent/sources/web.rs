@@ -1,7 +1,8 @@
 //! Sealed units over HTTP: of a web server that knows ranges, or of an S3 service.
 //!
 //! Each range is one request over a connection of its own, received by a task. What gets lost on the way is asked for again
-//! from where it broke, a few times; a service that is slower than [`Pace`] has failed, so that the next place is asked.
+//! from where it broke, a few times; a service that is slower than [`Pace`] has failed, in however many requests, so that the next
+//! place is asked.
 
 use std::io;
 use std::ops::Range;
@@ -26,7 +27,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(300);
 const RANGES_PER_CORE: usize = 2;
 const RANGES_MIN: usize = 8;
 
-/// The slowest that a place may be: so much within so long, waiting for it alone counted.
+/// The slowest that a place may be: so much within so long, waiting for it alone counted, and waiting to ask it again.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::agent) struct Pace {
     /// Bytes; 1 if it only has to go on.
@@ -71,7 +72,8 @@ impl UnitSource for WebUnits {
         let (sender, reader) = stream::channel();
         let path = format!("/{}", unit_path(unit));
         let signed = self.signer.clone().map(|signer| (signer, format!("{}{path}", self.prefix)));
-        let fetch = Fetch { service: self.service.clone(), path, signed, range, pace: self.pace };
+        let waiting = Waiting { pace: self.pace, waited: Duration::ZERO, came: 0 };
+        let fetch = Fetch { service: self.service.clone(), path, signed, range, waiting };
         self.runtime.spawn(fetch.run(sender));
         Ok(reader)
     }
@@ -93,26 +95,54 @@ struct Fetch {
     signed: Option<(Signer, String)>,
     /// What is still to come.
     range: Range<u64>,
+    waiting: Waiting,
+}
+
+/// How long was waited for how much since the pace was last kept. A new request does not begin it anew: a service that breaks
+/// each off after a byte would be asked for ever.
+struct Waiting {
     pace: Pace,
+    waited: Duration,
+    came: u64,
+}
+
+impl Waiting {
+    /// Waits for no longer than the pace lets.
+    async fn wait<T>(&mut self, what: impl Future<Output = T>) -> Result<T, Failed> {
+        let began = Instant::now();
+        let done = tokio::time::timeout(self.pace.within.saturating_sub(self.waited), what).await;
+        self.waited += began.elapsed();
+        done.map_err(|_| Failed::Slow(self.pace))
+    }
+
+    fn came(&mut self, bytes: u64) {
+        self.came += bytes;
+        if self.came >= self.pace.bytes {
+            (self.waited, self.came) = (Duration::ZERO, 0);
+        }
+    }
 }
 
 impl Fetch {
     async fn run(mut self, sender: Sender<io::Result<Bytes>>) {
+        if let Err(failed) = self.receive_all(&sender).await {
+            // Where nobody reads any more, nobody needs to know.
+            let _ = sender.send(Err(failed.told(self.signed.is_some()))).await;
+        }
+    }
+
+    async fn receive_all(&mut self, sender: &Sender<io::Result<Bytes>>) -> Result<(), Failed> {
         let mut failures = 0;
         while !self.range.is_empty() {
             let before = self.range.start;
-            let failed = match self.receive(&sender).await {
-                Ok(()) => return,
-                Err(failed) => failed,
-            };
+            let Err(failed) = self.receive(sender).await else { return Ok(()) };
             failures = if self.range.start > before { 1 } else { failures + 1 };
             if failures > RETRIES_MAX || !failed.may_pass() {
-                // Where nobody reads any more, nobody needs to know.
-                let _ = sender.send(Err(failed.told(self.signed.is_some()))).await;
-                return;
+                return Err(failed);
             }
-            tokio::time::sleep(RETRY_AFTER * failures).await;
+            self.waiting.wait(tokio::time::sleep(RETRY_AFTER * failures)).await?;
         }
+        Ok(())
     }
 
     /// One request, from where the last one broke.
@@ -122,17 +152,10 @@ impl Fetch {
             None => Vec::new(),
         };
         let asked = self.service.range(&self.path, self.range.clone(), &headers);
-        let mut body = tokio::time::timeout(self.pace.within, asked).await.map_err(|_| Failed::Slow(self.pace))??;
-        let (mut waited, mut came) = (Duration::ZERO, 0);
+        let mut body = self.waiting.wait(asked).await??;
         loop {
-            let began = Instant::now();
-            let next = tokio::time::timeout(self.pace.within.saturating_sub(waited), body.next()).await;
-            let Some(piece) = next.map_err(|_| Failed::Slow(self.pace))?? else { return Ok(()) };
-            waited += began.elapsed();
-            came += piece.len() as u64;
-            if came >= self.pace.bytes {
-                (waited, came) = (Duration::ZERO, 0);
-            }
+            let Some(piece) = self.waiting.wait(body.next()).await?? else { return Ok(()) };
+            self.waiting.came(piece.len() as u64);
             self.range.start += piece.len() as u64;
             // However long the thread that opens takes, that is not the service's.
             if sender.send(Ok(piece)).await.is_err() {

@@ -34,6 +34,8 @@ pub(super) enum Behaviour {
     Flipped(u64),
     /// The range up to this place in the file, where the connection breaks.
     Cut(u64),
+    /// The next byte of the range, where the connection breaks: each request gets on.
+    OneByte,
     /// The range up to this place, and then nothing.
     Stalling(u64),
     /// No answer.
@@ -112,6 +114,9 @@ async fn answer(request: &Request<Incoming>, file: PathBuf, behaviour: Behaviour
     if let Behaviour::Cut(at) | Behaviour::Stalling(at) = behaviour {
         wanted.truncate((at as usize).saturating_sub(first));
     }
+    if let Behaviour::OneByte = behaviour {
+        wanted.truncate(1);
+    }
     let response =
         with(206).header(CONTENT_RANGE, format!("bytes {first}-{last}/{total}")).header(CONTENT_LENGTH, length);
     response.body(body(wanted, behaviour)).unwrap()
@@ -120,7 +125,7 @@ async fn answer(request: &Request<Incoming>, file: PathBuf, behaviour: Behaviour
 fn body(content: Bytes, behaviour: Behaviour) -> Body {
     let sent = tokio_stream::iter([Ok(Frame::data(content))]);
     match behaviour {
-        Behaviour::Cut(_) => {
+        Behaviour::Cut(_) | Behaviour::OneByte => {
             let broken = tokio_stream::iter([Err(io::ErrorKind::ConnectionReset.into())]);
             // What was sent before is not to be thrown away with the connection.
             let later =
