@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use tracing::Span;
 use vault_proto::v1::Coarse;
@@ -29,6 +30,10 @@ pub(crate) use sizes::ProvisionBySize;
 pub(crate) use units::WithUnits;
 pub(crate) use vault::VaultService;
 
+/// Blocking work for callers at a time. The rest of the threads that may block is for the keeper, whose log nobody's
+/// calls are to hold up, and for streams, which have their own bound.
+pub const WORK_MAX: usize = 96;
+
 /// How long an answer about the other hosts is good.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(2);
 
@@ -40,7 +45,9 @@ pub(crate) struct Host {
     pub(crate) journal: Arc<Journal>,
     pub(crate) admission: Arc<Admission>,
     /// Held by the one publication that is being made.
-    pub(crate) publishing: tokio::sync::Mutex<()>,
+    pub(crate) publishing: Arc<tokio::sync::Mutex<()>>,
+    /// Places for what blocks.
+    pub(crate) work: Arc<Semaphore>,
     /// Hosts that have the keeper, and when that was asked for.
     pub(crate) elsewhere: tokio::sync::Mutex<Option<(Instant, Vec<String>)>>,
 }
@@ -80,7 +87,20 @@ impl Host {
         act: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Refused> {
         let store = self.store.clone();
-        blocking(move || act(&*store)).await?.map_err(Refused::from)
+        self.blocking(move || act(&*store)).await?.map_err(Refused::from)
+    }
+
+    /// Runs what blocks where it may. It has its place until it is done, also where the caller is gone.
+    async fn blocking<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+        let unfinished =
+            || Refused::new(Coarse::Unavailable, "host-panicked", "the host could not finish the call");
+        let place = self.work.clone().acquire_owned().await.map_err(|_| unfinished())?;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = act();
+            drop(place);
+            done
+        });
+        done.await.map_err(|_| unfinished())
     }
 
     /// Answers a call: what `act` gives, or a status. The exact reason of a refusal goes to the journal.
@@ -123,7 +143,7 @@ impl Host {
             message: refused.message.clone(),
         };
         let journal = self.journal.clone();
-        match blocking(move || journal.record(&record)).await {
+        match self.blocking(move || journal.record(&record)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "can't write the journal"),
             Err(_) => tracing::error!("the journal panicked"),
@@ -132,17 +152,16 @@ impl Host {
     }
 }
 
-/// Runs what blocks where it may.
-async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
-    let done = tokio::task::spawn_blocking(act).await;
-    done.map_err(|_| Refused::new(Coarse::Unavailable, "host-panicked", "the host could not finish the call"))
-}
-
 /// Takes a request apart: the message, and the call that it came with.
 fn enter<M>(mut request: Request<M>) -> (CallContext, M) {
     let context = request.extensions_mut().remove::<CallContext>();
     // Every request comes through the admission layer; one that did not still has a name.
     let context =
-        context.unwrap_or_else(|| CallContext { method: Method::of(""), id: RequestId::new(), connection: None });
+        context.unwrap_or_else(|| CallContext {
+        method: Method::of(""),
+        id: RequestId::new(),
+        connection: None,
+        work: None,
+    });
     (context, request.into_inner())
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use attestation::Sha256Digest;
 use tokio::sync::mpsc;
+use vault_proto::limits::NOTICE_LEASES_MAX;
 use vault_proto::v1::RevocationNotice;
 
 /// Listeners, by lease.
@@ -46,7 +47,8 @@ impl Notices {
     /// Hands a notice to those who listen for a lease of it.
     pub(crate) fn hand_on(&self, notice: &RevocationNotice) {
         let mut table = self.lock();
-        for lease in &notice.leases {
+        // As many as a notice may name: a keeper's message may be longer than that.
+        for lease in notice.leases.iter().take(NOTICE_LEASES_MAX) {
             let Ok(lease) = Sha256Digest::try_from(lease.as_slice()) else { continue };
             for sender in table.listeners.remove(&lease).unwrap_or_default().into_values() {
                 // Whoever is gone wants it no more, and there is room for one.

@@ -78,12 +78,13 @@ impl Log {
     pub(super) fn refresh(&mut self) -> Result<(), StoreError> {
         // The tail first: a checkpoint that is newer than it covers no more than a newer tail had.
         let (tail, tag) = self.read_tail()?;
-        self.checkpoint = read_checkpoint(&*self.objects)?;
-        (self.tail, self.tag) = (tail, tag);
-        self.published.fetch_max(self.committed(), Ordering::SeqCst);
-        if self.tail.first > self.committed() {
+        let checkpoint = read_checkpoint(&*self.objects)?;
+        if tail.first > checkpoint.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size) {
             return Err(self.objects.damaged(CHECKPOINT, "older than the entries beside it"));
         }
+        self.checkpoint = checkpoint;
+        (self.tail, self.tag) = (tail, tag);
+        self.published.fetch_max(self.committed(), Ordering::SeqCst);
         Ok(())
     }
 
