@@ -119,6 +119,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_notice_is_of_no_more_leases_than_one_may_name() {
+        let notices = Notices::default();
+        let [mut last, mut behind] = [1, 2].map(|n| notices.listen(lease(n)));
+        let mut long = notice(&[7; NOTICE_LEASES_MAX + 1]);
+        long.leases[NOTICE_LEASES_MAX - 1] = lease(1).as_bytes().to_vec();
+        long.leases[NOTICE_LEASES_MAX] = lease(2).as_bytes().to_vec();
+        notices.hand_on(&long);
+        assert_eq!(last.heard().await, Some(long));
+        assert!(behind.receiver.try_recv().is_err());
+    }
+
+    #[tokio::test]
     async fn who_is_gone_leaves_nothing_behind_and_a_host_that_ends_takes_none() {
         let notices = Notices::default();
         drop([1, 1, 2].map(|n| notices.listen(lease(n))));

@@ -369,7 +369,7 @@ impl Follower for ObjectStore {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::place::{Listed, Tag};
     use super::*;
     use std::collections::HashMap;
@@ -377,9 +377,9 @@ mod tests {
 
     /// As some services of old: a condition is a header that they do not know. It keeps the conditions that it is told to.
     #[derive(Debug, Default)]
-    struct Careless {
-        keeps_create: bool,
-        keeps_match: bool,
+    pub(super) struct Careless {
+        pub(super) keeps_create: bool,
+        pub(super) keeps_match: bool,
         objects: Mutex<HashMap<String, Vec<u8>>>,
     }
 

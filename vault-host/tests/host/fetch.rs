@@ -10,7 +10,7 @@ use crate::audit::{checkpoint, genesis};
 use crate::model::{SealedModel, proposes};
 use crate::setup::{Place, RunningHost, assert_refused, host_and_keeper};
 
-async fn host_with(place: &Place, model: &SealedModel, more: &str) -> RunningHost {
+pub async fn host_with(place: &Place, model: &SealedModel, more: &str) -> RunningHost {
     let (host, keeper) = host_and_keeper(place, proposes).await;
     let mut client = host.provision().await;
     model.upload_all(&mut client).await;
@@ -23,7 +23,7 @@ async fn host_with(place: &Place, model: &SealedModel, more: &str) -> RunningHos
     RunningHost::start(&place.config(more)).await
 }
 
-fn request(ranges: &[(u32, u64, u64)]) -> FetchUnitsRequest {
+pub fn request(ranges: &[(u32, u64, u64)]) -> FetchUnitsRequest {
     let range = |&(unit, offset, length): &(u32, u64, u64)| UnitRange { unit, offset, length };
     FetchUnitsRequest {
         model: "minilm".to_owned(),

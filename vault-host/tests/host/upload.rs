@@ -10,8 +10,10 @@ use vault_proto::v1::provision_client::ProvisionClient;
 use vault_proto::v1::{GetUploadRequest, UploadUnitRequest};
 
 use crate::model::{SealedModel, upload};
+use crate::s3::S3;
 use crate::setup::{Place, RunningHost, assert_refused};
 use crate::store_calls::SmallDisk;
+use crate::stores::files;
 
 fn model() -> SealedModel {
     SealedModel::new("minilm", "1", &[3_000_000, 0, 70_000], 1)
@@ -162,4 +164,37 @@ async fn a_full_disk_keeps_what_came_before() {
     std::fs::remove_file(filler).unwrap();
     let rest = &bytes[offset as usize..];
     assert_eq!(upload(&mut client, unit, offset, rest).await.unwrap(), unit.bytes);
+}
+
+/// Parts that were put together can't be gone on with, and the host that was to check the unit may have stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_whose_check_was_disturbed_in_a_bucket_is_checked_again_and_need_not_come_again() {
+    let Some(s3) = S3::start() else { return };
+    let place = Place::new();
+    let host = RunningHost::start(&place.config(&s3.config("prod"))).await;
+    let mut client = host.provision().await;
+    let (unit, bytes) = (model().upload(2), model().units[2].clone());
+    assert_eq!(upload(&mut client, unit, 0, &bytes).await.unwrap(), unit.bytes);
+    let disturb = || {
+        let names = files(&s3.object("prod"), "units");
+        let checked = names.iter().find_map(|name| name.strip_suffix(".checked")).unwrap();
+        std::fs::remove_file(s3.object(&format!("prod/{checked}.checked"))).unwrap();
+        let state = s3.object(&format!("prod/{}", checked.replacen("units", "uploads", 1)));
+        std::fs::create_dir_all(state.parent().unwrap()).unwrap();
+        let parts = format!(r#"{{"id":"{}","bytes":{},"parts":["x"]}}"#, "0".repeat(32), unit.bytes);
+        std::fs::write(state, parts).unwrap();
+        let name = checked.strip_suffix(&format!(".{}", unit.bytes)).unwrap();
+        s3.object(&format!("prod/{name}"))
+    };
+    disturb();
+    assert_eq!(stored(&mut client, unit).await, 0);
+    assert_refused(upload(&mut client, unit, 0, &bytes).await, Code::Aborted, "upload-offset");
+    assert_eq!(stored(&mut client, unit).await, unit.bytes);
+    assert_eq!(files(&s3.object("prod"), "uploads"), [""; 0]);
+
+    let mut wrong = bytes.to_vec();
+    wrong[7] ^= 1;
+    std::fs::write(disturb(), wrong).unwrap();
+    assert_eq!(upload(&mut client, unit, 0, &bytes).await.unwrap(), unit.bytes);
+    assert_eq!(stored(&mut client, unit).await, unit.bytes);
 }

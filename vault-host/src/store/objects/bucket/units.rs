@@ -89,20 +89,6 @@ impl BucketUnits {
         Err(StoreError::TooManyUploads)
     }
 
-    /// A unit whose parts all came and that was put together: what is left is to check it, which was disturbed. Gives what
-    /// is stored then.
-    fn check_again(&self, upload: &Upload) -> Result<Option<u64>, StoreError> {
-        let unit = &upload.unit;
-        if upload.parts.bytes != unit.bytes || self.objects.length(&unit_name(unit))? != Some(unit.bytes) {
-            return Ok(None);
-        }
-        match upload.check_and_forget() {
-            Ok(()) => Ok(Some(unit.bytes)),
-            Err(StoreError::DigestMismatch) => Ok(Some(0)),
-            Err(error) => Err(error),
-        }
-    }
-
     fn read(&self, unit: &UnitUpload) -> Result<Option<(Parts, Tag)>, StoreError> {
         let name = parts_name(unit);
         let Some((bytes, tag)) = self.objects.get(&name, STATE_BYTES_MAX)? else { return Ok(None) };
@@ -135,8 +121,14 @@ impl Units for BucketUnits {
         }
         let (parts, tag) = self.read(&unit)?.map_or_else(|| (Parts::default(), None), |(parts, tag)| (parts, Some(tag)));
         let mut upload = Upload { units: self.clone(), unit, parts, tag, waiting: Vec::new(), _busy: busy };
-        if let Some(stored) = self.check_again(&upload)? {
-            return Err(StoreError::UploadOffset { offset, stored });
+        if upload.is_put_together()? {
+            // What is left is to check it, which was disturbed.
+            match upload.check_and_forget() {
+                Ok(()) => return Err(StoreError::UploadOffset { offset, stored: unit.bytes }),
+                // It is gone, and begins anew.
+                Err(StoreError::DigestMismatch) => (upload.parts, upload.tag) = (Parts::default(), None),
+                Err(error) => return Err(error),
+            }
         }
         upload.parts = going_on(upload.parts, &unit);
         let stored = upload.parts.bytes;
@@ -258,6 +250,12 @@ impl Upload {
             },
         }
         Ok(())
+    }
+
+    /// Whether all parts came before, and the unit was made of them.
+    fn is_put_together(&self) -> Result<bool, StoreError> {
+        let (unit, objects) = (&self.unit, &self.units.objects);
+        Ok(self.parts.bytes == unit.bytes && objects.length(&unit_name(unit))? == Some(unit.bytes))
     }
 
     /// Checks the unit, and forgets its parts once it is known what it is.
