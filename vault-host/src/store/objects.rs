@@ -380,7 +380,7 @@ pub(super) mod tests {
     pub(super) struct Careless {
         pub(super) keeps_create: bool,
         pub(super) keeps_match: bool,
-        objects: Mutex<HashMap<String, Vec<u8>>>,
+        pub(super) objects: Mutex<HashMap<String, Vec<u8>>>,
     }
 
     impl Objects for Careless {
