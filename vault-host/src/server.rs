@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 use tonic::service::Routes;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
@@ -26,7 +26,7 @@ use crate::config::{Config, KeeperTls, Tls};
 use crate::journal::Journal;
 use crate::link::KeeperAddress;
 use crate::link::{self, Dial, Keepers, Notices, Turns, Witnesses};
-use crate::service::{AuditService, Host, ProvisionBySize, ProvisionService, VaultService, WORK_MAX, WithUnits};
+use crate::service::{AuditService, Host, ProvisionBySize, ProvisionService, VaultService, WORK_MAX, WithUnits, Work};
 use crate::store::{self, ABANDONED_AFTER, Store, StoreError};
 
 /// How long calls under way may go on after the host was told to stop.
@@ -219,7 +219,7 @@ impl BoundHost {
             journal: self.journal,
             admission: admission.clone(),
             publishing: Arc::default(),
-            work: Arc::new(Semaphore::new(WORK_MAX)),
+            work: Work::new(WORK_MAX),
             elsewhere: tokio::sync::Mutex::new(None),
         });
         let (health, health_service) = tonic_health::server::health_reporter();

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use tracing::Span;
 use vault_proto::v1::Coarse;
@@ -23,16 +22,15 @@ mod units;
 mod upload;
 mod vault;
 mod watch;
+mod work;
 
 pub(crate) use audit::AuditService;
 pub(crate) use provision::ProvisionService;
 pub(crate) use sizes::ProvisionBySize;
 pub(crate) use units::WithUnits;
 pub(crate) use vault::VaultService;
-
-/// Blocking work for callers at a time. The rest of the threads that may block is for the keeper, whose log nobody's
-/// calls are to hold up, and for streams, which have their own bound.
-pub const WORK_MAX: usize = 96;
+pub(crate) use work::Work;
+pub use work::WORK_MAX;
 
 /// How long an answer about the other hosts is good.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(2);
@@ -46,8 +44,8 @@ pub(crate) struct Host {
     pub(crate) admission: Arc<Admission>,
     /// Held by the one publication that is being made.
     pub(crate) publishing: Arc<tokio::sync::Mutex<()>>,
-    /// Places for what blocks.
-    pub(crate) work: Arc<Semaphore>,
+    /// Threads for what blocks.
+    pub(crate) work: Work,
     /// Hosts that have the keeper, and when that was asked for.
     pub(crate) elsewhere: tokio::sync::Mutex<Option<(Instant, Vec<String>)>>,
 }
@@ -87,20 +85,7 @@ impl Host {
         act: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Refused> {
         let store = self.store.clone();
-        self.blocking(move || act(&*store)).await?.map_err(Refused::from)
-    }
-
-    /// Runs what blocks where it may. It has its place until it is done, also where the caller is gone.
-    async fn blocking<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
-        let unfinished =
-            || Refused::new(Coarse::Unavailable, "host-panicked", "the host could not finish the call");
-        let place = self.work.clone().acquire_owned().await.map_err(|_| unfinished())?;
-        let done = tokio::task::spawn_blocking(move || {
-            let done = act();
-            drop(place);
-            done
-        });
-        done.await.map_err(|_| unfinished())
+        self.work.run(move || act(&*store)).await?.map_err(Refused::from)
     }
 
     /// Answers a call: what `act` gives, or a status. The exact reason of a refusal goes to the journal.
@@ -143,7 +128,7 @@ impl Host {
             message: refused.message.clone(),
         };
         let journal = self.journal.clone();
-        match self.blocking(move || journal.record(&record)).await {
+        match self.work.run(move || journal.record(&record)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "can't write the journal"),
             Err(_) => tracing::error!("the journal panicked"),
@@ -156,8 +141,7 @@ impl Host {
 fn enter<M>(mut request: Request<M>) -> (CallContext, M) {
     let context = request.extensions_mut().remove::<CallContext>();
     // Every request comes through the admission layer; one that did not still has a name.
-    let context =
-        context.unwrap_or_else(|| CallContext {
+    let context = context.unwrap_or_else(|| CallContext {
         method: Method::of(""),
         id: RequestId::new(),
         connection: None,

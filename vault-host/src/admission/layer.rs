@@ -71,8 +71,8 @@ where
         let span = telemetry::span(method, &id);
         let connection = request.extensions().get::<Connection>().cloned();
         if let Err(refused) = self.admission.admit(method, connection.as_ref()) {
-            let response = turned_away(method, &id, &refused);
-            return Box::pin(async move { Ok(response) }.instrument(span));
+            let response = span.in_scope(|| turned_away(method, &id, &refused));
+            return Box::pin(async move { Ok(response) });
         }
         // The instance that poll_ready was called on has to serve the call.
         let ready = self.inner.clone();

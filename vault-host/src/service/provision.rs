@@ -316,7 +316,7 @@ impl Provision for ProvisionService {
                 Refused::new(Coarse::Malformed, "malformed-request-id", "a request id is 32 hex digits")
             })?;
             let journal = self.0.journal.clone();
-            let record = self.0.blocking(move || {
+            let record = self.0.work.run(move || {
                 let _work = work;
                 journal.find(id.as_str())
             });
@@ -357,7 +357,7 @@ async fn publish(
 async fn propose(host: &Arc<Host>, files: Publication) -> Result<v1::PublishModelResponse, Refused> {
     let files = Arc::new(files);
     let assembled = files.clone();
-    let manifest = host.blocking(move || Manifest::parse(&assembled.manifest)).await?;
+    let manifest = host.work.run(move || Manifest::parse(&assembled.manifest)).await?;
     let manifest = manifest.map_err(|error| Refused::new(Coarse::Malformed, error.code(), error))?;
     let digest = manifest.digest();
     let assembled = files.clone();
