@@ -160,7 +160,8 @@ mod tests {
     fn where_there_is_no_room_for_a_new_file_the_old_ones_stay() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open_with(dir.path(), 1000).unwrap();
-        let records = |ids: std::ops::Range<u32>| ids.map(|id| journal.record(&record(&format!("id-{id}-")))).collect::<Vec<_>>();
+        let records =
+            |ids: std::ops::Range<u32>| ids.map(|id| journal.record(&record(&format!("id-{id}-")))).collect::<Vec<_>>();
         assert!(records(0..12).iter().all(Result::is_ok) && older_path(dir.path()).exists());
         let older = fs::read(older_path(dir.path())).unwrap();
         // Nothing can be made there.

@@ -29,8 +29,8 @@ pub(crate) use provision::ProvisionService;
 pub(crate) use sizes::ProvisionBySize;
 pub(crate) use units::WithUnits;
 pub(crate) use vault::VaultService;
-pub(crate) use work::Work;
 pub use work::WORK_MAX;
+pub(crate) use work::Work;
 
 /// How long an answer about the other hosts is good.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(2);

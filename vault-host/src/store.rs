@@ -37,11 +37,10 @@ pub(crate) use buffers::BUFFER_BYTES;
 pub use copy::{Copied, copy_store};
 pub use error::StoreError;
 pub(crate) use models::Model;
-pub(crate) use readers::{InForce, NotAuthorised};
 pub use objects::{BucketConfig, BucketError, PostgresConfig, PostgresError, UnitsConfig};
 pub(crate) use objects::{RawPostgres, RawS3};
+pub(crate) use readers::{InForce, NotAuthorised};
 pub(crate) use uploads::ABANDONED_AFTER;
-
 
 /// Gives entries from an index on, at most so many.
 pub(crate) type ReadEntries<'a> = &'a dyn Fn(u64, u32) -> Result<Vec<Vec<u8>>, StoreError>;

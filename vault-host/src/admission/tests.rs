@@ -144,12 +144,8 @@ fn calls_under_way_are_bounded() {
 
 #[test]
 fn watches_are_bounded_by_connection_and_together_and_take_no_place_of_calls() {
-    let limits = Limits {
-        connections: 100,
-        requests_per_second: 10_000,
-        requests_per_second_per_connection: 1000,
-        ..limits()
-    };
+    let limits =
+        Limits { connections: 100, requests_per_second: 10_000, requests_per_second_per_connection: 1000, ..limits() };
     let admission = Admission::new(&limits);
     let watch = Method::of("/weightvault.v1.Vault/WatchLease");
     let mut held = Vec::new();

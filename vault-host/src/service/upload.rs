@@ -65,7 +65,11 @@ impl Coming {
         match self.bringing.wait(self.stream.message(), wanted).await {
             Some(Ok(message)) => Ok(message),
             Some(Err(status)) => Err(Refused::new(Coarse::Malformed, "upload-broken", status.message())),
-            None => Err(Refused::new(Coarse::Unavailable, "upload-stalled", "too little came for too long: go on where this ended")),
+            None => Err(Refused::new(
+                Coarse::Unavailable,
+                "upload-stalled",
+                "too little came for too long: go on where this ended",
+            )),
         }
     }
 }

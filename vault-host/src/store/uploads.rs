@@ -308,9 +308,9 @@ pub(super) fn newest(dir: &Path) -> Result<SystemTime, StoreError> {
 
 fn bytes_in(dir: &Path) -> Result<u64, StoreError> {
     let names = files::names(dir, |text| Some(dir.join(text)))?;
-    names.iter().try_fold(0, |sum, path| {
-        Ok(sum + fs::metadata(path).map_err(|error| StoreError::io(path, error))?.len())
-    })
+    names
+        .iter()
+        .try_fold(0, |sum, path| Ok(sum + fs::metadata(path).map_err(|error| StoreError::io(path, error))?.len()))
 }
 
 /// Tries each, whatever became of the others; says of how many it was true, or what went wrong first.

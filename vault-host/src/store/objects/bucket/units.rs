@@ -74,7 +74,8 @@ impl BucketUnits {
     /// As in a directory, of those alone that nobody has gone on with for a while: another host may be at one.
     fn make_place(&self, listed: &[Listed], newest: BTreeMap<Sha256Digest, SystemTime>) -> Result<(), StoreError> {
         let let_be = SystemTime::now() - LET_BE;
-        let mut old: Vec<_> = newest.into_iter().filter(|(manifest, touched)| *touched < let_be && !self.is_busy(manifest)).collect();
+        let mut old: Vec<_> =
+            newest.into_iter().filter(|(manifest, touched)| *touched < let_be && !self.is_busy(manifest)).collect();
         old.sort_by_key(|(_, touched)| *touched);
         for (manifest, _) in old.iter().take(LOOKED_AT_MAX) {
             let dir = format!("uploads/{}/", short(manifest));
@@ -82,7 +83,8 @@ impl BucketUnits {
             // Of one that has many units something came.
             let (Some(only), None) = (states.next(), states.next()) else { continue };
             let state = self.objects.get(&only.name, STATE_BYTES_MAX)?;
-            if state.and_then(|(bytes, _)| serde_json::from_slice::<Parts>(&bytes).ok()).is_some_and(|it| it.bytes == 0) {
+            if state.and_then(|(bytes, _)| serde_json::from_slice::<Parts>(&bytes).ok()).is_some_and(|it| it.bytes == 0)
+            {
                 return self.forget(manifest, false);
             }
         }
@@ -119,7 +121,8 @@ impl Units for BucketUnits {
         if self.is_complete(&unit)? {
             return Err(StoreError::UploadOffset { offset, stored: unit.bytes });
         }
-        let (parts, tag) = self.read(&unit)?.map_or_else(|| (Parts::default(), None), |(parts, tag)| (parts, Some(tag)));
+        let (parts, tag) =
+            self.read(&unit)?.map_or_else(|| (Parts::default(), None), |(parts, tag)| (parts, Some(tag)));
         let mut upload = Upload { units: self.clone(), unit, parts, tag, waiting: Vec::new(), _busy: busy };
         if upload.is_put_together()? {
             // What is left is to check it, which was disturbed.
