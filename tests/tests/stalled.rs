@@ -121,38 +121,6 @@ fn clients_that_never_read_take_bounded_memory_of_the_host_and_are_closed_for_ot
     hold.release();
 }
 
-#[test]
-fn who_asks_for_many_bytes_one_by_one_and_takes_none_has_no_memory_for_each() {
-    /// All the places of a host that was not told otherwise.
-    const CALLS: usize = 64;
-    /// As many ranges as one call may have.
-    const RANGES: usize = 16_384;
-    /// Mostly of the lists of ranges. With the memory of a whole message for each byte, a call had 20 MiB.
-    const GROWTH_MIB_MAX: u64 = 192;
-    let scene = Sealed::open();
-    let before = scene.world.host.as_ref().expect("it runs").resident().now;
-    let (unit, runtime) = (largest_unit(&scene), Runtime::new().expect("threads"));
-    let answers = runtime.block_on(async {
-        let client = connect(&scene.world.url(), SMALL).await;
-        let calls: Vec<_> = (0..CALLS)
-            .map(|_| tokio::spawn(fetch_ranges(client.clone(), vec![UnitRange { unit, offset: 7, length: 1 }; RANGES])))
-            .collect();
-        let mut answers = Vec::new();
-        for call in calls {
-            answers.push(call.await.expect("no panic").expect("there are places"));
-        }
-        answers
-    });
-    // All places are had by these: a load waits until they are closed, and by then they had all they get.
-    scene.loads(&[]);
-    let host = scene.world.host.as_ref().expect("it runs");
-    assert!(host.log().contains(GIVEN_UP), "{}", host.log());
-    let grown = host.resident().peak.saturating_sub(before);
-    println!("the host grew by {grown} MiB");
-    assert!(grown < GROWTH_MIB_MAX, "the host grew by {grown} MiB");
-    drop(answers);
-}
-
 fn largest_unit(scene: &Sealed) -> u32 {
     let units =
         fs::read_dir(scene.sealed.join("units")).expect("it was sealed").map(|unit| unit.expect("it was sealed"));
@@ -167,14 +135,8 @@ async fn connect(url: &str, window: u32) -> VaultClient<Channel> {
     VaultClient::new(endpoint.connect().await.expect("the host listens"))
 }
 
-async fn fetch(client: VaultClient<Channel>, unit: u32) -> Result<Streaming<FetchUnitsResponse>, Status> {
-    fetch_ranges(client, vec![UnitRange { unit, offset: 0, length: 0 }]).await
-}
-
-async fn fetch_ranges(
-    mut client: VaultClient<Channel>,
-    ranges: Vec<UnitRange>,
-) -> Result<Streaming<FetchUnitsResponse>, Status> {
+async fn fetch(mut client: VaultClient<Channel>, unit: u32) -> Result<Streaming<FetchUnitsResponse>, Status> {
+    let ranges = vec![UnitRange { unit, offset: 0, length: 0 }];
     let request = FetchUnitsRequest { model: "demo".to_owned(), version: "1".to_owned(), ranges };
     client.fetch_units(request).await.map(Response::into_inner)
 }

@@ -11,6 +11,12 @@ use crate::model::{SealedModel, proposes};
 use crate::setup::{Place, RunningHost, assert_refused, host_and_keeper};
 
 pub async fn host_with(place: &Place, model: &SealedModel, more: &str) -> RunningHost {
+    publish(place, model).await;
+    RunningHost::start(&place.config(more)).await
+}
+
+/// The next host there has this model.
+pub async fn publish(place: &Place, model: &SealedModel) {
     let (host, keeper) = host_and_keeper(place, proposes).await;
     let mut client = host.provision().await;
     model.upload_all(&mut client).await;
@@ -20,7 +26,6 @@ pub async fn host_with(place: &Place, model: &SealedModel, more: &str) -> Runnin
     keeper.put_checkpoint(&checkpoint(&log), 2).await.unwrap();
     drop(client);
     host.stop().await;
-    RunningHost::start(&place.config(more)).await
 }
 
 pub fn request(ranges: &[(u32, u64, u64)]) -> FetchUnitsRequest {

@@ -9,6 +9,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -17,6 +18,8 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 pub struct Client {
     stream: TcpStream,
     next: u32,
+    /// Bytes that may be sent.
+    room: u32,
 }
 
 /// A frame of an answer.
@@ -34,13 +37,23 @@ pub enum Kind {
 }
 
 impl Client {
-    /// Connects, and says that each answer has room for `window` bytes. Nothing ever gives it more.
+    /// Connects, and says that each answer has room for `window` bytes.
     pub async fn connect(address: SocketAddr, window: u32) -> Self {
-        let mut client = Self { stream: TcpStream::connect(address).await.unwrap(), next: 1 };
+        let mut client = Self { stream: TcpStream::connect(address).await.unwrap(), next: 1, room: (1 << 16) - 1 };
         client.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-        let settings = [INITIAL_WINDOW_SIZE.to_be_bytes().as_slice(), &window.to_be_bytes()].concat();
-        client.write(SETTINGS, 0, 0, &settings).await;
+        client.each_has_room(window).await;
         client
+    }
+
+    /// Says that each answer has room for so many bytes from now on.
+    pub async fn each_has_room(&mut self, window: u32) {
+        let settings = [INITIAL_WINDOW_SIZE.to_be_bytes().as_slice(), &window.to_be_bytes()].concat();
+        self.write(SETTINGS, 0, 0, &settings).await;
+    }
+
+    /// Says that all answers together have room for so many bytes more.
+    pub async fn all_have_more_room(&mut self, bytes: u32) {
+        self.write(WINDOW_UPDATE, 0, 0, &bytes.to_be_bytes()).await;
     }
 
     /// Begins a call of which no message comes yet; gives the number of its stream.
@@ -65,6 +78,11 @@ impl Client {
     pub async fn send(&mut self, stream: u32, message: &[u8]) {
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
         let data = [[0].as_slice(), &length, message].concat();
+        let bytes = u32::try_from(data.len()).unwrap();
+        while self.room < bytes {
+            self.read().await.expect("the connection is open");
+        }
+        self.room -= bytes;
         self.write(DATA, END_STREAM, stream, &data).await;
     }
 
@@ -109,7 +127,9 @@ impl Client {
         let [a, b, c, kind, flags, stream @ ..] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         self.stream.read_exact(&mut payload).await.ok()?;
-        if flags & ACK == 0 && kind == SETTINGS {
+        if kind == WINDOW_UPDATE && stream == [0; 4] {
+            self.room += u32::from_be_bytes(*payload.first_chunk().unwrap());
+        } else if flags & ACK == 0 && kind == SETTINGS {
             self.write(SETTINGS, ACK, 0, b"").await;
         } else if flags & ACK == 0 && kind == PING {
             self.write(PING, ACK, 0, &payload).await;

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use attestation::Sha256Digest;
 use tonic::Code;
+use vault_proto::v1::vault_client::VaultClient;
 use vault_proto::v1::{FetchUnitsRequest, GetBlobRequest, ListModelsRequest, UnitRange, WatchLeaseRequest};
 
 use crate::audit::{checkpoint, genesis};
-use crate::fetch::{host_with, request};
+use crate::fetch::{host_with, publish, request};
 use crate::model::SealedModel;
+use crate::process::Process;
 use crate::raw_http2::{Client, Kind};
-use crate::setup::{Place, RunningHost, assert_refused, host_and_keeper};
+use crate::setup::{Place, RunningHost, assert_refused, channel, host_and_keeper};
 
 const FETCH: &str = "/weightvault.v1.Vault/FetchUnits";
 const WATCH: &str = "/weightvault.v1.Vault/WatchLease";
@@ -96,6 +98,35 @@ async fn a_client_without_room_keeps_its_place_until_somebody_waits_for_it() {
     soon("the connection is closed", full.is_closed()).await;
 }
 
+#[tokio::test]
+async fn who_asks_for_many_bytes_one_by_one_and_takes_none_has_no_memory_for_each() {
+    /// All the places of a host that was not told otherwise.
+    const CALLS: usize = 64;
+    /// A request that the host takes at once.
+    const RANGES: usize = 16_000;
+    /// Mostly of the lists of ranges. With the memory of a whole message for each byte, a call had 64.
+    const GROWTH_MIB_MAX: u64 = 128;
+    let place = Place::new();
+    let model = SealedModel::new("minilm", "1", &[70_000], 1);
+    publish(&place, &model).await;
+    let host = Process::start(&place, "");
+    let before = host.peak_mib();
+    let mut full = Client::connect(host.address, 0).await;
+    for _ in 0..CALLS {
+        let stream = full.call(FETCH, &request(&[(0, 0, 1); RANGES])).await;
+        while full.frame().await.unwrap().stream != stream {}
+    }
+    // From now on it takes all there is, and its socket is not read.
+    full.all_have_more_room(1 << 30).await;
+    full.each_has_room(1 << 20).await;
+    let mut vault = VaultClient::new(channel(host.address).await);
+    let waits = soon("a place", vault.fetch_units(request(&[(0, 0, 1)]))).await;
+    assert!(waits.unwrap().into_inner().message().await.unwrap().is_some());
+    let grown = host.peak_mib() - before;
+    println!("the host grew by {grown} MiB");
+    assert!(grown < GROWTH_MIB_MAX, "the host grew by {grown} MiB");
+}
+
 /// Eight answers have all the memory that there is for them.
 #[tokio::test]
 async fn answers_that_nobody_takes_give_their_memory_to_who_waits_for_it() {
@@ -129,7 +160,7 @@ async fn connections_without_a_call_make_room_for_new_ones() {
     let list = async |host: &RunningHost| {
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", host.address)).unwrap();
         let channel = endpoint.connect().await.ok()?;
-        let mut client = vault_proto::v1::vault_client::VaultClient::new(channel);
+        let mut client = VaultClient::new(channel);
         client.list_models(ListModelsRequest {}).await.ok()?;
         Some(client)
     };
