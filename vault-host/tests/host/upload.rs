@@ -198,3 +198,24 @@ async fn a_unit_whose_check_was_disturbed_in_a_bucket_is_checked_again_and_need_
     assert_eq!(upload(&mut client, unit, 0, &bytes).await.unwrap(), unit.bytes);
     assert_eq!(stored(&mut client, unit).await, unit.bytes);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_to_a_bucket_that_nothing_came_of_make_room_once_they_were_let_be() {
+    const MODELS_MAX: u8 = 255;
+    let Some(s3) = S3::start() else { return };
+    let place = Place::new();
+    let host = RunningHost::start(&place.config(&s3.config("prod"))).await;
+    let mut client = host.provision().await;
+    let of = |n: u32| UnitUpload { manifest: Sha256Digest::of(&n.to_be_bytes()), ..model().upload(2) };
+    for n in 0..=MODELS_MAX {
+        assert_eq!(upload(&mut client, of(n.into()), 0, &[]).await.unwrap(), 0);
+    }
+    let new = of(1000);
+    assert_refused(upload(&mut client, new, 0, &[]).await, Code::ResourceExhausted, "too-many-uploads");
+    let states = files(&s3.object("prod"), "uploads");
+    let state = s3.object(&format!("prod/{}", states[7]));
+    let before = std::time::SystemTime::now() - Duration::from_secs(3600);
+    std::fs::File::open(&state).unwrap().set_modified(before).unwrap();
+    assert_eq!(upload(&mut client, new, 0, &model().units[2]).await.unwrap(), new.bytes);
+    assert!(!state.exists() && s3.object(&format!("prod/{}", states[8])).exists());
+}
