@@ -1,6 +1,9 @@
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use attestation::Sha256Digest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -218,4 +221,55 @@ async fn uploads_to_a_bucket_that_nothing_came_of_make_room_once_they_were_let_b
     std::fs::File::open(&state).unwrap().set_modified(before).unwrap();
     assert_eq!(upload(&mut client, new, 0, &model().units[2]).await.unwrap(), new.bytes);
     assert!(!state.exists() && s3.object(&format!("prod/{}", states[8])).exists());
+}
+
+/// Services give parts up after a while. The one of these tests takes who asks for such for somebody without a right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_whose_parts_a_bucket_has_forgotten_begins_anew() {
+    const FORGOTTEN: &str = "00000000-0000-0000-0000-000000000000";
+    let Some(s3) = S3::start() else { return };
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", relay.local_addr().unwrap());
+    let server = s3.address();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = relay.accept().await {
+            tokio::spawn(pass_as_others_answer(client, server, FORGOTTEN));
+        }
+    });
+    let place = Place::new();
+    let host = RunningHost::start(&place.config(&s3.config_at(&endpoint, "prod"))).await;
+    let mut client = host.provision().await;
+    // So short that the server need not close a connection whose request it will not read.
+    let (unit, bytes) = (model().upload(1), model().units[1].clone());
+    assert_eq!(upload(&mut client, unit, 0, &[]).await.unwrap(), 0);
+    let states = files(&s3.object("prod"), "uploads");
+    let state = s3.object(&format!("prod/{}", states[0]));
+    std::fs::write(&state, format!(r#"{{"id":"{FORGOTTEN}","bytes":0,"parts":[]}}"#)).unwrap();
+    assert_refused(upload(&mut client, unit, 0, &bytes).await, Code::Aborted, "upload-offset");
+    assert!(!state.exists());
+    assert_eq!(upload(&mut client, unit, 0, &bytes).await.unwrap(), unit.bytes);
+}
+
+/// Says 404 to requests with these bytes, where the server says 403.
+async fn pass_as_others_answer(mut client: TcpStream, server: SocketAddr, bytes: &str) {
+    let mut server = TcpStream::connect(server).await.unwrap();
+    let (mut request, mut answer) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            read = client.read(&mut request) => {
+                let Ok(length @ 1..) = read else { return };
+                asked |= request[..length].windows(bytes.len()).any(|part| part == bytes.as_bytes());
+                server.write_all(&request[..length]).await.unwrap();
+            }
+            read = server.read(&mut answer) => {
+                let Ok(length @ 1..) = read else { return };
+                let (refused, unknown) = (b"HTTP/1.1 403 Forbidden", b"HTTP/1.1 404 Not Found");
+                if std::mem::take(&mut asked) && answer.starts_with(refused) {
+                    answer[..unknown.len()].copy_from_slice(unknown);
+                }
+                client.write_all(&answer[..length]).await.unwrap();
+            }
+        }
+    }
 }
