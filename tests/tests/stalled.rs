@@ -19,7 +19,7 @@ use vault_tests::{Running, Sealed, signal};
 const SMALL: u32 = (1 << 16) - 1;
 const ALL: u32 = (1 << 31) - 1;
 /// What a host says when it takes a place away.
-const GIVEN_UP: &str = "closed a connection that stopped reading its fetch";
+const GIVEN_UP: &str = "closed a connection that stopped reading its answer";
 
 #[test]
 fn loader_that_stands_still_costs_the_host_no_memory_and_its_places_go_to_who_waits() {

@@ -47,7 +47,7 @@ impl Journal {
     }
 
     fn open_with(dir: &Path, file_bytes_max: u64) -> io::Result<Self> {
-        let newest = Mutex::new(open_newest(dir)?);
+        let newest = Mutex::new(open_at(&newest_path(dir))?);
         Ok(Self { dir: dir.to_owned(), file_bytes_max, newest })
     }
 
@@ -57,8 +57,15 @@ impl Journal {
         line.push(b'\n');
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         if newest.bytes + line.len() as u64 > self.file_bytes_max {
-            fs::rename(newest_path(&self.dir), older_path(&self.dir))?;
-            *newest = open_newest(&self.dir)?;
+            // The new file first: where there is no room for it, the next record is not to find the newest put aside.
+            let next = open_at(&next_path(&self.dir))?;
+            match fs::rename(newest_path(&self.dir), older_path(&self.dir)) {
+                // It was put aside, and then the new one did not get its name.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed?,
+            }
+            fs::rename(next_path(&self.dir), newest_path(&self.dir))?;
+            *newest = next;
         }
         newest.file.write_all(&line)?;
         newest.bytes += line.len() as u64;
@@ -67,14 +74,20 @@ impl Journal {
 
     /// Finds the record of a call.
     pub(crate) fn find(&self, request_id: &str) -> io::Result<Option<Record>> {
+        let wanted = request_id.as_bytes();
         for path in [newest_path(&self.dir), older_path(&self.dir)] {
             let file = match File::open(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => file?,
             };
             for line in BufReader::new(file).split(b'\n') {
+                let line = line?;
+                // To look for bytes costs a fraction of taking the line apart, and one line has them.
+                if !line.windows(wanted.len()).any(|bytes| bytes == wanted) {
+                    continue;
+                }
                 // A line that a crash tore is nobody's.
-                match serde_json::from_slice::<Record>(&line?) {
+                match serde_json::from_slice::<Record>(&line) {
                     Ok(record) if record.request_id == request_id => return Ok(Some(record)),
                     _ => {}
                 }
@@ -84,8 +97,8 @@ impl Journal {
     }
 }
 
-fn open_newest(dir: &Path) -> io::Result<Newest> {
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(newest_path(dir))?;
+fn open_at(path: &Path) -> io::Result<Newest> {
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     // Ends a line that a crash tore, so that the next one is whole.
     file.write_all(b"\n")?;
     let bytes = file.metadata()?.len();
@@ -94,6 +107,11 @@ fn open_newest(dir: &Path) -> io::Result<Newest> {
 
 fn newest_path(dir: &Path) -> PathBuf {
     dir.join("refusals.jsonl")
+}
+
+/// What becomes the newest.
+fn next_path(dir: &Path) -> PathBuf {
+    dir.join("refusals.new.jsonl")
 }
 
 fn older_path(dir: &Path) -> PathBuf {
@@ -136,6 +154,27 @@ mod tests {
         assert!(total <= 2000, "{total}");
         assert!(journal.find("99").unwrap().is_some());
         assert!(journal.find("0").unwrap().is_none());
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_a_new_file_the_old_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open_with(dir.path(), 1000).unwrap();
+        let records =
+            |ids: std::ops::Range<u32>| ids.map(|id| journal.record(&record(&format!("id-{id}-")))).collect::<Vec<_>>();
+        assert!(records(0..12).iter().all(Result::is_ok) && older_path(dir.path()).exists());
+        let older = fs::read(older_path(dir.path())).unwrap();
+        // Nothing can be made there.
+        fs::create_dir(next_path(dir.path())).unwrap();
+        assert!(records(12..40).iter().any(Result::is_err));
+        assert_eq!(fs::read(older_path(dir.path())).unwrap(), older);
+        assert!(journal.find("id-11-").unwrap().is_some());
+        fs::remove_dir(next_path(dir.path())).unwrap();
+        assert!(records(40..41).iter().all(Result::is_ok));
+        assert!(journal.find("id-11-").unwrap().is_some() && journal.find("id-40-").unwrap().is_some());
+        // And where it was killed between the two names.
+        fs::remove_file(newest_path(dir.path())).unwrap();
+        assert!(records(50..60).iter().all(Result::is_ok));
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod telemetry;
 pub use config::{CONFIG_TEMPLATE, Config, ConfigError, KeeperTls, Limits, LogFormat, StoreConfig, Tls, Witness};
 pub use link::KeeperAddress;
 pub use server::{BoundHost, ServeError, check_store, check_tls};
+pub use service::WORK_MAX;
 pub use status::REFUSAL_TRAILER;
 pub use store::{
     BucketConfig, BucketError, Copied, PostgresConfig, PostgresError, StoreError, UnitsConfig, copy_store,

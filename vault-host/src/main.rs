@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use vault_host::{BoundHost, CONFIG_TEMPLATE, Config, Copied, check_store, check_tls, copy_store};
+use vault_host::{BoundHost, CONFIG_TEMPLATE, Config, Copied, WORK_MAX, check_store, check_tls, copy_store};
 
+/// Threads for the keepers' use of the disk.
+const KEEPER_THREADS: usize = 32;
 /// Open files beside connections: listeners, the log, uploads, models that are read.
 const FILES_BESIDE: u64 = 256;
 
@@ -118,8 +120,8 @@ fn serve(path: &Path) -> Result<(), String> {
     let config = read(path)?;
     vault_host::init_log_lines(config.log_format);
     raise_file_limit(config.limits.connections);
-    // Each upload keeps a thread that writes; the rest of the disk's work needs some beside them.
-    let blocking_threads = config.limits.streams as usize + 128;
+    // A stream keeps a thread that writes, or one that reads; other callers have theirs, and the keeper's calls the rest.
+    let blocking_threads = config.limits.streams as usize + WORK_MAX + KEEPER_THREADS;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(blocking_threads).build();
     let runtime = runtime.map_err(|error| format!("can't start threads: {error}"))?;

@@ -26,7 +26,7 @@ use crate::config::{Config, KeeperTls, Tls};
 use crate::journal::Journal;
 use crate::link::KeeperAddress;
 use crate::link::{self, Dial, Keepers, Notices, Turns, Witnesses};
-use crate::service::{AuditService, Host, ProvisionBySize, ProvisionService, VaultService, WithUnits};
+use crate::service::{AuditService, Host, ProvisionBySize, ProvisionService, VaultService, WORK_MAX, WithUnits, Work};
 use crate::store::{self, ABANDONED_AFTER, Store, StoreError};
 
 /// How long calls under way may go on after the host was told to stop.
@@ -218,7 +218,8 @@ impl BoundHost {
             keepers: keepers.clone(),
             journal: self.journal,
             admission: admission.clone(),
-            publishing: tokio::sync::Mutex::new(()),
+            publishing: Arc::default(),
+            work: Work::new(WORK_MAX),
             elsewhere: tokio::sync::Mutex::new(None),
         });
         let (health, health_service) = tonic_health::server::health_reporter();

@@ -22,12 +22,15 @@ mod units;
 mod upload;
 mod vault;
 mod watch;
+mod work;
 
 pub(crate) use audit::AuditService;
 pub(crate) use provision::ProvisionService;
 pub(crate) use sizes::ProvisionBySize;
 pub(crate) use units::WithUnits;
 pub(crate) use vault::VaultService;
+pub use work::WORK_MAX;
+pub(crate) use work::Work;
 
 /// How long an answer about the other hosts is good.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(2);
@@ -40,7 +43,9 @@ pub(crate) struct Host {
     pub(crate) journal: Arc<Journal>,
     pub(crate) admission: Arc<Admission>,
     /// Held by the one publication that is being made.
-    pub(crate) publishing: tokio::sync::Mutex<()>,
+    pub(crate) publishing: Arc<tokio::sync::Mutex<()>>,
+    /// Threads for what blocks.
+    pub(crate) work: Work,
     /// Hosts that have the keeper, and when that was asked for.
     pub(crate) elsewhere: tokio::sync::Mutex<Option<(Instant, Vec<String>)>>,
 }
@@ -80,7 +85,7 @@ impl Host {
         act: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Refused> {
         let store = self.store.clone();
-        blocking(move || act(&*store)).await?.map_err(Refused::from)
+        self.work.run(move || act(&*store)).await?.map_err(Refused::from)
     }
 
     /// Answers a call: what `act` gives, or a status. The exact reason of a refusal goes to the journal.
@@ -123,7 +128,7 @@ impl Host {
             message: refused.message.clone(),
         };
         let journal = self.journal.clone();
-        match blocking(move || journal.record(&record)).await {
+        match self.work.run(move || journal.record(&record)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "can't write the journal"),
             Err(_) => tracing::error!("the journal panicked"),
@@ -132,17 +137,15 @@ impl Host {
     }
 }
 
-/// Runs what blocks where it may.
-async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
-    let done = tokio::task::spawn_blocking(act).await;
-    done.map_err(|_| Refused::new(Coarse::Unavailable, "host-panicked", "the host could not finish the call"))
-}
-
 /// Takes a request apart: the message, and the call that it came with.
 fn enter<M>(mut request: Request<M>) -> (CallContext, M) {
     let context = request.extensions_mut().remove::<CallContext>();
     // Every request comes through the admission layer; one that did not still has a name.
-    let context =
-        context.unwrap_or_else(|| CallContext { method: Method::of(""), id: RequestId::new(), connection: None });
+    let context = context.unwrap_or_else(|| CallContext {
+        method: Method::of(""),
+        id: RequestId::new(),
+        connection: None,
+        work: None,
+    });
     (context, request.into_inner())
 }

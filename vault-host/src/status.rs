@@ -72,6 +72,7 @@ impl From<StoreError> for Refused {
         let coarse = match error {
             StoreError::DigestMismatch
             | StoreError::Range { .. }
+            | StoreError::TooManyUnits
             | StoreError::UnitRepeated { .. }
             | StoreError::UploadTooLong => Coarse::Malformed,
             StoreError::UnitsMissing { .. } => Coarse::Denied,

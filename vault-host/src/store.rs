@@ -9,14 +9,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use attestation::{Sha256Digest, UnixTime};
+use attestation::Sha256Digest;
 use bytes::Bytes;
-use ledger::log_reader::AuthorisedReader;
 use ledger::manifest::Manifest;
 use ledger::tiles::Tile;
 use tokio::runtime::Handle;
 use vault_proto::convert::{ModelName, Publication, UnitUpload};
-use vault_proto::v1::ReaderCredential;
 
 use crate::config::{Config, StoreConfig};
 
@@ -41,9 +39,8 @@ pub use error::StoreError;
 pub(crate) use models::Model;
 pub use objects::{BucketConfig, BucketError, PostgresConfig, PostgresError, UnitsConfig};
 pub(crate) use objects::{RawPostgres, RawS3};
+pub(crate) use readers::{InForce, NotAuthorised};
 pub(crate) use uploads::ABANDONED_AFTER;
-
-use readers::NotAuthorised;
 
 /// Gives entries from an index on, at most so many.
 pub(crate) type ReadEntries<'a> = &'a dyn Fn(u64, u32) -> Result<Vec<Vec<u8>>, StoreError>;
@@ -75,7 +72,8 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// Writes entries for the keeper, durably, in place of whatever stood at `first` or beyond.
     ///
     /// # Errors
-    /// The log is unchanged, unless [`StoreError::LogStopped`]; [`StoreError::LogConflict`] where another host wrote.
+    /// None of `entries` is there. What was to be replaced may be gone where the disk failed in between, which
+    /// [`StoreError::LogStopped`] says where not even that is known; [`StoreError::LogConflict`] where another host wrote.
     fn append_log(&self, first: u64, entries: &[Vec<u8>]) -> Result<(), StoreError>;
 
     /// Reads entries for the keeper, those above the checkpoint too: at most 8 MiB, empty at the end of the log.
@@ -224,18 +222,11 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// What the store says.
     fn unit(&self, model: &Model, index: u32) -> Result<Box<dyn UnitReader>, StoreError>;
 
-    /// Whether anybody may read the log.
+    /// The policy in force, which says who may read the log.
     ///
     /// # Errors
     /// What the store says: nobody may then.
-    fn anyone_may_read(&self) -> Result<bool, StoreError>;
-
-    /// Whether the holder of this credential may read the log.
-    ///
-    /// # Errors
-    /// Why not.
-    fn authorise_reader(&self, credential: &ReaderCredential, now: UnixTime)
-    -> Result<AuthorisedReader, NotAuthorised>;
+    fn in_force(&self) -> Result<Option<Arc<InForce>>, StoreError>;
 }
 
 /// How far a log is.

@@ -32,8 +32,14 @@ pub(crate) enum Kind {
     Challenge,
     /// One of the few large requests.
     Publish,
-    /// Ciphertext, up or down, for as long as it takes.
+    /// The keeper's evidence, for which it waits for its TPM.
+    Evidence,
+    /// A search of the journal, which may read all of it.
+    Search,
+    /// Ciphertext down, for as long as it takes.
     Stream,
+    /// Ciphertext up.
+    Upload,
     /// An open stream over which little goes, for as long as its client likes.
     Watch,
     /// Health and whatever else is not ours.
@@ -71,11 +77,11 @@ const METHODS: [(&str, Method); 37] = [
     ),
     (
         "/weightvault.v1.Provision/GetKeeperEvidence",
-        method("Provision.GetKeeperEvidence", Kind::Call, Audience::Engineer),
+        method("Provision.GetKeeperEvidence", Kind::Evidence, Audience::Engineer),
     ),
     ("/weightvault.v1.Provision/SubmitGenesis", method("Provision.SubmitGenesis", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/GetUpload", method("Provision.GetUpload", Kind::Call, Audience::Engineer)),
-    ("/weightvault.v1.Provision/UploadUnit", method("Provision.UploadUnit", Kind::Stream, Audience::Engineer)),
+    ("/weightvault.v1.Provision/UploadUnit", method("Provision.UploadUnit", Kind::Upload, Audience::Engineer)),
     ("/weightvault.v1.Provision/PublishModel", method("Provision.PublishModel", Kind::Publish, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitPolicy", method("Provision.SubmitPolicy", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/SubmitPlatform", method("Provision.SubmitPlatform", Kind::Call, Audience::Engineer)),
@@ -101,7 +107,7 @@ const METHODS: [(&str, Method); 37] = [
     ),
     ("/weightvault.v1.Provision/SubmitPermit", method("Provision.SubmitPermit", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Provision/Status", method("Provision.Status", Kind::Call, Audience::Engineer)),
-    ("/weightvault.v1.Provision/Explain", method("Provision.Explain", Kind::Call, Audience::Engineer)),
+    ("/weightvault.v1.Provision/Explain", method("Provision.Explain", Kind::Search, Audience::Engineer)),
     ("/weightvault.v1.Audit/GetCheckpoint", method("Audit.GetCheckpoint", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Audit/GetTile", method("Audit.GetTile", Kind::Call, Audience::Engineer)),
     ("/weightvault.v1.Audit/GetEntries", method("Audit.GetEntries", Kind::Call, Audience::Engineer)),

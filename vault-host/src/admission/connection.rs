@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use super::{Admission, Bucket, Queue, WATCHES_PER_CONNECTION_MAX};
+use super::request::Ahead;
+use super::{Admission, Bucket, OTHERS_PER_CONNECTION_MAX, Queue, WATCHES_PER_CONNECTION_MAX};
 
 /// A connection that has sent no request by then is closed: handshakes hold a place too.
 const FIRST_REQUEST_TIME_MAX: Duration = Duration::from_secs(15);
@@ -24,6 +25,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// wake each other twice as often.
 const UNIX_SEND_BYTES: usize = 1 << 20;
 const WARN_EVERY: Duration = Duration::from_secs(60);
+/// A connection without a call for so long is closed where its place is wanted.
+const IDLE_TIME_MIN: Duration = Duration::from_secs(10);
+/// How long a new connection waits for the place of one that is being closed.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// One connection, as its calls see it. In the extensions of every request.
 #[derive(Clone, Debug)]
@@ -34,9 +39,47 @@ struct Inner {
     rate: Bucket,
     challenges: Bucket,
     watches: Arc<Semaphore>,
+    others: Arc<Semaphore>,
     stream_queue: Queue,
+    ahead: Ahead,
     phase: watch::Sender<Phase>,
+    calls: Mutex<Calls>,
     _place: OwnedSemaphorePermit,
+}
+
+/// Calls under way, their answers included, and since when that is so many.
+#[derive(Clone, Copy, Debug)]
+struct Calls {
+    count: usize,
+    since: Instant,
+}
+
+/// A call of a connection, until this is dropped.
+#[derive(Debug)]
+pub(super) struct UnderWay(Connection);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.count_calls(|count| count.saturating_sub(1));
+    }
+}
+
+/// A connection that may be gone already.
+#[derive(Debug)]
+pub(super) struct Known(Weak<Inner>);
+
+impl Known {
+    pub(super) fn is_there(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// The connection, and since when, where it has had no call for long enough.
+    pub(super) fn idle(&self, now: Instant) -> Option<(Instant, Connection)> {
+        let connection = Connection(self.0.upgrade()?);
+        let Calls { count, since } = *connection.calls();
+        let idle = count == 0 && now.saturating_duration_since(since) >= IDLE_TIME_MIN && !connection.is_closed();
+        idle.then_some((since, connection))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +93,42 @@ enum Phase {
 }
 
 impl Connection {
-    pub(super) fn new(rate: Bucket, challenges: Bucket, stream_queue: Queue, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(
+        rate: Bucket,
+        challenges: Bucket,
+        stream_queue: Queue,
+        ahead: Ahead,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
         let watches = Arc::new(Semaphore::new(WATCHES_PER_CONNECTION_MAX));
+        let others = Arc::new(Semaphore::new(OTHERS_PER_CONNECTION_MAX));
         let phase = watch::Sender::new(Phase::New);
-        Self(Arc::new(Inner { rate, challenges, watches, stream_queue, phase, _place: place }))
+        let calls = Mutex::new(Calls { count: 0, since: Instant::now() });
+        let inner = Inner { rate, challenges, watches, others, stream_queue, ahead, phase, calls, _place: place };
+        Self(Arc::new(inner))
+    }
+
+    pub(super) fn known(&self) -> Known {
+        Known(Arc::downgrade(&self.0))
+    }
+
+    /// A call begins.
+    pub(super) fn begin(&self) -> UnderWay {
+        self.count_calls(|count| count.saturating_add(1));
+        UnderWay(self.clone())
+    }
+
+    fn count_calls(&self, change: impl FnOnce(usize) -> usize) {
+        let mut calls = self.calls();
+        *calls = Calls { count: change(calls.count), since: Instant::now() };
+    }
+
+    fn calls(&self) -> std::sync::MutexGuard<'_, Calls> {
+        self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        *self.0.phase.borrow() == Phase::Closed
     }
 
     /// Counts a request. False if that is one too many.
@@ -78,6 +153,16 @@ impl Connection {
         self.0.watches.clone().try_acquire_owned()
     }
 
+    /// A place for a call that is none of ours, if there is one.
+    pub(super) fn other(&self) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+        self.0.others.clone().try_acquire_owned()
+    }
+
+    /// Bytes of its requests that have no place yet.
+    pub(super) fn ahead(&self) -> &Ahead {
+        &self.0.ahead
+    }
+
     /// Whether somebody waits for the place of a stream.
     pub(crate) fn is_waited_for(&self) -> bool {
         !self.0.stream_queue.is_empty()
@@ -85,7 +170,7 @@ impl Connection {
 
     /// Closes the connection, all its calls included: for a client that does not read what it asked for. A stream alone
     /// can't be given up from here; what it holds stays in memory as long as its connection.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         self.0.phase.send_replace(Phase::Closed);
     }
 
@@ -159,7 +244,7 @@ impl Listener {
                         continue;
                     }
                 };
-                let Some(connection) = admission.connection() else {
+                let Some(connection) = place_of(&admission).await else {
                     // Once in a while: whoever floods the host should not flood its log too.
                     if warned.is_none_or(|warned| warned.elapsed() > WARN_EVERY) {
                         tracing::warn!("turning connections away: there are as many as limits.connections allows");
@@ -190,6 +275,16 @@ impl Listener {
             }
         }
     }
+}
+
+/// A place for a new connection, that of an idle one where there is no other.
+async fn place_of(admission: &Admission) -> Option<Connection> {
+    let connection = admission.connection();
+    if connection.is_some() || !admission.close_idlest(Instant::now()) {
+        return connection;
+    }
+    tracing::debug!("closed a connection that had no call, for a new one");
+    tokio::time::timeout(CLOSE_TIME_MAX, admission.connection_to_come()).await.ok()
 }
 
 #[derive(Debug)]
@@ -271,63 +366,4 @@ impl AsyncWrite for Socket {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio_stream::StreamExt;
-
-    use super::*;
-    use crate::config::Limits;
-
-    async fn pair() -> (TcpStream, Socket) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let admission = Arc::new(Admission::new(&Limits::default()));
-        let socket = Listener::Tcp(listener).incoming(admission).next().await.unwrap().unwrap();
-        (client, socket)
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_is_closed_reads_nothing_more() {
-        let (mut client, mut socket) = pair().await;
-        client.write_all(b"a").await.unwrap();
-        assert_eq!(socket.read_u8().await.unwrap(), b'a');
-        let connection = socket.connect_info();
-        let waiting = tokio::spawn(async move { socket.read_u8().await });
-        tokio::task::yield_now().await;
-        connection.close();
-        assert_eq!(waiting.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
-        assert!(matches!(client.read(&mut [0]).await, Ok(0) | Err(_)));
-    }
-
-    #[tokio::test]
-    async fn a_unix_socket_takes_more_at_a_time_than_it_would_by_itself() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("host.sock");
-        let listener = Listener::unix(&path).await.unwrap();
-        let client = UnixStream::connect(&path).await.unwrap();
-        let Stream::Unix(accepted) = listener.accept().await.unwrap() else { panic!("a unix socket") };
-        let bytes = |socket| rustix::net::sockopt::socket_send_buffer_size(socket).unwrap();
-        assert!(bytes(&accepted) > bytes(&client));
-    }
-
-    #[tokio::test]
-    async fn a_used_connection_stays_open() {
-        let (mut client, mut socket) = pair().await;
-        assert!(socket.connect_info().take(Instant::now()));
-        client.write_all(b"a").await.unwrap();
-        assert_eq!(socket.read_u8().await.unwrap(), b'a');
-    }
-
-    #[tokio::test]
-    async fn a_socket_that_somebody_listens_on_is_not_taken_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("host.sock");
-        let first = Listener::unix(&path).await.unwrap();
-        assert_eq!(Listener::unix(&path).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(first);
-        assert!(!path.exists());
-        std::fs::write(&path, b"a file of somebody else").unwrap();
-        assert!(Listener::unix(&path).await.is_err());
-        assert!(path.exists());
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use attestation::Sha256Digest;
 use tokio::sync::mpsc;
+use vault_proto::limits::NOTICE_LEASES_MAX;
 use vault_proto::v1::RevocationNotice;
 
 /// Listeners, by lease.
@@ -46,7 +47,8 @@ impl Notices {
     /// Hands a notice to those who listen for a lease of it.
     pub(crate) fn hand_on(&self, notice: &RevocationNotice) {
         let mut table = self.lock();
-        for lease in &notice.leases {
+        // As many as a notice may name: a keeper's message may be longer than that.
+        for lease in notice.leases.iter().take(NOTICE_LEASES_MAX) {
             let Ok(lease) = Sha256Digest::try_from(lease.as_slice()) else { continue };
             for sender in table.listeners.remove(&lease).unwrap_or_default().into_values() {
                 // Whoever is gone wants it no more, and there is room for one.
@@ -114,6 +116,18 @@ mod tests {
         assert!(other.receiver.try_recv().is_err());
         notices.forget();
         assert_eq!(other.heard().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_notice_is_of_no_more_leases_than_one_may_name() {
+        let notices = Notices::default();
+        let [mut last, mut behind] = [1, 2].map(|n| notices.listen(lease(n)));
+        let mut long = notice(&[7; NOTICE_LEASES_MAX + 1]);
+        long.leases[NOTICE_LEASES_MAX - 1] = lease(1).as_bytes().to_vec();
+        long.leases[NOTICE_LEASES_MAX] = lease(2).as_bytes().to_vec();
+        notices.hand_on(&long);
+        assert_eq!(last.heard().await, Some(long));
+        assert!(behind.receiver.try_recv().is_err());
     }
 
     #[tokio::test]

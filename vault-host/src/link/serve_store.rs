@@ -73,8 +73,9 @@ impl StoreCalls {
                 let (store, results) = (self.store.clone(), self.results.clone());
                 self.blob_calls.spawn(async move {
                     let result = perform(store, call).await;
-                    drop(place);
+                    // With its place: results are as large as blobs, and wait for a keeper that does not read.
                     send(&results, id, result).await;
+                    drop(place);
                 });
                 while self.blob_calls.try_join_next().is_some() {}
             }

@@ -15,7 +15,7 @@ use vault_proto::v1::audit_server::Audit;
 
 use super::{Host, enter};
 use crate::status::Refused;
-use crate::store::{Store, StoreError};
+use crate::store::{NotAuthorised, Store, StoreError};
 
 /// Bytes of entries in one answer, unless a single bundle has more.
 const ENTRIES_BYTES: usize = 1 << 20;
@@ -28,25 +28,32 @@ pub(crate) struct AuditService(pub(crate) Arc<Host>);
 
 impl AuditService {
     /// Refuses whoever may not read the log. Where anybody may, nobody looks at the credential.
-    async fn check_reader(&self, credential: &Result<v1::ReaderCredential, CredentialError>) -> Result<(), Refused> {
-        if self.0.on_disk(|store| store.anyone_may_read()).await? {
-            return Ok(());
-        }
-        let credential = credential.as_ref().map_err(|error| {
-            let coarse = match error {
-                CredentialError::Missing => Coarse::Denied,
-                CredentialError::Malformed => Coarse::Malformed,
-            };
-            Refused::new(coarse, error.code(), error)
-        })?;
+    async fn check_reader(&self, credential: Result<v1::ReaderCredential, CredentialError>) -> Result<(), Refused> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
-        let credential = credential.clone();
-        let authorise = move |store: &dyn Store| Ok(store.authorise_reader(&credential, UnixTime(now)));
-        let reader = self.0.on_disk(authorise).await?;
-        let reader = reader.map_err(|error| Refused::new(Coarse::Denied, error.code(), error))?;
-        tracing::info!(reader = %reader.id(), "a reader of the log");
+        let check = move |store: &dyn Store| {
+            let in_force = store.in_force()?;
+            if in_force.as_ref().is_some_and(|in_force| in_force.anyone()) {
+                return Ok(Ok(None));
+            }
+            Ok(credential.map_err(without_credential).and_then(|credential| {
+                let in_force = in_force.ok_or(NotAuthorised::NoPolicy);
+                let reader = in_force.and_then(|in_force| in_force.authorise(&credential, UnixTime(now)));
+                reader.map(Some).map_err(|error| Refused::new(Coarse::Denied, error.code(), error))
+            }))
+        };
+        if let Some(reader) = self.0.on_disk(check).await?? {
+            tracing::info!(reader = %reader.id(), "a reader of the log");
+        }
         Ok(())
     }
+}
+
+fn without_credential(error: CredentialError) -> Refused {
+    let coarse = match error {
+        CredentialError::Missing => Coarse::Denied,
+        CredentialError::Malformed => Coarse::Malformed,
+    };
+    Refused::new(coarse, error.code(), error)
 }
 
 #[tonic::async_trait]
@@ -69,11 +76,12 @@ impl Audit for AuditService {
         let credential = reader::read(request.metadata());
         let (context, message) = enter(request);
         let read = async {
-            self.check_reader(&credential).await?;
+            self.check_reader(credential).await?;
             let tile: Tile =
                 message.path.parse().map_err(|error| Refused::new(Coarse::Malformed, "malformed-path", error))?;
             let memory = self.0.admission.reply_memory(BUNDLE_BYTES_MAX).await?;
             let tile = self.0.on_disk(move |store| store.tile(&tile)).await?;
+            memory.shrink_to(tile.len());
             Ok((v1::GetTileResponse { tile }, memory))
         };
         self.0.answer_holding(context, read).await
@@ -86,7 +94,7 @@ impl Audit for AuditService {
         let credential = reader::read(request.metadata());
         let (context, v1::GetEntriesRequest { first, count }) = enter(request);
         let read = async {
-            self.check_reader(&credential).await?;
+            self.check_reader(credential).await?;
             if count == 0 || count > GET_ENTRIES_MAX {
                 return Err(Refused::new(Coarse::Malformed, "malformed-count", "1 to 1024 entries can be asked for"));
             }
@@ -105,7 +113,9 @@ impl Audit for AuditService {
                 }
                 Ok(entries)
             });
-            Ok((v1::GetEntriesResponse { entries: entries.await? }, memory))
+            let entries = entries.await?;
+            memory.shrink_to(entries.iter().map(Vec::len).sum());
+            Ok((v1::GetEntriesResponse { entries }, memory))
         };
         self.0.answer_holding(context, read).await
     }
@@ -114,10 +124,11 @@ impl Audit for AuditService {
         let credential = reader::read(request.metadata());
         let (context, message) = enter(request);
         let read = async {
-            self.check_reader(&credential).await?;
+            self.check_reader(credential).await?;
             let digest = blob_digest(&message)?;
             let memory = self.0.admission.reply_memory(BLOB_BYTES_MAX as u64).await?;
             let blob = self.0.on_disk(move |store| store.blob(&digest)).await?;
+            memory.shrink_to(blob.len());
             Ok((v1::GetBlobResponse { blob }, memory))
         };
         self.0.answer_holding(context, read).await

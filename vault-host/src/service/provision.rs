@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ledger::entry::{ProposedPermit, ProposedRaise};
 use ledger::manifest::Manifest;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
 use vault_proto::convert;
 use vault_proto::convert::{
     Approval, Contribution, EscrowSubmission, JoinRequest, KeeperEvidenceRequest, KeyEpochSubmission, LeaveSubmission,
@@ -14,7 +15,8 @@ use vault_proto::v1;
 use vault_proto::v1::Coarse;
 use vault_proto::v1::provision_server::Provision;
 
-use super::{Host, blocking, enter, upload};
+use super::{Host, enter, upload};
+use crate::admission::WorkPlace;
 use crate::link::{Call, LinkError, Reply};
 use crate::status::Refused;
 use crate::telemetry::RequestId;
@@ -91,8 +93,9 @@ impl Provision for ProvisionService {
         request: Request<Streaming<v1::UploadUnitRequest>>,
     ) -> Result<Response<v1::UploadUnitResponse>, Status> {
         let (context, stream) = enter(request);
+        let connection = context.connection.clone();
         let received = async {
-            let offset = upload::receive(&self.0, stream).await?;
+            let offset = upload::receive(&self.0, stream, connection).await?;
             Ok(v1::UploadUnitResponse { offset })
         };
         self.0.answer(context, received).await
@@ -103,7 +106,8 @@ impl Provision for ProvisionService {
         request: Request<v1::PublishModelRequest>,
     ) -> Result<Response<v1::PublishModelResponse>, Status> {
         let (context, message) = enter(request);
-        let published = async { publish(&self.0, Publication::try_from(message)?).await };
+        let work = context.work.clone();
+        let published = async { publish(&self.0, Publication::try_from(message)?, work).await };
         self.0.answer(context, published).await
     }
 
@@ -306,12 +310,17 @@ impl Provision for ProvisionService {
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
         let (context, message) = enter(request);
+        let work = context.work.clone();
         let found = async {
             let id = RequestId::parse(&message.request_id).ok_or_else(|| {
                 Refused::new(Coarse::Malformed, "malformed-request-id", "a request id is 32 hex digits")
             })?;
             let journal = self.0.journal.clone();
-            let record = blocking(move || journal.find(id.as_str())).await?;
+            let record = self.0.work.run(move || {
+                let _work = work;
+                journal.find(id.as_str())
+            });
+            let record = record.await?;
             let record = record.map_err(|error| Refused::new(Coarse::Unavailable, "journal-unreadable", error))?;
             let unknown = "no refusal with this id is in the journal: it may be too old, or a limit turned it away";
             let record = record.ok_or_else(|| Refused::new(Coarse::Unknown, "request-unknown", unknown))?;
@@ -326,13 +335,29 @@ impl Provision for ProvisionService {
     }
 }
 
-/// Puts the model together, asks the keeper, and keeps it if the keeper does.
-async fn publish(host: &Arc<Host>, files: Publication) -> Result<v1::PublishModelResponse, Refused> {
+/// Publishes, to the end also where the caller is gone: whoever left in the middle would leave a proposal behind that the
+/// keeper never took.
+async fn publish(
+    host: &Arc<Host>,
+    files: Publication,
+    work: Option<WorkPlace>,
+) -> Result<v1::PublishModelResponse, Refused> {
     // One after another, so that the refusal of one does not take back what another was granted.
-    let _publishing = host.publishing.lock().await;
+    let publishing = host.publishing.clone().lock_owned().await;
+    let host = host.clone();
+    let to_the_end = async move {
+        let _held = (publishing, work);
+        propose(&host, files).await
+    };
+    let done = tokio::spawn(to_the_end.in_current_span()).await;
+    done.map_err(|_| Refused::new(Coarse::Unavailable, "host-panicked", "the host could not finish the call"))?
+}
+
+/// Puts the model together, asks the keeper, and keeps it if the keeper does.
+async fn propose(host: &Arc<Host>, files: Publication) -> Result<v1::PublishModelResponse, Refused> {
     let files = Arc::new(files);
     let assembled = files.clone();
-    let manifest = blocking(move || Manifest::parse(&assembled.manifest)).await?;
+    let manifest = host.work.run(move || Manifest::parse(&assembled.manifest)).await?;
     let manifest = manifest.map_err(|error| Refused::new(Coarse::Malformed, error.code(), error))?;
     let digest = manifest.digest();
     let assembled = files.clone();

@@ -139,9 +139,9 @@ impl Vault for VaultService {
             let request = FetchRequest::try_from(message)?;
             let name = request.model.clone();
             let model = self.0.on_disk(move |store| store.released(&name)).await?;
-            fetch::begin(self.0.store.clone(), model, &request.ranges, context.connection.clone())
+            fetch::begin(self.0.store.clone(), model, &request.ranges)
         };
-        let messages = self.0.answer(context.clone(), begin).await?.into_inner();
+        let messages = self.0.answer(context, begin).await?.into_inner();
         let mut response = Response::new(tokio_stream::empty());
         response.extensions_mut().insert(Units::new(messages));
         Ok(response)

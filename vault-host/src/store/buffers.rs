@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Data of one message: whole sealed chunks of 16 KiB, and one frame of those that our clients take.
 pub(crate) const BUFFER_BYTES: usize = 63 * (16 * 1024 + 16);
+/// Fewer bytes get no more memory than they need: whoever asks for a byte at a time is not to have a megabyte for each.
+const SHORT_BYTES: usize = BUFFER_BYTES / 4;
 /// Buffers that are kept while nobody needs them: 33 MB.
 const SPARE_MAX: usize = 32;
 
@@ -17,9 +19,9 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// Of `length` bytes. What is in them is what somebody left there. A longer one than others is not kept.
+    /// Of `length` bytes. What is in them is what somebody left there. One much shorter or longer than others is not kept.
     pub(super) fn new(length: usize) -> Self {
-        if length > BUFFER_BYTES {
+        if !(SHORT_BYTES..=BUFFER_BYTES).contains(&length) {
             return Self { length, memory: vec![0; length].into_boxed_slice() };
         }
         let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -55,16 +57,17 @@ mod tests {
 
     #[test]
     fn a_buffer_has_the_length_that_was_asked_for_whatever_it_had_before() {
-        for length in [7, BUFFER_BYTES, 1, BUFFER_BYTES + 1] {
+        for length in [7, BUFFER_BYTES, 1, SHORT_BYTES, BUFFER_BYTES + 1] {
             let mut buffer = Buffer::new(length);
             buffer.as_mut().fill(1);
             assert_eq!(buffer.as_ref().len(), length);
+            assert!(buffer.memory.len() <= 4 * length, "{length}");
         }
     }
 
     #[test]
     fn what_is_kept_is_bounded() {
-        drop((0..2 * SPARE_MAX).map(|_| Buffer::new(1)).collect::<Vec<_>>());
+        drop((0..2 * SPARE_MAX).map(|_| Buffer::new(BUFFER_BYTES)).collect::<Vec<_>>());
         assert!(SPARE.lock().unwrap().len() <= SPARE_MAX);
     }
 }

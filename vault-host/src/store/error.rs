@@ -143,6 +143,8 @@ pub enum StoreError {
     UploadTooLong,
     /// Too many models are being uploaded at once.
     TooManyUploads,
+    /// More units of one model were uploaded than a model has.
+    TooManyUnits,
     /// Not every unit of the manifest was uploaded.
     UnitsMissing {
         /// How many are missing.
@@ -208,6 +210,7 @@ impl StoreError {
             Self::UploadOffset { .. } => "upload-offset",
             Self::UploadTooLong => "upload-too-long",
             Self::TooManyUploads => "too-many-uploads",
+            Self::TooManyUnits => "too-many-units",
             Self::UnitsMissing { .. } => "units-missing",
             Self::UnitRepeated { .. } => "unit-repeated",
             Self::Range { .. } => "unit-range",
@@ -292,6 +295,7 @@ impl fmt::Display for StoreError {
             }
             Self::UploadTooLong => f.write_str("more bytes came than the unit has"),
             Self::TooManyUploads => f.write_str("too many models are being uploaded: publish or wait"),
+            Self::TooManyUnits => f.write_str("more units of this model were uploaded than a model has"),
             Self::UnitsMissing { missing, first } => {
                 write!(f, "{missing} units are not uploaded yet, the first is unit {first}")
             }

@@ -5,15 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use attestation::{Sha256Digest, UnixTime};
+use attestation::Sha256Digest;
 use bytes::Bytes;
-use ledger::log_reader::AuthorisedReader;
 use ledger::manifest::Manifest;
 use ledger::tiles::Tile;
 use rustix::fs::FlockOperation;
 use vault_proto::convert::{ModelName, Publication, UnitUpload};
 use vault_proto::limits::READ_LOG_MAX;
-use vault_proto::v1::ReaderCredential;
 
 use super::blobs::Blobs;
 use super::buffers::Buffer;
@@ -21,7 +19,7 @@ use super::files::{self, Scratch};
 use super::follow::{self, Follower};
 use super::log::{self, Log};
 use super::models::{Model, Models};
-use super::readers::{NotAuthorised, Readers};
+use super::readers::{InForce, Readers};
 use super::segment::SEGMENT_ENTRIES;
 use super::tile_files::{Dir, Tiles};
 use super::uploads::Uploads;
@@ -213,16 +211,8 @@ impl Store for LocalStore {
         Ok(Box::new(model.unit(index)?))
     }
 
-    fn anyone_may_read(&self) -> Result<bool, StoreError> {
-        Ok(self.readers.anyone())
-    }
-
-    fn authorise_reader(
-        &self,
-        credential: &ReaderCredential,
-        now: UnixTime,
-    ) -> Result<AuthorisedReader, NotAuthorised> {
-        self.readers.authorise(credential, now)
+    fn in_force(&self) -> Result<Option<Arc<InForce>>, StoreError> {
+        Ok(self.readers.in_force())
     }
 }
 

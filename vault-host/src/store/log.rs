@@ -68,23 +68,30 @@ impl Log {
         let proposed = proposed.filter(|proposed| proposed.size > committed);
         let sound = committed;
         let mut log = Self { dir, scratch, tiles, tree, sound, checkpoint, proposed, segments, size, stopped: false };
-        let mut cut = 0;
+        let (mut useless, mut cut) = (Vec::new(), BTreeMap::new());
         for n in segment::list(&entries)? {
             let (segment, torn) = Segment::open(&entries, n)?;
-            cut += torn;
             // Below: it is in a full bundle. Beyond a segment that is not full: it was never reported as written.
             if n != expected || log.size != n * SEGMENT_ENTRIES {
-                segment.remove()?;
+                useless.push(segment);
                 continue;
+            }
+            if torn > 0 {
+                cut.insert(n, torn);
             }
             expected = n + 1;
             log.size += segment.len();
             log.segments.insert(n, segment);
         }
+        // Before anything is cut: what is damaged under the checkpoint may have good entries behind it.
         if log.size < log.kept() {
             return Err(StoreError::Damaged { path: entries, what: "entries under the checkpoint are missing" });
         }
-        Ok((log, cut))
+        useless.into_iter().try_for_each(Segment::remove)?;
+        for n in cut.keys() {
+            log.segments.get_mut(n).map_or(Ok(()), Segment::cut)?;
+        }
+        Ok((log, cut.values().sum()))
     }
 
     /// Entries stored.
@@ -257,7 +264,10 @@ impl Log {
             let room = usize::try_from(SEGMENT_ENTRIES - self.size % SEGMENT_ENTRIES).unwrap_or(usize::MAX);
             let (now, later) = rest.split_at(room.min(rest.len()));
             if !self.segments.contains_key(&n) {
-                let (segment, _) = Segment::open(&self.dir.join("entries"), n)?;
+                let (mut segment, torn) = Segment::open(&self.dir.join("entries"), n)?;
+                if torn > 0 {
+                    segment.cut()?;
+                }
                 self.segments.insert(n, segment);
             }
             let segment = self.segments.get_mut(&n).expect("inserted above");

@@ -112,6 +112,8 @@ impl Models {
             return Ok((object, false));
         }
         let units = complete_units(uploads, manifest)?;
+        let small = files.manifest.len() + files.dek.len() + files.model_signature.len();
+        uploads.check_room(small as u64)?;
         let dir = self.scratch.dir()?;
         let assembled = assemble(&dir, files, &units).and_then(|()| {
             let _moving = self.moving();
@@ -135,8 +137,9 @@ impl Models {
     pub(crate) fn withdraw(&self, object: &Sha256Digest) -> Result<(), StoreError> {
         let _moving = self.moving();
         let Some(model) = self.write().proposed.remove(object) else { return Ok(()) };
-        let away = self.scratch.dir()?.join("withdrawn");
-        fs::rename(&model.dir, &away).map_err(|error| StoreError::io(&model.dir, error))?;
+        let away = self.scratch.dir()?;
+        let to = away.join("withdrawn");
+        fs::rename(&model.dir, &to).map_err(|error| StoreError::io(&model.dir, error))?;
         fs::remove_dir_all(&away).map_err(|error| StoreError::io(&away, error))
     }
 

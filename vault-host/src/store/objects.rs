@@ -7,18 +7,16 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use attestation::{Sha256Digest, UnixTime};
-use ledger::log_reader::AuthorisedReader;
+use attestation::Sha256Digest;
 use ledger::manifest::Manifest;
 use ledger::tiles::Tile;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::runtime::Handle;
 use vault_proto::convert::{ModelName, Publication, UnitUpload};
 use vault_proto::limits::BLOB_BYTES_MAX;
-use vault_proto::v1::ReaderCredential;
 
 mod authorities;
 mod bucket;
@@ -45,9 +43,10 @@ use units::Units;
 
 use super::files;
 use super::follow::{self, Follower};
-use super::readers::{InForce, NotAuthorised, POLICY_BYTES_MAX, in_force};
+use super::readers::{InForce, POLICY_BYTES_MAX, in_force};
 use super::segment::SEGMENT_ENTRIES;
 use super::tile_files::Tiles;
+use super::uploads::each_by_itself;
 use super::{LogHead, Model, ReadEntries, Store, StoreError, UnitReader, UnitWriter};
 
 const POLICY: &str = "log/policy.toml";
@@ -66,6 +65,7 @@ pub(super) struct ObjectStore {
     published: Arc<AtomicU64>,
     units: Arc<dyn Units>,
     models: Models,
+    genesis: OnceLock<Sha256Digest>,
 }
 
 /// Asks whether the bucket can be read and written, and keeps the conditions of writes.
@@ -144,6 +144,7 @@ impl ObjectStore {
             published,
             units,
             models: Models::new(objects.clone(), name_by_chance()?),
+            genesis: OnceLock::new(),
             objects,
         })
     }
@@ -168,11 +169,15 @@ impl ObjectStore {
         }
     }
 
-    /// The policy in force, asked for each time: another host may have followed a later one.
-    fn in_force(&self) -> Result<Option<Arc<InForce>>, StoreError> {
-        let Some((text, _)) = self.objects.get(POLICY, POLICY_BYTES_MAX)? else { return Ok(None) };
-        let genesis = self.entries(0, 1)?.first().map(|genesis| Sha256Digest::of(genesis));
-        Ok(genesis.zip(String::from_utf8(text).ok()).and_then(|(genesis, text)| in_force(&text, genesis)))
+    /// The digest of entry 0, which is read once: it comes with a bundle, and never changes.
+    fn genesis(&self) -> Result<Option<Sha256Digest>, StoreError> {
+        if self.genesis.get().is_none()
+            && let Some(genesis) = self.entries(0, 1)?.first()
+        {
+            // Whoever was faster read the same.
+            let _ = self.genesis.set(Sha256Digest::of(genesis));
+        }
+        Ok(self.genesis.get().copied())
     }
 }
 
@@ -295,12 +300,8 @@ impl Store for ObjectStore {
         // After the units: whoever proposed a model since then is seen here.
         let models = self.models.list()?;
         let used = |manifest: &Sha256Digest| models.iter().any(|(model, _)| model.manifest == *manifest);
-        let mut removed = 0;
-        for (manifest, _) in old.iter().filter(|(manifest, _)| !used(manifest) && !self.units.is_busy(manifest)) {
-            self.units.forget(manifest, true)?;
-            removed += 1;
-        }
-        Ok(removed)
+        let unused = old.iter().filter(|(manifest, _)| !used(manifest) && !self.units.is_busy(manifest));
+        each_by_itself(unused, |(manifest, _)| self.units.forget(manifest, true).map(|()| true))
     }
 
     fn propose(&self, manifest: &Manifest, files: &Publication) -> Result<(Sha256Digest, bool), StoreError> {
@@ -335,17 +336,10 @@ impl Store for ObjectStore {
         self.models.unit(&*self.units, model, index)
     }
 
-    fn anyone_may_read(&self) -> Result<bool, StoreError> {
-        Ok(self.in_force()?.is_some_and(|in_force| in_force.anyone()))
-    }
-
-    fn authorise_reader(
-        &self,
-        credential: &ReaderCredential,
-        now: UnixTime,
-    ) -> Result<AuthorisedReader, NotAuthorised> {
-        let in_force = self.in_force().map_err(|error| NotAuthorised::Store(error.to_string()))?;
-        in_force.ok_or(NotAuthorised::NoPolicy)?.authorise(credential, now)
+    /// Asked for each time: another host may have followed a later one.
+    fn in_force(&self) -> Result<Option<Arc<InForce>>, StoreError> {
+        let Some((text, _)) = self.objects.get(POLICY, POLICY_BYTES_MAX)? else { return Ok(None) };
+        Ok(self.genesis()?.zip(String::from_utf8(text).ok()).and_then(|(genesis, text)| in_force(&text, genesis)))
     }
 }
 
@@ -375,7 +369,7 @@ impl Follower for ObjectStore {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::place::{Listed, Tag};
     use super::*;
     use std::collections::HashMap;
@@ -383,10 +377,10 @@ mod tests {
 
     /// As some services of old: a condition is a header that they do not know. It keeps the conditions that it is told to.
     #[derive(Debug, Default)]
-    struct Careless {
-        keeps_create: bool,
-        keeps_match: bool,
-        objects: Mutex<HashMap<String, Vec<u8>>>,
+    pub(super) struct Careless {
+        pub(super) keeps_create: bool,
+        pub(super) keeps_match: bool,
+        pub(super) objects: Mutex<HashMap<String, Vec<u8>>>,
     }
 
     impl Objects for Careless {

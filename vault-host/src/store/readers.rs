@@ -27,7 +27,7 @@ pub(crate) struct Readers {
 
 /// A policy in force.
 #[derive(Debug)]
-pub(super) struct InForce {
+pub(crate) struct InForce {
     vault: Sha256Digest,
     policy: Policy,
 }
@@ -37,8 +37,6 @@ pub(super) struct InForce {
 pub(crate) enum NotAuthorised {
     /// No policy is in force here that could name him.
     NoPolicy,
-    /// The store can't say which policy is in force.
-    Store(String),
     /// The credential.
     Reader(ReaderError),
 }
@@ -48,7 +46,6 @@ impl NotAuthorised {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::NoPolicy => "audit-no-policy",
-            Self::Store(_) => "audit-store",
             Self::Reader(error) => error.code(),
         }
     }
@@ -58,7 +55,6 @@ impl fmt::Display for NotAuthorised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoPolicy => f.write_str("this host has no policy in force yet, so nobody is a reader of its log"),
-            Self::Store(error) => write!(f, "the policy in force can't be read: {error}"),
             Self::Reader(error) => error.fmt(f),
         }
     }
@@ -78,18 +74,9 @@ impl Readers {
         Ok((Self { path, scratch, in_force: RwLock::new(in_force) }, followed))
     }
 
-    /// Whether anybody may.
-    pub(crate) fn anyone(&self) -> bool {
-        self.now().is_some_and(|in_force| in_force.anyone())
-    }
-
-    /// Whether the holder of this credential may.
-    pub(crate) fn authorise(
-        &self,
-        credential: &ReaderCredential,
-        now: UnixTime,
-    ) -> Result<AuthorisedReader, NotAuthorised> {
-        self.now().ok_or(NotAuthorised::NoPolicy)?.authorise(credential, now)
+    /// The policy in force.
+    pub(crate) fn in_force(&self) -> Option<Arc<InForce>> {
+        self.in_force.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A policy came into force; `genesis` is the digest of entry 0.
@@ -99,10 +86,6 @@ impl Readers {
         self.scratch.write(&self.path, policy.as_bytes())?;
         self.set(in_force(policy, genesis));
         Ok(())
-    }
-
-    fn now(&self) -> Option<Arc<InForce>> {
-        self.in_force.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, in_force: Option<Arc<InForce>>) {
@@ -117,12 +100,12 @@ impl InForce {
     }
 
     /// Whether anybody may.
-    pub(super) fn anyone(&self) -> bool {
+    pub(crate) fn anyone(&self) -> bool {
         *self.policy.readers() == Permitted::Any
     }
 
     /// Whether the holder of this credential may.
-    pub(super) fn authorise(
+    pub(crate) fn authorise(
         &self,
         credential: &ReaderCredential,
         now: UnixTime,

@@ -28,7 +28,8 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Opens segment `n`, or creates it. A torn tail is cut; the second value is its length in bytes.
+    /// Opens segment `n`, or creates it. The second value is the length in bytes of a torn tail, which stays until
+    /// [`Segment::cut`].
     pub(crate) fn open(dir: &Path, n: u64) -> Result<(Self, u64), StoreError> {
         let path = dir.join(name(n));
         let at = |error| StoreError::io(&path, error);
@@ -48,10 +49,12 @@ impl Segment {
         let ends = intact_records(&bytes);
         let kept = ends.last().copied().unwrap_or(0);
         let torn = bytes.len() as u64 - kept;
-        if torn > 0 {
-            file.set_len(kept).and_then(|()| file.sync_all()).map_err(at)?;
-        }
         Ok((Self { path, file, ends }, torn))
+    }
+
+    /// Cuts a torn tail, durably.
+    pub(crate) fn cut(&mut self) -> Result<(), StoreError> {
+        self.truncate(self.len())
     }
 
     /// Entries in it.

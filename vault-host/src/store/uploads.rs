@@ -4,7 +4,7 @@
 //! All names are made from digests and lengths, never from text of the wire. Whoever can reach the host can upload, so
 //! what uploads take is bounded, and what nobody goes on with is removed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use attestation::Sha256Digest;
+use attestation::{Sha256Digest, UNITS_MAX};
 use ring::digest::{Context, SHA256};
 use rustix::fs::FlockOperation;
 use vault_proto::convert::UnitUpload;
@@ -21,6 +21,9 @@ use super::{StoreError, UnitWriter, files};
 
 /// Models that can be in upload at a time.
 pub(super) const MANIFESTS_MAX: usize = 256;
+/// Where there are too many models, one goes of which less came than this, and nothing for [`LET_BE`].
+const LITTLE_BYTES: u64 = 1 << 20;
+pub(super) const LET_BE: Duration = Duration::from_secs(600);
 /// An upload that nobody touched for so long is removed.
 pub(crate) const ABANDONED_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -35,6 +38,36 @@ pub(crate) struct Uploads {
     /// Bytes that uploads leave free on the disk, so that they never keep the log from being written.
     keep_free: u64,
     busy: Arc<Mutex<HashSet<UnitUpload>>>,
+    counts: Counts,
+}
+
+/// Units by model, as far as this process has counted them: to count them anew for each would take as long as there are many.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts(Arc<Mutex<HashMap<Sha256Digest, usize>>>);
+
+impl Counts {
+    /// Counts one more, unless there are too many. `count` says how many there are.
+    pub(super) fn add(
+        &self,
+        manifest: &Sha256Digest,
+        count: impl Fn() -> Result<usize, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match counts.get(manifest) {
+            // Some that were counted may have gone since.
+            Some(known) if *known < UNITS_MAX => *known,
+            Some(_) | None => count()?,
+        };
+        if known >= UNITS_MAX {
+            return Err(StoreError::TooManyUnits);
+        }
+        counts.insert(*manifest, known + 1);
+        Ok(())
+    }
+
+    pub(super) fn forget(&self, manifest: &Sha256Digest) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(manifest);
+    }
 }
 
 /// One unit that is being written. Nobody else can write it meanwhile.
@@ -56,7 +89,7 @@ impl Uploads {
     pub(crate) fn open_apart(dir: PathBuf, done: PathBuf, keep_free: u64) -> Result<Self, StoreError> {
         files::create_dirs(&dir)?;
         files::create_dirs(&done)?;
-        Ok(Self { dir, done, keep_free, busy: Arc::default() })
+        Ok(Self { dir, done, keep_free, busy: Arc::default(), counts: Counts::default() })
     }
 
     /// How much of a unit is stored durably: all of it only once its digest was checked.
@@ -104,6 +137,7 @@ impl Uploads {
 
     /// Removes all that came for a model: it was published, so its units lie elsewhere now.
     pub(crate) fn forget(&self, manifest: &Sha256Digest) -> Result<(), StoreError> {
+        self.counts.forget(manifest);
         remove_all(&self.model_dir(manifest))
     }
 
@@ -119,25 +153,54 @@ impl Uploads {
 
     /// Removes what nobody touched since `before`; returns how many models that was.
     pub(crate) fn remove_abandoned(&self, before: SystemTime) -> Result<usize, StoreError> {
-        let mut removed = 0;
-        for manifest in self.manifests()? {
-            if !self.is_busy(&manifest) && newest(&self.model_dir(&manifest))? < before {
+        each_by_itself(self.manifests()?, |manifest| {
+            let abandoned = !self.is_busy(&manifest) && newest(&self.model_dir(&manifest))? < before;
+            if abandoned {
                 self.forget(&manifest)?;
-                removed += 1;
+            }
+            Ok(abandoned)
+        })
+    }
+
+    /// Sees to it that there is room for one more model: whoever begins many and goes on with none is not to keep others
+    /// from it for a week.
+    fn make_place(&self) -> Result<(), StoreError> {
+        let manifests = self.manifests()?;
+        if manifests.len() < MANIFESTS_MAX {
+            return Ok(());
+        }
+        let let_be = SystemTime::now() - LET_BE;
+        let mut oldest: Option<(SystemTime, Sha256Digest)> = None;
+        for manifest in manifests.into_iter().filter(|manifest| !self.is_busy(manifest)) {
+            let dir = self.model_dir(&manifest);
+            let (touched, bytes) = (newest(&dir)?, bytes_in(&dir)?);
+            let given_up = bytes == 0 || bytes < LITTLE_BYTES && touched < let_be;
+            if given_up && oldest.is_none_or(|(first, _)| touched < first) {
+                oldest = Some((touched, manifest));
             }
         }
-        Ok(removed)
+        let (_, manifest) = oldest.ok_or(StoreError::TooManyUploads)?;
+        self.forget(&manifest)
+    }
+
+    fn count(&self, manifest: &Sha256Digest) -> Result<usize, StoreError> {
+        let mut dirs = vec![self.model_dir(manifest), self.done.join(hex::encode(manifest.as_bytes()))];
+        dirs.dedup();
+        dirs.iter().try_fold(0, |sum, dir| Ok(sum + files::names(dir, |_| Some(()))?.len()))
     }
 
     fn open_part(&self, unit: &UnitUpload, offset: u64) -> Result<File, StoreError> {
         self.check_offset(unit, offset)?;
         self.check_room(unit.bytes - offset)?;
         let dir = self.model_dir(&unit.manifest);
-        if !dir.is_dir() && self.manifests()?.len() >= MANIFESTS_MAX {
-            return Err(StoreError::TooManyUploads);
+        if !dir.is_dir() {
+            self.make_place()?;
         }
         files::create_dirs(&dir)?;
         let path = self.part(unit);
+        if !path.exists() {
+            self.counts.add(&unit.manifest, || self.count(&unit.manifest))?;
+        }
         let at = |error| StoreError::io(&path, error);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -165,7 +228,8 @@ impl Uploads {
         }
     }
 
-    fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+    /// Whether so many bytes leave free what is to stay free.
+    pub(super) fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
         let disk = rustix::fs::statvfs(&self.dir).map_err(|error| StoreError::io(&self.dir, error.into()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if free < bytes {
@@ -245,6 +309,30 @@ pub(super) fn newest(dir: &Path) -> Result<SystemTime, StoreError> {
     Ok(newest)
 }
 
+fn bytes_in(dir: &Path) -> Result<u64, StoreError> {
+    let names = files::names(dir, |text| Some(dir.join(text)))?;
+    names
+        .iter()
+        .try_fold(0, |sum, path| Ok(sum + fs::metadata(path).map_err(|error| StoreError::io(path, error))?.len()))
+}
+
+/// Tries each, whatever became of the others; says of how many it was true, or what went wrong first.
+pub(super) fn each_by_itself<T>(
+    all: impl IntoIterator<Item = T>,
+    mut act: impl FnMut(T) -> Result<bool, StoreError>,
+) -> Result<usize, StoreError> {
+    let (mut count, mut failed) = (0, None);
+    for one in all {
+        match act(one) {
+            Ok(done) => count += usize::from(done),
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    failed.map_or(Ok(count), Err)
+}
+
 fn remove_all(dir: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(dir, error)),
@@ -279,118 +367,4 @@ fn hash_file(mut file: &File) -> io::Result<Sha256Digest> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn uploads(keep_free: u64) -> (tempfile::TempDir, Uploads) {
-        let dir = tempfile::tempdir().unwrap();
-        let uploads = Uploads::open(dir.path().join("uploads"), keep_free).unwrap();
-        (dir, uploads)
-    }
-
-    fn unit(manifest: u8, content: &[u8]) -> UnitUpload {
-        UnitUpload {
-            manifest: Sha256Digest::from_bytes([manifest; 32]),
-            sealed: Sha256Digest::of(content),
-            bytes: content.len() as u64,
-        }
-    }
-
-    #[test]
-    fn a_full_part_that_was_never_checked_is_not_complete() {
-        let (_dir, uploads) = uploads(0);
-        let unit = unit(1, b"sealed");
-        // The host died between the last byte and the check.
-        let mut upload = uploads.begin(unit, 0).unwrap();
-        upload.write(b"sealed").unwrap();
-        drop(upload);
-        assert_eq!(uploads.stored(&unit).unwrap(), 5);
-        assert!(!uploads.is_complete(&unit).unwrap());
-        let mut upload = uploads.begin(unit, 5).unwrap();
-        upload.write(b"d").unwrap();
-        assert_eq!(Box::new(upload).finish().unwrap(), 6);
-        assert!(uploads.is_complete(&unit).unwrap());
-    }
-
-    #[test]
-    fn one_unit_has_one_writer_at_a_time() {
-        let (_dir, uploads) = uploads(0);
-        let unit = unit(1, b"sealed");
-        let first = uploads.begin(unit, 0).unwrap();
-        assert!(matches!(uploads.begin(unit, 0), Err(StoreError::UploadBusy)));
-        drop(first);
-        assert!(matches!(uploads.begin(unit, 3), Err(StoreError::UploadOffset { offset: 3, stored: 0 })));
-        uploads.begin(unit, 0).unwrap();
-    }
-
-    /// Two hosts that have mounted one directory: what one writes, the other neither cuts nor moves away.
-    #[test]
-    fn a_unit_that_another_process_writes_is_busy_and_then_complete() {
-        let dir = tempfile::tempdir().unwrap();
-        let open = || Uploads::open_apart(dir.path().join("uploads"), dir.path().join("units"), 0).unwrap();
-        let (one, two) = (open(), open());
-        let unit = unit(1, b"sealed");
-        let mut first = one.begin(unit, 0).unwrap();
-        assert!(matches!(two.begin(unit, 0), Err(StoreError::UploadBusy)));
-        first.write(b"sealed").unwrap();
-        assert_eq!(Box::new(first).finish().unwrap(), 6);
-        assert!(matches!(two.begin(unit, 0), Err(StoreError::UploadOffset { offset: 0, stored: 6 })));
-        two.forget(&unit.manifest).unwrap();
-        assert_eq!(fs::read(two.complete(&unit.manifest, &unit.sealed)).unwrap(), b"sealed");
-    }
-
-    /// Whoever removes a part that somebody writes, by hand or as abandoned, loses that upload and no other.
-    #[test]
-    fn a_part_that_was_removed_meanwhile_is_not_taken_for_the_one_in_its_place() {
-        let (_dir, uploads) = uploads(0);
-        let unit = unit(1, b"sealed");
-        let mut first = uploads.begin(unit, 0).unwrap();
-        first.write(b"sealed").unwrap();
-        fs::remove_file(uploads.part(&unit)).unwrap();
-        fs::write(uploads.part(&unit), b"other").unwrap();
-        assert!(matches!(Box::new(first).finish(), Err(StoreError::UploadBusy)));
-        assert!(!uploads.is_complete(&unit).unwrap());
-    }
-
-    #[test]
-    fn the_same_digest_with_another_length_is_another_upload() {
-        let (_dir, uploads) = uploads(0);
-        let right = unit(1, b"sealed");
-        let wrong = UnitUpload { bytes: 5, ..right };
-        let mut upload = uploads.begin(wrong, 0).unwrap();
-        upload.write(b"seal").unwrap();
-        Box::new(upload).finish().unwrap();
-        assert_eq!((uploads.stored(&wrong).unwrap(), uploads.stored(&right).unwrap()), (4, 0));
-    }
-
-    #[test]
-    fn uploads_that_would_use_the_room_of_the_log_are_refused() {
-        let (_dir, uploads) = uploads(u64::MAX / 2);
-        let full = uploads.begin(unit(1, b"sealed"), 0).err().unwrap();
-        assert_eq!(full.code(), "uploads-full");
-        assert!(full.to_string().contains("which leave `keep_free_mib` free for the log"), "{full}");
-    }
-
-    #[test]
-    fn models_in_upload_are_bounded() {
-        let (_dir, uploads) = uploads(0);
-        for n in 0..=255 {
-            uploads.begin(unit(n, b"sealed"), 0).unwrap();
-        }
-        let one_more = UnitUpload { manifest: Sha256Digest::of(b"another"), ..unit(0, b"sealed") };
-        assert!(matches!(uploads.begin(one_more, 0), Err(StoreError::TooManyUploads)));
-        uploads.begin(unit(7, b"another unit of a model that is here"), 0).unwrap();
-    }
-
-    #[test]
-    fn only_what_nobody_goes_on_with_is_removed() {
-        let (_dir, uploads) = uploads(0);
-        let busy = uploads.begin(unit(1, b"sealed"), 0).unwrap();
-        drop(uploads.begin(unit(2, b"sealed"), 0).unwrap());
-        let now = SystemTime::now();
-        assert_eq!(uploads.remove_abandoned(now - Duration::from_secs(60)).unwrap(), 0);
-        assert_eq!(uploads.remove_abandoned(now + Duration::from_secs(60)).unwrap(), 1);
-        assert_eq!(uploads.manifests().unwrap(), [Sha256Digest::from_bytes([1; 32])]);
-        drop(busy);
-    }
-}
+mod tests;

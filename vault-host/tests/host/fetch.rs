@@ -10,7 +10,13 @@ use crate::audit::{checkpoint, genesis};
 use crate::model::{SealedModel, proposes};
 use crate::setup::{Place, RunningHost, assert_refused, host_and_keeper};
 
-async fn host_with(place: &Place, model: &SealedModel, more: &str) -> RunningHost {
+pub async fn host_with(place: &Place, model: &SealedModel, more: &str) -> RunningHost {
+    publish(place, model).await;
+    RunningHost::start(&place.config(more)).await
+}
+
+/// The next host there has this model.
+pub async fn publish(place: &Place, model: &SealedModel) {
     let (host, keeper) = host_and_keeper(place, proposes).await;
     let mut client = host.provision().await;
     model.upload_all(&mut client).await;
@@ -20,10 +26,9 @@ async fn host_with(place: &Place, model: &SealedModel, more: &str) -> RunningHos
     keeper.put_checkpoint(&checkpoint(&log), 2).await.unwrap();
     drop(client);
     host.stop().await;
-    RunningHost::start(&place.config(more)).await
 }
 
-fn request(ranges: &[(u32, u64, u64)]) -> FetchUnitsRequest {
+pub fn request(ranges: &[(u32, u64, u64)]) -> FetchUnitsRequest {
     let range = |&(unit, offset, length): &(u32, u64, u64)| UnitRange { unit, offset, length };
     FetchUnitsRequest {
         model: "minilm".to_owned(),

@@ -15,6 +15,7 @@ mod postgres;
 mod postgres_store;
 mod process;
 mod publish;
+mod raw_http2;
 mod relay;
 mod relay_cut;
 #[allow(dead_code, reason = "shared with the end-to-end tests")]
@@ -24,4 +25,5 @@ mod shared;
 mod store_calls;
 #[allow(dead_code, reason = "shared with the end-to-end tests")]
 mod stores;
+mod strangers;
 mod upload;

@@ -5,6 +5,7 @@ use crate::audit::{checkpoint, genesis};
 use crate::keeper::{Call, Keeper, refusal};
 use crate::model::{SealedModel, proposes, upload};
 use crate::setup::{Place, RunningHost, assert_refused, host_and_keeper};
+use crate::store_calls::SmallDisk;
 
 /// What ListModels says: name, version, released.
 async fn listed(host: &RunningHost) -> Vec<(String, String, bool)> {
@@ -125,6 +126,10 @@ async fn a_model_that_the_keeper_refuses_is_taken_back_and_can_be_published_agai
     let refused = client.publish_model(model.publication()).await;
     assert_refused(refused, Code::PermissionDenied, "publisher-unknown");
     assert_eq!(listed(&host).await, []);
+    for dir in ["proposed", "tmp"] {
+        assert_eq!(crate::stores::files(&place.data_dir(), dir), [""; 0], "nothing is left");
+        assert!(std::fs::read_dir(place.data_dir().join(dir)).unwrap().next().is_none(), "nor a directory in {dir}");
+    }
     let path = keeper.kill().await;
     let mut keeper = Keeper::start(&path, proposes);
     keeper.attached().await;
@@ -168,4 +173,47 @@ async fn of_two_proposals_of_one_name_the_one_in_the_log_becomes_the_model() {
     assert_eq!(answer.manifest, first.manifest.bytes());
     // Published again: it is here already, so its units need not come again.
     client.publish_model(first.publication()).await.unwrap();
+}
+
+/// Whoever gives up in the middle would else leave a proposal behind that no keeper took, as often as he likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_goes_to_its_end_though_its_caller_is_gone() {
+    let place = Place::new();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let (host, keeper) = host_and_keeper(&place, move |_| {
+        wait.lock().unwrap().recv().unwrap();
+        Some(refusal(Coarse::Denied, "publisher-unknown", "no rule has this key"))
+    })
+    .await;
+    let model = SealedModel::new("minilm", "1", &[100_000], 1);
+    model.upload_all(&mut host.provision().await).await;
+    let (mut client, publication) = (host.provision().await, model.publication());
+    let leaves = tokio::spawn(async move { client.publish_model(publication).await });
+    keeper.called().await;
+    assert_eq!(listed(&host).await, [named("minilm", "1", false)]);
+    leaves.abort();
+    leaves.await.unwrap_err();
+    go_on.send(()).unwrap();
+    let begun = std::time::Instant::now();
+    while !listed(&host).await.is_empty() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "it is taken back");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_publication_leaves_room_for_the_log() {
+    let Some(disk) = SmallDisk::mount(16 << 20) else { return };
+    let place = Place::new();
+    let config = crate::setup::config(&disk.0.path().join("data"), &place.keeper_socket(), "");
+    let mut keeper = Keeper::start(&place.keeper_socket(), proposes);
+    let host = RunningHost::start(&config.replace("keep_free_mib = 0", "keep_free_mib = 10")).await;
+    keeper.attached().await;
+    let mut client = host.provision().await;
+    let model = SealedModel::new("minilm", "1", &[100_000], 1);
+    model.upload_all(&mut client).await;
+    let long = vault_proto::v1::PublishModelRequest { model_signature: vec![1; 7 << 20], ..model.publication() };
+    assert_refused(client.publish_model(long).await, Code::Unavailable, "uploads-full");
+    client.publish_model(model.publication()).await.unwrap();
 }

@@ -6,8 +6,8 @@ use attestation::Sha256Digest;
 use tonic::Code;
 use vault_host::{Config, check_store};
 use vault_proto::v1::{
-    Coarse, FetchUnitsRequest, GetCheckpointRequest, GetEntriesRequest, GetKeeperIdentityRequest, GetManifestRequest,
-    GetUploadRequest, ListModelsRequest, UnitRange,
+    Coarse, FetchUnitsRequest, GetBlobRequest, GetCheckpointRequest, GetEntriesRequest, GetKeeperIdentityRequest,
+    GetManifestRequest, GetUploadRequest, ListModelsRequest, UnitRange,
 };
 
 use crate::audit::{checkpoint, entries, genesis};
@@ -247,6 +247,25 @@ async fn a_host_that_does_not_reach_the_keeper_says_which_does() {
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         assert_refused(ask(&without).await, Code::Unavailable, "keeper-unreachable");
         host.stop().await;
+    }
+}
+
+/// Before anybody is known to be a reader, his call costs the policy and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_read_the_log_is_looked_up_without_reading_the_log() {
+    for store in Shared::all() {
+        let place = Place::new();
+        let (host, keeper) = host_on(&store, &place).await;
+        let log = [genesis("\"any\"")];
+        keeper.append(0, &log).await.unwrap();
+        keeper.put_checkpoint(&checkpoint(&log), 1).await.unwrap();
+        let mut audit = host.audit().await;
+        let ask = GetBlobRequest { digest: vec![1; 32] };
+        assert_refused(audit.get_blob(ask.clone()).await, Code::NotFound, "not-found");
+        store.write(PREFIX, "log/tile/entries/000.p/1", b"what no bundle is");
+        assert_refused(audit.get_blob(ask).await, Code::NotFound, "not-found");
+        let read = audit.get_entries(GetEntriesRequest { first: 0, count: 1 }).await;
+        assert_refused(read, Code::Unavailable, "store-damaged");
     }
 }
 

@@ -1,6 +1,9 @@
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use attestation::Sha256Digest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -10,8 +13,10 @@ use vault_proto::v1::provision_client::ProvisionClient;
 use vault_proto::v1::{GetUploadRequest, UploadUnitRequest};
 
 use crate::model::{SealedModel, upload};
+use crate::s3::S3;
 use crate::setup::{Place, RunningHost, assert_refused};
 use crate::store_calls::SmallDisk;
+use crate::stores::files;
 
 fn model() -> SealedModel {
     SealedModel::new("minilm", "1", &[3_000_000, 0, 70_000], 1)
@@ -162,4 +167,109 @@ async fn a_full_disk_keeps_what_came_before() {
     std::fs::remove_file(filler).unwrap();
     let rest = &bytes[offset as usize..];
     assert_eq!(upload(&mut client, unit, offset, rest).await.unwrap(), unit.bytes);
+}
+
+/// Parts that were put together can't be gone on with, and the host that was to check the unit may have stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_whose_check_was_disturbed_in_a_bucket_is_checked_again_and_need_not_come_again() {
+    let Some(s3) = S3::start() else { return };
+    let place = Place::new();
+    let host = RunningHost::start(&place.config(&s3.config("prod"))).await;
+    let mut client = host.provision().await;
+    let (unit, bytes) = (model().upload(2), model().units[2].clone());
+    assert_eq!(upload(&mut client, unit, 0, &bytes).await.unwrap(), unit.bytes);
+    let disturb = || {
+        let names = files(&s3.object("prod"), "units");
+        let checked = names.iter().find_map(|name| name.strip_suffix(".checked")).unwrap();
+        std::fs::remove_file(s3.object(&format!("prod/{checked}.checked"))).unwrap();
+        let state = s3.object(&format!("prod/{}", checked.replacen("units", "uploads", 1)));
+        std::fs::create_dir_all(state.parent().unwrap()).unwrap();
+        let parts = format!(r#"{{"id":"{}","bytes":{},"parts":["x"]}}"#, "0".repeat(32), unit.bytes);
+        std::fs::write(state, parts).unwrap();
+        let name = checked.strip_suffix(&format!(".{}", unit.bytes)).unwrap();
+        s3.object(&format!("prod/{name}"))
+    };
+    disturb();
+    assert_eq!(stored(&mut client, unit).await, 0);
+    assert_refused(upload(&mut client, unit, 0, &bytes).await, Code::Aborted, "upload-offset");
+    assert_eq!(stored(&mut client, unit).await, unit.bytes);
+    assert_eq!(files(&s3.object("prod"), "uploads"), [""; 0]);
+
+    let mut wrong = bytes.to_vec();
+    wrong[7] ^= 1;
+    std::fs::write(disturb(), wrong).unwrap();
+    assert_eq!(upload(&mut client, unit, 0, &bytes).await.unwrap(), unit.bytes);
+    assert_eq!(stored(&mut client, unit).await, unit.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_to_a_bucket_that_nothing_came_of_make_room_once_they_were_let_be() {
+    const MODELS_MAX: u8 = 255;
+    let Some(s3) = S3::start() else { return };
+    let place = Place::new();
+    let host = RunningHost::start(&place.config(&s3.config("prod"))).await;
+    let mut client = host.provision().await;
+    let of = |n: u32| UnitUpload { manifest: Sha256Digest::of(&n.to_be_bytes()), ..model().upload(2) };
+    for n in 0..=MODELS_MAX {
+        assert_eq!(upload(&mut client, of(n.into()), 0, &[]).await.unwrap(), 0);
+    }
+    let new = of(1000);
+    assert_refused(upload(&mut client, new, 0, &[]).await, Code::ResourceExhausted, "too-many-uploads");
+    let states = files(&s3.object("prod"), "uploads");
+    let state = s3.object(&format!("prod/{}", states[7]));
+    let before = std::time::SystemTime::now() - Duration::from_secs(3600);
+    std::fs::File::open(&state).unwrap().set_modified(before).unwrap();
+    assert_eq!(upload(&mut client, new, 0, &model().units[2]).await.unwrap(), new.bytes);
+    assert!(!state.exists() && s3.object(&format!("prod/{}", states[8])).exists());
+}
+
+/// Services give parts up after a while. The one of these tests takes who asks for such for somebody without a right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_whose_parts_a_bucket_has_forgotten_begins_anew() {
+    const FORGOTTEN: &str = "00000000-0000-0000-0000-000000000000";
+    let Some(s3) = S3::start() else { return };
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", relay.local_addr().unwrap());
+    let server = s3.address();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = relay.accept().await {
+            tokio::spawn(pass_as_others_answer(client, server, FORGOTTEN));
+        }
+    });
+    let place = Place::new();
+    let host = RunningHost::start(&place.config(&s3.config_at(&endpoint, "prod"))).await;
+    let mut client = host.provision().await;
+    // So short that the server need not close a connection whose request it will not read.
+    let (unit, bytes) = (model().upload(1), model().units[1].clone());
+    assert_eq!(upload(&mut client, unit, 0, &[]).await.unwrap(), 0);
+    let states = files(&s3.object("prod"), "uploads");
+    let state = s3.object(&format!("prod/{}", states[0]));
+    std::fs::write(&state, format!(r#"{{"id":"{FORGOTTEN}","bytes":0,"parts":[]}}"#)).unwrap();
+    assert_refused(upload(&mut client, unit, 0, &bytes).await, Code::Aborted, "upload-offset");
+    assert!(!state.exists());
+    assert_eq!(upload(&mut client, unit, 0, &bytes).await.unwrap(), unit.bytes);
+}
+
+/// Says 404 to requests with these bytes, where the server says 403.
+async fn pass_as_others_answer(mut client: TcpStream, server: SocketAddr, bytes: &str) {
+    let mut server = TcpStream::connect(server).await.unwrap();
+    let (mut request, mut answer) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            read = client.read(&mut request) => {
+                let Ok(length @ 1..) = read else { return };
+                asked |= request[..length].windows(bytes.len()).any(|part| part == bytes.as_bytes());
+                server.write_all(&request[..length]).await.unwrap();
+            }
+            read = server.read(&mut answer) => {
+                let Ok(length @ 1..) = read else { return };
+                let (refused, unknown) = (b"HTTP/1.1 403 Forbidden", b"HTTP/1.1 404 Not Found");
+                if std::mem::take(&mut asked) && answer.starts_with(refused) {
+                    answer[..unknown.len()].copy_from_slice(unknown);
+                }
+                client.write_all(&answer[..length]).await.unwrap();
+            }
+        }
+    }
 }

@@ -305,3 +305,24 @@ fn what_witnesses_are_asked_about_is_kept_though_its_keeper_never_publishes_it()
     log.append(300, &entries(300..301)).unwrap();
     commit(&mut log, 301);
 }
+
+#[test]
+fn nothing_is_cut_where_entries_under_the_checkpoint_are_damaged() {
+    let place = Place::new();
+    let mut log = place.log();
+    log.append(0, &entries(0..300)).unwrap();
+    commit(&mut log, 260);
+    drop(log);
+    let good = fs::read(place.segment(1)).unwrap();
+    let mut bad = good.clone();
+    bad[40] ^= 1;
+    fs::write(place.segment(1), &bad).unwrap();
+    fs::copy(place.segment(1), place.segment(2)).unwrap();
+    assert!(matches!(place.open(), Err(StoreError::Damaged { .. })));
+    assert_eq!(fs::read(place.segment(1)).unwrap(), bad);
+    assert!(place.segment(2).exists());
+    // Who brings the byte back has all of it.
+    fs::write(place.segment(1), &good).unwrap();
+    let (log, cut) = place.open().unwrap();
+    assert_eq!((log.size(), cut), (300, 0));
+}

@@ -79,11 +79,28 @@ impl Bucket {
         Ok(Self { store, bucket: config.bucket.clone(), prefix: config.prefix.clone(), runtime })
     }
 
-    /// Reads a part of an object, all of it.
+    /// Reads a part of an object, all of it, and takes no more than that, whatever comes.
     pub(super) fn range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let (path, wanted) = (self.key(name), range.end - range.start);
-        let bytes = self.run(self.store.get_range(&path, range)).map_err(|failed| self.failed(name, failed))?;
-        if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(self.damaged(name, "shorter than it was written")) }
+        let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
+        let read = async {
+            let mut stream = self.store.get_opts(&path, options).await?.into_stream();
+            let first = stream.next().await.transpose()?.unwrap_or_default();
+            if first.len() as u64 >= wanted {
+                return Ok(first);
+            }
+            let mut bytes = Vec::with_capacity(usize::try_from(wanted).unwrap_or_default());
+            bytes.extend_from_slice(&first);
+            while let Some(piece) = stream.next().await.transpose()? {
+                bytes.extend_from_slice(&piece);
+                if bytes.len() as u64 > wanted {
+                    break;
+                }
+            }
+            Ok(bytes.into())
+        };
+        let bytes = self.run(read).map_err(|failed| self.failed(name, failed))?;
+        if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(self.damaged(name, "not as long as was asked for")) }
     }
 
     /// Begins an object in parts.
@@ -91,18 +108,32 @@ impl Bucket {
         self.run(self.store.create_multipart(&self.key(name))).map_err(|failed| self.failed(name, failed))
     }
 
-    /// Writes a part, durably; returns what completing asks for.
-    pub(super) fn put_part(&self, name: &str, id: &String, part: usize, bytes: Vec<u8>) -> Result<String, StoreError> {
+    /// Writes a part, durably; returns what completing asks for. `None` where no such object was begun.
+    pub(super) fn put_part(
+        &self,
+        name: &str,
+        id: &String,
+        part: usize,
+        bytes: Vec<u8>,
+    ) -> Result<Option<String>, StoreError> {
         let path = self.key(name);
         let put = self.store.put_part(&path, id, part, PutPayload::from(bytes));
-        self.run(put).map(|part| part.content_id).map_err(|failed| self.failed(name, failed))
+        self.unless_gone(name, self.run(put)).map(|part| part.map(|part| part.content_id))
     }
 
-    /// Makes the object of its parts.
-    pub(super) fn complete_parts(&self, name: &str, id: &String, parts: &[String]) -> Result<(), StoreError> {
+    /// Makes the object of its parts. False where no such object was begun, or it was made already.
+    pub(super) fn complete_parts(&self, name: &str, id: &String, parts: &[String]) -> Result<bool, StoreError> {
         let path = self.key(name);
         let parts = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
-        self.run(self.store.complete_multipart(&path, id, parts)).map(drop).map_err(|failed| self.failed(name, failed))
+        self.unless_gone(name, self.run(self.store.complete_multipart(&path, id, parts))).map(|done| done.is_some())
+    }
+
+    fn unless_gone<T>(&self, name: &str, done: Result<T, Failed>) -> Result<Option<T>, StoreError> {
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(Failed::Store(Error::NotFound { .. })) => Ok(None),
+            Err(failed) => Err(self.failed(name, failed)),
+        }
     }
 
     /// Gives up an object in parts.

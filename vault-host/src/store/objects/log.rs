@@ -78,12 +78,13 @@ impl Log {
     pub(super) fn refresh(&mut self) -> Result<(), StoreError> {
         // The tail first: a checkpoint that is newer than it covers no more than a newer tail had.
         let (tail, tag) = self.read_tail()?;
-        self.checkpoint = read_checkpoint(&*self.objects)?;
-        (self.tail, self.tag) = (tail, tag);
-        self.published.fetch_max(self.committed(), Ordering::SeqCst);
-        if self.tail.first > self.committed() {
+        let checkpoint = read_checkpoint(&*self.objects)?;
+        if tail.first > checkpoint.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size) {
             return Err(self.objects.damaged(CHECKPOINT, "older than the entries beside it"));
         }
+        self.checkpoint = checkpoint;
+        (self.tail, self.tag) = (tail, tag);
+        self.published.fetch_max(self.committed(), Ordering::SeqCst);
         Ok(())
     }
 
@@ -389,6 +390,7 @@ impl TilePlace for AmongObjects {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::Careless;
     use super::*;
 
     fn tail(first: u64, texts: &[&str]) -> Tail {
@@ -403,6 +405,16 @@ mod tests {
         for cut in (1..bytes.len()).filter(|cut| ![12, 17].contains(cut)) {
             assert_eq!(Tail::decode(&bytes[..cut]), None, "{cut}");
         }
+    }
+
+    #[test]
+    fn what_is_refused_is_not_taken_in() {
+        let objects = Arc::new(Careless { keeps_create: true, keeps_match: true, ..Careless::default() });
+        let mut log = Log::open(objects.clone(), Arc::default()).unwrap();
+        log.append(0, &[b"0".to_vec()]).unwrap();
+        objects.write(TAIL, tail(3, &["3"]).encode()).unwrap();
+        assert_eq!(log.refresh().unwrap_err().code(), "store-damaged");
+        assert_eq!((log.size(), log.read(0, 9).unwrap()), (1, vec![b"0".to_vec()]));
     }
 
     #[test]

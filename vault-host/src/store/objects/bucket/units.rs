@@ -18,14 +18,16 @@ use serde::{Deserialize, Serialize};
 use vault_proto::convert::UnitUpload;
 
 use super::Bucket;
-use crate::store::objects::place::{If, Objects, Tag, Written};
+use crate::store::objects::place::{If, Listed, Objects, Tag, Written};
 use crate::store::objects::units::Units;
-use crate::store::uploads::MANIFESTS_MAX;
+use crate::store::uploads::{Counts, LET_BE, MANIFESTS_MAX};
 use crate::store::{StoreError, UnitReader, UnitWriter};
 
 /// Bytes of a part: an S3 object has at most 10,000, and a unit at most 4 GiB. Each upload holds one in memory.
 const PART_BYTES: usize = 8 << 20;
 const STATE_BYTES_MAX: usize = 1 << 20;
+/// Uploads that are looked at for one that makes room, which takes a request each.
+const LOOKED_AT_MAX: usize = 16;
 /// Where the units of a database are: which one it is.
 const OWNER: &str = "store-id";
 const OWNER_BYTES_MAX: usize = 64;
@@ -35,10 +37,11 @@ const OWNER_BYTES_MAX: usize = 64;
 pub(in crate::store::objects) struct BucketUnits {
     objects: Arc<Bucket>,
     busy: Arc<Mutex<HashSet<UnitUpload>>>,
+    counts: Counts,
 }
 
 /// The parts that came, as they are kept between calls and hosts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parts {
     /// What the store calls the upload.
@@ -51,17 +54,41 @@ struct Parts {
 
 impl BucketUnits {
     pub(in crate::store::objects) fn new(objects: Arc<Bucket>) -> Self {
-        Self { objects, busy: Arc::default() }
+        Self { objects, busy: Arc::default(), counts: Counts::default() }
     }
 
     fn check_room(&self, manifest: &Sha256Digest) -> Result<(), StoreError> {
-        let listed = self.objects.list("uploads")?;
-        let manifests: HashSet<_> =
-            listed.iter().filter_map(|listed| listed.name.split('/').nth(1).and_then(long)).collect();
-        if !manifests.contains(manifest) && manifests.len() >= MANIFESTS_MAX {
-            return Err(StoreError::TooManyUploads);
+        let (listed, mut newest) = (self.objects.list("uploads")?, BTreeMap::new());
+        take_in(&listed, &mut newest);
+        if !newest.contains_key(manifest) && newest.len() >= MANIFESTS_MAX {
+            self.make_place(&listed, newest)?;
         }
-        Ok(())
+        self.counts.add(manifest, || {
+            let short = short(manifest);
+            // Each unit that is whole has two objects.
+            let whole = self.objects.list(&format!("units/{short}"))?.len().div_ceil(2);
+            Ok(self.objects.list(&format!("uploads/{short}"))?.len() + whole)
+        })
+    }
+
+    /// As in a directory, of those alone that nobody has gone on with for a while: another host may be at one.
+    fn make_place(&self, listed: &[Listed], newest: BTreeMap<Sha256Digest, SystemTime>) -> Result<(), StoreError> {
+        let let_be = SystemTime::now() - LET_BE;
+        let mut old: Vec<_> =
+            newest.into_iter().filter(|(manifest, touched)| *touched < let_be && !self.is_busy(manifest)).collect();
+        old.sort_by_key(|(_, touched)| *touched);
+        for (manifest, _) in old.iter().take(LOOKED_AT_MAX) {
+            let dir = format!("uploads/{}/", short(manifest));
+            let mut states = listed.iter().filter(|listed| listed.name.starts_with(&dir));
+            // Of one that has many units something came.
+            let (Some(only), None) = (states.next(), states.next()) else { continue };
+            let state = self.objects.get(&only.name, STATE_BYTES_MAX)?;
+            if state.and_then(|(bytes, _)| serde_json::from_slice::<Parts>(&bytes).ok()).is_some_and(|it| it.bytes == 0)
+            {
+                return self.forget(manifest, false);
+            }
+        }
+        Err(StoreError::TooManyUploads)
     }
 
     fn read(&self, unit: &UnitUpload) -> Result<Option<(Parts, Tag)>, StoreError> {
@@ -94,26 +121,33 @@ impl Units for BucketUnits {
         if self.is_complete(&unit)? {
             return Err(StoreError::UploadOffset { offset, stored: unit.bytes });
         }
-        let found = self.read(&unit)?;
-        let stored = found.as_ref().map_or(0, |(parts, _)| going_on(parts.clone(), &unit).bytes);
+        let (parts, tag) =
+            self.read(&unit)?.map_or_else(|| (Parts::default(), None), |(parts, tag)| (parts, Some(tag)));
+        let mut upload = Upload { units: self.clone(), unit, parts, tag, waiting: Vec::new(), _busy: busy };
+        if upload.is_put_together()? {
+            // What is left is to check it, which was disturbed.
+            match upload.check_and_forget() {
+                Ok(()) => return Err(StoreError::UploadOffset { offset, stored: unit.bytes }),
+                // It is gone, and begins anew.
+                Err(StoreError::DigestMismatch) => (upload.parts, upload.tag) = (Parts::default(), None),
+                Err(error) => return Err(error),
+            }
+        }
+        upload.parts = going_on(upload.parts, &unit);
+        let stored = upload.parts.bytes;
         if offset != stored {
             return Err(StoreError::UploadOffset { offset, stored });
         }
-        let (parts, tag) = match found {
-            Some((parts, tag)) => (going_on(parts, &unit), Some(tag)),
-            None => {
-                self.check_room(&unit.manifest)?;
-                (Parts { id: self.objects.begin_parts(&unit_name(&unit))?, bytes: 0, parts: Vec::new() }, None)
-            }
-        };
-        let mut upload = Upload { units: self.clone(), unit, parts, tag, waiting: Vec::new(), _busy: busy };
         if upload.tag.is_none() {
+            self.check_room(&unit.manifest)?;
+            upload.parts.id = self.objects.begin_parts(&unit_name(&unit))?;
             upload.keep()?;
         }
         Ok(Box::new(upload))
     }
 
     fn forget(&self, manifest: &Sha256Digest, units: bool) -> Result<(), StoreError> {
+        self.counts.forget(manifest);
         let manifest = short(manifest);
         for listed in self.objects.list(&format!("uploads/{manifest}"))? {
             if let Some((bytes, _)) = self.objects.get(&listed.name, STATE_BYTES_MAX)?
@@ -133,11 +167,7 @@ impl Units for BucketUnits {
     fn newest(&self) -> Result<BTreeMap<Sha256Digest, SystemTime>, StoreError> {
         let mut newest = BTreeMap::new();
         for dir in ["uploads", "units"] {
-            for listed in self.objects.list(dir)? {
-                let Some(manifest) = listed.name.split('/').nth(1).and_then(long) else { continue };
-                let last = newest.entry(manifest).or_insert(listed.written);
-                *last = listed.written.max(*last);
-            }
+            take_in(&self.objects.list(dir)?, &mut newest);
         }
         Ok(newest)
     }
@@ -157,6 +187,15 @@ impl Units for BucketUnits {
 
     fn claim(&self, database: &str) -> Result<(), StoreError> {
         self.objects.put(OWNER, format!("{database}\n").into_bytes(), If::Unchanged(None)).map(drop)
+    }
+}
+
+/// By model, when anything of it was last written.
+fn take_in(listed: &[Listed], newest: &mut BTreeMap<Sha256Digest, SystemTime>) {
+    for listed in listed {
+        let Some(manifest) = listed.name.split('/').nth(1).and_then(long) else { continue };
+        let last = newest.entry(manifest).or_insert(listed.written);
+        *last = listed.written.max(*last);
     }
 }
 
@@ -186,9 +225,21 @@ impl Upload {
         let bytes = std::mem::take(&mut self.waiting);
         let length = bytes.len() as u64;
         let (name, part) = (unit_name(&self.unit), self.parts.parts.len());
-        self.parts.parts.push(self.units.objects.put_part(&name, &self.parts.id, part, bytes)?);
+        let Some(part) = self.units.objects.put_part(&name, &self.parts.id, part, bytes)? else {
+            return Err(self.begin_anew());
+        };
+        self.parts.parts.push(part);
         self.parts.bytes += length;
         self.keep()
+    }
+
+    /// The store knows nothing of these parts any more: somebody gave them up, or it did. Whoever asks next begins anew.
+    fn begin_anew(&self) -> StoreError {
+        let offset = self.parts.bytes;
+        match self.units.objects.remove(&parts_name(&self.unit)) {
+            Ok(()) => StoreError::UploadOffset { offset, stored: 0 },
+            Err(error) => error,
+        }
     }
 
     /// Keeps what came, unless another host has gone on with this unit meanwhile.
@@ -202,6 +253,21 @@ impl Upload {
             },
         }
         Ok(())
+    }
+
+    /// Whether all parts came before, and the unit was made of them.
+    fn is_put_together(&self) -> Result<bool, StoreError> {
+        let (unit, objects) = (&self.unit, &self.units.objects);
+        Ok(self.parts.bytes == unit.bytes && objects.length(&unit_name(unit))? == Some(unit.bytes))
+    }
+
+    /// Checks the unit, and forgets its parts once it is known what it is.
+    fn check_and_forget(&self) -> Result<(), StoreError> {
+        let checked = self.check();
+        if matches!(checked, Ok(()) | Err(StoreError::DigestMismatch)) {
+            self.units.objects.remove(&parts_name(&self.unit))?;
+        }
+        checked
     }
 
     /// Reads the unit as the store has it now: what it was sent is not what counts.
@@ -246,12 +312,13 @@ impl UnitWriter for Upload {
         if !self.waiting.is_empty() {
             self.put_waiting()?;
         }
-        self.units.objects.complete_parts(&unit_name(&self.unit), &self.parts.id, &self.parts.parts)?;
-        let checked = self.check();
-        if matches!(checked, Ok(()) | Err(StoreError::DigestMismatch)) {
-            self.units.objects.remove(&parts_name(&self.unit))?;
+        let name = unit_name(&self.unit);
+        let put_together = self.units.objects.complete_parts(&name, &self.parts.id, &self.parts.parts)?;
+        // An answer may have been lost on its way, and the request made again.
+        if !put_together && self.units.objects.length(&name)? != Some(self.unit.bytes) {
+            return Err(self.begin_anew());
         }
-        checked.map(|()| self.unit.bytes)
+        self.check_and_forget().map(|()| self.unit.bytes)
     }
 }
 
