@@ -22,3 +22,11 @@ pub(crate) fn in_text(document: &str, program: &str, option: &str) -> Vec<String
     let whole = spans.filter(|span| span.split(' ').next() == Some(program) && span.contains(option));
     whole.map(|span| span.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
+
+/// That the program takes each of them.
+pub(crate) fn assert_taken<P: clap::Parser>(commands: impl IntoIterator<Item = String>) {
+    for command in commands {
+        let parsed = P::try_parse_from(command.split_whitespace());
+        assert!(parsed.is_ok(), "{command}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
+    }
+}

@@ -177,9 +177,6 @@ mod tests {
         let blocks = documented_commands::in_blocks(operate, "vault-host");
         let copies = documented_commands::in_text(readme, "vault-host", "--");
         assert!(blocks.len() >= 3 && copies.len() >= 2, "{blocks:?} {copies:?}");
-        for command in blocks.into_iter().chain(copies) {
-            let parsed = Args::try_parse_from(command.split_whitespace());
-            assert!(parsed.is_ok(), "{command}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
-        }
+        documented_commands::assert_taken::<Args>(blocks.into_iter().chain(copies));
     }
 }

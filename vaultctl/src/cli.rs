@@ -506,12 +506,10 @@ pub(crate) mod tests {
             documented_commands::in_text(readme, "vaultctl", "--key KEY"),
         );
         assert!(blocks.len() >= 6 && signed.len() >= 8, "{blocks:?} {signed:?}");
-        for command in blocks.into_iter().chain(signed) {
-            // Words that stand for something with a form of its own.
-            let words = [("INSTANCE", "4".repeat(64)), ("NAME", "name".to_owned()), ("RULE", "rule".to_owned())];
-            let filled = words.iter().fold(command.clone(), |text, (word, value)| text.replace(word, value));
-            assert!(takes(&filled), "{command}");
-        }
+        // Words that stand for something with a form of its own.
+        let words = [("INSTANCE", "4".repeat(64)), ("NAME", "name".to_owned()), ("RULE", "rule".to_owned())];
+        let fill = |command: String| words.iter().fold(command, |text, (word, value)| text.replace(word, value));
+        documented_commands::assert_taken::<Cli>(blocks.into_iter().chain(signed).map(fill));
     }
 
     #[test]
